@@ -1,0 +1,81 @@
+import type { DecisionId, TaskId } from './ids.ts'
+
+/** Every reason for which the broker says no. Adding one does not compile until the table in http/problem answers for it. */
+export type ErrorCode =
+  | 'invalid_request'
+  | 'invalid_token'
+  | 'denied'
+  | 'agent_unknown'
+  | 'forbidden'
+  | 'not_found'
+  | 'method_not_allowed'
+  | 'conflict'
+  | 'in_flight'
+  | 'too_large'
+  | 'unsupported_media_type'
+  | 'unknown_kind'
+  | 'unknown_grant'
+  | 'idempotency_mismatch'
+  | 'rate_limited'
+  | 'timed_out'
+  | 'internal'
+  | 'provider_failed'
+  | 'provider_unavailable'
+  | 'store_unavailable'
+
+/** One faulty field of a request. The message says what is wanted and never repeats the value, which may be a secret. */
+export interface FieldFault {
+  /** JSON pointer (RFC 6901) into the body, or `?name` for a query parameter. */
+  readonly pointer: string
+  readonly message: string
+}
+
+/** What may accompany an error: `cause` is for operators only, the rest is shown to whoever asked. */
+export interface ErrorContext {
+  readonly cause?: unknown
+  readonly decision?: DecisionId
+  readonly task?: TaskId
+  readonly errors?: readonly FieldFault[]
+  /** Seconds after which the same request makes sense again. */
+  readonly retryAfter?: number
+}
+
+/** The only error that crosses rooms: a stable code, a detail that is safe to show, and a cause that is not. */
+export class BrokerError extends Error {
+  readonly code: ErrorCode
+  /** Safe to show to whoever asked. What only operators may see goes into `cause`. */
+  readonly detail: string
+  readonly decision: DecisionId | undefined
+  readonly task: TaskId | undefined
+  readonly errors: readonly FieldFault[]
+  readonly retryAfter: number | undefined
+
+  constructor(code: ErrorCode, detail: string, context: ErrorContext = {}) {
+    super(`${code}: ${detail}`, { cause: context.cause })
+    this.name = 'BrokerError'
+    this.code = code
+    this.detail = detail
+    this.decision = context.decision
+    this.task = context.task
+    this.errors = context.errors ?? []
+    this.retryAfter = context.retryAfter
+  }
+}
+
+/** A start that is refused: every fault at once, each with where it stands, so that one edit mends them all. */
+export class ConfigurationError extends Error {
+  readonly faults: readonly string[]
+
+  constructor(faults: readonly string[]) {
+    super(faults.join('\n'))
+    this.name = 'ConfigurationError'
+    this.faults = faults
+  }
+}
+
+/** The words of an unknown error for a log line: its message and, for a wrapped one, its cause's; never its other properties. */
+export function describe(error: unknown): string {
+  if (!(error instanceof Error)) return 'not an Error'
+  const cause = error.cause instanceof Error ? ` (${error.cause.message})` : ''
+  return `${error.message}${cause}`
+}

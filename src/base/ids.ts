@@ -1,0 +1,30 @@
+import { TypeID, typeid } from 'typeid-js'
+
+export type TaskId = `task_${string}`
+export type LeaseId = `lease_${string}`
+export type DecisionId = `dec_${string}`
+export type EntryId = `ent_${string}`
+
+/** The nouns that have ids, by their prefix. TypeIDs carry their noun and sort by time (https://github.com/jetify-com/typeid, UUIDv7). */
+interface Ids {
+  task: TaskId
+  lease: LeaseId
+  dec: DecisionId
+  ent: EntryId
+}
+
+/** A new id of this noun. */
+export function newId<Noun extends keyof Ids>(noun: Noun): Ids[Noun] {
+  return typeid(noun).toString() as Ids[Noun]
+}
+
+/** Whether the text is a well-formed id of this noun. It says nothing about whether such a thing exists. */
+export function isId<Noun extends keyof Ids>(noun: Noun, text: string): text is Ids[Noun] {
+  try {
+    TypeID.fromString(text, noun)
+    return true
+  } catch {
+    // The library has no test that does not throw; a malformed id is an ordinary answer here.
+    return false
+  }
+}

@@ -1,0 +1,59 @@
+/** What parsed JSON can be. */
+export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json }
+
+/** How deep arrays and objects may nest. A task declaration needs four levels. */
+const deepest = 16
+
+/**
+ * Parses JSON and refuses what `JSON.parse` lets through: an object that names a key twice (the last one would win silently, so two readers
+ * of one text could see different values: RFC 8725bis, RFC 8259 section 4) and nesting deeper than 16 levels.
+ *
+ * @throws SyntaxError whose message never repeats the text, which may hold a secret
+ */
+export function parseJson(text: string): Json {
+  let value: Json
+  try {
+    value = JSON.parse(text) as Json
+  } catch {
+    throw new SyntaxError('not valid JSON')
+  }
+  refuseDuplicatesAndDepth(text)
+  return value
+}
+
+/** Walks text that `JSON.parse` has accepted, so strings and brackets are known to be balanced; only keys and depth are looked at. */
+function refuseDuplicatesAndDepth(text: string): void {
+  const open: (Set<string> | undefined)[] = []
+  for (let at = 0; at < text.length; at++) {
+    const character = text[at]
+    if (character === '"') {
+      const end = endOfString(text, at)
+      const keys = open.at(-1)
+      if (keys && firstAfter(text, end) === ':') {
+        // Escapes are undone first: "\u0061" and "a" are the same key.
+        const key = JSON.parse(text.slice(at, end + 1)) as string
+        if (keys.has(key)) throw new SyntaxError('an object names a key twice')
+        keys.add(key)
+      }
+      at = end
+    } else if (character === '{' || character === '[') {
+      open.push(character === '{' ? new Set() : undefined)
+      if (open.length > deepest) throw new SyntaxError(`nested deeper than ${deepest} levels`)
+    } else if (character === '}' || character === ']') {
+      open.pop()
+    }
+  }
+}
+
+function endOfString(text: string, start: number): number {
+  let at = start + 1
+  while (text[at] !== '"') at += text[at] === '\\' ? 2 : 1
+  return at
+}
+
+/** The first character behind a string that is not white space. */
+function firstAfter(text: string, end: number): string | undefined {
+  let at = end + 1
+  while (text[at] === ' ' || text[at] === '\n' || text[at] === '\r' || text[at] === '\t') at++
+  return text[at]
+}

@@ -1,0 +1,45 @@
+/** How the tokens of an issuer are judged and read. One file a profile would be too many: they stand together in profiles.ts. */
+export type ProfileName = 'spiffe' | 'kubernetes' | 'github-actions' | 'oidc'
+
+/**
+ * A verified identity: what is proven about the caller, and nothing that the caller merely says.
+ *
+ * Everything in it may be written to the ledger; the token itself may not.
+ */
+export interface Actor {
+  /** The name of the issuer in the configuration, by which catalogue, operators and resource servers refer to it. */
+  readonly issuer: string
+  readonly profile: ProfileName
+  readonly subject: string
+  readonly trustDomain: string | undefined
+  /**
+   * Verified claims by name, flat (`kubernetes.io/namespace` style for nested ones), each a string or a list of strings. `sub` and, where the
+   * token has one, `iss` are among them. What a catalogue entry matches on and what may become a tag for the policy.
+   */
+  readonly attributes: Readonly<Record<string, string | readonly string[]>>
+  readonly token: TokenFacts
+}
+
+/** What the ledger keeps of a token: enough to find it in the issuer's own log, useless for anybody who wants to present it. */
+export interface TokenFacts {
+  /** SHA-256 (hex) over `header.payload`: the signature is left out, since an ECDSA signature has a twin that verifies too. */
+  readonly digest: string
+  readonly jti: string | undefined
+  readonly kid: string
+  readonly alg: string
+  /** Unix seconds. */
+  readonly expiresAt: number
+}
+
+/** Conditions of a catalogue or operator entry: every named attribute has this value, or one of these, or contains it where it is a list. */
+export type Match = Readonly<Record<string, string | readonly string[]>>
+
+/** Whether all conditions hold. An attribute that is absent never matches, and comparison is by whole string: no prefix, no pattern, no case folding. */
+export function matches(actor: Actor, issuer: string, match: Match): boolean {
+  if (actor.issuer !== issuer) return false
+  return Object.entries(match).every(([name, wanted]) => {
+    if (!Object.hasOwn(actor.attributes, name)) return false
+    const has = [actor.attributes[name]!].flat()
+    return [wanted].flat().some((value) => has.includes(value))
+  })
+}

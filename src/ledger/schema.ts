@@ -1,0 +1,183 @@
+import { sql } from 'drizzle-orm'
+import { bigint, boolean, check, customType, index, integer, jsonb, pgTable, text, timestamp } from 'drizzle-orm/pg-core'
+
+/** Postgres' 64-bit transaction id: what tells a settled row from one whose transaction may still be open (see reference design of the sequencer). */
+const xid8 = customType<{ data: string }>({ dataType: () => 'xid8' })
+
+const moment = (name: string) => timestamp(name, { withTimezone: true })
+
+/** Every state a task can be in; the moves between them are in records.ts. */
+export const taskStates = ['denied', 'open', 'closing', 'completed', 'failed', 'revoked', 'expired'] as const
+
+/** Every state a lease can be in. `reserved` to `lapsing` are live: something may still work. */
+export const leaseStates = ['reserved', 'active', 'revoking', 'lapsing', 'revoked', 'expired', 'failed'] as const
+
+const oneOf = (column: string, values: readonly string[]) => sql.raw(`${column} in (${values.map((value) => `'${value}'`).join(', ')})`)
+
+/** Declared units of work, the refused ones too. */
+export const tasks = pgTable(
+  'tasks',
+  {
+    id: text('id').primaryKey(),
+    state: text('state', { enum: taskStates }).notNull(),
+    kind: text('kind').notNull(),
+    agent: text('agent').notNull(),
+    owner: text('owner').notNull(),
+    actor: jsonb('actor').notNull(),
+    purpose: text('purpose').notNull(),
+    labels: jsonb('labels').notNull(),
+    /** SHA-256 of the task token. Null for a task that was denied. */
+    tokenHash: text('token_hash').unique(),
+    openedAt: moment('opened_at').notNull().defaultNow(),
+    deadline: moment('deadline').notNull(),
+    /** The final state that a closing task goes to once its last lease has ended. */
+    outcome: text('outcome', { enum: taskStates }),
+    cause: text('cause'),
+    reason: text('reason'),
+    endedBy: text('ended_by'),
+    closingAt: moment('closing_at'),
+    endedAt: moment('ended_at'),
+    /** Leases of this task that have not ended: counted here so that two of them ending at once cannot both think that another is left. */
+    liveLeases: integer('live_leases').notNull().default(0),
+  },
+  (table) => [
+    check('tasks_state', oneOf('state', taskStates)),
+    check('tasks_live_leases', sql`live_leases >= 0`),
+    index('tasks_due')
+      .on(table.deadline)
+      .where(sql`state = 'open'`),
+    index('tasks_by_agent').on(table.agent, table.id),
+    index('tasks_by_state').on(table.state, table.id),
+  ],
+)
+
+/** One issued credential each, and its time. The lease table is the queue: `due_at` says when the reaper has to look at a row. */
+export const leases = pgTable(
+  'leases',
+  {
+    id: text('id').primaryKey(),
+    taskId: text('task_id')
+      .notNull()
+      .references(() => tasks.id),
+    decisionId: text('decision_id').notNull(),
+    agent: text('agent').notNull(),
+    grant: text('grant_name').notNull(),
+    provider: text('provider').notNull(),
+    local: boolean('local').notNull(),
+    revocation: text('revocation', { enum: ['provider', 'deny', 'expiry'] }).notNull(),
+    standing: boolean('standing').notNull(),
+    state: text('state', { enum: leaseStates }).notNull(),
+    parameters: jsonb('parameters').notNull(),
+    /** Milliseconds that were granted: what a refresh extends by. */
+    ttl: bigint('ttl', { mode: 'number' }).notNull(),
+    handles: jsonb('handles').notNull().default([]),
+    /** Keyed digests of the secrets that were handed out, newest last. */
+    digests: jsonb('digests').notNull().default([]),
+    reservedAt: moment('reserved_at').notNull().defaultNow(),
+    issuedAt: moment('issued_at'),
+    expiresAt: moment('expires_at').notNull(),
+    cause: text('cause'),
+    reason: text('reason'),
+    endedBy: text('ended_by'),
+    /** When its end was decided: what `revoking` and `lapsing` have been waiting since, and from where time to dead is measured. */
+    closingAt: moment('closing_at'),
+    endedAt: moment('ended_at'),
+    evidence: jsonb('evidence'),
+    error: text('error'),
+    stuckSince: moment('stuck_since'),
+    attempts: integer('attempts').notNull().default(0),
+    /** When to look at it next; moved into the future by whoever claims it. Null once ended. */
+    dueAt: moment('due_at'),
+  },
+  (table) => [
+    check('leases_state', oneOf('state', leaseStates)),
+    check('leases_ended', sql`(due_at is null) = (state in ('revoked', 'expired', 'failed'))`),
+    check('leases_evidence', sql`state <> 'revoked' or evidence is not null`),
+    check('leases_expiry_never_revoked', sql`revocation <> 'expiry' or state <> 'revoked'`),
+    index('leases_due')
+      .on(table.provider, table.dueAt)
+      .where(sql`due_at is not null`),
+    index('leases_by_task').on(table.taskId),
+    index('leases_by_agent').on(table.agent, table.id),
+    index('leases_by_grant').on(table.grant, table.id),
+    index('leases_unfinished')
+      .on(table.closingAt)
+      .where(sql`state in ('revoking', 'lapsing')`),
+  ],
+)
+
+/** Every decision, denials too, with all that is needed to ask again. */
+export const decisions = pgTable(
+  'decisions',
+  {
+    id: text('id').primaryKey(),
+    taskId: text('task_id').notNull(),
+    agent: text('agent').notNull(),
+    kind: text('kind').notNull(),
+    action: text('action').notNull(),
+    outcome: text('outcome', { enum: ['permit', 'deny'] }).notNull(),
+    policies: jsonb('policies').notNull(),
+    policyDigest: text('policy_digest').notNull(),
+    obligations: jsonb('obligations').notNull(),
+    answers: jsonb('answers').notNull(),
+    decidedAt: moment('decided_at').notNull().defaultNow(),
+  },
+  (table) => [index('decisions_by_task').on(table.taskId)],
+)
+
+/** The history: append-only by trigger and by grant. Bodies are JSON without secrets. */
+export const entries = pgTable(
+  'entries',
+  {
+    id: text('id')
+      .primaryKey()
+      .default(sql`entry_id()`),
+    at: moment('at').notNull().defaultNow(),
+    xid: xid8('xid')
+      .notNull()
+      .default(sql`pg_current_xact_id()`),
+    kind: text('kind').notNull(),
+    agent: text('agent'),
+    taskId: text('task_id'),
+    leaseId: text('lease_id'),
+    decisionId: text('decision_id'),
+    body: jsonb('body').notNull(),
+  },
+  (table) => [
+    index('entries_by_task').on(table.taskId, table.id),
+    index('entries_by_lease').on(table.leaseId, table.id),
+    index('entries_by_agent').on(table.agent, table.id),
+    index('entries_by_kind').on(table.kind, table.id),
+  ],
+)
+
+/** Every policy set that was ever active, by its digest, so that any decision can be replayed. */
+export const policySets = pgTable('policy_sets', {
+  digest: text('digest').primaryKey(),
+  document: jsonb('document').notNull(),
+  activatedAt: moment('activated_at').notNull().defaultNow(),
+})
+
+/** Declarations that carried an Idempotency-Key, by SHA-256 over caller and key. */
+export const idempotencyKeys = pgTable(
+  'idempotency_keys',
+  {
+    key: text('key').primaryKey(),
+    requestDigest: text('request_digest').notNull(),
+    taskId: text('task_id').notNull(),
+    /** Until then another request with this key is told to come back; cleared with the answer. A crash leaves it to run out. */
+    busyUntil: moment('busy_until'),
+    expiresAt: moment('expires_at').notNull(),
+  },
+  (table) => [index('idempotency_keys_by_expiry').on(table.expiresAt)],
+)
+
+/** Tokens of `single-use` issuers that were presented, until they expire by themselves. */
+export const spentTokens = pgTable('spent_tokens', { key: text('key').primaryKey(), expiresAt: moment('expires_at').notNull() }, (table) => [
+  index('spent_tokens_by_expiry').on(table.expiresAt),
+])
+
+/** How many leases of an agent are alive: one row an agent, so that the limit is checked in the announcing commit, exactly, by any broker. */
+export const agents = pgTable('agents', { name: text('name').primaryKey(), liveLeases: integer('live_leases').notNull().default(0) }, () => [
+  check('agents_live_leases', sql`live_leases >= 0`),
+])

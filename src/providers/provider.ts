@@ -1,0 +1,134 @@
+import type { ZodType } from 'zod'
+import type { Evidence, Handle } from '../base/evidence.ts'
+import type { LeaseId, TaskId } from '../base/ids.ts'
+import type { Clock } from '../base/time.ts'
+import type { Credential } from './credential.ts'
+
+/** What one mint is for. Announced in the ledger before the provider hears of it. */
+export interface Reservation<Settings = unknown> {
+  readonly lease: LeaseId
+  readonly task: TaskId
+  readonly agent: string
+  readonly owner: string
+  readonly kind: string
+  /** Subject of the verified workload token. */
+  readonly subject: string
+  readonly grant: string
+  /** The grant's own part for this provider, parsed by `ProviderKind.grant`. */
+  readonly settings: Settings
+  readonly parameters: Readonly<Record<string, string>>
+  /** When the credential must have ended, by the store's clock; never past the task's deadline. */
+  readonly expiresAt: Date
+  /** The store's time when the lease was announced or refreshed: `iat` of what is signed. */
+  readonly issuedAt: Date
+  readonly policyDigest: string
+}
+
+/** What is left of a lease when it is to be ended: its id and what the provider journaled. */
+export interface LeaseReference {
+  readonly lease: LeaseId
+  readonly task: TaskId
+  readonly handles: readonly Handle[]
+}
+
+/** A minted credential, and when it ends by itself. */
+export interface Minted {
+  readonly credential: Credential
+  /** Never later than the reservation's. */
+  readonly expiresAt: Date
+}
+
+/** Why a provider did not do what it was asked. */
+export type ProviderFault = 'refused' | 'unavailable' | 'timed_out' | 'garbage' | 'busy'
+
+/**
+ * The only error that leaves a provider's folder. Its message is written to the ledger and shown to agents, so it holds no answer of the
+ * backend and no secret; the cause is for nobody but a debugger.
+ */
+export class ProviderError extends Error {
+  readonly fault: ProviderFault
+  /** Whether a mint may have left something alive. `no` only where the provider said so for certain. */
+  readonly minted: 'no' | 'maybe'
+
+  constructor(fault: ProviderFault, message: string, minted: 'no' | 'maybe', cause?: unknown) {
+    super(message, { cause })
+    this.name = 'ProviderError'
+    this.fault = fault
+    this.minted = minted
+  }
+}
+
+/** Public keys and the reader of tokens that the broker itself signs: what a provider offers whose credentials are such tokens. */
+export interface SignedTokens {
+  /** RFC 7517 JWK set: every key with which a living token may have been signed. */
+  keys(): Promise<readonly Record<string, unknown>[]>
+  /** The claims of a token that one of these keys signed and that has not passed its own `exp`; undefined for anything else. Never throws. */
+  read(token: string): Promise<TokenClaims | undefined>
+}
+
+/** Claims of RFC 9068 as this broker writes them. Times are Unix seconds. */
+export interface TokenClaims {
+  readonly iss: string
+  readonly sub: string
+  readonly aud: string
+  readonly client_id: string
+  readonly scope: string
+  readonly jti: LeaseId
+  readonly iat: number
+  readonly exp: number
+  readonly task: TaskId
+  readonly policy_digest: string
+}
+
+/** What a backend must promise so that its credentials can be leased. The contract suite in test/providers holds every one to it. */
+export interface Provider {
+  /** Its name in the configuration: the target of leases. */
+  readonly name: string
+  readonly kind: string
+  /** How a credential can be ended before its time; told to agents and reviewers, so it must be the truth. */
+  readonly revocation: 'provider' | 'deny' | 'expiry'
+  /**
+   * Minting changes nothing outside the broker, and the broker itself answers whether a credential lives. Its leases are announced `active` and
+   * end in the commit that ends them; `revoke` and `recover` are never asked.
+   */
+  readonly local: boolean
+  /**
+   * Mints one credential. Each handle is journaled before it is used, so that a crash can be cleaned up after. Asking twice for one lease
+   * never leaves two credentials. @throws ProviderError
+   */
+  mint(reservation: Reservation, journal: (handle: Handle) => Promise<void>, signal: AbortSignal): Promise<Minted>
+  /** A fresh short-lived credential of a living lease; absent where the provider has none. Same rules as `mint`. @throws ProviderError */
+  refresh?(reservation: Reservation, handles: readonly Handle[], signal: AbortSignal): Promise<Minted>
+  /**
+   * Ends the credential and answers with what proves it. Idempotent: ending what is already gone is success. A mint of the same lease that is
+   * still under way, or arrives later, must not leave anything alive. @throws ProviderError
+   */
+  revoke(lease: LeaseReference, signal: AbortSignal): Promise<Evidence>
+  /**
+   * What became of a mint whose answer never arrived. `minted: false` is a promise that nothing exists and nothing will: a late request for
+   * this lease is refused by the backend from now on. @throws ProviderError
+   */
+  recover(lease: LeaseReference, signal: AbortSignal): Promise<{ readonly minted: boolean }>
+  /** Whether the backend answers and accepts the broker's own credential. @throws ProviderError */
+  check(signal: AbortSignal): Promise<void>
+  readonly tokens?: SignedTokens
+}
+
+/** What a provider may need of the house. */
+export interface ProviderSurroundings {
+  /** The broker's issuer and audience, without a trailing slash. */
+  readonly publicUrl: string
+  /** Folder (0700) for key files (0600) that the provider keeps itself. */
+  readonly keys: string
+  readonly clock: Clock
+}
+
+/** A class of backends: the shapes of its configuration and of its grants, and how to connect one. One entry each in providers/kinds.ts. */
+export interface ProviderKind<Settings = unknown, Grant = unknown> {
+  readonly kind: string
+  /** Shape of its entry under `providers:`, without `name` and `kind`. Unknown keys are faults. */
+  readonly settings: ZodType<Settings>
+  /** Shape of a grant's own keys in the catalogue, without those that every grant has. Unknown keys are faults. */
+  readonly grant: ZodType<Grant>
+  connect(name: string, settings: Settings, surroundings: ProviderSurroundings): Promise<Provider>
+}

@@ -1,0 +1,14 @@
+import { defineConfig } from 'vitest/config'
+
+export default defineConfig({
+  test: {
+    include: ['test/**/*.test.ts'],
+    // Forks with the flag that src/cli/mayfly.ts sets for the product: without it V8 dies under mixed load of JavaScript and WebAssembly.
+    pool: 'forks',
+    execArgv: ['--no-turbo-inline-js-wasm-calls'],
+    // Each worker holds an embedded store of about 345 MB, and the reference machine has two cores.
+    maxWorkers: 2,
+    testTimeout: 20_000,
+    hookTimeout: 60_000,
+  },
+})
