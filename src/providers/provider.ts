@@ -58,6 +58,14 @@ export class ProviderError extends Error {
   }
 }
 
+/** How much a backend is asked at once, and for how long. */
+export interface CallLimits {
+  /** Milliseconds that one call may take, from its start to its end. */
+  readonly timeout: number
+  /** Calls under way at once: so many mints, and besides them so many ends. */
+  readonly concurrency: number
+}
+
 /** Public keys and the reader of tokens that the broker itself signs: what a provider offers whose credentials are such tokens. */
 export interface SignedTokens {
   /** RFC 7517 JWK set: every key with which a living token may have been signed. */
@@ -92,6 +100,8 @@ export interface Provider {
    * end in the commit that ends them; `revoke` and `recover` are never asked.
    */
   readonly local: boolean
+  /** The configured limits of this backend; absent: the house's. The signal that every call gets fires by them. */
+  readonly limits?: CallLimits
   /**
    * Mints one credential. Each handle is journaled before it is used, so that a crash can be cleaned up after. Asking twice for one lease
    * never leaves two credentials. @throws ProviderError
@@ -101,7 +111,8 @@ export interface Provider {
   refresh?(reservation: Reservation, handles: readonly Handle[], signal: AbortSignal): Promise<Minted>
   /**
    * Ends the credential and answers with what proves it. Idempotent: ending what is already gone is success. A mint of the same lease that is
-   * still under way, or arrives later, must not leave anything alive. @throws ProviderError
+   * still under way, or arrives later, must not leave anything alive. Where `revocation` is `expiry` nothing can be proven: the late mint is
+   * fenced off all the same, and the answer is a refusal. @throws ProviderError
    */
   revoke(lease: LeaseReference, signal: AbortSignal): Promise<Evidence>
   /**

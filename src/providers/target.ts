@@ -1,0 +1,146 @@
+import { bulkhead, BulkheadRejectedError, TaskCancelledError, type BulkheadPolicy } from 'cockatiel'
+import { BrokerError } from '../base/errors.ts'
+import type { Evidence, Handle } from '../base/evidence.ts'
+import { stopwatch, type Clock } from '../base/time.ts'
+import { createBreaker, type Heard } from './breaker.ts'
+import { type CallLimits, type LeaseReference, type Minted, type Provider, ProviderError, type Reservation } from './provider.ts'
+
+/** One configured provider as the rest of the house calls it: bounded in time and number, measured, and throwing one class of errors. */
+export interface Target {
+  readonly provider: Provider
+  /** @throws ProviderError, or the BrokerError that `journal` threw */
+  mint(reservation: Reservation, journal: (handle: Handle) => Promise<void>, signal: AbortSignal): Promise<Minted>
+  /** @throws ProviderError, `refused` where the provider has no fresh credentials */
+  refresh(reservation: Reservation, handles: readonly Handle[], signal: AbortSignal): Promise<Minted>
+  /** @throws ProviderError, `unavailable` at once while the backend is known to be down */
+  revoke(lease: LeaseReference, signal: AbortSignal): Promise<Evidence>
+  /** @throws ProviderError, `unavailable` at once while the backend is known to be down */
+  recover(lease: LeaseReference, signal: AbortSignal): Promise<{ readonly minted: boolean }>
+  /** @throws ProviderError */
+  check(signal: AbortSignal): Promise<void>
+  /** How many more leases it makes sense to end now. One while the backend is being probed, none between two probes. */
+  free(): number
+  /** Whether the last attempts to end something came to nothing. */
+  readonly failing: boolean
+}
+
+export type ProviderCall = 'mint' | 'refresh' | 'revoke' | 'recover' | 'check'
+
+/** Told about every call: its outcome is `ok`, a ProviderFault, or `interrupted` where the broker itself could not go on. */
+export type Observe = (call: ProviderCall, outcome: string, seconds: number) => void
+
+const houseLimits: CallLimits = { timeout: 10_000, concurrency: 16 }
+/** Mints that may wait, for each that may run: enough for a burst of declarations, few enough that all of them are served or refused in time. */
+const waitingPerSlot = 4
+/** Milliseconds that a provider has after its signal fired to say what it knows; then the caller is released without it. */
+const grace = 250
+
+/**
+ * Puts one provider behind its limits. Minting and ending have a bulkhead each, so that a storm of either never starves the other. Nothing waits
+ * in line to be ended: the ledger is that queue.
+ */
+export function createTarget(provider: Provider, options: { readonly clock: Clock; readonly observe: Observe }): Target {
+  const { timeout, concurrency } = provider.limits ?? houseLimits
+  // What never leaves the broker needs no bulkhead: it would only refuse bursts that the processor can serve.
+  const minting = provider.local ? bulkhead(Number.POSITIVE_INFINITY) : bulkhead(concurrency, concurrency * waitingPerSlot)
+  const ending = bulkhead(concurrency, 0)
+  const checking = bulkhead(1, concurrency)
+  const breaker = createBreaker(options.clock)
+
+  async function bounded<T>(call: ProviderCall, lane: BulkheadPolicy, caller: AbortSignal, run: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const elapsed = stopwatch()
+    let started = false
+    let outcome = 'ok'
+    try {
+      return await inTime(timeout, caller, (signal, abandoned) =>
+        lane.execute(() => {
+          started = true
+          return Promise.race([run(signal), abandoned])
+        }, signal),
+      )
+    } catch (error) {
+      const fault = understood(error, provider.name, started)
+      outcome = fault instanceof ProviderError ? fault.fault : 'interrupted'
+      throw fault
+    } finally {
+      options.observe(call, outcome, elapsed() / 1_000)
+    }
+  }
+
+  async function end<T>(call: ProviderCall, caller: AbortSignal, run: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const pass = breaker.enter()
+    if (!pass) throw new ProviderError('unavailable', `${provider.name} is not asked for a moment, because its last calls failed`, 'maybe')
+    let heard: Heard = 'unknown'
+    try {
+      const answer = await bounded(call, ending, caller, run)
+      heard = 'answered'
+      return answer
+    } catch (error) {
+      heard = whatWasHeard(error, caller)
+      throw error
+    } finally {
+      pass.leave(heard)
+    }
+  }
+
+  return {
+    provider,
+    mint: (reservation, journal, signal) => bounded('mint', minting, signal, (inner) => provider.mint(reservation, journal, inner)),
+    refresh: (reservation, handles, signal) =>
+      bounded('refresh', minting, signal, async (inner) => {
+        if (!provider.refresh) throw new ProviderError('refused', `${provider.name} has no fresh credentials to give`, 'no')
+        return provider.refresh(reservation, handles, inner)
+      }),
+    revoke: (lease, signal) => end('revoke', signal, (inner) => provider.revoke(lease, inner)),
+    recover: (lease, signal) => end('recover', signal, (inner) => provider.recover(lease, inner)),
+    check: (signal) => bounded('check', checking, signal, (inner) => provider.check(inner)),
+    free: () => Math.min(ending.executionSlots, breaker.room()),
+    get failing() {
+      return breaker.open
+    },
+  }
+}
+
+/**
+ * Runs a call under a signal that fires after `timeout` milliseconds or when the caller gives up, and rejects soon after that even if the call
+ * ignores it. Timers of our own: on Node 20 a timeout inside `AbortSignal.any` is collected before it fires (nodejs/node issue 57736; tried).
+ */
+async function inTime<T>(timeout: number, caller: AbortSignal, call: (signal: AbortSignal, abandoned: Promise<never>) => Promise<T>): Promise<T> {
+  const stop = new AbortController()
+  let release: NodeJS.Timeout | undefined
+  const abandoned = new Promise<never>((_, reject) => {
+    stop.signal.addEventListener('abort', () => {
+      release = setTimeout(() => reject(outOfTime()), grace)
+    })
+  })
+  const giveUp = (): void => stop.abort(caller.reason)
+  if (caller.aborted) giveUp()
+  caller.addEventListener('abort', giveUp, { once: true })
+  const timer = setTimeout(() => stop.abort(outOfTime()), timeout)
+  try {
+    return await Promise.race([call(stop.signal, abandoned), abandoned])
+  } finally {
+    clearTimeout(timer)
+    clearTimeout(release)
+    caller.removeEventListener('abort', giveUp)
+  }
+}
+
+const outOfTime = () => new DOMException('no answer in time', 'TimeoutError')
+
+/** Any error as the house knows it. What a provider did not foresee is not trusted to mean that nothing was minted, unless it was never asked. */
+function understood(error: unknown, name: string, started: boolean): ProviderError | BrokerError {
+  if (error instanceof ProviderError || error instanceof BrokerError) return error
+  const minted = started ? 'maybe' : 'no'
+  if (error instanceof BulkheadRejectedError) return new ProviderError('busy', `${name} has too many calls under way`, minted, error)
+  if (error instanceof TaskCancelledError || isAbort(error)) return new ProviderError('timed_out', `${name} gave no answer in time`, minted, error)
+  return new ProviderError('garbage', `${name} failed in a way that is not foreseen`, minted, error)
+}
+
+const isAbort = (error: unknown): boolean => error instanceof DOMException && (error.name === 'TimeoutError' || error.name === 'AbortError')
+
+/** A refusal shows that the backend lives; our own bulkhead, our own store and a caller who left show nothing about it. */
+function whatWasHeard(error: unknown, caller: AbortSignal): Heard {
+  if (!(error instanceof ProviderError) || error.fault === 'busy' || caller.aborted) return 'unknown'
+  return error.fault === 'refused' ? 'answered' : 'nothing'
+}
