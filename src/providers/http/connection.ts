@@ -1,0 +1,55 @@
+import { Agent as PlainAgent, type ClientRequest, request as plainRequest, type RequestOptions } from 'node:http'
+import { Agent as SecureAgent, request as secureRequest } from 'node:https'
+import { type FileText, freshFile } from './files.ts'
+import type { HttpSettings } from './settings.ts'
+
+/** Opens one request on a kept connection or a new one. */
+export type Open = (url: URL, options: RequestOptions) => ClientRequest
+
+/** Milliseconds that an idle connection is kept: below the 5 s after which many servers close theirs, so that a question never meets a closing one. */
+const idle = 4_000
+
+/**
+ * Connections to a backend, with the broker's client certificate where one is configured. A changed certificate file opens new connections; the
+ * old ones idle out. @throws whatever reading the files throws
+ */
+export function createConnection(settings: HttpSettings): () => Promise<Open> {
+  if (new URL(settings.url).protocol === 'http:') {
+    const agent = new PlainAgent({ keepAlive: true, timeout: idle })
+    return async () => (url, options) => plainRequest(url, { ...options, agent })
+  }
+  const read = readers(settings)
+  let last: { readonly version: string; readonly open: Open } | undefined
+  return async () => {
+    const { version, pem } = await read()
+    if (last?.version !== version) {
+      const agent = new SecureAgent({ keepAlive: true, timeout: idle, minVersion: 'TLSv1.2', ...pem })
+      last = { version, open: (url, options) => secureRequest(url, { ...options, agent }) }
+    }
+    return last.open
+  }
+}
+
+/** The `Authorization` header by the token file as it is now; undefined where none is configured. @throws Error without the token in it */
+export function createAuthorization(path: string | undefined): () => Promise<string | undefined> {
+  if (path === undefined) return async () => undefined
+  const read = freshFile(path, 8_192)
+  return async () => {
+    const token = (await read()).text.trim()
+    if (!/^[\x21-\x7e]+$/.test(token)) throw new Error('the token file does not hold one line with a token')
+    return `Bearer ${token}`
+  }
+}
+
+/** The configured certificate files, and a mark that changes with any of them. */
+function readers(settings: HttpSettings): () => Promise<{ readonly version: string; readonly pem: Readonly<Record<string, string>> }> {
+  const paths = { ca: settings.ca, cert: settings.mtls?.cert, key: settings.mtls?.key }
+  const files = Object.entries(paths).flatMap(([name, path]) => (path === undefined ? [] : [{ name, read: freshFile(path, 262_144) }]))
+  return async () => {
+    const texts: [string, FileText][] = await Promise.all(files.map(async ({ name, read }) => [name, await read()]))
+    return {
+      version: texts.map(([, file]) => file.version).join(),
+      pem: Object.fromEntries(texts.map(([name, file]) => [name, file.text])),
+    }
+  }
+}

@@ -1,0 +1,25 @@
+import { readFile, stat } from 'node:fs/promises'
+
+/** Text of a file and a mark that changes with it. */
+export interface FileText {
+  readonly text: string
+  readonly version: string
+}
+
+/**
+ * Reads a small file, and reads it again whenever it has been replaced: tokens and certificates are rotated under a running broker. Asked on
+ * every use, because a `stat` costs microseconds and a watcher misses what a mounted secret does. Links are followed: mounted secrets are links.
+ *
+ * @param most bytes
+ */
+export function freshFile(path: string, most: number): () => Promise<FileText> {
+  let last: FileText | undefined
+  return async () => {
+    const { dev, ino, size, mtimeNs } = await stat(path, { bigint: true })
+    const version = `${dev}:${ino}:${size}:${mtimeNs}`
+    if (last?.version === version) return last
+    if (size > most) throw new RangeError(`larger than ${most} bytes`)
+    last = { text: await readFile(path, 'utf8'), version }
+    return last
+  }
+}

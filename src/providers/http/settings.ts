@@ -1,0 +1,47 @@
+import { z } from 'zod'
+import { durationWithin, path } from '../shapes.ts'
+
+/** Its entry under `providers:`. `timeout` is for one whole call; `concurrency` holds for mints and, apart from them, for ends. */
+export const httpSettings = z
+  .strictObject({
+    url: z.string().max(2_048),
+    /** The broker's own bearer token; read again when the file changes. */
+    token_file: path.optional(),
+    /** The broker's client certificate, PEM; read again when a file changes. */
+    mtls: z.strictObject({ cert: path, key: path }).optional(),
+    /** Certificates that may sign the backend's, PEM; the system's where absent. */
+    ca: path.optional(),
+    revocation: z.enum(['provider', 'deny', 'expiry']),
+    timeout: durationWithin(100, 60_000).default(10_000),
+    concurrency: z.int().min(1).max(256).default(16),
+    /** Secrets in clear text over a network: for a mesh that encrypts by itself, and nothing else. */
+    allow_http: z.boolean().default(false),
+  })
+  .superRefine((settings, context) => {
+    const fault = (key: string, message: string) => context.addIssue({ code: 'custom', path: [key], message })
+    if (!URL.canParse(settings.url)) return fault('url', 'must be an absolute URL')
+    const url = new URL(settings.url)
+    const local = url.protocol === 'http:' && isLoopback(url.hostname)
+    if (url.protocol !== 'https:' && url.protocol !== 'http:') fault('url', 'must be an https URL')
+    if (url.protocol === 'http:' && !local && !settings.allow_http)
+      fault('url', 'must be https, because secrets travel over it; http only on loopback')
+    if (url.username || url.password || url.search || url.hash) fault('url', 'must not carry credentials, a query or a fragment')
+    if (url.protocol === 'http:' && settings.mtls) fault('mtls', 'needs an https url')
+    if (!settings.token_file && !settings.mtls && !local) fault('token_file', 'or mtls is required, or anyone could mint at this backend')
+  })
+
+export type HttpSettings = z.output<typeof httpSettings>
+
+const scalar = z.union([z.string().max(1_024), z.number(), z.boolean()])
+
+/** A grant's own part: what the backend is told about it, as it stands in the catalogue. */
+export const httpGrant = z.strictObject({
+  settings: z
+    .record(z.string().min(1).max(64), z.union([scalar, z.array(scalar).max(64)]))
+    .refine((settings) => Object.keys(settings).length <= 32, 'must have at most 32 keys')
+    .default({}),
+})
+
+export type HttpGrant = z.output<typeof httpGrant>
+
+const isLoopback = (host: string): boolean => host === 'localhost' || host === '[::1]' || /^127\.\d+\.\d+\.\d+$/.test(host)
