@@ -1,0 +1,42 @@
+import { decodeProtectedHeader, jwtVerify, SignJWT } from 'jose'
+import { z } from 'zod'
+import { isId, type LeaseId, type TaskId } from '../../base/ids.ts'
+import type { TokenClaims } from '../provider.ts'
+import type { Keyring, Signer } from './keyring.ts'
+
+/** Characters of a token. Ours have about 900; a subject may take 2,048 and a scope 1,024. */
+const largest = 8_192
+
+/** Claims of RFC 9068, exactly those that we write. */
+const claims: z.ZodType<TokenClaims> = z.strictObject({
+  iss: z.string(),
+  sub: z.string(),
+  aud: z.string(),
+  client_id: z.string(),
+  scope: z.string(),
+  jti: z.custom<LeaseId>((value) => typeof value === 'string' && isId('lease', value)),
+  iat: z.int(),
+  exp: z.int(),
+  task: z.custom<TaskId>((value) => typeof value === 'string' && isId('task', value)),
+  policy_digest: z.string(),
+})
+
+/** An access token as RFC 9068 section 2 shapes it. */
+export function signToken(content: TokenClaims, { alg, kid, key }: Signer): Promise<string> {
+  return new SignJWT({ ...content }).setProtectedHeader({ typ: 'at+jwt', alg, kid }).sign(key)
+}
+
+/** The claims of a token that one of our keys signed and that has not ended. Why another was refused matters to nobody: it is not active. */
+export async function readToken(token: string, issuer: string, keyring: Keyring, now: number): Promise<TokenClaims | undefined> {
+  if (token.length > largest) return undefined
+  try {
+    const { kid } = decodeProtectedHeader(token)
+    const verifier = kid === undefined ? undefined : await keyring.verifier(kid)
+    if (!verifier) return undefined
+    const verified = await jwtVerify(token, verifier.key, { typ: 'at+jwt', algorithms: [verifier.alg], issuer, currentDate: new Date(now) })
+    return claims.parse(verified.payload)
+  } catch {
+    // jose and zod throw for every kind of bad token, and anyone may present anything.
+    return undefined
+  }
+}
