@@ -1,4 +1,185 @@
+import { sql } from 'drizzle-orm'
+import type { Evidence, Handle } from '../base/evidence.ts'
+import type { DecisionId, EntryId, LeaseId, TaskId } from '../base/ids.ts'
+import type { Json } from '../base/json.ts'
+import type { Actor } from '../identity/actor.ts'
+import type { Action, Answer, Obligations } from '../policy/decide.ts'
+import type { Digest } from '../proof/canonical.ts'
+import type { Ledger } from './connect.ts'
 import type { leaseStates, taskStates } from './schema.ts'
 
 export type TaskState = (typeof taskStates)[number]
 export type LeaseState = (typeof leaseStates)[number]
+
+/** What the ledger keeps of the actor who declared a task: everything proven but the attributes, which may name people. */
+export type Declarant = Omit<Actor, 'attributes'>
+
+/** Why a task or a lease ended, or is ending. */
+export type Cause = 'completed' | 'deadline' | 'revoked' | 'mint_failed' | 'interrupted' | 'answer_lost' | 'lease_expired' | 'limit'
+
+/** A declared unit of work. */
+export interface Task {
+  readonly id: TaskId
+  readonly state: TaskState
+  readonly kind: string
+  readonly agent: string
+  readonly owner: string
+  readonly actor: Declarant
+  readonly purpose: string
+  readonly labels: Readonly<Record<string, string>>
+  readonly openedAt: Date
+  readonly deadline: Date
+  readonly outcome: TaskState | null
+  readonly cause: Cause | null
+  readonly reason: string | null
+  readonly endedBy: string | null
+  readonly closingAt: Date | null
+  readonly endedAt: Date | null
+  readonly liveLeases: number
+}
+
+/** The record of one issued credential and its time. */
+export interface Lease {
+  readonly id: LeaseId
+  readonly taskId: TaskId
+  readonly decisionId: DecisionId
+  readonly agent: string
+  readonly grant: string
+  readonly provider: string
+  readonly local: boolean
+  readonly revocation: 'provider' | 'deny' | 'expiry'
+  readonly standing: boolean
+  readonly state: LeaseState
+  readonly parameters: Readonly<Record<string, string>>
+  /** Milliseconds that were granted. */
+  readonly ttl: number
+  readonly handles: readonly Handle[]
+  readonly reservedAt: Date
+  readonly issuedAt: Date | null
+  readonly expiresAt: Date
+  readonly cause: Cause | null
+  readonly reason: string | null
+  readonly endedBy: string | null
+  readonly closingAt: Date | null
+  readonly endedAt: Date | null
+  readonly evidence: Evidence | null
+  readonly error: string | null
+  readonly stuckSince: Date | null
+  readonly attempts: number
+  readonly dueAt: Date | null
+}
+
+/** A decision as it was kept: enough to ask again. */
+export interface DecisionRecord {
+  readonly id: DecisionId
+  readonly taskId: TaskId
+  readonly agent: string
+  readonly kind: string
+  readonly action: Action
+  readonly outcome: 'permit' | 'deny'
+  readonly policies: readonly string[]
+  readonly policyDigest: Digest
+  readonly obligations: Obligations
+  readonly answers: readonly Answer[]
+  readonly decidedAt: Date
+}
+
+/** One fact of the history. */
+export interface Entry {
+  readonly id: EntryId
+  readonly at: Date
+  readonly kind: string
+  readonly agent: string | null
+  readonly taskId: TaskId | null
+  readonly leaseId: LeaseId | null
+  readonly decisionId: DecisionId | null
+  readonly body: Json
+}
+
+/**
+ * A row as `to_json` writes it. Both drivers read JSON alike, while they disagree about dates, numbers of eight bytes and rows; so every
+ * statement of this room answers with JSON columns.
+ */
+export type JsonRow = Readonly<Record<string, Json>>
+
+/** Whether a lease in this state has ended for good: nothing of it can work any more, as far as anybody can know. */
+export const hasEnded = (lease: Pick<Lease, 'state'>): boolean => lease.state === 'revoked' || lease.state === 'expired' || lease.state === 'failed'
+
+/** Columns whose values are moments; the same set for all tables, whose column names agree. */
+const moments = new Set([
+  'openedAt',
+  'deadline',
+  'closingAt',
+  'endedAt',
+  'reservedAt',
+  'issuedAt',
+  'expiresAt',
+  'stuckSince',
+  'dueAt',
+  'decidedAt',
+  'at',
+])
+
+const columnNames = new Map<string, string>()
+
+/** `closing_at` -> `closingAt`. Columns are few, so each name is converted once. */
+function propertyName(column: string): string {
+  let name = columnNames.get(column)
+  if (name === undefined) {
+    name = column === 'grant_name' ? 'grant' : column.replaceAll(/_([a-z])/g, (_, letter: string) => letter.toUpperCase())
+    columnNames.set(column, name)
+  }
+  return name
+}
+
+/** Reads a JSON row as the record it is. The types are the schema's, which this room alone writes. */
+export function record<Shape extends Task | Lease | DecisionRecord | Entry>(row: JsonRow): Shape {
+  const fields: Record<string, unknown> = {}
+  for (const [column, value] of Object.entries(row)) {
+    const name = propertyName(column)
+    fields[name] = moments.has(name) && typeof value === 'string' ? new Date(value) : value
+  }
+  return fields as unknown as Shape
+}
+
+/** Reads a list of JSON rows; an absent list (`json_agg` over nothing) is an empty one. */
+export const records = <Shape extends Task | Lease | DecisionRecord | Entry>(rows: readonly JsonRow[] | null): Shape[] =>
+  (rows ?? []).map((row) => record<Shape>(row))
+
+/** A task with its leases, oldest first. Undefined: there is none. */
+export async function findTask(ledger: Ledger, id: TaskId): Promise<{ task: Task; leases: Lease[] } | undefined> {
+  const [row] = await ledger.run<{ task: JsonRow; leases: JsonRow[] | null }>(sql`
+    select to_json(task) as task, (select json_agg(lease order by lease.id) from leases as lease where lease.task_id = task.id) as leases
+    from tasks as task where task.id = ${id}`)
+  return row && { task: record<Task>(row.task), leases: records<Lease>(row.leases) }
+}
+
+/** The decisions of a task, oldest first. */
+export async function decisionsOf(ledger: Ledger, id: TaskId): Promise<DecisionRecord[]> {
+  const rows = await ledger.run<{ decision: JsonRow }>(
+    sql`select to_json(decision) as decision from decisions as decision where decision.task_id = ${id} order by decision.id limit 1000`,
+  )
+  return rows.map((row) => record<DecisionRecord>(row.decision))
+}
+
+/** One lease with its task. Undefined: there is none. */
+export async function findLease(ledger: Ledger, id: LeaseId): Promise<{ lease: Lease; task: Task } | undefined> {
+  const [row] = await ledger.run<{ lease: JsonRow; task: JsonRow }>(sql`
+    select to_json(lease) as lease, to_json(task) as task
+    from leases as lease join tasks as task on task.id = lease.task_id where lease.id = ${id}`)
+  return row && { lease: record<Lease>(row.lease), task: record<Task>(row.task) }
+}
+
+/** The task that a token speaks for, by the token's SHA-256: ended tasks too, since completing is accepted late. */
+export async function taskByTokenHash(ledger: Ledger, hash: string): Promise<TaskId | undefined> {
+  const [row] = await ledger.run<{ id: TaskId }>(sql`select id from tasks where token_hash = ${hash}`)
+  return row?.id
+}
+
+/** Whether a lease lives at this very moment, by the store's clock: what introspection answers from, on every broker alike. */
+export async function isAlive(ledger: Ledger, id: LeaseId): Promise<boolean> {
+  const [row] = await ledger.run<{ alive: boolean }>(sql`
+    select true as alive from leases as lease join tasks as task on task.id = lease.task_id
+    where lease.id = ${id} and lease.state = 'active' and lease.expires_at > now() and task.state = 'open' and task.deadline > now()`)
+  return row?.alive === true
+}

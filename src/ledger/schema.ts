@@ -4,7 +4,8 @@ import { bigint, boolean, check, customType, index, integer, jsonb, pgTable, tex
 /** Postgres' 64-bit transaction id: what tells a settled row from one whose transaction may still be open (see reference design of the sequencer). */
 const xid8 = customType<{ data: string }>({ dataType: () => 'xid8' })
 
-const moment = (name: string) => timestamp(name, { withTimezone: true })
+/** Milliseconds are what JavaScript can hold: finer ones would not survive the way there and back. */
+const moment = (name: string) => timestamp(name, { withTimezone: true, precision: 3 })
 
 /** Every state a task can be in; the moves between them are in records.ts. */
 export const taskStates = ['denied', 'open', 'closing', 'completed', 'failed', 'revoked', 'expired'] as const
@@ -39,6 +40,8 @@ export const tasks = pgTable(
     endedAt: moment('ended_at'),
     /** Leases of this task that have not ended: counted here so that two of them ending at once cannot both think that another is left. */
     liveLeases: integer('live_leases').notNull().default(0),
+    /** Leases ever announced: only grows. Whoever closes a task proves with it that no lease was announced behind its snapshot. */
+    announcedLeases: integer('announced_leases').notNull().default(0),
   },
   (table) => [
     check('tasks_state', oneOf('state', taskStates)),

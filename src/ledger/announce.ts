@@ -1,0 +1,307 @@
+import { sql, type SQL } from 'drizzle-orm'
+import type { LeaseId, TaskId } from '../base/ids.ts'
+import type { Ledger } from './connect.ts'
+import { decisionEntry, entryColumns, json, leaseEntries, leaseEntriesOf, type NewDecision, rfc3339 } from './entries.ts'
+import { type Declarant, type JsonRow, type Lease, record, records, type Task } from './records.ts'
+
+/** A task about to be opened or denied. */
+export interface NewTask {
+  readonly id: TaskId
+  readonly kind: string
+  readonly agent: string
+  readonly owner: string
+  readonly actor: Declarant
+  readonly purpose: string
+  readonly labels: Readonly<Record<string, string>>
+  /** SHA-256 of the task token. */
+  readonly tokenHash: string
+  /** Milliseconds from the store's now. */
+  readonly duration: number
+  /** Where the agent named a moment; the earlier of the two counts. */
+  readonly deadline: Date | undefined
+}
+
+/** A lease about to be announced: `reserved`, or `active` at once where minting changes nothing outside the broker. */
+export interface NewLease {
+  readonly id: LeaseId
+  readonly grant: string
+  readonly provider: string
+  readonly local: boolean
+  readonly revocation: Lease['revocation']
+  readonly standing: boolean
+  readonly parameters: Readonly<Record<string, string>>
+  /** Milliseconds from the store's now; cut at the task's deadline. */
+  readonly ttl: number
+}
+
+/** The place of an Idempotency-Key in an announcement: taken for the first time, or taken over from a task that came to nothing. */
+export interface KeyClaim {
+  readonly key: string
+  readonly requestDigest: string
+  /** The task that the key stood for, where it is taken over. */
+  readonly from: TaskId | undefined
+}
+
+/** Limits that the announcing commit itself checks, so that they are exact across brokers. */
+export interface LeaseLimits {
+  /** Live leases of the agent. */
+  readonly perAgent: number
+  /** Live leases of the task. */
+  readonly perTask: number
+}
+
+/** Seconds that a mint may take before the reaper looks after its lease. Longer than any request is let live. */
+const mintPatience = 60
+
+/** Seconds that a key stays busy when nobody answers: after that its request has ended, one way or the other. */
+const keyPatience = 45
+
+/** Seconds for which a key is remembered. */
+const keyLife = 24 * 3600
+
+export type Announced = { readonly outcome: 'announced'; readonly task: Task; readonly leases: readonly Lease[] }
+
+/**
+ * Announces a task, its decision and its leases in one commit: from here on the ledger knows every credential that could come to exist.
+ *
+ * `key_taken`: another request holds this Idempotency-Key. `limit`: the agent has too many live leases. Nothing was written in both cases, but
+ * for the key, which then stands for a task that does not exist.
+ */
+export async function announceTask(
+  ledger: Ledger,
+  task: NewTask,
+  decision: NewDecision,
+  leases: readonly NewLease[],
+  limits: LeaseLimits,
+  key: KeyClaim | undefined,
+): Promise<Announced | { readonly outcome: 'limit' | 'key_taken' }> {
+  const local = leases.every((lease) => lease.local)
+  const [row] = await ledger.run<{ claimed: boolean; task: JsonRow | null; leases: JsonRow[] | null }>(sql`
+    with claimed as (${key ? claim(key, task.id, !local) : once}),
+    place as (${takePlace(task.agent, leases.length, limits.perAgent, sql`claimed`)}),
+    task as (
+      insert into tasks (id, state, kind, agent, owner, actor, purpose, labels, token_hash, deadline, live_leases, announced_leases)
+      select ${task.id}::text, 'open', ${task.kind}::text, ${task.agent}::text, ${task.owner}::text, ${json(task.actor)}, ${task.purpose}::text,
+        ${json(task.labels)}, ${task.tokenHash}::text, ${deadlineOf(task)}, ${leases.length}::int, ${leases.length}::int
+      from place
+      returning *
+    ),
+    kept as (${keepDecision(decision, sql`task`)}),
+    announced as (${insertLeases(decision, leases)}),
+    told as (
+      ${entryColumns}
+      select 'task.opened', task.agent, task.id, null, null, ${json(openedBody(task))} || jsonb_build_object('deadline', ${rfc3339(sql`task.deadline`)}) from task
+      union all ${decisionEntry(decision, sql`task`)}
+      union all ${leaseEntries}
+    )
+    select exists (select from claimed) as claimed, (select to_json(task) from task) as task,
+      (select json_agg(announced order by announced.id) from announced) as leases`)
+  if (!row?.claimed) return { outcome: 'key_taken' }
+  if (!row.task) return { outcome: 'limit' }
+  return { outcome: 'announced', task: record<Task>(row.task), leases: records<Lease>(row.leases) }
+}
+
+/**
+ * Announces further leases of an open task. `tokenHash` replaces the task's token, for a declaration whose answer was lost.
+ *
+ * `not_open`: the task has ended or passed its deadline. `limit`: the agent or the task has too many live leases. Nothing was written.
+ */
+export async function announceLeases(
+  ledger: Ledger,
+  task: TaskId,
+  decision: NewDecision,
+  leases: readonly NewLease[],
+  limits: LeaseLimits,
+  tokenHash?: string,
+): Promise<Announced | { readonly outcome: 'limit' | 'not_open' }> {
+  const [row] = await ledger.run<{ found: boolean; task: JsonRow | null; leases: JsonRow[] | null }>(sql`
+    with found as (select * from tasks where id = ${task} and state = 'open' and deadline > now() for update),
+    place as (${takePlace(decision.agent, leases.length, limits.perAgent, sql`found where found.live_leases + ${leases.length}::int <= ${limits.perTask}::int`)}),
+    task as (
+      update tasks set live_leases = tasks.live_leases + ${leases.length}::int, announced_leases = tasks.announced_leases + ${leases.length}::int,
+        token_hash = coalesce(${tokenHash ?? null}::text, tasks.token_hash)
+      from place where tasks.id = ${task} and tasks.state = 'open'
+      returning tasks.*
+    ),
+    kept as (${keepDecision(decision, sql`task`)}),
+    announced as (${insertLeases(decision, leases)}),
+    told as (
+      ${entryColumns}
+      ${tokenHash === undefined ? sql`` : sql`select 'task.reissued', task.agent, task.id, null, null, '{}'::jsonb from task union all`}
+      ${decisionEntry(decision, sql`task`)}
+      union all ${leaseEntries}
+    )
+    select exists (select from found) as found, (select to_json(task) from task) as task,
+      (select json_agg(announced order by announced.id) from announced) as leases`)
+  if (!row?.found) return { outcome: 'not_open' }
+  if (!row.task) return { outcome: 'limit' }
+  return { outcome: 'announced', task: record<Task>(row.task), leases: records<Lease>(row.leases) }
+}
+
+/**
+ * Keeps a request that was refused, with the decision that says why: a task `denied` from birth. A key that came with it is taken, so that the
+ * retry of a denial is another decision about the same request. `limit`: the policy permitted it, a limit did not.
+ */
+export async function recordDenial(
+  ledger: Ledger,
+  task: NewTask,
+  decision: NewDecision,
+  cause: 'policy' | 'limit',
+  key: KeyClaim | undefined,
+): Promise<void> {
+  await ledger.run(sql`
+    with claimed as (${key ? claim(key, task.id, false) : once}),
+    task as (
+      insert into tasks (id, state, kind, agent, owner, actor, purpose, labels, deadline, cause, ended_at)
+      values (${task.id}, 'denied', ${task.kind}, ${task.agent}, ${task.owner}, ${json(task.actor)}, ${task.purpose}, ${json(task.labels)},
+        ${deadlineOf(task)}, ${cause}, now())
+      returning *
+    ),
+    kept as (${keepDecision(decision, sql`task`)})
+    ${entryColumns}
+    select 'task.denied', task.agent, task.id, null, null, ${json({ ...openedBody(task), cause })} from task
+    union all ${decisionEntry(decision, sql`task`)}`)
+}
+
+/** Keeps a decision about a task that exists already: a refused further lease, refresh or renewal. */
+export async function recordDecision(ledger: Ledger, task: TaskId, decision: NewDecision): Promise<void> {
+  await ledger.run(sql`
+    with task as (select id, agent from tasks where id = ${task}), kept as (${keepDecision(decision, sql`task`)})
+    ${entryColumns} ${decisionEntry(decision, sql`task`)}`)
+}
+
+/** What was minted for a lease, as the ledger keeps it. */
+export interface Confirmation {
+  readonly id: LeaseId
+  readonly expiresAt: Date
+  /** Keyed digests of the secrets, by name. */
+  readonly digests: Readonly<Record<string, string>>
+}
+
+/**
+ * Confirms what was minted: reserved -> active, and the key is free for a retry. Only leases of a task that is still open are moved: what is
+ * missing from the answer was ended meanwhile, and its credential must not be handed out.
+ */
+export async function confirmLeases(
+  ledger: Ledger,
+  task: TaskId,
+  confirmations: readonly Confirmation[],
+  key: string | undefined,
+): Promise<readonly Lease[]> {
+  const [row] = await ledger.run<{ leases: JsonRow[] | null }>(sql`
+    with task as (select id from tasks where id = ${task} and state = 'open' for update),
+    announced as (
+      update leases as lease set state = 'active', issued_at = now(), expires_at = least(lease.expires_at, minted."expiresAt"),
+        due_at = least(lease.expires_at, minted."expiresAt"), digests = lease.digests || minted.digests
+      from task, json_to_recordset(${JSON.stringify(confirmations)}::text::json) as minted(id text, "expiresAt" timestamptz, digests jsonb)
+      where lease.id = minted.id and lease.task_id = task.id and lease.state = 'reserved'
+      returning lease.*
+    ),
+    answered as (update idempotency_keys set busy_until = null where key = ${key ?? null}::text),
+    told as (${entryColumns} ${leaseEntries})
+    select json_agg(announced order by announced.id) as leases from announced`)
+  return records<Lease>(row?.leases ?? null)
+}
+
+/**
+ * Extends an active lease of an open task under a fresh decision: the credential that is then signed may live until the answer's `expiresAt`,
+ * never past the deadline. For leases whose minting changes nothing outside the broker. Undefined: the lease or its task has ended.
+ */
+export async function extendLease(ledger: Ledger, lease: Lease, decision: NewDecision, ttl: number): Promise<Lease | undefined> {
+  const [row] = await ledger.run<{ lease: JsonRow | null }>(sql`
+    with task as (select * from tasks where id = ${lease.taskId} and state = 'open' and deadline > now() for update),
+    announced as (
+      update leases as lease set issued_at = now(), expires_at = least(now() + ${milliseconds(ttl)}, task.deadline),
+        due_at = least(now() + ${milliseconds(ttl)}, task.deadline), decision_id = ${decision.id}, ttl = ${ttl}::bigint
+      from task where lease.id = ${lease.id} and lease.task_id = task.id and lease.local and lease.state = 'active' and lease.expires_at > now()
+      returning lease.*
+    ),
+    kept as (${keepDecision(decision, sql`announced`, sql`announced.task_id`)}),
+    told as (
+      ${entryColumns}
+      ${decisionEntry(decision, sql`announced`, sql`announced.task_id`)}
+      union all ${leaseEntriesOf(sql`'lease.refreshed'`)}
+    )
+    select (select to_json(announced) from announced) as lease`)
+  return row?.lease ? record<Lease>(row.lease) : undefined
+}
+
+/** Gives an open task a new deadline under a fresh decision. Undefined: it has ended or passed its deadline. */
+export async function extendTask(
+  ledger: Ledger,
+  id: TaskId,
+  decision: NewDecision,
+  asked: Pick<NewTask, 'duration' | 'deadline'>,
+): Promise<Task | undefined> {
+  const [row] = await ledger.run<{ task: JsonRow | null }>(sql`
+    with task as (
+      update tasks set deadline = ${deadlineOf(asked)} where id = ${id} and state = 'open' and deadline > now() returning *
+    ),
+    kept as (${keepDecision(decision, sql`task`)}),
+    told as (
+      ${entryColumns}
+      ${decisionEntry(decision, sql`task`)}
+      union all
+      select 'task.renewed', task.agent, task.id, null, ${decision.id}::text, jsonb_build_object('deadline', ${rfc3339(sql`task.deadline`)}) from task
+    )
+    select (select to_json(task) from task) as task`)
+  return row?.task ? record<Task>(row.task) : undefined
+}
+
+/** Stands where a condition would, when there is none. */
+const once = sql`select 1 as key`
+
+const milliseconds = (count: number): SQL => sql`make_interval(secs => ${count}::double precision / 1000)`
+
+const deadlineOf = ({ duration, deadline }: Pick<NewTask, 'duration' | 'deadline'>): SQL =>
+  sql`least(now() + ${milliseconds(duration)}, ${deadline?.toISOString() ?? null}::text::timestamptz)`
+
+/** Takes an Idempotency-Key, or takes it over from a task that came to nothing. No row: somebody else has it. */
+export function claim({ key, requestDigest, from }: KeyClaim, task: TaskId, busy: boolean): SQL {
+  const until = busy ? sql`now() + make_interval(secs => ${keyPatience})` : sql`null::timestamptz`
+  if (from !== undefined) {
+    return sql`
+      update idempotency_keys set task_id = ${task}, busy_until = ${until}
+      where key = ${key} and task_id = ${from} and (busy_until is null or busy_until <= now()) returning key`
+  }
+  return sql`
+    insert into idempotency_keys (key, request_digest, task_id, busy_until, expires_at)
+    values (${key}, ${requestDigest}, ${task}, ${until}, now() + make_interval(secs => ${keyLife}))
+    on conflict (key) do nothing returning key`
+}
+
+/**
+ * Takes `count` places under the agent's limit, or none. One row an agent and a guarded update of it: two brokers that announce at once wait for each
+ * other here, and the second sees what the first took. Counting the leases instead would read a snapshot from before the wait.
+ */
+function takePlace(agent: string, count: number, limit: number, source: SQL): SQL {
+  if (count === 0) return sql`select ${agent}::text as name from ${source}`
+  const condition = sql`${count}::int <= ${limit}::int`
+  const filtered = sql`(select 1 as one from ${source}) as source where ${condition}`
+  return sql`
+    insert into agents as agent (name, live_leases) select ${agent}::text, ${count}::int from ${filtered}
+    on conflict (name) do update set live_leases = agent.live_leases + excluded.live_leases
+      where agent.live_leases + excluded.live_leases <= ${limit}::int
+    returning name`
+}
+
+function keepDecision({ id, agent, kind, action, made }: NewDecision, source: SQL, task: SQL = sql`${source}.id`): SQL {
+  return sql`
+    insert into decisions (id, task_id, agent, kind, action, outcome, policies, policy_digest, obligations, answers)
+    select ${id}::text, ${task}, ${agent}::text, ${kind}::text, ${action}::text, ${made.outcome}::text, ${json(made.policies)}, ${made.policyDigest}::text,
+      ${json(made.obligations)}, ${json(made.answers)} from ${source}`
+}
+
+function insertLeases(decision: NewDecision, leases: readonly NewLease[]): SQL {
+  return sql`
+    insert into leases (id, task_id, decision_id, agent, grant_name, provider, local, revocation, standing, state, parameters, ttl, issued_at, expires_at, due_at)
+    select lease.id, task.id, ${decision.id}::text, task.agent, lease."grant", lease.provider, lease.local, lease.revocation, lease.standing,
+      case when lease.local then 'active' else 'reserved' end, lease.parameters, lease.ttl, case when lease.local then now() end,
+      least(now() + lease.ttl * interval '1 millisecond', task.deadline),
+      case when lease.local then least(now() + lease.ttl * interval '1 millisecond', task.deadline) else now() + make_interval(secs => ${mintPatience}) end
+    from task, json_to_recordset(${JSON.stringify(leases)}::text::json)
+      as lease(id text, "grant" text, provider text, local boolean, revocation text, standing boolean, parameters jsonb, ttl bigint)
+    returning *`
+}
+
+const openedBody = ({ kind, owner, actor, purpose, labels }: NewTask) => ({ kind, owner, actor, purpose, labels })

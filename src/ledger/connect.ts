@@ -1,0 +1,80 @@
+import { type SQL } from 'drizzle-orm'
+import { PgDialect } from 'drizzle-orm/pg-core'
+import { BrokerError } from '../base/errors.ts'
+
+/** Where the ledger lives: a folder of this process alone, or a Postgres that many brokers share. */
+export type StoreSettings =
+  | { readonly embedded: string }
+  | {
+      readonly url: string
+      /** Connections that this broker holds at most. */
+      readonly pool?: number
+    }
+
+/** What differs between the two stores; everything above speaks to one of these. */
+export interface Door {
+  readonly embedded: boolean
+  /** Runs one statement. Parameters are text, numbers, booleans or null: the two drivers disagree about everything else. Rejects with the driver's error. */
+  query(text: string, parameters: readonly unknown[]): Promise<readonly Record<string, unknown>[]>
+  /** Calls back whenever any broker announces that work is due. It only wakes earlier: what is due is found by looking. */
+  onDue(listener: () => void): Promise<void>
+  close(): Promise<void>
+}
+
+/** The store behind one repository layer. Each verb of this room is one statement: one commit, one round trip, all or nothing. */
+export interface Ledger {
+  readonly embedded: boolean
+  /** Rows of one statement. @throws BrokerError `store_unavailable`, whoever asked may retry; `internal` where a constraint caught a bug of ours */
+  run<Row extends object>(statement: SQL): Promise<readonly Row[]>
+  onDue(listener: () => void): Promise<void>
+  close(): Promise<void>
+  [Symbol.asyncDispose](): Promise<void>
+}
+
+/** Opens the store and brings its schema up to date. @throws BrokerError `store_unavailable`, ConfigurationError where the folder is not ours alone */
+export async function connect(settings: StoreSettings): Promise<Ledger> {
+  if ('embedded' in settings) {
+    const { openFolder } = await import('./embedded.ts')
+    return overDoor(await openFolder(settings.embedded))
+  }
+  const { openPostgres } = await import('./postgres.ts')
+  return overDoor(await openPostgres(settings.url, settings.pool ?? 10))
+}
+
+/** How often a statement is run again that Postgres itself ended to break a deadlock or a tie. It had not happened, so this is safe. */
+const tries = 4
+
+export function overDoor(door: Door): Ledger {
+  const dialect = new PgDialect()
+  const close = () => door.close()
+  return {
+    embedded: door.embedded,
+    onDue: (listener) => door.onDue(listener),
+    close,
+    [Symbol.asyncDispose]: close,
+    async run<Row extends object>(statement: SQL): Promise<readonly Row[]> {
+      const { sql: text, params } = dialect.sqlToQuery(statement)
+      for (let attempt = 1; ; attempt++) {
+        try {
+          return (await door.query(text, params)) as readonly Row[]
+        } catch (error) {
+          const fault = storeFault(error)
+          if (attempt === tries || !(fault.state === '40P01' || fault.state === '40001')) throw fault.error
+        }
+      }
+    },
+  }
+}
+
+/**
+ * The safe face of a driver's error. Its parameters, its query and its detail are dropped, for they may be sensitive; the SQLSTATE and the
+ * message stay for operators. Class 23 and 42 mean that a guard of the schema caught a mistake of ours: retrying would not help.
+ */
+function storeFault(error: unknown): { state: string; error: BrokerError } {
+  if (error instanceof BrokerError) return { state: '', error }
+  const { code, message } = error as { code?: unknown; message?: unknown }
+  const state = typeof code === 'string' ? code : ''
+  const cause = new Error(`${state} ${typeof message === 'string' ? message : 'the store gave no reason'}`.trim())
+  if (/^(23|42|22)/.test(state)) return { state, error: new BrokerError('internal', 'The ledger refused an unlawful change', { cause }) }
+  return { state, error: new BrokerError('store_unavailable', 'The ledger cannot be read or written', { cause, retryAfter: 1 }) }
+}

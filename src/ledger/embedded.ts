@@ -1,0 +1,124 @@
+import { createHash } from 'node:crypto'
+import { chmod, lstat, mkdir, realpath } from 'node:fs/promises'
+import { createServer, type Server } from 'node:net'
+import path from 'node:path'
+import { PGlite } from '@electric-sql/pglite'
+import { drizzle } from 'drizzle-orm/pglite'
+import { migrate } from 'drizzle-orm/pglite/migrator'
+import { BrokerError, ConfigurationError, describe } from '../base/errors.ts'
+import type { Door } from './connect.ts'
+import { dueChannel, migrationsFolder } from './postgres.ts'
+
+/** Milliseconds between two checkpoints. PGlite 0.5.16 has neither a checkpointer nor autovacuum: without these its log and its indexes only grow. */
+const upkeepEvery = 5 * 60_000
+
+/**
+ * The embedded door: Postgres in WebAssembly on a folder of this process alone. For development, tests and a single node.
+ *
+ * Survives a killed process. Promises nothing about a power cut: its runtime stubs fsync (pglite issue 1107).
+ */
+export async function openFolder(folder: string): Promise<Door> {
+  await ownPrivately(folder)
+  const lock = await lockFolder(folder)
+  try {
+    return await openDatabase(path.join(folder, 'postgres'), lock)
+  } catch (error) {
+    lock.close()
+    throw error
+  }
+}
+
+async function openDatabase(folder: string, lock: Server): Promise<Door> {
+  const database = await startDatabase(folder)
+  // PGlite makes its files world-writable whatever the umask is; the 0700 folder around them is what protects them.
+  await chmod(folder, 0o700)
+  await migrate(drizzle(database), { migrationsFolder, migrationsSchema: 'mayfly_schema' })
+  await database.exec('set role mayfly_app')
+
+  const running = new Set<Promise<unknown>>()
+  const upkeep = setInterval(() => track(running, tidy(database)), upkeepEvery).unref()
+  let closed = false
+  return {
+    embedded: true,
+    async query(text, parameters) {
+      if (closed) throw new BrokerError('store_unavailable', 'The ledger is closed')
+      const { rows } = await track(running, database.query<Record<string, unknown>>(text, [...parameters]))
+      return rows
+    },
+    async onDue(listener) {
+      await database.listen(dueChannel, listener)
+    },
+    async close() {
+      if (closed) return
+      closed = true
+      clearInterval(upkeep)
+      // A close that races a statement wedged earlier versions for good (pglite 1084, 1058).
+      await Promise.allSettled(running)
+      await database.close()
+      lock.close()
+    },
+  }
+}
+
+async function startDatabase(folder: string): Promise<PGlite> {
+  try {
+    return await PGlite.create({ dataDir: folder, postgresqlconf: ['shared_buffers=16MB', 'max_wal_size=64MB'] })
+  } catch (error) {
+    throw new BrokerError('store_unavailable', 'The embedded ledger cannot be opened', { cause: new Error(describe(error)) })
+  }
+}
+
+async function track<Value>(running: Set<Promise<unknown>>, work: Promise<Value>): Promise<Value> {
+  running.add(work)
+  try {
+    return await work
+  } finally {
+    running.delete(work)
+  }
+}
+
+/** Checkpoint and vacuum need the owner's rights, which the application's role does not have; PGlite has one session, so it steps up and down again. */
+async function tidy(database: PGlite): Promise<void> {
+  await database.runExclusive(async () => {
+    for (const statement of ['reset role', 'checkpoint', 'vacuum analyze', 'set role mayfly_app']) await database.exec(statement)
+  })
+}
+
+/** The folder is made 0700, or was; PGlite's files inside would be open to everybody otherwise. */
+async function ownPrivately(folder: string): Promise<void> {
+  try {
+    await mkdir(folder, { recursive: true, mode: 0o700 })
+    const found = await lstat(folder)
+    if (!found.isDirectory()) throw new ConfigurationError([`store.embedded: ${folder} is not a folder`])
+    if ((found.mode & 0o077) !== 0) {
+      throw new ConfigurationError([`store.embedded: ${folder} is open to others (mode ${(found.mode & 0o777).toString(8)}): chmod 700 it`])
+    }
+  } catch (error) {
+    if (error instanceof ConfigurationError) throw error
+    throw new ConfigurationError([`store.embedded: ${folder} cannot be used: ${describe(error)}`])
+  }
+}
+
+/**
+ * Takes the folder for this process. Two that share one lose each other's rows without a complaint (pglite 1106).
+ *
+ * On Linux an abstract socket named after the folder: the kernel frees it even on SIGKILL, which a lock file would not survive. Its names belong to
+ * a network namespace, so two containers that share a volume are not kept apart: docs/operating.md says so. Elsewhere a socket in the folder.
+ */
+async function lockFolder(folder: string): Promise<Server> {
+  const name = createHash('sha256')
+    .update(await realpath(folder))
+    .digest('hex')
+  const address = process.platform === 'linux' ? `\0mayfly-${name}` : path.join(folder, 'lock.sock')
+  const lock = createServer((connection) => connection.destroy()).unref()
+  return await new Promise((resolve, reject) => {
+    lock.once('error', (error: NodeJS.ErrnoException) =>
+      reject(
+        error.code === 'EADDRINUSE'
+          ? new ConfigurationError([`store.embedded: ${folder} is in use by another broker: stop it, or talk to it over HTTP`])
+          : error,
+      ),
+    )
+    lock.listen(address, () => resolve(lock))
+  })
+}

@@ -1,0 +1,74 @@
+import { sql, type SQL } from 'drizzle-orm'
+import type { DecisionId } from '../base/ids.ts'
+import type { Json } from '../base/json.ts'
+import type { Action, Decision } from '../policy/decide.ts'
+import { canonical, digestOfText } from '../proof/canonical.ts'
+import type { Ledger } from './connect.ts'
+
+/** Every kind of fact that the history holds. */
+export type EntryKind =
+  | 'task.opened'
+  | 'task.denied'
+  | 'task.closing'
+  | 'task.ended'
+  | 'task.renewed'
+  | 'task.reissued'
+  | 'decision.made'
+  | 'lease.reserved'
+  | 'lease.issued'
+  | 'lease.refreshed'
+  | 'lease.revoking'
+  | 'lease.lapsing'
+  | 'lease.revoked'
+  | 'lease.expired'
+  | 'lease.failed'
+  | 'lease.reopened'
+  | 'lease.stuck'
+  | 'policy.activated'
+
+/** A decision about to be kept. */
+export interface NewDecision {
+  readonly id: DecisionId
+  readonly agent: string
+  readonly kind: string
+  readonly action: Action
+  readonly made: Decision
+}
+
+/** A JSON parameter. As text first: the drivers disagree about how an object becomes jsonb. */
+export const json = (value: unknown): SQL => sql`${JSON.stringify(value)}::text::jsonb`
+
+/** A moment as the history writes it, whatever the session's time zone. RFC 3339, milliseconds. */
+export const rfc3339 = (moment: SQL): SQL => sql`to_char(${moment} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`
+
+/** The head of every insert into the history. What follows selects kind, agent, task, lease, decision and body, in this order. */
+export const entryColumns = sql`insert into entries (kind, agent, task_id, lease_id, decision_id, body)`
+
+/** The decision's fact: what it said, and a digest over all its answers, which binds the row in `decisions` to the history. */
+export function decisionEntry({ id, agent, action, made }: NewDecision, source: SQL, task: SQL = sql`${source}.id`): SQL {
+  const body = {
+    action,
+    outcome: made.outcome,
+    policies: made.policies,
+    policy_digest: made.policyDigest,
+    obligations: made.obligations,
+    answers_digest: digestOfText(canonical(made.answers)),
+  }
+  return sql`select 'decision.made', ${agent}::text, ${task}, null, ${id}::text, ${json(body)} from ${source}`
+}
+
+/** One fact for each lease of the query `announced`, with everything that was promised about it. */
+export const leaseEntriesOf = (kind: SQL): SQL => sql`
+  select ${kind}, announced.agent, announced.task_id, announced.id, announced.decision_id, jsonb_build_object(
+    'grant', announced.grant_name, 'provider', announced.provider, 'revocation', announced.revocation, 'standing', announced.standing,
+    'parameters', announced.parameters, 'expires_at', ${rfc3339(sql`announced.expires_at`)}) from announced`
+
+/** The facts about leases that the query `announced` has just written. */
+export const leaseEntries = leaseEntriesOf(sql`case when announced.state = 'active' then 'lease.issued' else 'lease.reserved' end`)
+
+/** Keeps a policy set under its digest, and says in the history that it is in force. */
+export async function archivePolicySet(ledger: Ledger, digest: string, document: Json): Promise<void> {
+  await ledger.run(sql`
+    with kept as (insert into policy_sets (digest, document) values (${digest}, ${json(document)}) on conflict do nothing)
+    ${entryColumns} values (${'policy.activated' satisfies EntryKind}, null, null, null, null, ${json({ policy_digest: digest })})`)
+}

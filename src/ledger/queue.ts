@@ -1,0 +1,82 @@
+import { sql } from 'drizzle-orm'
+import type { Ledger } from './connect.ts'
+import { claimSeconds } from './endings.ts'
+import { entryColumns } from './entries.ts'
+import { type JsonRow, type Lease, records } from './records.ts'
+
+/** A target and how many of its leases the caller can work on now. */
+export interface Room {
+  readonly target: string
+  readonly free: number
+}
+
+/**
+ * Claims due leases, as many of each target as there is room for: one statement, safe across brokers.
+ *
+ * `skip locked`, not an advisory lock: brokers never wait for each other, and one that dies frees its rows with its connection. By target, so that a
+ * dead backend cannot fill the batch. The claim time is the lock that outlives the statement: a claimer that hangs loses its turn.
+ */
+export async function claimDue(ledger: Ledger, rooms: readonly Room[]): Promise<readonly Lease[]> {
+  const rows = await ledger.run<{ lease: JsonRow }>(sql`
+    update leases as lease set due_at = now() + make_interval(secs => ${claimSeconds}), attempts = lease.attempts + 1
+    where lease.id in (
+      select due.id from json_to_recordset(${JSON.stringify(rooms)}::text::json) as room(target text, free int)
+      cross join lateral (
+        select id from leases where provider = room.target and due_at <= now() and not local and state <> 'lapsing'
+        order by due_at limit room.free for update skip locked
+      ) as due
+    )
+    returning to_json(lease) as lease`)
+  return records<Lease>(rows.map((row) => row.lease))
+}
+
+/**
+ * Puts a claimed lease back with the reason why it could not be ended yet. @param wait milliseconds until it is due again
+ * @returns whether it was still there to be put back
+ */
+export async function retryLater(ledger: Ledger, lease: Pick<Lease, 'id'>, error: string, wait: number): Promise<boolean> {
+  const rows = await ledger.run(sql`
+    update leases set error = ${error}, due_at = now() + make_interval(secs => ${wait / 1000}::double precision)
+    where id = ${lease.id} and state in ('reserved', 'revoking') returning id`)
+  return rows.length > 0
+}
+
+/** Flags leases whose revocation has failed for longer than the alarm limit; they are still retried. @param after seconds */
+export async function markStuck(ledger: Ledger, after: number, limit: number): Promise<readonly Lease[]> {
+  const [row] = await ledger.run<{ leases: JsonRow[] | null }>(sql`
+    with late as (
+      select id from leases where state = 'revoking' and stuck_since is null and closing_at <= now() - make_interval(secs => ${after})
+      order by closing_at limit ${limit} for update skip locked
+    ),
+    stuck as (update leases as lease set stuck_since = now() from late where lease.id = late.id returning lease.*),
+    told as (
+      ${entryColumns}
+      select 'lease.stuck', stuck.agent, stuck.task_id, stuck.id, stuck.decision_id, jsonb_strip_nulls(jsonb_build_object('error', stuck.error)) from stuck
+    )
+    select json_agg(stuck) as leases from stuck`)
+  return records<Lease>(row?.leases ?? null)
+}
+
+/** Milliseconds until something is due, as far as the store knows now; 0 where something is due already. Undefined: nothing is. */
+export async function nextDue(ledger: Ledger, targets: readonly string[]): Promise<number | undefined> {
+  const [row] = await ledger.run<{ wait: number | null }>(sql`
+    select (extract(epoch from least(
+      (select min(deadline) from tasks where state = 'open'),
+      (select min(first.due_at) from json_array_elements_text(${JSON.stringify(targets)}::text::json) as target(name)
+        cross join lateral (select due_at from leases where provider = target.name and due_at is not null order by due_at limit 1) as first)
+    ) - now()) * 1000)::double precision as wait`)
+  return row?.wait === null || row === undefined ? undefined : Math.max(0, Math.ceil(row.wait))
+}
+
+/** Forgets what has no meaning any more: keys and spent tokens past their time. @returns how many rows went */
+export async function sweep(ledger: Ledger, limit: number): Promise<number> {
+  const [row] = await ledger.run<{ count: number }>(sql`
+    with keys as (
+      delete from idempotency_keys where key in (select key from idempotency_keys where expires_at <= now() limit ${limit}) returning 1
+    ),
+    tokens as (
+      delete from spent_tokens where key in (select key from spent_tokens where expires_at <= now() limit ${limit}) returning 1
+    )
+    select ((select count(*) from keys) + (select count(*) from tokens))::int as count`)
+  return row?.count ?? 0
+}
