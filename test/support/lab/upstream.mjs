@@ -6,6 +6,8 @@ import { request } from 'node:http'
  */
 export function createUpstream(url, token) {
   const minted = []
+  /** What was found dead: it stays so, and need not be asked about again. */
+  const dead = new Set()
 
   async function works(secret) {
     return (await ask(new URL('/hello', url), 'GET', secret)).status === 200
@@ -14,13 +16,16 @@ export function createUpstream(url, token) {
   return {
     async answer({ call, path, body }) {
       const answer = await ask(new URL(path, url), call === 'put' ? 'PUT' : call === 'delete' ? 'DELETE' : 'GET', token, body || undefined)
-      if (call === 'put' && answer.status < 300)
+      if (call === 'put' && answer.status < 300) {
         minted.push({ lease: path.split('/').at(-1), task: JSON.parse(body).task, secret: answer.body.credential.token })
+      }
       return answer
     },
     async alive() {
-      const working = await Promise.all(minted.map(({ secret }) => works(secret)))
-      return minted.filter((_, at) => working[at])
+      const candidates = minted.filter((credential) => !dead.has(credential))
+      const working = await Promise.all(candidates.map(({ secret }) => works(secret)))
+      candidates.filter((_, at) => !working[at]).forEach((credential) => dead.add(credential))
+      return candidates.filter((_, at) => working[at])
     },
     works,
     minted: () => minted,
