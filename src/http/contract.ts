@@ -310,6 +310,8 @@ export const EntryView = z
   .openapi('Entry')
 export type EntryView = z.infer<typeof EntryView>
 
+export const LedgerCsv = z.string().openapi('LedgerCsv', { description: 'RFC 4180 with a header line; no cell starts a formula' })
+
 export const OpenedTask = z
   .object({
     task: TaskView,
@@ -346,6 +348,43 @@ const pageOf = <Item extends z.ZodType>(name: string, item: Item) => z.object({ 
 export const TaskPage = pageOf('TaskPage', TaskView)
 export const LeasePage = pageOf('LeasePage', LeaseView)
 export const EntryPage = pageOf('EntryPage', EntryView)
+
+/** RFC 7517. */
+export const KeySet = z.object({ keys: z.array(z.record(z.string(), z.unknown())) }).openapi('KeySet')
+export type KeySet = z.infer<typeof KeySet>
+
+/** What OpenID Connect Discovery 1.0 calls provider metadata, as far as it is true of a broker that nobody logs in to. */
+export const Metadata = z
+  .object({
+    issuer: z.string(),
+    jwks_uri: z.string(),
+    introspection_endpoint: z.string(),
+    introspection_endpoint_auth_methods_supported: z.array(z.string()),
+    response_types_supported: z.array(z.string()),
+    subject_types_supported: z.array(z.string()),
+    id_token_signing_alg_values_supported: z.array(z.string()),
+    service_documentation: z.string(),
+  })
+  .openapi('Metadata')
+export type Metadata = z.infer<typeof Metadata>
+
+export const Liveness = z.object({ status: z.literal('ok') }).openapi('Liveness')
+
+const Condition = z.enum(['ok', 'failing'])
+
+/** What the broker can do right now. Only a store that does not answer and a reaper that stands still make it unready. */
+export const Readiness = z
+  .object({
+    status: z.enum(['ready', 'not_ready']),
+    store: Condition,
+    reaper: z.object({ state: Condition, last_lap_seconds: z.number() }),
+    issuers: z.array(z.object({ name: z.string(), state: Condition })),
+    providers: z.array(z.object({ name: z.string(), state: Condition })),
+    stuck_leases: z.int().optional().openapi({ description: 'Absent while the store does not answer' }),
+    oldest_unfinished_revocation_seconds: z.number().optional(),
+  })
+  .openapi('Readiness')
+export type Readiness = z.infer<typeof Readiness>
 
 /** RFC 7662 section 2.2: whatever is unknown, ended or not for the caller's audience is only `{"active": false}`. */
 export const Introspection = z

@@ -1,0 +1,141 @@
+import type { MiddlewareHandler } from 'hono'
+import { BrokerError } from '../base/errors.ts'
+import type { Clock } from '../base/time.ts'
+import { type Actor, type Match, matches } from '../identity/actor.ts'
+import type { Verifier } from '../identity/verify.ts'
+import { taskOfToken } from '../tasks/show.ts'
+import type { Broker, Caller } from '../tasks/task.ts'
+import { createBuckets, type Rate } from './bucket.ts'
+import type { Env } from './app.ts'
+import { readBody } from './body.ts'
+import { tokenRefused } from './problem.ts'
+
+export type Role = 'operator' | 'reviewer'
+
+/** Whoever has these attributes runs the broker, or reads its ledger. */
+export interface OperatorEntry {
+  readonly issuer: string
+  readonly match: Match
+  readonly roles: readonly Role[]
+}
+
+/** Whoever has these attributes may ask about tokens for this audience. */
+export interface ResourceServerEntry {
+  readonly issuer: string
+  readonly match: Match
+  readonly audience: string
+}
+
+/** Those for whom a call can be: by catalogue, by the token of a task, by role, by audience. */
+export type Callers = 'agent' | 'task' | Role | 'resource_server'
+
+/** How often one caller may ask for something new, and about tokens. Ending is never limited. */
+export interface Rates {
+  readonly issue: Rate
+  readonly introspect: Rate
+}
+
+/** What a broker serves alone with room to spare: these stop loops, not work. */
+export const houseRates: Rates = { issue: { burst: 200, perSecond: 50 }, introspect: { burst: 2_000, perSecond: 1_000 } }
+
+/** Turns an `Authorization` header into a caller, and keeps a caller within its rate. */
+export interface Gate {
+  /** @throws BrokerError `invalid_token`, one and the same for whatever is wrong with it; `store_unavailable` */
+  identify(authorization: string | undefined, signal: AbortSignal): Promise<Caller>
+  /** @throws BrokerError `forbidden`, `agent_unknown` */
+  admit(caller: Caller, callers: readonly Callers[]): void
+  /** @throws BrokerError `rate_limited` */
+  limit(what: keyof Rates, caller: Caller): void
+  /** Which audiences the caller may ask about. Operators: all. */
+  audiencesOf(caller: Caller): readonly string[] | 'all'
+}
+
+export interface GateParts {
+  readonly broker: Broker
+  readonly verifier: Pick<Verifier, 'verify'>
+  readonly operators: readonly OperatorEntry[]
+  readonly resourceServers: readonly ResourceServerEntry[]
+  readonly rates: Rates
+  readonly clock: Clock
+}
+
+export function createGate(parts: GateParts): Gate {
+  const buckets = { issue: createBuckets(parts.rates.issue, parts.clock), introspect: createBuckets(parts.rates.introspect, parts.clock) }
+  const serves = (actor: Actor) => parts.resourceServers.filter((entry) => matches(actor, entry.issuer, entry.match))
+
+  return {
+    async identify(authorization, signal) {
+      const token = bearer(authorization)
+      // By its prefix, not by trying: a task token must not cost a verification, and a workload token no look into the store.
+      if (token.startsWith('mft_')) return holderOf(await taskOfToken(parts.broker, token))
+      const actor = await parts.verifier.verify(token, signal)
+      const roles = parts.operators.filter((entry) => matches(actor, entry.issuer, entry.match)).flatMap((entry) => entry.roles)
+      return { actor, agent: parts.broker.policy().catalogue.agentOf(actor), task: undefined, roles: new Set(roles) }
+    },
+
+    admit(caller, callers) {
+      if (caller.task !== undefined) {
+        if (callers.includes('task')) return
+        throw new BrokerError('forbidden', 'A task token does not speak for this call: it needs a workload token')
+      }
+      if (callers.includes('agent') && caller.agent) return
+      if (callers.some((one) => (one === 'operator' || one === 'reviewer') && caller.roles.has(one))) return
+      const servesSome = caller.actor !== undefined && serves(caller.actor).length > 0
+      if (callers.includes('resource_server') && servesSome) return
+      const known = caller.agent !== undefined || caller.roles.size > 0 || servesSome
+      if (callers.includes('agent') && !known)
+        throw new BrokerError('agent_unknown', 'No agent of the catalogue has this identity, or more than one has')
+      throw new BrokerError('forbidden', `This call is for ${callers.map((one) => one.replace('_', ' ')).join(', ')}`)
+    },
+
+    limit(what, caller) {
+      const wait = buckets[what].take(nameOf(caller))
+      if (wait === 0) return
+      parts.broker.telemetry.metrics.rateLimited.inc({ limit: what })
+      throw new BrokerError('rate_limited', `Too many requests from one caller: come back in ${wait} s`, { retryAfter: wait })
+    },
+
+    audiencesOf(caller) {
+      if (caller.roles.has('operator')) return 'all'
+      return caller.actor ? serves(caller.actor).map((entry) => entry.audience) : []
+    },
+  }
+}
+
+/** Longer than any token that is accepted, shorter than what makes looking at it expensive. */
+const longestHeader = 16_384
+
+function bearer(authorization: string | undefined): string {
+  const [, token] = (authorization !== undefined && authorization.length <= longestHeader && /^bearer ([\w.~+/-]+=*)$/i.exec(authorization)) || []
+  if (token === undefined) throw new BrokerError('invalid_token', tokenRefused)
+  return token
+}
+
+function holderOf(task: Caller['task']): Caller {
+  if (task === undefined) throw new BrokerError('invalid_token', tokenRefused)
+  return { actor: undefined, agent: undefined, task, roles: new Set() }
+}
+
+/** Issuer and subject, which the issuer alone can choose; never a token, of which one caller can have many. */
+const nameOf = ({ actor, task }: Caller): string => (actor ? JSON.stringify([actor.issuer, actor.subject]) : (task ?? ''))
+
+/**
+ * Spread into a route: who may call it, in force and in the document at once. The body is read behind this, so that strangers get a 401 before
+ * anything of theirs is parsed.
+ */
+export function callableBy(callers: readonly Callers[], limited?: keyof Rates) {
+  const authenticate: MiddlewareHandler<Env> = async (c, next) => {
+    const { gate, signal } = c.var
+    const caller = await gate.identify(c.req.header('authorization'), signal)
+    c.set('caller', caller)
+    gate.admit(caller, callers)
+    if (limited) gate.limit(limited, caller)
+    await next()
+  }
+  const schemes = callers.some((one) => one !== 'task') ? [{ workload_token: [] }] : []
+  return {
+    middleware: [authenticate, readBody] as [typeof authenticate, typeof readBody],
+    security: callers.includes('task') ? [...schemes, { task_token: [] }] : schemes,
+    'x-callers': callers,
+  }
+}

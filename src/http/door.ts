@@ -1,0 +1,132 @@
+import { randomUUID } from 'node:crypto'
+import type { Context, MiddlewareHandler } from 'hono'
+import { requestId } from 'hono/request-id'
+import { routePath } from 'hono/route'
+import { secureHeaders } from 'hono/secure-headers'
+import { BrokerError } from '../base/errors.ts'
+import { stopwatch } from '../base/time.ts'
+import type { Telemetry } from '../telemetry.ts'
+import type { Env } from './app.ts'
+
+/** What one broker lets in at a time, and for how long. Counts of requests, and milliseconds. */
+export interface DoorLimits {
+  /** What asks for something, and what only looks. */
+  readonly inFlight: number
+  /** Completing and revoking have room of their own: an overload of new work never keeps old work from being ended. */
+  readonly endsInFlight: number
+  readonly probesInFlight: number
+  readonly time: number
+  /** Longer than the longest `Prefer: wait`, 30 s. */
+  readonly endsTime: number
+}
+
+export const houseLimits: DoorLimits = { inFlight: 256, endsInFlight: 512, probesInFlight: 32, time: 30_000, endsTime: 45_000 }
+
+/** After its time is up, a call has this many milliseconds to say itself what became of it. */
+const grace = 1_000
+
+type Lane = 'work' | 'ends' | 'probes'
+
+/** By address alone, because it decides before anything is read. */
+function laneOf(c: Context): Lane {
+  if (c.req.method === 'POST' && /\/(complete|revoke)$/.test(c.req.path)) return 'ends'
+  return /^\/(healthz|readyz|metrics)$/.test(c.req.path) ? 'probes' : 'work'
+}
+
+/** Everything that happens to a request before anybody looks at what it asks. In this order: what comes first also sees what the later ones refuse. */
+export const door = (telemetry: Telemetry, limits: DoorLimits): MiddlewareHandler<Env>[] => [
+  requestId({ limitLength: 64, generator: randomUUID }),
+  headers,
+  neverStored,
+  record(telemetry),
+  timeLimit(limits),
+  crowdLimit(telemetry, limits),
+]
+
+/** For JSON nothing at all may be loaded; pages bring a policy of their own, which is kept. */
+const headers = secureHeaders({
+  contentSecurityPolicy: { defaultSrc: ["'none'"], frameAncestors: ["'none'"] },
+  xFrameOptions: 'DENY',
+  overwrite: false,
+})
+
+/** No answer is stored anywhere unless its route says otherwise: most carry credentials, or facts about them. */
+const neverStored: MiddlewareHandler = async (c, next) => {
+  await next()
+  if (!c.res.headers.has('cache-control')) c.res.headers.set('cache-control', 'no-store')
+}
+
+const methods = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'])
+
+/** One line and one measurement a request. By the route's pattern: paths are endless, and somebody will paste a token into one. */
+function record({ log, metrics }: Telemetry): MiddlewareHandler<Env> {
+  return async (c, next) => {
+    const elapsed = stopwatch()
+    await next()
+    const ms = elapsed()
+    const pattern = routePath(c, -1)
+    const route = pattern.endsWith('*') ? 'none' : pattern
+    const method = methods.has(c.req.method) ? c.req.method : 'other'
+    metrics.requests.observe({ method, route, status: String(c.res.status) }, ms / 1_000)
+    const caller = c.get('caller') as Env['Variables']['caller'] | undefined
+    const line = {
+      request_id: c.var.requestId,
+      method,
+      route,
+      status: c.res.status,
+      ms: Math.round(ms * 10) / 10,
+      ...(caller?.actor && { issuer: caller.actor.issuer, subject: caller.actor.subject }),
+      ...(caller?.agent && { agent: caller.agent.name }),
+      ...(caller?.task && { task: caller.task }),
+    }
+    if (laneOf(c) === 'probes') log.debug(line, 'request')
+    else log.info(line, 'request')
+  }
+}
+
+/**
+ * Hands a signal to the call that fires when its time is up, or when whoever asked has gone; and answers in its place if it does not listen.
+ * Hono's own `timeout` only does the second: the work would go on unseen. Ending is not stopped by a client that hangs up.
+ */
+function timeLimit(limits: DoorLimits): MiddlewareHandler<Env> {
+  return async (c, next) => {
+    const lane = laneOf(c)
+    const stop = new AbortController()
+    const late = new BrokerError('timed_out', 'The broker ran out of time. What was asked may have happened: look before asking again')
+    let release: NodeJS.Timeout | undefined
+    const timer = setTimeout(() => stop.abort(late), lane === 'ends' ? limits.endsTime : limits.time)
+    const abandoned = new Promise<never>((_, reject) => {
+      stop.signal.addEventListener('abort', () => {
+        release = setTimeout(() => reject(late), grace)
+      })
+    })
+    if (lane !== 'ends')
+      c.req.raw.signal.addEventListener('abort', () => stop.abort(new DOMException('the client has gone', 'AbortError')), { once: true })
+    c.set('signal', stop.signal)
+    try {
+      await Promise.race([next(), abandoned])
+    } finally {
+      clearTimeout(timer)
+      clearTimeout(release)
+    }
+  }
+}
+
+/** Counts what is really under way, calls that outlived their answer included, and sends the rest away at once instead of making all wait. */
+function crowdLimit({ metrics }: Telemetry, limits: DoorLimits): MiddlewareHandler<Env> {
+  const most: Record<Lane, number> = { work: limits.inFlight, ends: limits.endsInFlight, probes: limits.probesInFlight }
+  const inside: Record<Lane, number> = { work: 0, ends: 0, probes: 0 }
+  return async (c, next) => {
+    const lane = laneOf(c)
+    if (inside[lane] >= most[lane]) {
+      metrics.rateLimited.inc({ limit: `in_flight_${lane}` })
+      throw new BrokerError('rate_limited', 'The broker has as much to do as it can', { retryAfter: 1 })
+    }
+    inside[lane]++
+    try {
+      await next()
+    } finally {
+      inside[lane]--
+    }
+  }
+}

@@ -1,0 +1,105 @@
+import { createRoute, OpenAPIHono, z } from '@hono/zod-openapi'
+import { describe } from '../base/errors.ts'
+import { counts } from '../ledger/lists.ts'
+import type { Verifier } from '../identity/verify.ts'
+import type { Broker } from '../tasks/task.ts'
+import { json } from './answers.ts'
+import type { Env } from './app.ts'
+import { Liveness, Readiness } from './contract.ts'
+
+/** The loop that ends what is due, as far as a probe looks at it. */
+export interface Reaper {
+  /** Milliseconds since it last came round. */
+  lastLap(): number
+}
+
+interface Observed {
+  readonly broker: Broker
+  readonly verifier: Pick<Verifier, 'ready'>
+  readonly reaper: Reaper
+}
+
+/** A reaper that has not come round for this long stands still: it laps every second or so, and each lap is bounded. Milliseconds. */
+const longestLap = 60_000
+
+/** How long a probe waits for the store, below the second that Kubernetes gives a probe by default. Milliseconds. */
+const patience = 800
+
+type Counts = Awaited<ReturnType<typeof counts>>
+
+/** Probes that tell the truth. They say what fails by name and never why: the reasons are in the log. */
+export function healthRoutes({ broker, verifier, reaper }: Observed) {
+  return new OpenAPIHono<Env>()
+    .openapi(live, (c) => c.json({ status: 'ok' as const }, 200))
+    .openapi(ready, async (c) => {
+      const found = await countInTime(broker)
+      const lap = reaper.lastLap()
+      const laps = lap <= longestLap
+      const answer: Readiness = {
+        // Not the issuers and providers: a broker that cannot issue must still be reached by those who want to complete and revoke.
+        status: found && laps ? 'ready' : 'not_ready',
+        store: condition(found !== undefined),
+        reaper: { state: condition(laps), last_lap_seconds: Math.round(lap / 100) / 10 },
+        issuers: verifier.ready().map(({ issuer, ok }) => ({ name: issuer, state: condition(ok) })),
+        providers: [...broker.targets].map(([name, target]) => ({ name, state: condition(!target.failing) })),
+        ...(found && { stuck_leases: found.stuck, oldest_unfinished_revocation_seconds: found.oldestUnfinishedRevocationSeconds }),
+      }
+      return answer.status === 'ready' ? c.json(answer, 200) : c.json(answer, 503)
+    })
+    .openapi(metrics, async (c) => {
+      const { registry } = broker.telemetry.metrics
+      setGauges(broker, await countInTime(broker))
+      return c.body(await registry.metrics(), 200, { 'content-type': registry.contentType })
+    })
+}
+
+const condition = (ok: boolean): 'ok' | 'failing' => (ok ? 'ok' : 'failing')
+
+/** What lives, by the store; undefined when it does not say so in time. */
+async function countInTime(broker: Broker): Promise<Counts | undefined> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<undefined>((resolve) => {
+    timer = setTimeout(resolve, patience)
+  })
+  try {
+    return await Promise.race([counts(broker.ledger), late])
+  } catch (error) {
+    broker.telemetry.log.warn({ error: describe(error) }, 'the store did not answer a probe')
+    return undefined
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+/** Set at the scrape, from the store: every broker of one ledger says the same, and a restart forgets nothing. */
+function setGauges(broker: Broker, found: Counts | undefined): void {
+  const { leases, tasks, stuckLeases, oldestUnfinishedRevocation } = broker.telemetry.metrics
+  leases.reset()
+  tasks.reset()
+  // Without an answer there is no number: the last one would be a lie that no alarm sees through.
+  stuckLeases.set(found?.stuck ?? Number.NaN)
+  oldestUnfinishedRevocation.set(found?.oldestUnfinishedRevocationSeconds ?? Number.NaN)
+  for (const [state, count] of Object.entries(found?.leases ?? {})) leases.set({ state }, count)
+  for (const [state, count] of Object.entries(found?.tasks ?? {})) tasks.set({ state }, count)
+}
+
+const live = createRoute({
+  method: 'get',
+  path: '/healthz',
+  summary: 'Whether the process answers',
+  responses: { 200: json('It does', Liveness) },
+})
+
+const ready = createRoute({
+  method: 'get',
+  path: '/readyz',
+  summary: 'Whether the broker can do its work, with what fails by name',
+  responses: { 200: json('It can', Readiness), 503: json('It cannot', Readiness) },
+})
+
+const metrics = createRoute({
+  method: 'get',
+  path: '/metrics',
+  summary: 'Measurements for Prometheus',
+  responses: { 200: { description: 'Text exposition format', content: { 'text/plain': { schema: z.string() } } } },
+})

@@ -1,0 +1,111 @@
+import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
+import type { Context } from 'hono'
+import { accepts } from 'hono/accepts'
+import { BrokerError } from '../base/errors.ts'
+import { listEntries, policySetOf, showDecision } from '../ledger/lists.ts'
+import { replayDecision } from '../tasks/replay.ts'
+import type { Broker } from '../tasks/task.ts'
+import { json, problems } from './answers.ts'
+import type { Env } from './app.ts'
+import { callableBy } from './authenticate.ts'
+import * as contract from './contract.ts'
+import { asCsv, asLines } from './export.ts'
+import { pageOf } from './paging.ts'
+import { viewDecisionDetail, viewEntry } from './views.ts'
+
+/** What reviewers read: the history, the decisions with all they rested on, and the policy sets that made them. */
+export function ledgerRoutes(broker: Broker) {
+  return new OpenAPIHono<Env>()
+    .openapi(list, async (c) => {
+      const { limit, cursor, from, to, ...filter } = c.req.valid('query')
+      const between = { ...(from !== undefined && { from: new Date(from) }), ...(to !== undefined && { to: new Date(to) }) }
+      const found = await listEntries(broker.ledger, { ...filter, ...between }, pageOf({ limit, cursor }))
+      const items = found.items.map(viewEntry)
+      const form = accepts(c, { header: 'Accept', supports: [...forms], default: forms[0] })
+      if (form === forms[0]) return c.json({ items, next: found.next }, 200)
+      if (found.next !== null) c.header('link', `<${following(c, found.next)}>; rel="next"`)
+      return form === forms[1] ? c.body(asLines(items), 200, { 'content-type': form }) : c.body(asCsv(items), 200, csvHeaders)
+    })
+    .openapi(decision, async (c) => {
+      const found = await showDecision(broker.ledger, c.req.valid('param').id)
+      if (!found) throw new BrokerError('not_found', 'There is no such decision')
+      return c.json(viewDecisionDetail(found), 200)
+    })
+    .openapi(replay, async (c) => {
+      const replayed = await replayDecision(broker, c.req.valid('param').id)
+      const { outcome, policies, same } = replayed.archived
+      const { digest, ...current } = replayed.current
+      const answer: contract.ReplayView = {
+        decision: viewDecisionDetail(replayed.decision),
+        archived: { policy_digest: replayed.decision.policyDigest, outcome, policies: [...policies], same },
+        current: { policy_digest: digest, outcome: current.outcome, policies: [...current.policies], same: current.same },
+      }
+      return c.json(answer, 200)
+    })
+    .openapi(policies, async (c) => {
+      const { digest } = c.req.valid('param')
+      const document = await policySetOf(broker.ledger, digest)
+      if (document === undefined) throw new BrokerError('not_found', 'No policy set with this digest was ever active here')
+      return c.json({ digest, document }, 200)
+    })
+}
+
+const forms = ['application/json', 'application/x-ndjson', 'text/csv'] as const
+
+/** As a download: a browser that shows it in place would guess at its type. */
+const csvHeaders = { 'content-type': 'text/csv; charset=utf-8; header=present', 'content-disposition': 'attachment; filename="ledger.csv"' }
+
+/** The same question about the following page, relative to this one, so that no proxy's idea of the host gets in. */
+function following(c: Context, cursor: string): string {
+  const query = new URLSearchParams(new URL(c.req.url).search)
+  query.set('cursor', cursor)
+  return `/ledger?${query.toString()}`
+}
+
+const reader = ['operator', 'reviewer'] as const
+
+const list = createRoute({
+  method: 'get',
+  path: '/ledger',
+  summary: 'Entries of the ledger, newest first; as JSON, as one JSON text a line, or as CSV',
+  ...callableBy(reader),
+  request: { query: contract.EntryFilter },
+  responses: {
+    200: {
+      description: 'A page. The two forms without room for `next` carry it in `Link: <…>; rel="next"`',
+      content: {
+        'application/json': { schema: contract.EntryPage },
+        'application/x-ndjson': { schema: contract.EntryView },
+        'text/csv': { schema: contract.LedgerCsv },
+      },
+    },
+    ...problems,
+  },
+})
+
+const decision = createRoute({
+  method: 'get',
+  path: '/decisions/{id}',
+  summary: 'A decision with every answer and its whole input',
+  ...callableBy(reader),
+  request: { params: contract.DecisionPath },
+  responses: { 200: json('The decision', contract.DecisionDetail), ...problems },
+})
+
+const replay = createRoute({
+  method: 'get',
+  path: '/decisions/{id}/replay',
+  summary: "Decide again, on the archived policy set and on today's",
+  ...callableBy(reader),
+  request: { params: contract.DecisionPath },
+  responses: { 200: json('What both say now', contract.ReplayView), ...problems },
+})
+
+const policies = createRoute({
+  method: 'get',
+  path: '/policies/{digest}',
+  summary: 'A policy set that was active once',
+  ...callableBy(reader),
+  request: { params: contract.PolicyPath },
+  responses: { 200: json('The set as archived', contract.PolicySetView), ...problems },
+})

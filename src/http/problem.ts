@@ -1,0 +1,106 @@
+import type { Context } from 'hono'
+import { HTTPException } from 'hono/http-exception'
+import type { ContentfulStatusCode } from 'hono/utils/http-status'
+import type { ZodError } from 'zod'
+import { BrokerError, describe } from '../base/errors.ts'
+import type { ErrorCode, FieldFault } from '../base/errors.ts'
+import type { Log } from '../telemetry.ts'
+import type { ProblemDetails } from './contract.ts'
+
+interface Wire {
+  readonly status: ContentfulStatusCode
+  readonly title: string
+  readonly retry: ProblemDetails['retry']
+}
+
+/** What each reason looks like from outside. Total: a new code does not compile until it stands here. */
+export const onTheWire: Record<ErrorCode, Wire> = {
+  invalid_request: { status: 400, title: 'The request is not valid', retry: 'no' },
+  invalid_token: { status: 401, title: 'The token was not accepted', retry: 'new_token' },
+  denied: { status: 403, title: 'The policy does not permit this', retry: 'no' },
+  agent_unknown: { status: 403, title: 'The catalogue has no agent with this identity', retry: 'no' },
+  forbidden: { status: 403, title: 'This call is for others', retry: 'no' },
+  not_found: { status: 404, title: 'There is nothing here for you', retry: 'no' },
+  method_not_allowed: { status: 405, title: 'This address has no such method', retry: 'no' },
+  conflict: { status: 409, title: 'The state does not allow this', retry: 'no' },
+  in_flight: { status: 409, title: 'The same request is still being answered', retry: 'same' },
+  too_large: { status: 413, title: 'The body is too large', retry: 'no' },
+  unsupported_media_type: { status: 415, title: 'The body is of another type than this call reads', retry: 'no' },
+  unknown_kind: { status: 422, title: 'The catalogue has no such kind of task', retry: 'no' },
+  unknown_grant: { status: 422, title: 'The catalogue has no such grant for this kind', retry: 'no' },
+  idempotency_mismatch: { status: 422, title: 'The Idempotency-Key stands for another request', retry: 'no' },
+  rate_limited: { status: 429, title: 'Too many requests', retry: 'later' },
+  internal: { status: 500, title: 'The broker failed', retry: 'later' },
+  provider_failed: { status: 502, title: 'A provider refused or failed', retry: 'later' },
+  provider_unavailable: { status: 503, title: 'A provider cannot be reached', retry: 'later' },
+  store_unavailable: { status: 503, title: 'The ledger cannot be read or written', retry: 'later' },
+  timed_out: { status: 504, title: 'The answer took too long', retry: 'same' },
+}
+
+/** One sentence for every token that is refused, whatever the reason: the difference is for operators, in log and metric. */
+export const tokenRefused = 'The workload token was not accepted'
+
+/** RFC 6750 section 3. The same for every refusal, for the same reason. */
+const challenge = 'Bearer realm="mayfly", error="invalid_token"'
+
+/** Seconds to stay away after a refusal that names no time of its own. */
+const stayAway = 1
+
+/** Answers with what went wrong, as RFC 9457 wants it. */
+export function answerProblem(c: Context, error: BrokerError): Response {
+  const { status, title, retry } = onTheWire[error.code]
+  const body: ProblemDetails = {
+    type: `urn:mayfly:problem:${error.code}`,
+    title,
+    status,
+    detail: error.detail,
+    code: error.code,
+    retry,
+    ...(error.decision && { decision: error.decision }),
+    ...(error.task && { task: error.task }),
+    ...(error.errors.length > 0 && { errors: [...error.errors] }),
+    request_id: c.get('requestId') as string,
+  }
+  if (status === 401) c.header('www-authenticate', challenge)
+  if (status === 429 || status === 503) c.header('retry-after', String(error.retryAfter ?? stayAway))
+  return c.body(JSON.stringify(body), status, { 'content-type': 'application/problem+json' })
+}
+
+/** Any error as one of ours. What nobody foresaw is logged in words and shown as nothing but a request id. */
+export function asBrokerError(error: unknown, log: Log, requestId: string): BrokerError {
+  if (error instanceof BrokerError) {
+    // What the house could not do is the operator's business; what it refused is the caller's.
+    if (onTheWire[error.code].status >= 500) log.warn({ request_id: requestId, code: error.code, error: describe(error) }, 'request failed')
+    return error
+  }
+  // The framework's own refusals: their messages may quote the request, so ours stand instead.
+  if (error instanceof HTTPException && error.status === 400) return new BrokerError('invalid_request', 'The request could not be read')
+  if (error instanceof HTTPException && error.status === 415) return new BrokerError('unsupported_media_type', 'This call reads another type of body')
+  log.error({ request_id: requestId, error: describe(error) }, 'request failed in a way that is not foreseen')
+  return new BrokerError('internal', 'Something failed that should not have. The request id finds it in the log', { cause: error })
+}
+
+/** At most so many faults are listed: a thousand wrong grants say nothing that the first ones do not. */
+const mostFaults = 32
+const longestKey = 64
+
+/** The faults of a body or query, each at its pointer, none with the value that is at fault. */
+export function fieldFaults(error: ZodError, target: string): FieldFault[] {
+  const faults = error.issues.flatMap((issue): FieldFault[] => {
+    if (issue.code === 'unrecognized_keys') {
+      return issue.keys.map((key) => ({ pointer: pointerTo([...issue.path, key], target), message: 'is not known here' }))
+    }
+    // What zod says about a key of a record stands one level down.
+    const message = issue.code === 'invalid_key' ? (issue.issues[0]?.message ?? issue.message) : issue.message
+    return [{ pointer: pointerTo(issue.path, target), message }]
+  })
+  return faults.slice(0, mostFaults)
+}
+
+/** RFC 6901 for a body, `?name` for a query parameter, the plain name for a header. */
+function pointerTo(path: readonly PropertyKey[], target: string): string {
+  const steps = path.map((step) => String(step).slice(0, longestKey))
+  if (target === 'query') return `?${steps.join('.')}`
+  if (target === 'header') return steps.join('.')
+  return steps.map((step) => `/${step.replaceAll('~', '~0').replaceAll('/', '~1')}`).join('')
+}

@@ -1,0 +1,139 @@
+import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
+import { listTasks } from '../ledger/lists.ts'
+import { type ClosedTask as Closed, completeTask, revokeTask } from '../tasks/close.ts'
+import { addLease } from '../tasks/lease.ts'
+import { openTask } from '../tasks/open.ts'
+import { renewTask } from '../tasks/renew.ts'
+import { showTask } from '../tasks/show.ts'
+import type { Broker } from '../tasks/task.ts'
+import { body, conflicts, json, optionalBody, problems, refusals } from './answers.ts'
+import type { Env } from './app.ts'
+import { callableBy } from './authenticate.ts'
+import * as contract from './contract.ts'
+import { readDeclaration, readGrant, readTiming } from './declaration.ts'
+import { pageOf } from './paging.ts'
+import { waitSeconds } from './prefer.ts'
+import { revealLease } from './reveal.ts'
+import { viewDecision, viewLease, viewTask } from './views.ts'
+
+/** The life of a task, as its agent, operators and reviewers see it. */
+export function taskRoutes(broker: Broker) {
+  return new OpenAPIHono<Env>()
+    .openapi(declare, async (c) => {
+      const declared = readDeclaration(c.req.valid('json'), broker.clock())
+      const opened = await openTask(broker, c.var.caller, declared, c.req.valid('header')['idempotency-key'], c.var.signal)
+      const answer: contract.OpenedTask = {
+        task: viewTask(opened.task),
+        task_token: opened.taskToken.open(),
+        decision: viewDecision(opened.decision),
+        leases: opened.leases.map(revealLease),
+      }
+      return c.json(answer, 201)
+    })
+    .openapi(list, async (c) => {
+      const { limit, cursor, ...filter } = c.req.valid('query')
+      const found = await listTasks(broker.ledger, filter, pageOf({ limit, cursor }))
+      return c.json({ items: found.items.map(viewTask), next: found.next }, 200)
+    })
+    .openapi(show, async (c) => {
+      const { task, leases, decisions } = await showTask(broker, c.var.caller, c.req.valid('param').id)
+      return c.json({ task: viewTask(task), leases: leases.map(viewLease), decisions: decisions.map(viewDecision) }, 200)
+    })
+    .openapi(lease, async (c) => {
+      const added = await addLease(broker, c.var.caller, c.req.valid('param').id, readGrant(c.req.valid('json')), c.var.signal)
+      return c.json({ decision: viewDecision(added.decision), lease: revealLease(added.lease) }, 201)
+    })
+    .openapi(renew, async (c) => {
+      const asked = readTiming(c.req.valid('json'), broker.clock())
+      const { task, decision, leases } = await renewTask(broker, c.var.caller, c.req.valid('param').id, asked, c.var.signal)
+      return c.json({ task: viewTask(task), decision: viewDecision(decision), leases: leases.map(viewLease) }, 200)
+    })
+    .openapi(complete, async (c) => {
+      const closed = await completeTask(broker, c.var.caller, c.req.valid('param').id, waitSeconds(c), c.var.signal)
+      return closed.ended ? c.json(viewClosed(closed), 200) : c.json(viewClosed(closed), 202)
+    })
+    .openapi(revoke, async (c) => {
+      const { reason } = c.req.valid('json')
+      const closed = await revokeTask(broker, c.var.caller, c.req.valid('param').id, reason, waitSeconds(c), c.var.signal)
+      return closed.ended ? c.json(viewClosed(closed), 200) : c.json(viewClosed(closed), 202)
+    })
+}
+
+const viewClosed = (closed: Closed): contract.ClosedTask => ({
+  task: viewTask(closed.task),
+  leases: closed.leases.map(viewLease),
+  ended: closed.ended,
+})
+
+const declare = createRoute({
+  method: 'post',
+  path: '/tasks',
+  summary: 'Declare a task and get its credentials: all grants, or none',
+  ...callableBy(['agent'], 'issue'),
+  request: { headers: contract.Idempotency, ...body(contract.Declaration) },
+  responses: { 201: json('Opened, with credentials that are shown once', contract.OpenedTask), ...problems, ...refusals },
+})
+
+const list = createRoute({
+  method: 'get',
+  path: '/tasks',
+  summary: 'Tasks, newest first',
+  ...callableBy(['operator', 'reviewer']),
+  request: { query: contract.TaskFilter },
+  responses: { 200: json('A page', contract.TaskPage), ...problems },
+})
+
+const show = createRoute({
+  method: 'get',
+  path: '/tasks/{id}',
+  summary: 'A task with its leases and decisions',
+  ...callableBy(['agent', 'task', 'operator', 'reviewer']),
+  request: { params: contract.TaskPath },
+  responses: { 200: json('The task, without any secret', contract.ShownTask), ...problems },
+})
+
+const lease = createRoute({
+  method: 'post',
+  path: '/tasks/{id}/leases',
+  summary: 'Ask for a further grant inside the task',
+  ...callableBy(['agent', 'task'], 'issue'),
+  request: { params: contract.TaskPath, ...body(contract.GrantRequest) },
+  responses: { 201: json('Issued under a fresh decision', contract.AddedLease), ...problems, ...refusals },
+})
+
+const renew = createRoute({
+  method: 'post',
+  path: '/tasks/{id}/renew',
+  summary: 'Ask for a later deadline, with a live workload token',
+  ...callableBy(['agent'], 'issue'),
+  request: { params: contract.TaskPath, ...optionalBody(contract.RenewRequest) },
+  responses: { 200: json('Renewed under a fresh decision', contract.RenewedTask), ...problems, ...refusals },
+})
+
+const complete = createRoute({
+  method: 'post',
+  path: '/tasks/{id}/complete',
+  summary: 'End a task well; idempotent, accepted late',
+  ...callableBy(['agent', 'task']),
+  request: { params: contract.TaskPath, headers: contract.Preference, ...optionalBody(contract.Nothing) },
+  responses: {
+    200: json('Every lease is ended', contract.ClosedTask),
+    202: json('Some leases are still being ended', contract.ClosedTask),
+    ...problems,
+    ...conflicts,
+  },
+})
+
+const revoke = createRoute({
+  method: 'post',
+  path: '/tasks/{id}/revoke',
+  summary: 'End a task early, as an operator',
+  ...callableBy(['operator']),
+  request: { params: contract.TaskPath, headers: contract.Preference, ...body(contract.TaskRevocation) },
+  responses: {
+    200: json('Every lease is ended', contract.ClosedTask),
+    202: json('Some leases are still being ended', contract.ClosedTask),
+    ...problems,
+    ...conflicts,
+  },
+})

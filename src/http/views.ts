@@ -1,0 +1,101 @@
+import { formatDuration } from '../base/time.ts'
+import type { DecisionRecord, Entry, Lease, Task } from '../ledger/records.ts'
+import type { Obligations } from '../policy/decide.ts'
+import type { DecisionDetail, DecisionView, EntryView, LeaseView, TaskView } from './contract.ts'
+
+/*
+ * Records as they look on the wire: snake_case, times in RFC 3339, and what does not apply is absent rather than null. None has a place for a
+ * secret; digests, handles, token hashes and the queue's own columns stay inside.
+ */
+
+export function viewTask(task: Task): TaskView {
+  return {
+    id: task.id,
+    state: task.state,
+    kind: task.kind,
+    agent: task.agent,
+    owner: task.owner,
+    purpose: task.purpose,
+    labels: { ...task.labels },
+    opened_at: task.openedAt.toISOString(),
+    deadline: task.deadline.toISOString(),
+    ...whereItApplies({ cause: task.cause, reason: task.reason, ended_at: task.endedAt?.toISOString(), ended_by: task.endedBy }),
+  }
+}
+
+export function viewLease(lease: Lease): LeaseView {
+  return {
+    id: lease.id,
+    task: lease.taskId,
+    agent: lease.agent,
+    grant: lease.grant,
+    provider: lease.provider,
+    state: lease.state,
+    revocation: lease.revocation,
+    parameters: { ...lease.parameters },
+    expires_at: lease.expiresAt.toISOString(),
+    ...whereItApplies({
+      issued_at: lease.issuedAt?.toISOString(),
+      standing: lease.standing ? (true as const) : undefined,
+      ended_at: lease.endedAt?.toISOString(),
+      cause: lease.cause,
+      reason: lease.reason,
+      ended_by: lease.endedBy,
+      evidence: lease.evidence,
+      error: lease.error,
+      stuck_since: lease.stuckSince?.toISOString(),
+    }),
+  }
+}
+
+export function viewDecision(decision: DecisionRecord): DecisionView {
+  return {
+    id: decision.id,
+    action: decision.action,
+    outcome: decision.outcome,
+    policies: [...decision.policies],
+    policy_digest: decision.policyDigest,
+    obligations: viewObligations(decision.obligations),
+    decided_at: decision.decidedAt.toISOString(),
+  }
+}
+
+/** With every answer and its whole input: for reviewers, who may see what the policy saw. */
+export function viewDecisionDetail(decision: DecisionRecord): DecisionDetail {
+  return {
+    ...viewDecision(decision),
+    task: decision.taskId,
+    agent: decision.agent,
+    kind: decision.kind,
+    answers: decision.answers.map((answer) => ({
+      action: answer.action,
+      resource: answer.resource,
+      outcome: answer.outcome,
+      policies: [...answer.policies],
+      obligations: viewObligations(answer.obligations),
+      diagnostics: [...answer.diagnostics],
+      input: answer.input,
+    })),
+  }
+}
+
+export function viewEntry(entry: Entry): EntryView {
+  return {
+    id: entry.id,
+    at: entry.at.toISOString(),
+    kind: entry.kind,
+    ...whereItApplies({ agent: entry.agent, task: entry.taskId, lease: entry.leaseId, decision: entry.decisionId }),
+    body: entry.body,
+  }
+}
+
+function viewObligations(obligations: Obligations): { max_ttl?: string } {
+  return obligations.maxTtl === undefined ? {} : { max_ttl: formatDuration(obligations.maxTtl) }
+}
+
+type Present<Fields> = { [Name in keyof Fields]?: NonNullable<Fields[Name]> }
+
+/** The fields that have a value. */
+function whereItApplies<Fields extends Record<string, unknown>>(fields: Fields): Present<Fields> {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== null && value !== undefined)) as Present<Fields>
+}
