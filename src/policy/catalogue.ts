@@ -1,46 +1,160 @@
-import type { Match } from '../identity/actor.ts'
+import { z, type ZodType } from 'zod'
+import { parseDuration } from '../base/time.ts'
+import { type Actor, matches } from '../identity/actor.ts'
+import type { Agent, Grant, Kind } from './entry.ts'
+import { type Action, type Declared, type Inquiry, resolve } from './inquiry.ts'
+import { readPattern } from './pattern.ts'
+import { readYaml, type YamlFile } from './yaml-file.ts'
 
-/** An entry of the catalogue that an actor matches; a human answers for it. */
-export interface Agent {
-  readonly name: string
-  readonly issuer: string
-  readonly match: Match
-  readonly owner: string
-  readonly groups: readonly string[]
-  /** Verified attributes of the actor that the policy may see, by name. */
-  readonly tags: readonly string[]
-  /** At most this many leases alive at once, over all brokers. */
-  readonly maxLiveLeases: number
+export type { Agent, AskedGrant, Grant, Kind } from './entry.ts'
+
+/** Who the agents are, what kinds of task exist, and what can be asked for. */
+export interface Catalogue {
+  readonly agents: ReadonlyMap<string, Agent>
+  readonly kinds: ReadonlyMap<string, Kind>
+  readonly grants: ReadonlyMap<string, Grant>
+  /** The agent that this actor is. Undefined if none matches, and if several do: nobody may choose which of them to be. */
+  agentOf(actor: Actor): Agent | undefined
+  /**
+   * What was declared, looked up and held against the limits of the catalogue.
+   * @throws BrokerError `unknown_kind`, `unknown_grant`, `invalid_request` with a JSON pointer for each faulty field
+   */
+  resolve(agent: Agent, actor: Actor, action: Action, declared: Declared): Inquiry
 }
 
-/** A class of tasks with an owner, a limit and the grants it may ask for. */
-export interface Kind {
-  readonly name: string
-  readonly owner: string
-  /** Milliseconds. */
-  readonly maxDuration: number
-  readonly grants: readonly string[]
+/**
+ * Loads the catalogue.
+ *
+ * @param grantShapes for each configured provider, by name: the shape of a grant's own keys
+ * @param issuers names of the configured issuers
+ * @throws ConfigurationError with every fault, each as `file:line: path: message`
+ */
+export async function loadCatalogue(file: string, grantShapes: ReadonlyMap<string, ZodType>, issuers: ReadonlySet<string>): Promise<Catalogue> {
+  const yaml = await readYaml(file)
+  const sections = readSections(yaml)
+  const agents = readEntries(yaml, sections, 'agents', (name, entry) => readAgent(yaml, name, entry, issuers))
+  const kinds = readEntries(yaml, sections, 'kinds', (name, entry) => readKind(yaml, name, entry, sections.grants))
+  const grants = readEntries(yaml, sections, 'grants', (name, entry) => readGrant(yaml, name, entry, grantShapes))
+  yaml.refuseFaults()
+  return createCatalogue(agents, kinds, grants)
 }
 
-/** What a task may ask for by name. */
-export interface Grant {
-  readonly name: string
-  readonly provider: string
-  /** Milliseconds. */
-  readonly maxTtl: number
-  readonly sensitivity: string
-  /** Whether the credential cannot be ended at all (a static secret): flagged everywhere. */
-  readonly standing: boolean
-  /** Typed parameters: the whole value must match the anchored pattern. */
-  readonly parameters: Readonly<Record<string, RegExp>>
-  /** The provider's own part, parsed by the provider kind's `grant` shape. */
-  readonly settings: unknown
+function createCatalogue(agents: ReadonlyMap<string, Agent>, kinds: ReadonlyMap<string, Kind>, grants: ReadonlyMap<string, Grant>): Catalogue {
+  const entries = [...agents.values()]
+  return {
+    agents,
+    kinds,
+    grants,
+    agentOf(actor) {
+      const [first, second] = entries.filter((agent) => matches(actor, agent.issuer, agent.match))
+      return second ? undefined : first
+    },
+    resolve: (agent, actor, action, declared) => resolve({ kinds, grants }, agent, actor, action, declared),
+  }
 }
 
-/** A grant as one task asks for it: parameters validated, ttl within the grant's limit. */
-export interface AskedGrant {
-  readonly grant: Grant
-  readonly parameters: Readonly<Record<string, string>>
-  /** Milliseconds. */
-  readonly ttl: number
+/** What agents, kinds, grants, groups and parameters may be called: it goes into logs, policies and paths as it is. */
+const Name = z.string().regex(/^[a-z0-9][a-z0-9._-]{0,63}$/, 'must be lower-case letters, digits, ".", "_" or "-", at most 64')
+const Words = z
+  .string()
+  .min(1)
+  .max(254)
+  .regex(/^[^\p{Cc}]*$/u, 'must not contain control characters')
+const AttributeValue = z.string().min(1).max(1024)
+
+const notDuration = 'must be a duration such as "90s", "15m" or "2h"'
+/** Text such as `15m`, to milliseconds. */
+const Duration = z.string(notDuration).transform((text, context) => {
+  const duration = parseDuration(text)
+  if (duration === undefined) context.addIssue({ code: 'custom', message: notDuration })
+  return duration ?? z.NEVER
+})
+
+const Pattern = z.string().transform((text, context) => {
+  const pattern = readPattern(text)
+  if (!pattern.ok) context.addIssue({ code: 'custom', message: pattern.fault })
+  return pattern.ok ? pattern.value : z.NEVER
+})
+
+const Section = z.record(z.string(), z.unknown())
+const Sections = z.strictObject({ agents: Section, kinds: Section, grants: Section })
+type Sections = z.infer<typeof Sections>
+
+const AgentEntry = z.strictObject({
+  issuer: z.string(),
+  match: z
+    .record(z.string().min(1).max(256), z.union([AttributeValue, z.array(AttributeValue).min(1).max(64)], 'must be text, or a list of texts'))
+    .refine((match) => Object.keys(match).length > 0, 'must name at least one attribute, or it would match every actor of the issuer'),
+  owner: Words,
+  groups: z.array(Name).max(16).default([]),
+  tags: z.array(z.string().min(1).max(256)).max(32).default([]),
+  max_live_leases: z.int().min(1).max(100_000).default(100),
+})
+
+const KindEntry = z.strictObject({ owner: Words, max_duration: Duration, grants: z.array(z.string()).max(256) })
+
+/** What every grant has. Its other keys belong to its provider. */
+const GrantEntry = z.looseObject({
+  provider: z.string(),
+  max_ttl: Duration,
+  sensitivity: Name.default('normal'),
+  standing: z.boolean().default(false),
+  parameters: z.record(Name, z.strictObject({ pattern: Pattern })).default({}),
+})
+
+/** All three sections. One that is missing or is no mapping is a fault, and is read as empty so that the others are checked as well. */
+function readSections(yaml: YamlFile): Sections {
+  const sections = yaml.parse(Sections, yaml.value, [])
+  if (sections) return sections
+  const file = Section.safeParse(yaml.value).data ?? {}
+  const section = (name: keyof Sections): z.infer<typeof Section> => Section.safeParse(file[name]).data ?? {}
+  return { agents: section('agents'), kinds: section('kinds'), grants: section('grants') }
+}
+
+/** The entries of one section that are without fault. One that is not hides no fault of another. */
+function readEntries<Entry>(
+  yaml: YamlFile,
+  sections: Sections,
+  section: keyof Sections,
+  read: (name: string, entry: unknown) => Entry | undefined,
+): ReadonlyMap<string, Entry> {
+  const entries = new Map<string, Entry>()
+  for (const [name, value] of Object.entries(sections[section])) {
+    yaml.parse(Name, name, [section, name])
+    const entry = read(name, value)
+    if (entry) entries.set(name, entry)
+  }
+  return entries
+}
+
+function readAgent(yaml: YamlFile, name: string, value: unknown, issuers: ReadonlySet<string>): Agent | undefined {
+  const entry = yaml.parse(AgentEntry, value, ['agents', name])
+  if (!entry) return undefined
+  if (!issuers.has(entry.issuer)) yaml.fault(['agents', name, 'issuer'], `no issuer is configured with the name "${entry.issuer}"`)
+  const { max_live_leases: maxLiveLeases, ...rest } = entry
+  return { name, ...rest, maxLiveLeases }
+}
+
+function readKind(yaml: YamlFile, name: string, value: unknown, known: Sections['grants']): Kind | undefined {
+  const entry = yaml.parse(KindEntry, value, ['kinds', name])
+  if (!entry) return undefined
+  entry.grants.forEach((grant, index) => {
+    if (!Object.hasOwn(known, grant)) yaml.fault(['kinds', name, 'grants', index], `the catalogue has no grant "${grant}"`)
+    if (entry.grants.indexOf(grant) !== index) yaml.fault(['kinds', name, 'grants', index], `"${grant}" is listed twice`)
+  })
+  return { name, owner: entry.owner, maxDuration: entry.max_duration, grants: entry.grants }
+}
+
+function readGrant(yaml: YamlFile, name: string, value: unknown, shapes: ReadonlyMap<string, ZodType>): Grant | undefined {
+  const entry = yaml.parse(GrantEntry, value, ['grants', name])
+  if (!entry) return undefined
+  const { provider, max_ttl: maxTtl, sensitivity, standing, parameters, ...own } = entry
+  const shape = shapes.get(provider)
+  if (!shape) {
+    yaml.fault(['grants', name, 'provider'], `no provider is configured with the name "${provider}"`)
+    return undefined
+  }
+  const settings = yaml.parse(shape, own, ['grants', name])
+  const patterns = Object.fromEntries(Object.entries(parameters).map(([parameter, { pattern }]) => [parameter, pattern]))
+  return { name, provider, maxTtl, sensitivity, standing, parameters: patterns, settings }
 }

@@ -1,0 +1,108 @@
+import { readFile } from 'node:fs/promises'
+import { isNode, isMap, isScalar, LineCounter, parseDocument, visit, type Document } from 'yaml'
+import type { core, ZodType } from 'zod'
+import { ConfigurationError, describe } from '../base/errors.ts'
+
+/** Where a value stands in a file: keys and indexes from the top. */
+export type Path = readonly PropertyKey[]
+
+/** A YAML file whose faults know their line, and which collects them, so that one edit mends them all. */
+export interface YamlFile {
+  readonly value: unknown
+  /** The value at this path in its shape; undefined if it has another one, which is then among the faults. */
+  parse<T>(shape: ZodType<T>, value: unknown, path: Path): T | undefined
+  fault(path: Path, message: string): void
+  /** `file:line` of what stands at this path. */
+  place(path: Path): string
+  /** @throws ConfigurationError with every fault found so far, in the order of the file */
+  refuseFaults(): void
+}
+
+/** Bytes of one file. A catalogue of a thousand agents has about 200,000. */
+const largest = 1024 * 1024
+/** How often anchors may be referred to, so that a few lines cannot stand for a billion values. */
+const mostAliases = 100
+
+/** Reads one YAML 1.2 document, strictly: duplicate keys, keys that are not text and unknown tags are faults. @throws ConfigurationError */
+export async function readYaml(file: string): Promise<YamlFile> {
+  const text = await readText(file)
+  const lines = new LineCounter()
+  const document = parseDocument(text, { strict: true, uniqueKeys: true, stringKeys: true, lineCounter: lines, prettyErrors: false })
+  const at = (line: number): string => `${file}:${line}`
+
+  const syntax = [...document.errors, ...document.warnings].map(({ pos, message }) => `${at(lines.linePos(pos[0]).line)}: ${message}`)
+  visit(document, {
+    Pair: (_, { key }) => {
+      // zod's records skip this key silently; nothing that we configure may be skipped.
+      if (isScalar(key) && key.value === '__proto__') syntax.push(`${at(lines.linePos(key.range?.[0] ?? 0).line)}: __proto__ is not a known key`)
+    },
+  })
+  if (syntax.length > 0) throw new ConfigurationError(syntax)
+
+  const lineOf = (path: Path): number => lines.linePos(offsetOf(document, path)).line
+  const faults: { readonly line: number; readonly text: string }[] = []
+  const fault = (path: Path, message: string): void => {
+    const line = lineOf(path)
+    faults.push({ line, text: `${at(line)}: ${path.length === 0 ? message : `${path.map(String).join('.')}: ${message}`}` })
+  }
+  return {
+    value: plainValue(document, file),
+    fault,
+    place: (path) => at(lineOf(path)),
+    parse(shape, value, path) {
+      const parsed = shape.safeParse(value, { error: (issue) => (issue.input === undefined ? 'is missing' : undefined) })
+      if (parsed.success) return parsed.data
+      for (const issue of parsed.error.issues) report(issue, path, fault)
+      return undefined
+    },
+    refuseFaults() {
+      if (faults.length > 0) throw new ConfigurationError(faults.toSorted((a, b) => a.line - b.line).map(({ text }) => text))
+    },
+  }
+}
+
+async function readText(file: string): Promise<string> {
+  let bytes: Uint8Array
+  try {
+    bytes = await readFile(file)
+  } catch (error) {
+    throw new ConfigurationError([`${file}: cannot be read: ${describe(error)}`])
+  }
+  if (bytes.length > largest) throw new ConfigurationError([`${file}: has more than ${largest} bytes`])
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+  } catch {
+    throw new ConfigurationError([`${file}: is not UTF-8 text`])
+  }
+}
+
+function plainValue(document: Document, file: string): unknown {
+  try {
+    return document.toJS({ maxAliasCount: mostAliases })
+  } catch (error) {
+    throw new ConfigurationError([`${file}: ${describe(error)}`])
+  }
+}
+
+/** One issue of zod as faults: a line for each unknown key, and the words of the key's own shape where a key is malformed. */
+function report(issue: core.$ZodIssue, path: Path, fault: (path: Path, message: string) => void): void {
+  const whole = [...path, ...issue.path]
+  if (issue.code === 'unrecognized_keys') for (const key of issue.keys) fault([...whole, key], 'is not a known key')
+  else if (issue.code === 'invalid_key') fault(whole, issue.issues.map(({ message }) => message).join(', '))
+  else fault(whole, issue.message)
+}
+
+/** Where the value at this path begins, or its key for a mapping's; where it is missing, whatever is nearest above. */
+function offsetOf(document: Document, path: Path): number {
+  for (let depth = path.length; depth > 0; depth--) {
+    const parent = depth === 1 ? document.contents : document.getIn(path.slice(0, depth - 1), true)
+    const last = path[depth - 1]
+    if (isMap(parent)) {
+      const key = parent.items.find((pair) => isScalar(pair.key) && pair.key.value === last)?.key
+      if (isNode(key) && key.range) return key.range[0]
+    }
+    const node = document.getIn(path.slice(0, depth), true)
+    if (isNode(node) && node.range) return node.range[0]
+  }
+  return 0
+}
