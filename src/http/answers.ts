@@ -1,4 +1,4 @@
-import type { ZodType } from '@hono/zod-openapi'
+import type { ZodType } from 'zod'
 import { ProblemDetails } from './contract.ts'
 
 /** An answer with this shape. */

@@ -85,7 +85,7 @@ export function createGate(parts: GateParts): Gate {
       const known = caller.agent !== undefined || caller.roles.size > 0 || servesSome
       if (callers.includes('agent') && !known)
         throw new BrokerError('agent_unknown', 'No agent of the catalogue has this identity, or more than one has')
-      throw new BrokerError('forbidden', `This call is for ${callers.map((one) => one.replace('_', ' ')).join(', ')}`)
+      throw new BrokerError('forbidden', `This call is for: ${callers.map((one) => one.replace('_', ' ')).join(', ')}`)
     },
 
     limit(what, caller) {

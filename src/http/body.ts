@@ -20,7 +20,8 @@ export const readBody: MiddlewareHandler = async (c, next) => {
     // Some clients always send the type, with nothing in it: that is an empty object for calls that need no body, and a faulty one for the rest.
     const json = isJson && text === '' ? '{}' : text
     if (isJson) refuseLooseJson(json)
-    c.req.bodyCache.text = Promise.resolve(json)
+    // hono (4.13) keeps promises here, and types them as what they resolve to.
+    c.req.bodyCache.text = Promise.resolve(json) as unknown as string
   }
   await next()
 }

@@ -66,6 +66,7 @@ const EntryIdentifier = z
 // Restated here and not imported: the client needs this file without the store. `satisfies` and views.ts keep both lists equal.
 const TaskStates = z.enum(['denied', 'open', 'closing', 'completed', 'failed', 'revoked', 'expired'] as const satisfies readonly TaskState[])
 const LeaseStates = z.enum(['reserved', 'active', 'revoking', 'lapsing', 'revoked', 'expired', 'failed'] as const satisfies readonly LeaseState[])
+const AnyJson = z.custom<Json>().openapi({ type: ['object', 'array', 'string', 'number', 'boolean', 'null'] })
 const Outcome = z.enum(['permit', 'deny'])
 const Digest = z.string().openapi({ pattern: '^sha256:[0-9a-f]{64}$' })
 
@@ -293,7 +294,7 @@ export const ReplayView = z
   .openapi('Replay')
 export type ReplayView = z.infer<typeof ReplayView>
 
-export const PolicySetView = z.object({ digest: Digest, document: z.custom<Json>().openapi({ description: 'As archived' }) }).openapi('PolicySet')
+export const PolicySetView = z.object({ digest: Digest, document: AnyJson.openapi({ description: 'As archived' }) }).openapi('PolicySet')
 export type PolicySetView = z.infer<typeof PolicySetView>
 
 export const EntryView = z
@@ -305,7 +306,7 @@ export const EntryView = z
     task: TaskIdentifier.optional(),
     lease: LeaseIdentifier.optional(),
     decision: DecisionIdentifier.optional(),
-    body: z.custom<Json>().openapi({ description: 'The fact itself, without secrets' }),
+    body: AnyJson.openapi({ description: 'The fact itself, without secrets' }),
   })
   .openapi('Entry')
 export type EntryView = z.infer<typeof EntryView>

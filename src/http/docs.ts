@@ -18,7 +18,7 @@ interface Schema {
   readonly $ref?: string
   readonly type?: string | readonly string[]
   readonly format?: string
-  readonly enum?: readonly unknown[]
+  readonly enum?: readonly string[]
   readonly const?: unknown
   readonly items?: Schema
   readonly properties?: Readonly<Record<string, Schema>>
@@ -56,9 +56,7 @@ export function renderReference(document: Document): Html {
         <meta charset="utf-8" />
         <meta name="viewport" content="width=device-width" />
         <title>${document.info.title} API</title>
-        <style>
-          ${raw(style)}
-        </style>
+        ${raw(`<style>${style}</style>`)}
       </head>
       <body>
         <h1>${document.info.title} API</h1>
@@ -144,8 +142,8 @@ function typeOf(schema: Schema | undefined): Html {
     return html`<a href="#${name}">${name}</a>`
   }
   if (schema.items) return html`list of ${typeOf(schema.items)}`
-  if (schema.enum) return html`${schema.enum.map((value, at) => html`${at > 0 ? ' | ' : ''}<code>${String(value)}</code>`)}`
-  if (schema.const !== undefined) return html`<code>${String(schema.const)}</code>`
+  if (schema.enum) return html`${schema.enum.map((value, at) => html`${at > 0 ? ' | ' : ''}<code>${value}</code>`)}`
+  if (schema.const !== undefined) return html`<code>${JSON.stringify(schema.const)}</code>`
   const parts = schema.allOf ?? schema.oneOf ?? schema.anyOf
   if (parts) return html`${parts.map((part, at) => html`${at > 0 ? ' | ' : ''}${typeOf(part)}`)}`
   return html`${schema.format ?? [schema.type ?? 'any JSON'].flat().join(' or ')}`

@@ -35,7 +35,7 @@ function laneOf(c: Context): Lane {
 
 /** Everything that happens to a request before anybody looks at what it asks. In this order: what comes first also sees what the later ones refuse. */
 export const door = (telemetry: Telemetry, limits: DoorLimits): MiddlewareHandler<Env>[] => [
-  requestId({ limitLength: 64, generator: randomUUID }),
+  requestId({ limitLength: 64, generator: () => randomUUID() }),
   headers,
   neverStored,
   record(telemetry),

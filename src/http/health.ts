@@ -49,7 +49,7 @@ export function healthRoutes({ broker, verifier, reaper }: Observed) {
     .openapi(metrics, async (c) => {
       const { registry } = broker.telemetry.metrics
       setGauges(broker, await countInTime(broker))
-      return c.body(await registry.metrics(), 200, { 'content-type': registry.contentType })
+      return c.text(await registry.metrics(), 200, { 'content-type': registry.contentType })
     })
 }
 
@@ -59,7 +59,7 @@ const condition = (ok: boolean): 'ok' | 'failing' => (ok ? 'ok' : 'failing')
 async function countInTime(broker: Broker): Promise<Counts | undefined> {
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<undefined>((resolve) => {
-    timer = setTimeout(resolve, patience)
+    timer = setTimeout(() => resolve(undefined), patience)
   })
   try {
     return await Promise.race([counts(broker.ledger), late])

@@ -1,11 +1,13 @@
+import { randomUUID } from 'node:crypto'
 import { createServer } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
-import type { Server } from 'node:http'
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { getRequestListener } from '@hono/node-server'
-import { describe } from '../base/errors.ts'
+import { BrokerError, describe } from '../base/errors.ts'
 import { stopwatch } from '../base/time.ts'
 import type { Log } from '../telemetry.ts'
+import { asBrokerError, problemOf } from './problem.ts'
 
 /** Where to listen, and with which certificates. */
 export interface ListenOptions {
@@ -38,15 +40,20 @@ export interface Listening {
  */
 const arrival = { requestTimeout: 15_000, headersTimeout: 10_000, keepAliveTimeout: 20_000, connectionsCheckingInterval: 2_000 } as const
 
-/** As long as the longest answer of a call that ends something. */
-const usualGrace = 45_000
+/** Less than the 30 seconds after which Kubernetes kills. What was to be ended is in the ledger by then, whoever waits for the answer. */
+const usualGrace = 25_000
 
 type Fetch = Parameters<typeof getRequestListener>[0]
 
 /** Serves the app until it is told to stop. @throws Error when the address cannot be had */
 export async function listen(fetch: Fetch, options: ListenOptions, log: Log): Promise<Listening> {
   const listener = getRequestListener(fetch, { errorHandler: refuseUnreadable(log) })
-  const answer = (...args: Parameters<typeof listener>) => void listener(...args)
+  let stopping: Promise<void> | undefined
+  const answer = (incoming: IncomingMessage, outgoing: ServerResponse): void => {
+    // A connection that is kept alive would bring one request after the other and hold the stop until the grace is over.
+    if (stopping) outgoing.shouldKeepAlive = false
+    void listener(incoming, outgoing)
+  }
   const server: Server = options.tls ? createTlsServer({ ...arrival, ...certificates(options.tls) }, answer) : createServer({ ...arrival }, answer)
 
   await new Promise<void>((resolve, reject) => {
@@ -59,7 +66,7 @@ export async function listen(fetch: Fetch, options: ListenOptions, log: Log): Pr
   server.on('error', (error) => log.error({ error: describe(error) }, 'the server failed'))
 
   const address = server.address() as AddressInfo
-  const stop = () => drain(server, options.grace ?? usualGrace, log)
+  const stop = (): Promise<void> => (stopping ??= drain(server, options.grace ?? usualGrace, log))
   const host = address.family === 'IPv6' ? `[${address.address}]` : address.address
   return { address, url: `${options.tls ? 'https' : 'http'}://${host}:${address.port}`, stop, [Symbol.asyncDispose]: stop }
 }
@@ -79,26 +86,15 @@ function certificates({ cert, key, clientCa }: NonNullable<ListenOptions['tls']>
 function refuseUnreadable(log: Log) {
   return (error: unknown): Response => {
     const unreadable = error instanceof Error && error.name === 'RequestError'
-    if (!unreadable) log.error({ error: describe(error) }, 'request failed outside of the app')
-    const [status, code, title] = unreadable ? [400, 'invalid_request', 'The request is not valid'] : [500, 'internal', 'The broker failed']
-    const body = { type: `urn:mayfly:problem:${code}`, title, status, detail: title, code, retry: 'no' }
-    return new Response(JSON.stringify(body), {
-      status: status as number,
-      headers: { 'content-type': 'application/problem+json', 'cache-control': 'no-store' },
-    })
+    const requestId = randomUUID()
+    const refusal = unreadable ? new BrokerError('invalid_request', 'The request could not be read') : asBrokerError(error, log, requestId)
+    const problem = problemOf(refusal, requestId)
+    const headers = { 'content-type': 'application/problem+json', 'cache-control': 'no-store', 'x-request-id': requestId }
+    return new Response(JSON.stringify(problem), { status: problem.status, headers })
   }
 }
 
-const stopping = new WeakMap<Server, Promise<void>>()
-
-/** Once, however often it is asked for. */
-function drain(server: Server, grace: number, log: Log): Promise<void> {
-  const running = stopping.get(server) ?? closeAll(server, grace, log)
-  stopping.set(server, running)
-  return running
-}
-
-async function closeAll(server: Server, grace: number, log: Log): Promise<void> {
+async function drain(server: Server, grace: number, log: Log): Promise<void> {
   const elapsed = stopwatch()
   const closed = new Promise<void>((resolve) => server.close(() => resolve()))
   server.closeIdleConnections()

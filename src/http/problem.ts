@@ -46,10 +46,10 @@ const challenge = 'Bearer realm="mayfly", error="invalid_token"'
 /** Seconds to stay away after a refusal that names no time of its own. */
 const stayAway = 1
 
-/** Answers with what went wrong, as RFC 9457 wants it. */
-export function answerProblem(c: Context, error: BrokerError): Response {
+/** What went wrong, as RFC 9457 wants it. */
+export function problemOf(error: BrokerError, requestId: string): ProblemDetails {
   const { status, title, retry } = onTheWire[error.code]
-  const body: ProblemDetails = {
+  return {
     type: `urn:mayfly:problem:${error.code}`,
     title,
     status,
@@ -59,11 +59,16 @@ export function answerProblem(c: Context, error: BrokerError): Response {
     ...(error.decision && { decision: error.decision }),
     ...(error.task && { task: error.task }),
     ...(error.errors.length > 0 && { errors: [...error.errors] }),
-    request_id: c.get('requestId') as string,
+    request_id: requestId,
   }
+}
+
+/** Answers with it, and with the headers that belong to its status. */
+export function answerProblem(c: Context, error: BrokerError): Response {
+  const { status } = onTheWire[error.code]
   if (status === 401) c.header('www-authenticate', challenge)
   if (status === 429 || status === 503) c.header('retry-after', String(error.retryAfter ?? stayAway))
-  return c.body(JSON.stringify(body), status, { 'content-type': 'application/problem+json' })
+  return c.body(JSON.stringify(problemOf(error, c.get('requestId'))), status, { 'content-type': 'application/problem+json' })
 }
 
 /** Any error as one of ours. What nobody foresaw is logged in words and shown as nothing but a request id. */

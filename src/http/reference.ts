@@ -18,8 +18,8 @@ export function referenceRoutes(app: OpenAPIHono<Env>, publicUrl: string): Hono<
       c.header('cache-control', maybeStored)
       return c.json(described())
     })
-    .get('/docs', (c) => {
-      page ??= String(renderReference(described()))
+    .get('/docs', async (c) => {
+      page ??= (await renderReference(described())).toString()
       return c.html(page, 200, { ...pageHeaders, 'cache-control': maybeStored })
     })
 }
@@ -46,7 +46,7 @@ function describeApi(app: OpenAPIHono<Env>, publicUrl: string): Document {
       version: '1',
       description:
         'An agent declares a task, gets short-lived credentials for it, and loses them when the task ends. Errors are `application/problem+json` (RFC 9457). Times are RFC 3339 in UTC, durations look like `"90s"`, `"15m"`, `"2h"`.',
-      license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
+      license: { name: 'Apache-2.0', url: 'https://www.apache.org/licenses/LICENSE-2.0' },
     },
     servers: [{ url: publicUrl }],
   })

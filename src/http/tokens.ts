@@ -39,7 +39,7 @@ const keysMayAge = 'public, max-age=60'
 
 /** The keys of every provider that signs; a key of one is as good as any other's, for all speak for this issuer. */
 async function signingKeys(broker: Broker): Promise<Record<string, unknown>[]> {
-  const sets = await Promise.all([...broker.targets.values()].map((target) => target.provider.tokens?.keys() ?? []))
+  const sets = await Promise.all([...broker.targets.values()].map((target) => target.provider.tokens).map(async (tokens) => tokens?.keys() ?? []))
   return sets.flat()
 }
 
