@@ -2,7 +2,7 @@ import { sql, type SQL } from 'drizzle-orm'
 import type { LeaseId, TaskId } from '../base/ids.ts'
 import type { Ledger } from './connect.ts'
 import { decisionEntry, entryColumns, json, leaseEntries, leaseEntriesOf, type NewDecision, rfc3339 } from './entries.ts'
-import { type Declarant, type JsonRow, type Lease, record, records, type Task } from './records.ts'
+import { type Declarant, type JsonRow, type Lease, leaseOf, leasesOf, type Task, taskOf } from './records.ts'
 
 /** A task about to be opened or denied. */
 export interface NewTask {
@@ -74,7 +74,7 @@ export async function announceTask(
   leases: readonly NewLease[],
   limits: LeaseLimits,
   key: KeyClaim | undefined,
-): Promise<Announced | { readonly outcome: 'limit' | 'key_taken' }> {
+): Promise<Announced | { readonly outcome: 'limit' } | { readonly outcome: 'key_taken' }> {
   const local = leases.every((lease) => lease.local)
   const [row] = await ledger.run<{ claimed: boolean; task: JsonRow | null; leases: JsonRow[] | null }>(sql`
     with claimed as (${key ? claim(key, task.id, !local) : once}),
@@ -98,7 +98,7 @@ export async function announceTask(
       (select json_agg(announced order by announced.id) from announced) as leases`)
   if (!row?.claimed) return { outcome: 'key_taken' }
   if (!row.task) return { outcome: 'limit' }
-  return { outcome: 'announced', task: record<Task>(row.task), leases: records<Lease>(row.leases) }
+  return { outcome: 'announced', task: taskOf(row.task), leases: leasesOf(row.leases) }
 }
 
 /**
@@ -113,7 +113,7 @@ export async function announceLeases(
   leases: readonly NewLease[],
   limits: LeaseLimits,
   tokenHash?: string,
-): Promise<Announced | { readonly outcome: 'limit' | 'not_open' }> {
+): Promise<Announced | { readonly outcome: 'limit' } | { readonly outcome: 'not_open' }> {
   const [row] = await ledger.run<{ found: boolean; task: JsonRow | null; leases: JsonRow[] | null }>(sql`
     with found as (select * from tasks where id = ${task} and state = 'open' and deadline > now() for update),
     place as (${takePlace(decision.agent, leases.length, limits.perAgent, sql`found where found.live_leases + ${leases.length}::int <= ${limits.perTask}::int`)}),
@@ -135,7 +135,7 @@ export async function announceLeases(
       (select json_agg(announced order by announced.id) from announced) as leases`)
   if (!row?.found) return { outcome: 'not_open' }
   if (!row.task) return { outcome: 'limit' }
-  return { outcome: 'announced', task: record<Task>(row.task), leases: records<Lease>(row.leases) }
+  return { outcome: 'announced', task: taskOf(row.task), leases: leasesOf(row.leases) }
 }
 
 /**
@@ -200,7 +200,7 @@ export async function confirmLeases(
     answered as (update idempotency_keys set busy_until = null where key = ${key ?? null}::text),
     told as (${entryColumns} ${leaseEntries})
     select json_agg(announced order by announced.id) as leases from announced`)
-  return records<Lease>(row?.leases ?? null)
+  return leasesOf(row?.leases)
 }
 
 /**
@@ -223,7 +223,7 @@ export async function extendLease(ledger: Ledger, lease: Lease, decision: NewDec
       union all ${leaseEntriesOf(sql`'lease.refreshed'`)}
     )
     select (select to_json(announced) from announced) as lease`)
-  return row?.lease ? record<Lease>(row.lease) : undefined
+  return row?.lease ? leaseOf(row.lease) : undefined
 }
 
 /** Gives an open task a new deadline under a fresh decision. Undefined: it has ended or passed its deadline. */
@@ -245,7 +245,7 @@ export async function extendTask(
       select 'task.renewed', task.agent, task.id, null, ${decision.id}::text, jsonb_build_object('deadline', ${rfc3339(sql`task.deadline`)}) from task
     )
     select (select to_json(task) from task) as task`)
-  return row?.task ? record<Task>(row.task) : undefined
+  return row?.task ? taskOf(row.task) : undefined
 }
 
 /** Stands where a condition would, when there is none. */

@@ -36,7 +36,7 @@ async function openDatabase(folder: string, lock: Server): Promise<Door> {
   await database.exec('set role mayfly_app')
 
   const running = new Set<Promise<unknown>>()
-  const upkeep = setInterval(() => track(running, tidy(database)), upkeepEvery).unref()
+  const upkeep = setInterval(() => void track(running, tidy(database)), upkeepEvery).unref()
   let closed = false
   return {
     embedded: true,

@@ -4,7 +4,7 @@ import type { TaskId } from '../base/ids.ts'
 import type { Ledger } from './connect.ts'
 import { entryColumns, json, rfc3339 } from './entries.ts'
 import { dueChannel } from './postgres.ts'
-import { type Cause, type JsonRow, type Lease, record, records, type Task } from './records.ts'
+import { type Cause, type JsonRow, type Lease, leaseOf, leasesOf, type Task, tasksOf } from './records.ts'
 
 // Locks are taken in one order by every statement of this room: task, then lease, then agent. An order within a statement is made by letting
 // each query read from the one before it, for Postgres promises none otherwise.
@@ -89,7 +89,7 @@ async function close(ledger: Ledger, chosen: SQL, outcome: SQL, ending: Ending, 
     woken as (select pg_notify(${dueChannel}, '') from (select 1 from waiting limit 1) as one)
     select (select json_agg(shut) from shut) as tasks, (select json_agg(ended) from ended) as ended,
       (select json_agg(waiting) from waiting where waiting.state = 'revoking') as revoking, (select count(*) from woken) as woken`)
-  return { tasks: records<Task>(row?.tasks ?? null), ended: records<Lease>(row?.ended ?? null), revoking: records<Lease>(row?.revoking ?? null) }
+  return { tasks: tasksOf(row?.tasks), ended: leasesOf(row?.ended), revoking: leasesOf(row?.revoking) }
 }
 
 /**
@@ -117,7 +117,7 @@ export async function closeLease(ledger: Ledger, lease: Pick<Lease, 'id' | 'task
     )
     select (select to_json(ended) from ended) as ended, (select to_json(waiting) from waiting) as waiting`)
   const moved = row?.ended ?? row?.waiting
-  return moved ? record<Lease>(moved) : undefined
+  return moved ? leaseOf(moved) : undefined
 }
 
 /** What is known at the end of a lease: proof, or the reason why none is to be had. */
@@ -151,7 +151,7 @@ export async function settle(ledger: Ledger, lease: Pick<Lease, 'id' | 'taskId'>
     ${freePlaces},
     told as (${entryColumns} ${endedEntries} union all ${taskEndedEntries(sql`counted`)})
     select (select to_json(ended) from ended) as ended`)
-  return row?.ended ? record<Lease>(row.ended) : undefined
+  return row?.ended ? leaseOf(row.ended) : undefined
 }
 
 /**
@@ -177,7 +177,7 @@ export async function expireLeases(ledger: Ledger, limit: number, grace: number)
     ${freePlaces},
     told as (${entryColumns} ${endedEntries} union all ${taskEndedEntries(sql`counted`)})
     select (select json_agg(ended) from ended) as ended`)
-  return records<Lease>(row?.ended ?? null)
+  return leasesOf(row?.ended)
 }
 
 /**

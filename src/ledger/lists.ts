@@ -2,7 +2,19 @@ import { and, sql, type SQL } from 'drizzle-orm'
 import type { DecisionId, LeaseId, TaskId } from '../base/ids.ts'
 import type { Json } from '../base/json.ts'
 import type { Ledger } from './connect.ts'
-import { type DecisionRecord, type Entry, type JsonRow, type Lease, type LeaseState, record, records, type Task, type TaskState } from './records.ts'
+import {
+  type DecisionRecord,
+  decisionOf,
+  type Entry,
+  entryOf,
+  type JsonRow,
+  type Lease,
+  leaseOf,
+  type LeaseState,
+  type Task,
+  taskOf,
+  type TaskState,
+} from './records.ts'
 
 /** A page, newest first, by key and not by offset: its cost does not grow with its number, and rows that arrive meanwhile move nothing. */
 export interface Page {
@@ -44,7 +56,7 @@ export interface EntryFilter {
 }
 
 export const listTasks = (ledger: Ledger, filter: TaskFilter, page: Page): Promise<Listed<Task>> =>
-  list<Task>(ledger, 'tasks', page, [
+  list(ledger, 'tasks', taskOf, page, [
     equal('state', filter.state),
     equal('agent', filter.agent),
     equal('kind', filter.kind),
@@ -52,7 +64,7 @@ export const listTasks = (ledger: Ledger, filter: TaskFilter, page: Page): Promi
   ])
 
 export const listLeases = (ledger: Ledger, filter: LeaseFilter, page: Page): Promise<Listed<Lease>> =>
-  list<Lease>(ledger, 'leases', page, [
+  list(ledger, 'leases', leaseOf, page, [
     equal('state', filter.state),
     equal('agent', filter.agent),
     equal('grant_name', filter.grant),
@@ -62,7 +74,7 @@ export const listLeases = (ledger: Ledger, filter: LeaseFilter, page: Page): Pro
   ])
 
 export const listEntries = (ledger: Ledger, filter: EntryFilter, page: Page): Promise<Listed<Entry>> =>
-  list<Entry>(ledger, 'entries', page, [
+  list(ledger, 'entries', entryOf, page, [
     equal('kind', filter.kind),
     equal('agent', filter.agent),
     equal('task_id', filter.task),
@@ -71,16 +83,17 @@ export const listEntries = (ledger: Ledger, filter: EntryFilter, page: Page): Pr
     filter.to && sql`at < ${filter.to.toISOString()}::text::timestamptz`,
   ])
 
-async function list<Item extends Task | Lease | Entry>(
+async function list<Item extends { readonly id: string }>(
   ledger: Ledger,
   table: 'tasks' | 'leases' | 'entries',
+  read: (row: JsonRow) => Item,
   { limit, cursor }: Page,
   conditions: readonly (SQL | undefined)[],
 ): Promise<Listed<Item>> {
   const where = and(sql`true`, ...conditions, cursor === undefined ? undefined : sql`id < ${cursor}`)
   const rows = await ledger.run<{ item: JsonRow }>(sql`
     select to_json(found) as item from (select * from ${sql.identifier(table)} where ${where} order by id desc limit ${limit + 1}) as found order by id desc`)
-  const items = records<Item>(rows.slice(0, limit).map((row) => row.item))
+  const items = rows.slice(0, limit).map((row) => read(row.item))
   return { items, next: rows.length > limit ? items.at(-1)!.id : null }
 }
 
@@ -89,7 +102,7 @@ const equal = (column: string, value: string | undefined): SQL | undefined =>
 
 export async function showDecision(ledger: Ledger, id: DecisionId): Promise<DecisionRecord | undefined> {
   const [row] = await ledger.run<{ decision: JsonRow }>(sql`select to_json(decision) as decision from decisions as decision where id = ${id}`)
-  return row && record<DecisionRecord>(row.decision)
+  return row && decisionOf(row.decision)
 }
 
 /** The archived policy set of a digest: what `restorePolicySet` reads. */

@@ -34,7 +34,7 @@ export async function openPostgres(url: string, pool: number): Promise<Door> {
       TimeZone: 'UTC',
       statement_timeout: 10_000,
       idle_in_transaction_session_timeout: 10_000,
-    } as Record<string, string | number>,
+    },
   })
   return {
     embedded: false,

@@ -2,7 +2,7 @@ import { sql } from 'drizzle-orm'
 import type { Ledger } from './connect.ts'
 import { claimSeconds } from './endings.ts'
 import { entryColumns } from './entries.ts'
-import { type JsonRow, type Lease, records } from './records.ts'
+import { type JsonRow, type Lease, leasesOf } from './records.ts'
 
 /** A target and how many of its leases the caller can work on now. */
 export interface Room {
@@ -27,16 +27,16 @@ export async function claimDue(ledger: Ledger, rooms: readonly Room[]): Promise<
       ) as due
     )
     returning to_json(lease) as lease`)
-  return records<Lease>(rows.map((row) => row.lease))
+  return leasesOf(rows.map((row) => row.lease))
 }
 
 /**
- * Puts a claimed lease back with the reason why it could not be ended yet. @param wait milliseconds until it is due again
+ * Puts a claimed lease back, with the reason where there was one why it could not be ended yet. @param wait milliseconds until it is due again
  * @returns whether it was still there to be put back
  */
-export async function retryLater(ledger: Ledger, lease: Pick<Lease, 'id'>, error: string, wait: number): Promise<boolean> {
+export async function retryLater(ledger: Ledger, lease: Pick<Lease, 'id'>, error: string | null, wait: number): Promise<boolean> {
   const rows = await ledger.run(sql`
-    update leases set error = ${error}, due_at = now() + make_interval(secs => ${wait / 1000}::double precision)
+    update leases set error = coalesce(${error}::text, error), due_at = now() + make_interval(secs => ${wait / 1000}::double precision)
     where id = ${lease.id} and state in ('reserved', 'revoking') returning id`)
   return rows.length > 0
 }
@@ -54,7 +54,7 @@ export async function markStuck(ledger: Ledger, after: number, limit: number): P
       select 'lease.stuck', stuck.agent, stuck.task_id, stuck.id, stuck.decision_id, jsonb_strip_nulls(jsonb_build_object('error', stuck.error)) from stuck
     )
     select json_agg(stuck) as leases from stuck`)
-  return records<Lease>(row?.leases ?? null)
+  return leasesOf(row?.leases)
 }
 
 /** Milliseconds until something is due, as far as the store knows now; 0 where something is due already. Undefined: nothing is. */

@@ -11,8 +11,8 @@ import type { leaseStates, taskStates } from './schema.ts'
 export type TaskState = (typeof taskStates)[number]
 export type LeaseState = (typeof leaseStates)[number]
 
-/** What the ledger keeps of the actor who declared a task: everything proven but the attributes, which may name people. */
-export type Declarant = Omit<Actor, 'attributes'>
+/** The actor who declared a task, with those attributes that the policy may see: what else was proven may name people, and is not kept. */
+export type Declarant = Actor
 
 /** Why a task or a lease ended, or is ending. */
 export type Cause = 'completed' | 'deadline' | 'revoked' | 'mint_failed' | 'interrupted' | 'answer_lost' | 'lease_expired' | 'limit'
@@ -132,26 +132,31 @@ function propertyName(column: string): string {
   return name
 }
 
-/** Reads a JSON row as the record it is. The types are the schema's, which this room alone writes. */
-export function record<Shape extends Task | Lease | DecisionRecord | Entry>(row: JsonRow): Shape {
+function fieldsOf(row: JsonRow): unknown {
   const fields: Record<string, unknown> = {}
   for (const [column, value] of Object.entries(row)) {
     const name = propertyName(column)
     fields[name] = moments.has(name) && typeof value === 'string' ? new Date(value) : value
   }
-  return fields as unknown as Shape
+  return fields
 }
 
-/** Reads a list of JSON rows; an absent list (`json_agg` over nothing) is an empty one. */
-export const records = <Shape extends Task | Lease | DecisionRecord | Entry>(rows: readonly JsonRow[] | null): Shape[] =>
-  (rows ?? []).map((row) => record<Shape>(row))
+// Rows read as the records they are: the types are the schema's, which this room alone writes.
+export const taskOf = (row: JsonRow): Task => fieldsOf(row) as Task
+export const leaseOf = (row: JsonRow): Lease => fieldsOf(row) as Lease
+export const decisionOf = (row: JsonRow): DecisionRecord => fieldsOf(row) as DecisionRecord
+export const entryOf = (row: JsonRow): Entry => fieldsOf(row) as Entry
+
+/** An absent list is what `json_agg` makes of nothing. */
+export const tasksOf = (rows: readonly JsonRow[] | null | undefined): Task[] => (rows ?? []).map(taskOf)
+export const leasesOf = (rows: readonly JsonRow[] | null | undefined): Lease[] => (rows ?? []).map(leaseOf)
 
 /** A task with its leases, oldest first. Undefined: there is none. */
 export async function findTask(ledger: Ledger, id: TaskId): Promise<{ task: Task; leases: Lease[] } | undefined> {
   const [row] = await ledger.run<{ task: JsonRow; leases: JsonRow[] | null }>(sql`
     select to_json(task) as task, (select json_agg(lease order by lease.id) from leases as lease where lease.task_id = task.id) as leases
     from tasks as task where task.id = ${id}`)
-  return row && { task: record<Task>(row.task), leases: records<Lease>(row.leases) }
+  return row && { task: taskOf(row.task), leases: leasesOf(row.leases) }
 }
 
 /** The decisions of a task, oldest first. */
@@ -159,7 +164,7 @@ export async function decisionsOf(ledger: Ledger, id: TaskId): Promise<DecisionR
   const rows = await ledger.run<{ decision: JsonRow }>(
     sql`select to_json(decision) as decision from decisions as decision where decision.task_id = ${id} order by decision.id limit 1000`,
   )
-  return rows.map((row) => record<DecisionRecord>(row.decision))
+  return rows.map((row) => decisionOf(row.decision))
 }
 
 /** One lease with its task. Undefined: there is none. */
@@ -167,7 +172,7 @@ export async function findLease(ledger: Ledger, id: LeaseId): Promise<{ lease: L
   const [row] = await ledger.run<{ lease: JsonRow; task: JsonRow }>(sql`
     select to_json(lease) as lease, to_json(task) as task
     from leases as lease join tasks as task on task.id = lease.task_id where lease.id = ${id}`)
-  return row && { lease: record<Lease>(row.lease), task: record<Task>(row.task) }
+  return row && { lease: leaseOf(row.lease), task: taskOf(row.task) }
 }
 
 /** The task that a token speaks for, by the token's SHA-256: ended tasks too, since completing is accepted late. */

@@ -1,0 +1,123 @@
+import { describe } from './base/errors.ts'
+import { closeOverdue, expireLeases } from './ledger/endings.ts'
+import { claimDue, markStuck, nextDue, sweep } from './ledger/queue.ts'
+import { endLease, noteEnded } from './tasks/end.ts'
+import type { Broker } from './tasks/task.ts'
+
+/** The due loop: it ends what has passed its time and what a crash left behind. */
+export interface Reaper {
+  /** Milliseconds since it last finished a lap without an error: what readiness looks at. */
+  lastLap(): number
+  /** Goes round once, now, and waits for what it began. For a shutdown, and for tests that do not want to wait. */
+  lap(): Promise<void>
+  stop(): Promise<void>
+  [Symbol.asyncDispose](): Promise<void>
+}
+
+/** Rows that one statement takes at once: enough for a storm of deadlines to drain, few enough that no statement holds its locks for long. */
+const batch = 200
+
+/** Milliseconds between two looks at the store when nothing wakes the loop earlier. A task lasts a second at least, so none is seen late. */
+const longestPause = 1_000
+
+/** Milliseconds between two looks when what is due is held by somebody else. */
+const shortestPause = 20
+
+/** Seconds that a provider's silence outweighs a credential's own end: its clock may be behind. */
+const expiryGrace = 30
+
+/** Milliseconds between two clean-ups of keys and spent tokens. */
+const sweepEvery = 60_000
+
+export function startReaper(broker: Broker): Reaper {
+  const { ledger, clock, telemetry } = broker
+  let stopped = false
+  let wakeUp: (() => void) | undefined
+  let woken = false
+  let last = clock()
+  let swept = 0
+
+  /** @returns whether there may be more right behind, so that the next lap follows at once */
+  async function lap(): Promise<boolean> {
+    const closed = await closeOverdue(ledger, batch)
+    noteEnded(broker, closed.ended)
+    const expired = await expireLeases(ledger, batch, expiryGrace)
+    noteEnded(broker, expired)
+    const claimed = await claimDue(ledger, roomsOf(broker))
+    for (const lease of [...closed.revoking, ...claimed]) void broker.background.run((signal) => endLease(broker, lease, signal)).then(wake)
+    await flagStuck(broker)
+    if (clock() - swept > sweepEvery && (await sweep(ledger, batch)) < batch) swept = clock()
+    last = clock()
+    return closed.tasks.length === batch || expired.length === batch
+  }
+
+  async function loop(): Promise<void> {
+    while (!stopped) {
+      const pause = await lap()
+        .then(async (more) => (more ? 0 : await pauseUntilDue(broker)))
+        .catch((error: unknown) => {
+          telemetry.log.warn({ error: describe(error) }, 'the reaper could not look at the store; it looks again in a second')
+          return longestPause
+        })
+      if (!stopped && pause > 0) await sleep(pause)
+    }
+  }
+
+  function wake(): void {
+    woken = true
+    wakeUp?.()
+  }
+
+  /** A call that came during the lap counts: what it was about may have become due behind the lap's back. */
+  async function sleep(pause: number): Promise<void> {
+    if (!woken) {
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, pause)
+        wakeUp = () => {
+          clearTimeout(timer)
+          resolve()
+        }
+      })
+    }
+    woken = false
+  }
+
+  const running = loop()
+  // It only wakes earlier: a store that cannot listen costs a second, not a lease.
+  ledger.onDue(wake).catch((error: unknown) => telemetry.log.warn({ error: describe(error) }, 'the store does not wake the reaper'))
+
+  async function stop(): Promise<void> {
+    stopped = true
+    wake()
+    await running
+  }
+  return {
+    lastLap: () => clock() - last,
+    async lap() {
+      while (await lap());
+      await broker.background.settled()
+    },
+    stop,
+    [Symbol.asyncDispose]: stop,
+  }
+}
+
+const roomsOf = ({ targets }: Broker) =>
+  [...targets.values()].filter(({ provider }) => !provider.local).map((target) => ({ target: target.provider.name, free: target.free() }))
+
+async function pauseUntilDue(broker: Broker): Promise<number> {
+  // A target without room wakes the loop when it has some again; asking about it would only find the same leases due.
+  const targets = [...broker.targets.values()].filter((target) => target.provider.local || target.free() > 0).map(({ provider }) => provider.name)
+  const wait = await nextDue(broker.ledger, targets)
+  return Math.min(longestPause, Math.max(shortestPause, wait ?? longestPause))
+}
+
+async function flagStuck(broker: Broker): Promise<void> {
+  for (const lease of await markStuck(broker.ledger, broker.limits.stuckAfter / 1_000, batch)) {
+    const { id, taskId, provider, attempts, error } = lease
+    broker.telemetry.log.error(
+      { lease: id, task: taskId, provider, attempts, reason: error },
+      'a lease is stuck: it may still work, and is still being revoked',
+    )
+  }
+}

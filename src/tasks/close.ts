@@ -1,0 +1,113 @@
+import { BrokerError } from '../base/errors.ts'
+import type { LeaseId, TaskId } from '../base/ids.ts'
+import { delay } from '../base/time.ts'
+import { closeLease, closeTask, type Ending } from '../ledger/endings.ts'
+import { findLease, findTask, hasEnded, type Lease, type Task, type TaskState } from '../ledger/records.ts'
+import { endLease, noteEnded } from './end.ts'
+import { type Broker, type Caller, notFound, owns } from './task.ts'
+
+/** What became of a task that was to end: `ended` is true only where every lease of it has. */
+export interface ClosedTask {
+  readonly task: Task
+  readonly leases: readonly Lease[]
+  readonly ended: boolean
+}
+
+/**
+ * Ended well by its agent. Idempotent, and accepted late: a task that has ended otherwise says how.
+ *
+ * Needs no policy and no living workload token; the task's own token will do.
+ * @param wait seconds to wait for providers; what they have not confirmed by then goes on in the background
+ * @throws BrokerError `not_found`, `store_unavailable`
+ */
+export async function completeTask(broker: Broker, caller: Caller, id: TaskId, wait: number, signal: AbortSignal): Promise<ClosedTask> {
+  const found = await findTask(broker.ledger, id)
+  if (!found || !owns(caller, found.task)) throw notFound('task')
+  await beginClosing(broker, found.task, 'completed', { cause: 'completed', by: `agent:${found.task.agent}` })
+  return await outcomeOf(broker, id, wait, signal)
+}
+
+/** Ended early by an operator, with a reason that stays in the ledger. @throws BrokerError `forbidden`, `not_found`, `store_unavailable` */
+export async function revokeTask(broker: Broker, caller: Caller, id: TaskId, reason: string, wait: number, signal: AbortSignal): Promise<ClosedTask> {
+  if (!caller.roles.has('operator')) throw new BrokerError('forbidden', 'Only an operator may revoke a task')
+  const found = await findTask(broker.ledger, id)
+  if (!found) throw notFound('task')
+  await beginClosing(broker, found.task, 'revoked', { cause: 'revoked', reason, by: nameOf(caller) })
+  return await outcomeOf(broker, id, wait, signal)
+}
+
+/** Ends one lease; its task goes on. @throws BrokerError `not_found`, `store_unavailable` */
+export async function revokeLease(
+  broker: Broker,
+  caller: Caller,
+  id: LeaseId,
+  reason: string | undefined,
+  wait: number,
+  signal: AbortSignal,
+): Promise<{ lease: Lease; ended: boolean }> {
+  const found = await findLease(broker.ledger, id)
+  if (!found || !(owns(caller, found.task) || caller.roles.has('operator'))) throw notFound('lease')
+  const work = endLeaseNow(broker, found.lease, { cause: 'revoked', reason, by: nameOf(caller) })
+  await Promise.race([work, delay(wait * 1_000)])
+  const lease = await settled(() => findLease(broker.ledger, id).then((again) => again?.lease), hasEnded, wait, signal)
+  return { lease, ended: hasEnded(lease) }
+}
+
+/** Marks one lease as ending and asks its provider. Resolves when the provider has answered, or could not; rejects only when the store could not be written. */
+export async function endLeaseNow(broker: Broker, lease: Pick<Lease, 'id' | 'taskId'>, ending: Ending): Promise<void> {
+  const moved = await closeLease(broker.ledger, lease, ending)
+  if (!moved) return
+  if (hasEnded(moved)) noteEnded(broker, [moved])
+  else if (moved.state === 'revoking') await broker.background.run((signal) => endLease(broker, moved, signal))
+}
+
+/**
+ * Marks a task as closing with all its leases, in one commit, and begins to ask their providers. A task that is not open any more is left as it is.
+ *
+ * @throws BrokerError `store_unavailable`; `conflict` where leases were announced faster than it could be closed
+ */
+export async function beginClosing(broker: Broker, task: Pick<Task, 'id'>, outcome: TaskState, ending: Ending): Promise<void> {
+  // Each further round means that a lease was announced in between, and their number is limited.
+  for (let round = 0; round < 20; round++) {
+    const closed = await closeTask(broker.ledger, task.id, outcome, ending)
+    if (closed.tasks.length > 0) {
+      noteEnded(broker, closed.ended)
+      for (const lease of closed.revoking) void broker.background.run((signal) => endLease(broker, lease, signal))
+      return
+    }
+    const now = await findTask(broker.ledger, task.id)
+    if (now?.task.state !== 'open') return
+  }
+  throw new BrokerError('conflict', 'This task is being given leases faster than it can be closed', { task: task.id, retryAfter: 1 })
+}
+
+async function outcomeOf(broker: Broker, id: TaskId, wait: number, signal: AbortSignal): Promise<ClosedTask> {
+  const isDone = ({ leases, task }: { leases: readonly Lease[]; task: Task }) => leases.every(hasEnded) && task.state !== 'closing'
+  const found = await settled(() => findTask(broker.ledger, id), isDone, wait, signal)
+  return { ...found, ended: isDone(found) }
+}
+
+/** How often to look again whether something has ended, in milliseconds: another broker may be the one that is told. */
+const lookAgain = 50
+
+/** Reads until it is done, at most `wait` seconds. What a reader sees is the ledger's truth, whoever brought it about. */
+async function settled<Read>(
+  read: () => Promise<Read | undefined>,
+  isDone: (found: Read) => boolean,
+  wait: number,
+  signal: AbortSignal,
+): Promise<Read> {
+  let left = wait * 1_000
+  for (let pause = lookAgain; ; pause = Math.min(pause * 2, 500)) {
+    const found = await read()
+    if (found === undefined) throw notFound('task')
+    if (isDone(found) || left <= 0 || signal.aborted) return found
+    await delay(Math.min(pause, left))
+    left -= pause
+  }
+}
+
+const nameOf = (caller: Caller): string => {
+  if (caller.roles.has('operator') && caller.actor) return `operator:${caller.actor.issuer}/${caller.actor.subject}`
+  return caller.agent ? `agent:${caller.agent.name}` : `task:${caller.task ?? ''}`
+}

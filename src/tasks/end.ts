@@ -1,0 +1,66 @@
+import { closeLease, settle } from '../ledger/endings.ts'
+import { retryLater } from '../ledger/queue.ts'
+import type { Lease } from '../ledger/records.ts'
+import { type LeaseReference, ProviderError } from '../providers/provider.ts'
+import type { Target } from '../providers/target.ts'
+import type { Broker } from './task.ts'
+
+/** Milliseconds before the first retry, doubled with each, and the most. Short at the top: a recovered backend is to be noticed within seconds. */
+const backoff = { first: 250, most: 4_000 }
+
+/**
+ * Ends a claimed lease at its provider, and records the proof; or puts it back with the reason, to be tried again after a pause of full jitter.
+ *
+ * Never inside a transaction. Whoever claims it a second time asks the provider again, which is harmless, and finds the row moved.
+ * @throws BrokerError where the store could not be written: the lease stays due
+ */
+export async function endLease(broker: Broker, lease: Lease, signal: AbortSignal): Promise<void> {
+  const target = broker.targets.get(lease.provider)
+  if (!target) return
+  try {
+    const ended = await end(broker, target, lease, signal)
+    if (ended) noteEnded(broker, [ended])
+  } catch (error) {
+    if (!(error instanceof ProviderError)) throw error
+    // Our own bulkhead is full: nothing was asked and nothing is wrong, the reaper takes it as soon as there is room.
+    if (error.fault === 'busy') return void (await retryLater(broker.ledger, lease, null, 0))
+    const wait = Math.random() * Math.min(backoff.most, backoff.first * 2 ** Math.min(lease.attempts, 10))
+    await retryLater(broker.ledger, lease, error.message, wait)
+    broker.telemetry.log.warn(
+      { lease: lease.id, task: lease.taskId, provider: lease.provider, fault: error.fault, attempts: lease.attempts },
+      'a lease could not be ended yet',
+    )
+  }
+}
+
+/** Counts and tells of leases that have ended. */
+export function noteEnded(broker: Broker, leases: readonly Lease[]): void {
+  const { log, metrics } = broker.telemetry
+  for (const { id, taskId, provider, state, cause, closingAt, endedAt } of leases) {
+    const labels = { provider, cause: cause ?? 'interrupted' }
+    metrics.leasesEnded.inc({ ...labels, state })
+    if (closingAt && endedAt) metrics.timeToDead.observe(labels, (endedAt.getTime() - closingAt.getTime()) / 1_000)
+    log.info({ lease: id, task: taskId, provider, state, cause }, 'a lease has ended')
+  }
+}
+
+async function end(broker: Broker, target: Target, lease: Lease, signal: AbortSignal): Promise<Lease | undefined> {
+  const revoking = lease.state === 'reserved' ? await recover(broker, target, lease, signal) : await asRevoking(broker, lease)
+  if (revoking?.state !== 'revoking') return revoking
+  const evidence = await target.revoke(referenceOf(revoking), signal)
+  return await settle(broker.ledger, revoking, { to: 'revoked', evidence })
+}
+
+/** A mint whose answer never came: nothing was minted and nothing will be, or there is something to end. */
+async function recover(broker: Broker, target: Target, lease: Lease, signal: AbortSignal): Promise<Lease | undefined> {
+  const { minted } = await target.recover(referenceOf(lease), signal)
+  if (!minted) return await settle(broker.ledger, lease, { to: 'failed', error: 'nothing was minted' })
+  return await closeLease(broker.ledger, lease, { cause: 'interrupted', by: 'broker' })
+}
+
+/** A lease that has outlived its own end is still asked about: a provider that confirms is worth more than a clock. */
+async function asRevoking(broker: Broker, lease: Lease): Promise<Lease | undefined> {
+  return lease.state === 'active' ? await closeLease(broker.ledger, lease, { cause: 'lease_expired', by: 'broker' }) : lease
+}
+
+const referenceOf = (lease: Lease): LeaseReference => ({ lease: lease.id, task: lease.taskId, handles: lease.handles })

@@ -1,0 +1,142 @@
+import { BrokerError } from '../base/errors.ts'
+import { newId, type TaskId } from '../base/ids.ts'
+import { type Confirmation, confirmLeases, type NewLease } from '../ledger/announce.ts'
+import { journal, settle } from '../ledger/endings.ts'
+import type { NewDecision } from '../ledger/entries.ts'
+import type { Lease, Task } from '../ledger/records.ts'
+import type { Inquiry } from '../policy/inquiry.ts'
+import { type Credential, digestsOf } from '../providers/credential.ts'
+import { ProviderError, type Reservation } from '../providers/provider.ts'
+import type { Target } from '../providers/target.ts'
+import { within } from './decision.ts'
+import type { Broker } from './task.ts'
+
+/** A lease with the only copy of its secret. */
+export interface IssuedLease {
+  readonly lease: Lease
+  readonly credential: Credential
+}
+
+/** What leases are issued under: their task, what was asked, and the decision that permitted it. */
+export interface Issue {
+  readonly task: Task
+  readonly inquiry: Inquiry
+  readonly decision: NewDecision
+}
+
+/** The leases that a permitted inquiry leads to, one a grant and in its order. */
+export function newLeases(broker: Broker, inquiry: Inquiry, decision: NewDecision): NewLease[] {
+  return inquiry.grants.map(({ grant, parameters, ttl }, index) => {
+    const { provider } = targetOf(broker, grant.provider)
+    return {
+      id: newId('lease'),
+      grant: grant.name,
+      provider: provider.name,
+      local: provider.local,
+      revocation: provider.revocation,
+      standing: grant.standing,
+      parameters,
+      ttl: within(ttl, decision.made.answers[index]?.obligations.maxTtl),
+    }
+  })
+}
+
+/** All credentials, or the first reason why not. Nothing is thrown away before every mint has said what became of it. */
+export type MintedAll = { readonly ok: true; readonly issued: readonly IssuedLease[] } | { readonly ok: false; readonly error: BrokerError }
+
+/**
+ * Mints the credentials of announced leases in parallel. Where a provider said for certain that it minted nothing, its lease is `failed` already;
+ * the caller ends the others.
+ */
+export async function mintAll(broker: Broker, issue: Issue, leases: readonly Lease[], signal: AbortSignal): Promise<MintedAll> {
+  const outcomes = await Promise.allSettled(leases.map((lease) => mint(broker, issue, lease, signal)))
+  const issued: IssuedLease[] = []
+  let error: BrokerError | undefined
+  for (const [index, outcome] of outcomes.entries()) {
+    if (outcome.status === 'fulfilled') issued.push(outcome.value)
+    else error ??= await noteFailure(broker, leases[index]!, outcome.reason)
+  }
+  return error ? { ok: false, error } : { ok: true, issued }
+}
+
+/**
+ * Confirms what was minted: reserved -> active, with keyed digests of the secrets. What minting did not change outside the broker was announced
+ * active and needs no confirmation. A lease missing from the answer was ended meanwhile: its credential is dropped unopened.
+ */
+export async function confirmAll(
+  broker: Broker,
+  task: Task,
+  issued: readonly IssuedLease[],
+  key: string | undefined,
+): Promise<readonly IssuedLease[]> {
+  const outside = issued.filter(({ lease }) => !lease.local)
+  if (outside.length > 0) {
+    const confirmations = outside.map(({ lease, credential }): Confirmation => {
+      return { id: lease.id, expiresAt: lease.expiresAt, digests: digestsOf(credential, broker.digestKey) }
+    })
+    const confirmed = new Map((await confirmLeases(broker.ledger, task.id, confirmations, key)).map((lease) => [lease.id, lease]))
+    if (outside.some(({ lease }) => !confirmed.has(lease.id))) return []
+    issued = issued.map(({ lease, credential }) => ({ lease: confirmed.get(lease.id) ?? lease, credential }))
+  }
+  for (const { lease } of issued) broker.telemetry.metrics.leasesIssued.inc({ provider: lease.provider })
+  return issued
+}
+
+/** Whoever asks too late. */
+export const hasEnded = (task: TaskId): BrokerError => new BrokerError('conflict', 'This task has ended', { task })
+
+async function mint(broker: Broker, issue: Issue, lease: Lease, signal: AbortSignal): Promise<IssuedLease> {
+  const target = targetOf(broker, lease.provider)
+  const minted = await target.mint(
+    reservationOf(issue, lease),
+    async (handle) => {
+      const state = await journal(broker.ledger, lease, handle)
+      if (state !== 'reserved') throw hasEnded(issue.task.id)
+    },
+    signal,
+  )
+  if (minted.expiresAt > lease.expiresAt) throw new ProviderError('garbage', `${lease.provider} gave a credential that outlives its lease`, 'maybe')
+  return { lease: { ...lease, expiresAt: minted.expiresAt }, credential: minted.credential }
+}
+
+/** What a provider is told of one lease. */
+export function reservationOf({ task, inquiry, decision }: Issue, lease: Lease): Reservation {
+  const asked = inquiry.grants.find(({ grant }) => grant.name === lease.grant)
+  if (!asked) throw new BrokerError('internal', 'a lease without its grant')
+  return {
+    lease: lease.id,
+    task: task.id,
+    agent: task.agent,
+    owner: task.owner,
+    kind: task.kind,
+    subject: task.actor.subject,
+    grant: lease.grant,
+    settings: asked.grant.settings,
+    parameters: lease.parameters,
+    expiresAt: lease.expiresAt,
+    issuedAt: lease.issuedAt ?? lease.reservedAt,
+    policyDigest: decision.made.policyDigest,
+  }
+}
+
+/** The lease of a mint that failed: `failed` where nothing was minted for certain; else it stays reserved, to be ended by the caller. */
+async function noteFailure(broker: Broker, lease: Lease, reason: unknown): Promise<BrokerError> {
+  if (reason instanceof BrokerError) return reason
+  if (!(reason instanceof ProviderError)) return new BrokerError('provider_failed', `${lease.provider} failed`, { cause: reason, task: lease.taskId })
+  if (reason.minted === 'no' && !lease.local) await settle(broker.ledger, lease, { to: 'failed', error: reason.message })
+  return asBrokerError(reason, lease)
+}
+
+/** A provider's failure as whoever asked may see it. */
+export function asBrokerError(error: ProviderError, lease: Pick<Lease, 'taskId'>): BrokerError {
+  const temporary = error.fault === 'unavailable' || error.fault === 'timed_out' || error.fault === 'busy'
+  const context = { cause: error, task: lease.taskId, ...(temporary && { retryAfter: 2 }) }
+  return new BrokerError(temporary ? 'provider_unavailable' : 'provider_failed', error.message, context)
+}
+
+/** A provider behind its limits. @throws BrokerError `provider_unavailable` where this broker's configuration lacks it */
+export function targetOf(broker: Broker, name: string): Target {
+  const target = broker.targets.get(name)
+  if (!target) throw new BrokerError('provider_unavailable', `The provider ${name} is not configured on this broker`)
+  return target
+}

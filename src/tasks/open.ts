@@ -1,0 +1,188 @@
+import { createHash, randomBytes } from 'node:crypto'
+import { BrokerError } from '../base/errors.ts'
+import { newId } from '../base/ids.ts'
+import { Secret } from '../base/secret.ts'
+import type { Actor } from '../identity/actor.ts'
+import { type Announced, announceLeases, announceTask, type KeyClaim, type LeaseLimits, type NewTask, recordDenial } from '../ledger/announce.ts'
+import type { NewDecision } from '../ledger/entries.ts'
+import { findKey, type HeldKey, holdKey, releaseKey } from '../ledger/keys.ts'
+import { type DecisionRecord, findTask, hasEnded as leaseHasEnded, type Lease, type Task } from '../ledger/records.ts'
+import type { Agent } from '../policy/catalogue.ts'
+import type { Inquiry } from '../policy/inquiry.ts'
+import { digestOf } from '../proof/canonical.ts'
+import { beginClosing, endLeaseNow } from './close.ts'
+import { decideOn, keptDecision, within } from './decision.ts'
+import { confirmAll, hasEnded, type IssuedLease, mintAll, newLeases } from './mint.ts'
+import { tooManyLeases } from './lease.ts'
+import { agentOf, type Broker, type Caller, type Declaration, durationOf } from './task.ts'
+
+/** The answer to a declaration: the only copy of the secrets. If it is lost, the same Idempotency-Key ends them and mints anew. */
+export interface OpenedTask {
+  readonly task: Task
+  readonly taskToken: Secret
+  readonly decision: DecisionRecord
+  readonly leases: readonly IssuedLease[]
+}
+
+/** What one declaration comes to, before anything of it exists. */
+interface Opening {
+  readonly inquiry: Inquiry
+  readonly decision: NewDecision
+  readonly task: NewTask
+  readonly taskToken: Secret
+  readonly limits: LeaseLimits
+}
+
+/**
+ * Opens a task: decides, announces, mints, confirms. All grants or none.
+ *
+ * A crash between any two lines leaves nothing that the reaper cannot end (docs/life-of-a-lease.md, crash points).
+ * @throws BrokerError `agent_unknown`, `unknown_kind`, `unknown_grant`, `denied` (kept first), `rate_limited`, `in_flight` (retry with the same key),
+ *   `idempotency_mismatch`, `conflict` (the task of this key has ended), `provider_unavailable` (retry later), `provider_failed`, `store_unavailable`
+ */
+export async function openTask(
+  broker: Broker,
+  caller: Caller,
+  declared: Declaration,
+  idempotencyKey: string | undefined,
+  signal: AbortSignal,
+): Promise<OpenedTask> {
+  const { actor, agent } = agentOf(caller)
+  const opening = prepare(broker, actor, agent, declared)
+  const claim = idempotencyKey === undefined ? undefined : claimOf(actor, idempotencyKey, declared)
+  if (opening.decision.made.outcome === 'deny') return await refuse(broker, opening, claim)
+
+  // Announced: from here on the ledger knows every credential that could come to exist, or why none may.
+  const announced = await announce(broker, opening, claim)
+  if (announced.outcome === 'key_taken') return await retry(broker, opening, claim!, signal)
+  return await issue(broker, opening, announced, claim, signal)
+}
+
+function prepare(broker: Broker, actor: Actor, agent: Agent, declared: Declaration): Opening {
+  const asked = { ...declared, ...durationOf(declared, broker.clock()) }
+  const inquiry = broker.policy().catalogue.resolve(agent, actor, declared.grants.length > 0 ? 'issue' : 'declare', asked)
+  const decision = decideOn(broker, inquiry)
+  const token = `mft_${randomBytes(32).toString('base64url')}`
+  const task: NewTask = {
+    id: newId('task'),
+    kind: inquiry.kind.name,
+    agent: agent.name,
+    owner: agent.owner,
+    actor: { ...actor, attributes: seenByPolicy(actor, agent) },
+    purpose: declared.purpose,
+    labels: declared.labels,
+    tokenHash: hashOf(token),
+    // Where the policy answers for the task as a whole, its shortest word counts for the task too.
+    duration: inquiry.action === 'declare' ? within(inquiry.duration, decision.made.obligations.maxTtl) : inquiry.duration,
+    deadline: declared.deadline,
+  }
+  const limits = { perAgent: agent.maxLiveLeases, perTask: broker.limits.leasesPerTask }
+  return { inquiry, decision, task, taskToken: new Secret(token), limits }
+}
+
+const announce = (broker: Broker, { task, decision, inquiry, limits }: Opening, claim: KeyClaim | undefined) =>
+  announceTask(broker.ledger, task, decision, newLeases(broker, inquiry, decision), limits, claim)
+
+/** Mints and confirms what was announced, or ends all of it. */
+async function issue(
+  broker: Broker,
+  opening: Opening,
+  announced: Announced | { readonly outcome: 'limit' },
+  claim: KeyClaim | undefined,
+  signal: AbortSignal,
+): Promise<OpenedTask> {
+  const { decision, inquiry, taskToken } = opening
+  if (announced.outcome === 'limit') {
+    await recordDenial(broker.ledger, opening.task, decision, 'limit', claim)
+    throw tooManyLeases(broker)
+  }
+  const { task, leases } = announced
+  const minted = await mintAll(broker, { task, inquiry, decision }, leases, signal)
+  if (!minted.ok) return await fail(broker, task, claim, minted.error)
+
+  // Confirmed: the answer is the only copy of the secrets.
+  const issued = await confirmAll(broker, task, minted.issued, claim?.key)
+  if (issued.length < leases.length) return await fail(broker, task, claim, hasEnded(task.id))
+  return { task, taskToken, decision: keptDecision(decision, task.id, leases[0]?.reservedAt ?? task.openedAt), leases: issued }
+}
+
+/** A declaration with a key that was seen before: the answer was lost, or it is still on its way, or it came to nothing. */
+async function retry(broker: Broker, opening: Opening, claim: KeyClaim, signal: AbortSignal): Promise<OpenedTask> {
+  const held = await findKey(broker.ledger, claim.key)
+  if (held && held.requestDigest !== claim.requestDigest) {
+    throw new BrokerError('idempotency_mismatch', 'This Idempotency-Key was used for another declaration')
+  }
+  if (!held || held.busy) throw inFlight()
+  const before = await findTask(broker.ledger, held.task)
+  if (before?.task.state === 'open') return await reissue(broker, opening, before, claim, signal)
+  if (before && before.task.state !== 'denied' && before.task.state !== 'failed') throw hasEnded(held.task)
+  return await openAnew(broker, opening, held, claim, signal)
+}
+
+/** What the key stood for came to nothing, so it may stand for another task. */
+async function openAnew(broker: Broker, opening: Opening, held: HeldKey, claim: KeyClaim, signal: AbortSignal): Promise<OpenedTask> {
+  const takeover = { ...claim, from: held.task }
+  const announced = await announce(broker, opening, takeover)
+  if (announced.outcome === 'key_taken') throw inFlight()
+  return await issue(broker, opening, announced, takeover, signal)
+}
+
+/** The task is open but its answer was lost: its credentials are ended, and new ones minted under a new task token. */
+async function reissue(
+  broker: Broker,
+  opening: Opening,
+  before: {
+    readonly task: Task
+    readonly leases: readonly Lease[]
+  },
+  claim: KeyClaim,
+  signal: AbortSignal,
+): Promise<OpenedTask> {
+  const { task } = before
+  if (!(await holdKey(broker.ledger, claim.key, task.id, 45))) throw inFlight()
+  await Promise.all(
+    before.leases.filter((lease) => !leaseHasEnded(lease)).map((lease) => endLeaseNow(broker, lease, { cause: 'answer_lost', by: 'broker' })),
+  )
+  const { inquiry, decision, limits } = opening
+  const announced = await announceLeases(broker.ledger, task.id, decision, newLeases(broker, inquiry, decision), limits, opening.task.tokenHash)
+  if (announced.outcome !== 'announced') {
+    await releaseKey(broker.ledger, claim.key)
+    throw announced.outcome === 'limit' ? tooManyLeases(broker) : hasEnded(task.id)
+  }
+  const opened = await issue(broker, opening, announced, claim, signal)
+  await releaseKey(broker.ledger, claim.key)
+  return opened
+}
+
+/** Something could not be minted: whatever was is ended, and the task with it. The key is free for another try. */
+async function fail(broker: Broker, task: Task, claim: KeyClaim | undefined, error: BrokerError): Promise<never> {
+  await beginClosing(broker, task, 'failed', { cause: 'mint_failed', by: 'broker' })
+  if (claim) await releaseKey(broker.ledger, claim.key)
+  throw error
+}
+
+async function refuse(broker: Broker, { task, decision }: Opening, claim: KeyClaim | undefined): Promise<never> {
+  await recordDenial(broker.ledger, task, decision, 'policy', claim)
+  throw new BrokerError('denied', 'The policy does not permit this', { decision: decision.id, task: task.id })
+}
+
+const inFlight = (): BrokerError =>
+  new BrokerError('in_flight', 'The first request with this Idempotency-Key has not been answered yet', { retryAfter: 1 })
+
+/** A key belongs to the identity that brought it: nobody can take another's task with a guessed key. */
+function claimOf({ issuer, subject }: Actor, key: string, declared: Declaration): KeyClaim {
+  const { deadline, ...rest } = declared
+  return {
+    key: digestOf([issuer, subject, key]),
+    requestDigest: digestOf({ ...rest, ...(deadline && { deadline: deadline.toISOString() }) }),
+    from: undefined,
+  }
+}
+
+/** Of the proven attributes the ledger keeps those that the policy may see: they are in the decision's input too. */
+function seenByPolicy(actor: Actor, agent: Agent): Actor['attributes'] {
+  return Object.fromEntries(Object.entries(actor.attributes).filter(([name]) => agent.tags.includes(name)))
+}
+
+/** What the ledger keeps of a task token. 256 random bits need no salt and no stretching. */
+export const hashOf = (token: string): string => createHash('sha256').update(token).digest('base64url')

@@ -1,0 +1,38 @@
+import { BrokerError } from '../base/errors.ts'
+import type { TaskId } from '../base/ids.ts'
+import { extendTask } from '../ledger/announce.ts'
+import { type DecisionRecord, findTask, hasEnded as leaseHasEnded, type Lease, type Task } from '../ledger/records.ts'
+import { decideOn, keptDecision, within } from './decision.ts'
+import { denied } from './lease.ts'
+import { hasEnded } from './mint.ts'
+import { agentOf, type Broker, type Caller, type Declaration, durationOf, notFound, owns } from './task.ts'
+
+/**
+ * Gives a task a new deadline, counted from now, under a new decision about each of its living grants. Its leases stay as they are: what ends
+ * before the new deadline is refreshed, where its provider has fresh ones, or asked for again.
+ *
+ * @throws BrokerError `forbidden` (needs a live workload token), `not_found`, `conflict` (the task has ended), `denied` (kept; the task goes on as it was)
+ */
+export async function renewTask(
+  broker: Broker,
+  caller: Caller,
+  id: TaskId,
+  asked: Pick<Declaration, 'duration' | 'deadline'>,
+): Promise<{ task: Task; decision: DecisionRecord; leases: readonly Lease[] }> {
+  if (!caller.actor) throw new BrokerError('forbidden', 'Renewing needs a live workload token; the task token alone will not do')
+  const found = await findTask(broker.ledger, id)
+  if (!found || !owns(caller, found.task)) throw notFound('task')
+  if (found.task.state !== 'open') throw hasEnded(id)
+
+  const { actor, agent } = agentOf(caller)
+  const grants = found.leases.filter((lease) => !leaseHasEnded(lease)).map(({ grant, parameters }) => ({ name: grant, parameters }))
+  const declared = { kind: found.task.kind, ...durationOf(asked, broker.clock()), grants }
+  const inquiry = broker.policy().catalogue.resolve(agent, actor, grants.length > 0 ? 'renew' : 'declare', declared)
+  const decision = decideOn(broker, inquiry)
+  if (decision.made.outcome === 'deny') throw await denied(broker, id, decision)
+
+  const duration = within(inquiry.duration, decision.made.obligations.maxTtl)
+  const task = await extendTask(broker.ledger, id, decision, { duration, deadline: asked.deadline })
+  if (!task) throw hasEnded(id)
+  return { task, decision: keptDecision(decision, id, new Date(broker.clock())), leases: found.leases }
+}

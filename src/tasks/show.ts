@@ -1,0 +1,27 @@
+import type { LeaseId, TaskId } from '../base/ids.ts'
+import { type DecisionRecord, decisionsOf, findLease, findTask, type Lease, type Task, taskByTokenHash } from '../ledger/records.ts'
+import { hashOf } from './open.ts'
+import { type Broker, type Caller, notFound, owns } from './task.ts'
+
+/** A task with its leases and decisions, for its agent, operators and reviewers. @throws BrokerError `not_found`, also for what is not the caller's */
+export async function showTask(
+  broker: Broker,
+  caller: Caller,
+  id: TaskId,
+): Promise<{ task: Task; leases: readonly Lease[]; decisions: readonly DecisionRecord[] }> {
+  const found = await findTask(broker.ledger, id)
+  if (!found || !(owns(caller, found.task) || caller.roles.size > 0)) throw notFound('task')
+  return { ...found, decisions: await decisionsOf(broker.ledger, id) }
+}
+
+/** One lease, for the same people. @throws BrokerError `not_found` */
+export async function showLease(broker: Broker, caller: Caller, id: LeaseId): Promise<Lease> {
+  const found = await findLease(broker.ledger, id)
+  if (!found || !(owns(caller, found.task) || caller.roles.size > 0)) throw notFound('lease')
+  return found.lease
+}
+
+/** The task that a token speaks for, ended ones too, since completing is accepted late. Looked up by hash, so no comparison leaks its bytes. */
+export async function taskOfToken(broker: Broker, taskToken: string): Promise<TaskId | undefined> {
+  return await taskByTokenHash(broker.ledger, hashOf(taskToken))
+}

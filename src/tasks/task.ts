@@ -1,0 +1,90 @@
+import { BrokerError } from '../base/errors.ts'
+import type { TaskId } from '../base/ids.ts'
+import type { Clock } from '../base/time.ts'
+import type { Actor } from '../identity/actor.ts'
+import type { Ledger } from '../ledger/connect.ts'
+import type { Task } from '../ledger/records.ts'
+import type { Agent, Catalogue } from '../policy/catalogue.ts'
+import type { PolicySet } from '../policy/document.ts'
+import type { Target } from '../providers/target.ts'
+import type { Telemetry } from '../telemetry.ts'
+import type { Background } from './background.ts'
+
+/** What is decided by: swapped as one object, so that a request never sees the catalogue of one set and the policies of another. */
+export interface ActivePolicy {
+  readonly catalogue: Catalogue
+  readonly set: PolicySet
+}
+
+/** What a broker is made of. The verbs of this room are functions over it. */
+export interface Broker {
+  readonly ledger: Ledger
+  /** Providers behind their limits, by name. */
+  readonly targets: ReadonlyMap<string, Target>
+  policy(): ActivePolicy
+  readonly telemetry: Telemetry
+  readonly clock: Clock
+  readonly limits: Limits
+  /** Key of the digests by which a leaked secret can be recognised; shared by all brokers of one ledger. */
+  readonly digestKey: Uint8Array
+  /** Work that goes on after its request was answered. */
+  readonly background: Background
+}
+
+export interface Limits {
+  /** Live leases of one task at once. */
+  readonly leasesPerTask: number
+  /** Milliseconds of failing revocation after which a lease is flagged `stuck`. */
+  readonly stuckAfter: number
+}
+
+/** Who asks: an agent with its workload token, whoever holds a task's token, an operator or reviewer. One caller may be several of these. */
+export interface Caller {
+  readonly actor: Actor | undefined
+  readonly agent: Agent | undefined
+  /** The task whose token was presented. */
+  readonly task: TaskId | undefined
+  readonly roles: ReadonlySet<'operator' | 'reviewer'>
+}
+
+/** What an agent declares. Durations in milliseconds; absent: the most that its kind and grants allow. */
+export interface Declaration {
+  readonly kind: string
+  readonly purpose: string
+  readonly labels: Readonly<Record<string, string>>
+  readonly duration?: number
+  readonly deadline?: Date
+  readonly grants: readonly GrantRequest[]
+}
+
+export interface GrantRequest {
+  readonly name: string
+  readonly parameters: Readonly<Record<string, string>>
+  readonly ttl?: number
+}
+
+/** The caller as an agent. @throws BrokerError `agent_unknown` */
+export function agentOf(caller: Caller): { actor: Actor; agent: Agent } {
+  if (!caller.actor || !caller.agent) throw new BrokerError('agent_unknown', 'No single agent of the catalogue matches this identity')
+  return { actor: caller.actor, agent: caller.agent }
+}
+
+/** Whether the task is the caller's own: declared by the same agent, or spoken for by its token. */
+export const owns = (caller: Caller, task: Pick<Task, 'id' | 'agent'>): boolean => caller.task === task.id || caller.agent?.name === task.agent
+
+/** The same words whether it does not exist or is somebody else's: existence is not revealed. */
+export const notFound = (noun: 'task' | 'lease' | 'decision'): BrokerError => new BrokerError('not_found', `There is no such ${noun} for you`)
+
+/** The agent behind a task that its token speaks for: as it stands in the catalogue now, with what was proven when the task was declared. */
+export function agentBehind(broker: Broker, caller: Caller, task: Task): { actor: Actor; agent: Agent } {
+  if (caller.actor && caller.agent) return { actor: caller.actor, agent: caller.agent }
+  const agent = broker.policy().catalogue.agents.get(task.agent)
+  if (!agent) throw new BrokerError('agent_unknown', 'The agent of this task is no longer in the catalogue')
+  return { actor: task.actor, agent }
+}
+
+/** Milliseconds that a request wants to last, from a duration or from a moment. @param now milliseconds */
+export function durationOf(asked: Pick<Declaration, 'duration' | 'deadline'>, now: number): { duration?: number } {
+  if (asked.deadline) return { duration: asked.deadline.getTime() - now }
+  return asked.duration === undefined ? {} : { duration: asked.duration }
+}
