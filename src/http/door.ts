@@ -92,12 +92,11 @@ function timeLimit(limits: DoorLimits): MiddlewareHandler<Env> {
   return async (c, next) => {
     const lane = laneOf(c)
     const stop = new AbortController()
-    const late = new BrokerError('timed_out', 'The broker ran out of time. What was asked may have happened: look before asking again')
     let release: NodeJS.Timeout | undefined
-    const timer = setTimeout(() => stop.abort(late), lane === 'ends' ? limits.endsTime : limits.time)
+    const timer = setTimeout(() => stop.abort(late()), lane === 'ends' ? limits.endsTime : limits.time)
     const abandoned = new Promise<never>((_, reject) => {
       stop.signal.addEventListener('abort', () => {
-        release = setTimeout(() => reject(late), grace)
+        release = setTimeout(() => reject(late()), grace)
       })
     })
     if (lane !== 'ends')
@@ -111,6 +110,8 @@ function timeLimit(limits: DoorLimits): MiddlewareHandler<Env> {
     }
   }
 }
+
+const late = () => new BrokerError('timed_out', 'The broker ran out of time. What was asked may have happened: look before asking again')
 
 /** Counts what is really under way, calls that outlived their answer included, and sends the rest away at once instead of making all wait. */
 function crowdLimit({ metrics }: Telemetry, limits: DoorLimits): MiddlewareHandler<Env> {

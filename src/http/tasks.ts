@@ -45,7 +45,7 @@ export function taskRoutes(broker: Broker) {
     })
     .openapi(renew, async (c) => {
       const asked = readTiming(c.req.valid('json'), broker.clock())
-      const { task, decision, leases } = await renewTask(broker, c.var.caller, c.req.valid('param').id, asked, c.var.signal)
+      const { task, decision, leases } = await renewTask(broker, c.var.caller, c.req.valid('param').id, asked)
       return c.json({ task: viewTask(task), decision: viewDecision(decision), leases: leases.map(viewLease) }, 200)
     })
     .openapi(complete, async (c) => {
