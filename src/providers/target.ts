@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import { bulkhead, BulkheadRejectedError, TaskCancelledError, type BulkheadPolicy } from 'cockatiel'
 import { BrokerError } from '../base/errors.ts'
 import type { Evidence, Handle } from '../base/evidence.ts'
@@ -114,6 +115,8 @@ async function inTime<T>(timeout: number, caller: AbortSignal, call: (signal: Ab
     })
   })
   const giveUp = (): void => stop.abort(caller.reason)
+  // One signal may stand behind many calls, the reaper's for instance; Node takes eleven listeners for a leak.
+  setMaxListeners(0, caller)
   if (caller.aborted) giveUp()
   caller.addEventListener('abort', giveUp, { once: true })
   const timer = setTimeout(() => stop.abort(outOfTime()), timeout)
