@@ -1,6 +1,6 @@
 import { z, type ZodType } from 'zod'
-import { parseDuration } from '../base/time.ts'
 import { type Actor, matches } from '../identity/actor.ts'
+import { Duration } from './duration.ts'
 import type { Agent, Grant, Kind } from './entry.ts'
 import { type Action, type Declared, type Inquiry, resolve } from './inquiry.ts'
 import { readPattern } from './pattern.ts'
@@ -61,14 +61,6 @@ const Words = z
   .max(254)
   .regex(/^[^\p{Cc}]*$/u, 'must not contain control characters')
 const AttributeValue = z.string().min(1).max(1024)
-
-const notDuration = 'must be a duration such as "90s", "15m" or "2h"'
-/** Text such as `15m`, to milliseconds. */
-const Duration = z.string(notDuration).transform((text, context) => {
-  const duration = parseDuration(text)
-  if (duration === undefined) context.addIssue({ code: 'custom', message: notDuration })
-  return duration ?? z.NEVER
-})
 
 const Pattern = z.string().transform((text, context) => {
   const pattern = readPattern(text)

@@ -109,7 +109,7 @@ function split(file: string, text: string, faults: Fault[]): Found[] {
     faults.push(...parts.faults.map(({ message, offset }) => ({ file, line: lineAt(text, offset), message })))
     return []
   }
-  const lineOf = (part: string): number => text.slice(0, text.indexOf(part)).split('\n').length
+  const lineOf = linesIn(text)
   for (const template of parts.templates) faults.push({ file, line: lineOf(template), message: 'a template cannot be used: nothing fills its slots' })
   return parts.policies.map((policy) => {
     const line = lineOf(policy)
@@ -120,6 +120,16 @@ function split(file: string, text: string, faults: Fault[]): Found[] {
     faults.push(...messages.map((message) => ({ file, line, message })))
     return { file, line, text: policy, key: id.ok ? id.value : `${file}:${line}` }
   })
+}
+
+/** The line at which each part of a text begins; a part that is asked for again stands there again. */
+function linesIn(text: string): (part: string) => number {
+  const seen = new Map<string, number>()
+  return (part) => {
+    const start = text.indexOf(part, seen.get(part) ?? 0)
+    seen.set(part, start + part.length)
+    return text.slice(0, start).split('\n').length
+  }
 }
 
 /** The policies by id; the second one of an id is a fault that names the first. */

@@ -85,7 +85,8 @@ function checkParameters(grant: Grant, given: Readonly<Record<string, string>>, 
     if (message !== undefined) faults.push({ pointer: `${pointer}/${escapePointer(name)}`, message })
   }
   for (const name of Object.keys(given)) {
-    if (!Object.hasOwn(grant.parameters, name)) faults.push({ pointer: `${pointer}/${escapePointer(name)}`, message: 'the grant has no such parameter' })
+    if (!Object.hasOwn(grant.parameters, name))
+      faults.push({ pointer: `${pointer}/${escapePointer(name)}`, message: 'the grant has no such parameter' })
   }
 }
 

@@ -1,0 +1,149 @@
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { loadCatalogue } from '../../src/policy/catalogue.ts'
+import { actor, catalogueOf, faultsOf, folderWith } from './given.ts'
+
+const sound = `agents:
+  invoice-bot: { issuer: local, match: { sub: "agent:invoice-bot" }, owner: finance@example.com, groups: [finance], tags: [sub] }
+kinds:
+  invoice-sync: { owner: finance@example.com, max_duration: 30m, grants: [invoices-api] }
+grants:
+  invoices-api: { provider: tokens, audience: https://invoices.example.com, scope: "invoices:read", max_ttl: 10m }
+`
+
+describe('a catalogue', () => {
+  test('is read with its defaults, and what belongs to the provider in the shape of the provider', async () => {
+    const { agents, kinds, grants } = await catalogueOf(sound)
+
+    expect(agents.get('invoice-bot')).toEqual({
+      name: 'invoice-bot',
+      issuer: 'local',
+      match: { sub: 'agent:invoice-bot' },
+      owner: 'finance@example.com',
+      groups: ['finance'],
+      tags: ['sub'],
+      maxLiveLeases: 100,
+    })
+    expect(kinds.get('invoice-sync')).toEqual({
+      name: 'invoice-sync',
+      owner: 'finance@example.com',
+      maxDuration: 1_800_000,
+      grants: ['invoices-api'],
+    })
+    expect(grants.get('invoices-api')).toEqual({
+      name: 'invoices-api',
+      provider: 'tokens',
+      maxTtl: 600_000,
+      sensitivity: 'normal',
+      standing: false,
+      parameters: {},
+      settings: { audience: 'https://invoices.example.com', scope: 'invoices:read' },
+    })
+  })
+
+  test('is refused with every fault at once, each with its file, line and path', async () => {
+    const text = `agents:
+  invoice-bot:
+    issuer: unheard-of
+    match: {}
+    owner: finance@example.com
+  Report-Bot: { issuer: nobody, match: { sub: x }, owner: y, colour: red }
+  other: { issuer: nobody, match: { sub: x }, owner: y }
+kinds:
+  sync:
+    owner: finance@example.com
+    max_duration: 0m
+    grants:
+      - invoices-api
+      - missing
+      - invoices-api
+grants:
+  invoices-api:
+    provider: tokens
+    audience: not a url
+    max_ttl: 10m
+    path: database/creds
+    parameters:
+      customer: { pattern: "(a+)+" }
+  elsewhere: { provider: vault, max_ttl: 10m }
+  late: { provider: tokens, audience: https://a.example.com, scope: s }
+`
+    expect(await faultsOf(catalogueOf(text))).toEqual([
+      'catalogue.yaml:4: agents.invoice-bot.match: must name at least one attribute, or it would match every actor of the issuer',
+      'catalogue.yaml:6: agents.Report-Bot: must be lower-case letters, digits, ".", "_" or "-", at most 64',
+      'catalogue.yaml:6: agents.Report-Bot.colour: is not a known key',
+      'catalogue.yaml:7: agents.other.issuer: no issuer is configured with the name "nobody"',
+      'catalogue.yaml:11: kinds.sync.max_duration: must be a duration such as "90s", "15m" or "2h"',
+      'catalogue.yaml:23: grants.invoices-api.parameters.customer.pattern: can be tried in more than 100000 ways: bound what it repeats, such as {1,32}',
+      'catalogue.yaml:24: grants.elsewhere.provider: no provider is configured with the name "vault"',
+      'catalogue.yaml:25: grants.late.max_ttl: must be a duration such as "90s", "15m" or "2h"',
+    ])
+  })
+
+  test('names the faults of the provider own part, of missing and of repeated grants', async () => {
+    const text = sound.replace('[invoices-api]', '[invoices-api, missing, invoices-api]').replace('scope: "invoices:read"', 'path: x')
+    expect(await faultsOf(catalogueOf(text))).toEqual([
+      'catalogue.yaml:4: kinds.invoice-sync.grants.1: the catalogue has no grant "missing"',
+      'catalogue.yaml:4: kinds.invoice-sync.grants.2: "invoices-api" is listed twice',
+      'catalogue.yaml:6: grants.invoices-api.scope: is missing',
+      'catalogue.yaml:6: grants.invoices-api.path: is not a known key',
+    ])
+  })
+
+  const faulty: readonly (readonly [string, string, string])[] = [
+    ['a section that is missing', sound.replace('kinds:', 'kind:'), 'catalogue.yaml:1: kinds: is missing'],
+    ['a key on the top that is unknown', `${sound}extra: 1\n`, 'catalogue.yaml:7: extra: is not a known key'],
+    ['a key that stands twice', `${sound}  invoices-api: {}\n`, 'catalogue.yaml:7: Map keys must be unique'],
+    ['a key that is no text', `${sound}  ? [a]\n  : {}\n`, 'catalogue.yaml:7: With stringKeys, all keys must be strings'],
+    ['a key that JavaScript treats specially', `${sound}  __proto__: {}\n`, 'catalogue.yaml:7: __proto__ is not a known key'],
+    ['a tag that is unknown', sound.replace('30m', '!!duration 30m'), 'catalogue.yaml:4: Unresolved tag: tag:yaml.org,2002:duration'],
+    ['a second document', `${sound}---\n`, 'catalogue.yaml:7: Source contains multiple documents; please use YAML.parseAllDocuments()'],
+    [
+      'a value to match that is no text',
+      sound.replace('"agent:invoice-bot"', '7'),
+      'catalogue.yaml:2: agents.invoice-bot.match.sub: must be text, or a list of texts',
+    ],
+    [
+      'a list of no values to match',
+      sound.replace('"agent:invoice-bot"', '[]'),
+      'catalogue.yaml:2: agents.invoice-bot.match.sub: Too small: expected array to have >=1 items',
+    ],
+    [
+      'more aliases than a catalogue needs',
+      `${sound}extra: [&a x, ${Array(101).fill('*a').join(', ')}]\n`,
+      'catalogue.yaml: Excessive alias count indicates a resource exhaustion attack',
+    ],
+    ['an empty file', '', 'catalogue.yaml:1: Invalid input: expected object, received null'],
+  ]
+  for (const [what, text, fault] of faulty) {
+    test(`is refused for ${what}`, async () => {
+      expect(await faultsOf(catalogueOf(text))).toContain(fault)
+    })
+  }
+
+  test('is refused when it cannot be read, is not UTF-8 or is too large', async () => {
+    const folder = await folderWith({ 'large.yaml': `# ${'x'.repeat(1024 * 1024)}`, 'latin1.yaml': Buffer.from('# caf\u00e9', 'latin1') })
+    const load = (name: string) => faultsOf(loadCatalogue(join(folder, name), new Map(), new Set()))
+    expect(await load('none.yaml')).toEqual([expect.stringContaining('none.yaml: cannot be read: ENOENT')])
+    expect(await load('latin1.yaml')).toEqual(['latin1.yaml: is not UTF-8 text'])
+    expect(await load('large.yaml')).toEqual(['large.yaml: has more than 1048576 bytes'])
+  })
+})
+
+describe('the agent of an actor', () => {
+  const entry = (name: string, match: string) => `  ${name}: { issuer: local, match: ${match}, owner: o@example.com }\n`
+  const catalogue = (...entries: readonly string[]) => catalogueOf(`agents:\n${entries.join('')}kinds: {}\ngrants: {}\n`)
+
+  test('is the one entry that matches', async () => {
+    const { agents, ...loaded } = await catalogue(entry('a', '{ sub: one, env: [prod, test] }'), entry('b', '{ sub: two }'))
+    expect(loaded.agentOf(actor({ sub: 'one', env: 'test' }))).toBe(agents.get('a'))
+    expect(loaded.agentOf(actor({ sub: 'two', env: 'dev' }))).toBe(agents.get('b'))
+  })
+
+  test('is nobody when none matches, the issuer is another one, or two entries match', async () => {
+    const loaded = await catalogue(entry('a', '{ sub: one }'), entry('b', '{ env: prod }'))
+    expect(loaded.agentOf(actor({ sub: 'three' }))).toBeUndefined()
+    expect(loaded.agentOf({ ...actor({ sub: 'one' }), issuer: 'ci' })).toBeUndefined()
+    expect(loaded.agentOf(actor({ sub: 'one', env: 'prod' }))).toBeUndefined()
+  })
+})

@@ -1,0 +1,38 @@
+import { expect, test } from 'vitest'
+import { decide, replay } from '../../src/policy/decide.ts'
+import { restorePolicySet } from '../../src/policy/document.ts'
+import { inquiry, noon, setOf } from './given.ts'
+
+// The engine has three places for parsed sets; the sets here are more.
+
+const namesItself = (index: number) =>
+  setOf(`@id("set-${index}") permit(principal, action, resource == Grant::"invoices-api") when { context.now > datetime("2020-01-01") };`)
+
+test('each of many sets answers for itself, in whatever order they are asked', async () => {
+  const sets = await Promise.all(Array.from({ length: 8 }, (_, index) => namesItself(index)))
+  const order = Array.from({ length: 200 }, (_, turn) => (turn * turn * 7 + turn * 3) % sets.length)
+  expect(new Set(order).size).toBeGreaterThan(3)
+  expect(order.map((index) => decide(sets[index]!, inquiry(), noon).policies)).toEqual(order.map((index) => [`set-${index}`]))
+})
+
+test('a decision replays equally after other sets came and went, from its archived document', async () => {
+  const first = await namesItself(100)
+  const { answers } = decide(first, inquiry(), noon)
+  for (let index = 101; index < 106; index++) {
+    const set = await namesItself(index)
+    expect(decide(set, inquiry(), noon).policies).toEqual([`set-${index}`])
+    expect(replay(set, answers)).toMatchObject([{ policies: [`set-${index}`] }])
+  }
+  expect(replay(restorePolicySet(JSON.parse(JSON.stringify(first.document))), answers)).toEqual(answers)
+})
+
+test('a set that the engine cannot take denies, and spoils no other', async () => {
+  const sound = await namesItself(200)
+  const { answers } = decide(sound, inquiry(), noon)
+  // Archived sets are only parsed when they are asked: this one has a schema that is none.
+  const broken = restorePolicySet({ schema: 'entity;', policies: { 'set-200': '@id("set-200") permit(principal, action, resource);' } })
+  for (const round of [1, 2, 3, 4]) {
+    expect([round, replay(broken, answers)[0]]).toMatchObject([round, { outcome: 'deny', diagnostics: ['engine'] }])
+    expect([round, replay(sound, answers)]).toEqual([round, answers])
+  }
+})
