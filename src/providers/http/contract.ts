@@ -23,13 +23,11 @@ export const mintRequest = z.strictObject({
   agent: word,
   owner: word,
   kind: word,
-  /** Subject of the agent's verified workload token. */
-  subject: word,
+  subject: word.describe('Subject of the verified workload token of the agent.'),
   grant: word,
-  settings: httpGrant.shape.settings.unwrap(),
-  parameters: z.record(word, word),
-  /** The credential has to end by itself at this moment at the latest. */
-  expires_at: moment,
+  settings: httpGrant.shape.settings.unwrap().describe('What the catalogue says about this grant, as it stands there.'),
+  parameters: z.record(word, word).describe('What the agent asked for within the grant; each matched its pattern.'),
+  expires_at: moment.describe('The credential has to end by itself at this moment at the latest.'),
 })
 
 export type MintRequest = z.input<typeof mintRequest>
@@ -54,19 +52,22 @@ const credential = z.discriminatedUnion('type', [
 ])
 
 /** Body of the answer to `PUT /leases/{lease}`, status 200 or 201. */
-export const mintAnswer = z.strictObject({ credential, expires_at: moment })
+export const mintAnswer = z.strictObject({
+  credential,
+  expires_at: moment.describe('When the credential ends by itself; never later than was asked for.'),
+})
 
 /** Body of the answer to `GET /leases/{lease}`, status 200. */
 export const leaseAnswer = z.strictObject({
   lease: word,
-  /** Whether a credential of this lease works now, or may still come to. */
-  state: z.enum(['live', 'ended']),
-  /** Whether there ever was one. */
-  minted: z.boolean(),
+  state: z.enum(['live', 'ended']).describe('Whether a credential of this lease works now.'),
+  minted: z.boolean().describe('Whether there ever was one.'),
 })
 
 /** The one member of a problem (RFC 9457) that the broker reads: nothing of this lease works, and nothing will come of this request. */
-export const problem = z.looseObject({ alive: z.literal(false) })
+export const problem = z.looseObject({
+  alive: z.literal(false).describe('Nothing of this lease works, and nothing will come of this request.'),
+})
 
 /** The body of an answer, or undefined where it is not exactly what the contract says. Says nothing about why: the body may hold a secret. */
 export function bodyOf<T>(answer: Answer, shape: z.ZodType<T>, mediaType: string): T | undefined {
