@@ -18,12 +18,11 @@ export interface DoorLimits {
   readonly time: number
   /** Longer than the longest `Prefer: wait`, 30 s. */
   readonly endsTime: number
+  /** After its time is up, how long a call has to say itself what became of it. */
+  readonly grace: number
 }
 
-export const houseLimits: DoorLimits = { inFlight: 256, endsInFlight: 512, probesInFlight: 32, time: 30_000, endsTime: 45_000 }
-
-/** After its time is up, a call has this many milliseconds to say itself what became of it. */
-const grace = 1_000
+export const houseLimits: DoorLimits = { inFlight: 256, endsInFlight: 512, probesInFlight: 32, time: 30_000, endsTime: 45_000, grace: 1_000 }
 
 type Lane = 'work' | 'ends' | 'probes'
 
@@ -96,7 +95,7 @@ function timeLimit(limits: DoorLimits): MiddlewareHandler<Env> {
     const timer = setTimeout(() => stop.abort(late()), lane === 'ends' ? limits.endsTime : limits.time)
     const abandoned = new Promise<never>((_, reject) => {
       stop.signal.addEventListener('abort', () => {
-        release = setTimeout(() => reject(late()), grace)
+        release = setTimeout(() => reject(late()), limits.grace)
       })
     })
     if (lane !== 'ends')

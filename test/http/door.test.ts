@@ -1,0 +1,174 @@
+import { describe, expect, test } from 'vitest'
+import { buildHouse } from './house.ts'
+import { houseLimits } from '../../src/http/door.ts'
+
+describe('every answer', () => {
+  const house = buildHouse({ ledger: async () => Promise.reject(new TypeError('the ledger said mft_not-to-be-seen')) })
+  const answers = [
+    ['one that is well', '/healthz', {}],
+    ['a page', '/docs', {}],
+    ['one for nobody', '/nothing', {}],
+    ['one without a token', '/tasks', {}],
+    ['one about a fault of ours', '/ledger', { token: 'operator' }],
+    ['one to another method', '/tasks', { method: 'PATCH' }],
+    ['one to HEAD', '/healthz', { method: 'HEAD' }],
+  ] as const
+
+  test.each(answers)('carries a request id and the headers of a careful server: %s', async (_, path, asked) => {
+    const { headers } = await house.ask(path, asked)
+    expect(headers.get('x-request-id')).toMatch(/^[0-9a-f-]{36}$/)
+    expect(headers.get('content-security-policy')).toContain("default-src 'none'")
+    expect(headers.get('content-security-policy')).toContain("frame-ancestors 'none'")
+    expect(headers.get('x-content-type-options')).toBe('nosniff')
+    expect(headers.get('x-frame-options')).toBe('DENY')
+    expect(headers.get('referrer-policy')).toBe('no-referrer')
+    expect(headers.get('strict-transport-security')).toContain('max-age=')
+    expect(headers.get('x-powered-by')).toBeNull()
+  })
+
+  test('is stored nowhere unless it is public', async () => {
+    for (const path of ['/tasks', '/leases', '/ledger', '/healthz', '/readyz', '/nothing']) {
+      expect((await house.ask(path, { token: 'operator' })).headers.get('cache-control'), path).toBe('no-store')
+    }
+    expect((await house.ask('/.well-known/jwks.json')).headers.get('cache-control')).toBe('public, max-age=60')
+    expect((await house.ask('/openapi.json')).headers.get('cache-control')).toBe('no-cache')
+  })
+
+  test('takes over a request id only if it is short and plain', async () => {
+    const given = async (id: string) => (await house.ask('/healthz', { headers: { 'x-request-id': id } })).headers.get('x-request-id')
+    expect(await given('run-8841_a')).toBe('run-8841_a')
+    for (const id of ['a'.repeat(65), 'a b', 'a"b', '<b>', 'a;b', 'ä']) expect(await given(id), id).toMatch(/^[0-9a-f-]{36}$/)
+  })
+
+  test('about a fault of ours shows nothing of it, and the log finds it by the request id', async () => {
+    const problem = await house.problem('/ledger', { token: 'operator' })
+    expect(problem).toMatchObject({ status: 500, code: 'internal', retry: 'later' })
+    expect(JSON.stringify(problem)).not.toContain('ledger said')
+    expect(house.log).toContainEqual(
+      expect.objectContaining({ request_id: problem['request_id'], error: expect.stringContaining('the ledger said') as unknown }),
+    )
+  })
+})
+
+test('a request is logged and measured by its pattern, never by its path', async () => {
+  const house = buildHouse()
+  await house.ask('/tasks/mft_pasted-by-mistake?token=mft_pasted-by-mistake', { token: 'agent' })
+  await house.ask('/mft_pasted-by-mistake')
+  await house.app.request('/tasks', { method: 'BREW' })
+
+  expect(JSON.stringify(house.log)).not.toContain('mft_pasted')
+  expect(house.log).toContainEqual(
+    expect.objectContaining({ method: 'GET', route: '/tasks/:id', status: 404, agent: 'invoice-bot', subject: 'agent' }),
+  )
+  const measured = await (await house.ask('/metrics')).text()
+  expect(measured).toContain('mayfly_request_seconds_count{method="GET",route="/tasks/:id",status="404"} 1')
+  expect(measured).toContain('mayfly_request_seconds_count{method="GET",route="none",status="404"} 1')
+  expect(measured).toContain('mayfly_request_seconds_count{method="other",route="none",status="405"} 1')
+  expect(measured).not.toContain('mft_pasted')
+})
+
+describe('the time limit', () => {
+  const limits = { ...houseLimits, time: 10, endsTime: 40, grace: 20 }
+
+  test('fires the signal that the call was handed, with a reason that becomes the answer', async () => {
+    const house = buildHouse({ frame: true, parts: { limits } })
+    house.app.post('/slow', async (c) => {
+      await new Promise((_, reject) => c.var.signal.addEventListener('abort', () => reject(new DOMException('aborted', 'AbortError'))))
+      return c.text('never')
+    })
+    expect(await house.problem('/slow', { method: 'POST' })).toMatchObject({ status: 504, code: 'timed_out', retry: 'same' })
+  })
+
+  test('answers in the place of a call that does not listen', async () => {
+    const house = buildHouse({ frame: true, parts: { limits } })
+    house.app.post('/deaf', () => new Promise<Response>(() => {}))
+    expect(await house.problem('/deaf', { method: 'POST' })).toMatchObject({ status: 504, code: 'timed_out' })
+  })
+
+  test('leaves a call its own words, if it has some when its signal fires', async () => {
+    const house = buildHouse({ frame: true, parts: { limits } })
+    house.app.post('/slow', async (c) => {
+      await new Promise((resolve) => c.var.signal.addEventListener('abort', resolve))
+      return c.text('half of it', 202)
+    })
+    expect((await house.ask('/slow', { method: 'POST' })).status).toBe(202)
+  })
+
+  test('lets a client that hangs up stop what it asked for, but not what it ended', async () => {
+    const house = buildHouse({ frame: true, parts: { limits: houseLimits } })
+    const signals: AbortSignal[] = []
+    const hold = async (signal: AbortSignal) => {
+      signals.push(signal)
+      await Promise.resolve()
+    }
+    for (const path of ['/tasks', '/tasks/1/complete', '/tasks/1/revoke', '/leases/1/revoke']) {
+      house.app.post(path, async (c) => {
+        await hold(c.var.signal)
+        client.abort()
+        return c.text('ok')
+      })
+    }
+    let client = new AbortController()
+    const post = async (path: string) => {
+      client = new AbortController()
+      await house.app.request(new Request(`http://localhost${path}`, { method: 'POST', signal: client.signal }))
+    }
+    for (const path of ['/tasks', '/tasks/1/complete', '/tasks/1/revoke', '/leases/1/revoke']) await post(path)
+    expect(signals.map((signal) => signal.aborted)).toEqual([true, false, false, false])
+  })
+})
+
+describe('a crowd', () => {
+  const limits = { ...houseLimits, inFlight: 2, endsInFlight: 1, probesInFlight: 1 }
+
+  /** A house whose calls stay inside until they are let go. */
+  function crowded() {
+    const house = buildHouse({ frame: true, parts: { limits } })
+    const waiting: (() => void)[] = []
+    const stay = async () => {
+      await new Promise<void>((resolve) => waiting.push(resolve))
+      return new Response('ok')
+    }
+    house.app.post('/tasks', stay).post('/tasks/1/complete', stay).get('/healthz', stay)
+    const enter = (path: string, method = 'POST') => house.ask(path, { method })
+    return { house, enter, letGo: () => waiting.splice(0).forEach((go) => go()) }
+  }
+
+  test('is sent away at once when the broker has enough to do, and let in again afterwards', async () => {
+    const { house, enter, letGo } = crowded()
+    const inside = [enter('/tasks'), enter('/tasks')]
+    const refused = await enter('/tasks')
+    expect(refused.headers.get('retry-after')).toBe('1')
+    expect(await refused.json()).toMatchObject({ status: 429, code: 'rate_limited', retry: 'later' })
+
+    letGo()
+    expect((await Promise.all(inside)).map((answer) => answer.status)).toEqual([200, 200])
+    const again = enter('/tasks')
+    await Promise.resolve()
+    letGo()
+    expect((await again).status).toBe(200)
+    expect(await house.parts.broker.telemetry.metrics.registry.metrics()).toContain('mayfly_rate_limited_total{limit="in_flight_work"} 1')
+  })
+
+  test('of new work never keeps old work from being ended, nor probes from being answered', async () => {
+    const { enter, letGo } = crowded()
+    const inside = [enter('/tasks'), enter('/tasks'), enter('/tasks/1/complete'), enter('/healthz', 'GET')]
+    expect((await enter('/tasks')).status).toBe(429)
+    letGo()
+    expect((await Promise.all(inside)).map((answer) => answer.status)).toEqual([200, 200, 200, 200])
+  })
+
+  test('counts a call that outlived its answer until it really ends', async () => {
+    const house = buildHouse({ frame: true, parts: { limits: { ...limits, inFlight: 1, time: 5, grace: 5 } } })
+    let go = () => {}
+    house.app.post('/deaf', async (c) => {
+      await new Promise<void>((resolve) => (go = resolve))
+      return c.text('ok')
+    })
+    expect((await house.ask('/deaf', { method: 'POST' })).status).toBe(504)
+    expect((await house.ask('/deaf', { method: 'POST' })).status).toBe(429)
+    go()
+    await new Promise((resolve) => setImmediate(resolve))
+    expect((await house.ask('/deaf', { method: 'POST' })).status).toBe(504)
+  })
+})

@@ -1,0 +1,90 @@
+import { describe, expect, test } from 'vitest'
+import { BrokerError } from '../../src/base/errors.ts'
+import type { Target } from '../../src/providers/target.ts'
+import { buildHouse } from './house.ts'
+
+const found = async () => [{ leases: { active: 3, revoking: 2 }, tasks: { open: 1 }, stuck: 2, oldest: 61.5 }]
+const targets = new Map([
+  ['tokens', { failing: false, provider: {} } as Target],
+  ['vault', { failing: true, provider: {} } as Target],
+])
+
+describe('a probe', () => {
+  test('is answered as alive whatever else is broken', async () => {
+    const house = buildHouse({
+      ledger: async () => Promise.reject(new BrokerError('store_unavailable', 'gone')),
+      parts: { reaper: { lastLap: () => 1e9 } },
+    })
+    const answer = await house.ask('/healthz')
+    expect([answer.status, await answer.json()]).toEqual([200, { status: 'ok' }])
+  })
+
+  test('finds the broker ready, and sees which issuers and providers fail and what is stuck', async () => {
+    const ready = () => [
+      { issuer: 'corp', ok: true, detail: '' },
+      { issuer: 'spire', ok: false, detail: 'connect ECONNREFUSED 10.1.2.3' },
+    ]
+    const house = buildHouse({ ledger: found, targets, parts: { verifier: { ...buildHouse().parts.verifier, ready } } })
+    const answer = await house.ask('/readyz')
+    expect(answer.status).toBe(200)
+    expect(await answer.json()).toEqual({
+      status: 'ready',
+      store: 'ok',
+      reaper: { state: 'ok', last_lap_seconds: 0 },
+      issuers: [
+        { name: 'corp', state: 'ok' },
+        { name: 'spire', state: 'failing' },
+      ],
+      providers: [
+        { name: 'tokens', state: 'ok' },
+        { name: 'vault', state: 'failing' },
+      ],
+      stuck_leases: 2,
+      oldest_unfinished_revocation_seconds: 61.5,
+    })
+  })
+
+  test('finds the broker not ready while the store does not answer', async () => {
+    const refusing = buildHouse({ ledger: async () => Promise.reject(new BrokerError('store_unavailable', 'connect ECONNREFUSED')) })
+    const hanging = buildHouse({ ledger: () => new Promise(() => {}) })
+    for (const house of [refusing, hanging]) {
+      const answer = await house.ask('/readyz')
+      const body = (await answer.json()) as object
+      expect(answer.status).toBe(503)
+      expect(body).toMatchObject({ status: 'not_ready', store: 'failing' })
+      expect(body).not.toHaveProperty('stuck_leases')
+      expect(JSON.stringify(body)).not.toContain('ECONNREFUSED')
+    }
+  })
+
+  test('finds the broker not ready while its reaper stands still', async () => {
+    const house = buildHouse({ ledger: found, parts: { reaper: { lastLap: () => 61_000 } } })
+    const answer = await house.ask('/readyz')
+    expect(answer.status).toBe(503)
+    expect(await answer.json()).toMatchObject({ status: 'not_ready', store: 'ok', reaper: { state: 'failing', last_lap_seconds: 61 } })
+  })
+})
+
+describe('metrics', () => {
+  test('count what lives by the store, at the moment of the scrape', async () => {
+    const house = buildHouse({ ledger: found })
+    const answer = await house.ask('/metrics')
+    const text = await answer.text()
+    expect(answer.headers.get('content-type')).toContain('text/plain')
+    expect(text).toContain('mayfly_leases{state="active"} 3')
+    expect(text).toContain('mayfly_leases{state="reserved"} 0')
+    expect(text).toContain('mayfly_tasks{state="open"} 1')
+    expect(text).toContain('mayfly_stuck_leases 2')
+    expect(text).toContain('mayfly_oldest_unfinished_revocation_seconds 61.5')
+  })
+
+  test('never repeat old numbers while the store does not answer', async () => {
+    let down = false
+    const house = buildHouse({ ledger: async () => (down ? Promise.reject(new BrokerError('store_unavailable', 'gone')) : found()) })
+    await house.ask('/metrics')
+    down = true
+    const text = await (await house.ask('/metrics')).text()
+    expect(text).toContain('mayfly_stuck_leases Nan')
+    expect(text).not.toContain('mayfly_leases{')
+  })
+})

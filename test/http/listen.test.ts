@@ -1,0 +1,244 @@
+import { execFileSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { Agent, request as plain, type RequestOptions } from 'node:http'
+import { request as secure } from 'node:https'
+import { connect } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, describe, expect, test } from 'vitest'
+import { newId } from '../../src/base/ids.ts'
+import { listen, type ListenOptions, type Listening } from '../../src/http/listen.ts'
+import { buildHouse, type House } from './house.ts'
+
+const open: Listening[] = []
+afterEach(async () => {
+  for (const server of open.splice(0)) await server.stop()
+})
+
+async function serve(house: House, options: Partial<ListenOptions> = {}): Promise<Listening> {
+  const server = await listen(house.app.fetch, { host: '127.0.0.1', port: 0, grace: 50, ...options }, house.parts.broker.telemetry.log)
+  open.push(server)
+  return server
+}
+
+interface Heard {
+  readonly status: number
+  readonly headers: Record<string, string | string[] | undefined>
+  readonly body: string
+}
+
+/** A request on a socket of its own, with as little help as possible. */
+const send = (
+  server: Listening,
+  path: string,
+  options: RequestOptions & { ca?: Buffer; cert?: Buffer; key?: Buffer; minVersion?: 'TLSv1'; maxVersion?: 'TLSv1.1'; ciphers?: string } = {},
+  body?: Iterable<string>,
+) =>
+  new Promise<Heard>((resolve, reject) => {
+    const make = server.url.startsWith('https') ? secure : plain
+    const sent = make({ host: '127.0.0.1', port: server.address.port, path, agent: false, ...options }, (answer) => {
+      let text = ''
+      answer.on('data', (part: Buffer) => (text += part.toString()))
+      answer.on('end', () => resolve({ status: answer.statusCode!, headers: answer.headers, body: text }))
+      answer.on('error', reject)
+    })
+    sent.on('error', reject)
+    for (const part of body ?? []) sent.write(part)
+    sent.end()
+  })
+
+describe('a server', () => {
+  test('answers over a socket, on the port that it says', async () => {
+    const server = await serve(buildHouse())
+    expect(server.url).toBe(`http://127.0.0.1:${server.address.port}`)
+    expect(await (await fetch(`${server.url}/healthz`)).json()).toEqual({ status: 'ok' })
+  })
+
+  test('says so when it cannot have its port', async () => {
+    const house = buildHouse()
+    const { address } = await serve(house)
+    await expect(serve(house, { port: address.port })).rejects.toThrow('EADDRINUSE')
+  })
+
+  test('refuses a body that is too large, declared or sent in pieces', async () => {
+    const server = await serve(buildHouse())
+    const headers = { authorization: 'Bearer agent', 'content-type': 'application/json' }
+    const text = JSON.stringify({ kind: 'x'.repeat(65_536) })
+    const declared = await send(server, '/tasks', { method: 'POST', headers: { ...headers, 'content-length': Buffer.byteLength(text) } }, [text])
+    const pieces = await send(
+      server,
+      '/tasks',
+      { method: 'POST', headers },
+      Array.from({ length: 70 }, () => 'x'.repeat(1_000)),
+    )
+    for (const answer of [declared, pieces])
+      expect([answer.status, JSON.parse(answer.body)]).toEqual([413, expect.objectContaining({ code: 'too_large' })])
+  })
+
+  test('reads a small body in pieces', async () => {
+    const server = await serve(buildHouse())
+    const headers = { authorization: 'Bearer agent', 'content-type': 'application/json' }
+    const answer = await send(server, '/tasks', { method: 'POST', headers }, ['{"no', 'thing":', '1}'])
+    expect(JSON.parse(answer.body)).toMatchObject({
+      status: 400,
+      errors: expect.arrayContaining([{ pointer: '/nothing', message: 'is not known here' }]) as object[],
+    })
+  })
+
+  test('answers what cannot be made a request with a problem, too', async () => {
+    const server = await serve(buildHouse())
+    const answer = await send(server, '/healthz', { headers: { host: 'a b@c' } })
+    expect(answer.status).toBe(400)
+    expect(answer.headers['content-type']).toBe('application/problem+json')
+    expect(JSON.parse(answer.body)).toMatchObject({ code: 'invalid_request', request_id: answer.headers['x-request-id'] })
+  })
+
+  test('stops what a client asked for when the client hangs up, and goes on ending what it ended', async () => {
+    const house = buildHouse({ frame: true })
+    const begun = new Map<string, AbortSignal>()
+    const letGo: (() => void)[] = []
+    const hold = async (name: string, signal: AbortSignal) => {
+      begun.set(name, signal)
+      await new Promise<void>((resolve) => letGo.push(resolve))
+      return new Response('ok')
+    }
+    house.app.post('/tasks', (c) => hold('open', c.var.signal)).post('/tasks/:id/complete', (c) => hold('complete', c.var.signal))
+    const server = await serve(house)
+    const start = async (name: string, path: string) => {
+      const socket = connect(server.address.port, '127.0.0.1')
+      socket.write(`POST ${path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n`)
+      await expect.poll(() => begun.has(name)).toBe(true)
+      return socket
+    }
+    const completing = await start('complete', `/tasks/${newId('task')}/complete`)
+    const opening = await start('open', '/tasks')
+
+    // In this order: once the server has seen the second client go, it has seen the first.
+    completing.destroy()
+    opening.destroy()
+    await expect.poll(() => begun.get('open')!.aborted).toBe(true)
+    expect(begun.get('complete')!.aborted).toBe(false)
+    for (const go of letGo) go()
+  })
+})
+
+describe('stopping', () => {
+  /** A house with one call that stays until it is let go. */
+  function slowHouse() {
+    const house = buildHouse({ frame: true })
+    const gate = { entered: 0, go: () => {} }
+    house.app.get('/slow', async (c) => {
+      gate.entered++
+      await new Promise<void>((resolve) => (gate.go = resolve))
+      return c.text('done')
+    })
+    house.app.get('/quick', (c) => c.text('done'))
+    return { house, gate }
+  }
+
+  test('refuses what is new and lets finish what is under way', async () => {
+    const { house, gate } = slowHouse()
+    const server = await serve(house, { grace: 10_000 })
+    const slow = send(server, '/slow')
+    await expect.poll(() => gate.entered).toBe(1)
+
+    const stopped = server.stop()
+    await expect(send(server, '/quick')).rejects.toThrow('ECONNREFUSED')
+    gate.go()
+    expect((await slow).body).toBe('done')
+    await stopped
+  })
+
+  test('does not wait for connections that are only kept open', async () => {
+    const { house } = slowHouse()
+    const server = await serve(house, { grace: 60_000 })
+    const agent = new Agent({ keepAlive: true })
+    await send(server, '/quick', { agent })
+    await server.stop()
+    agent.destroy()
+  })
+
+  test('closes what is still under way when its grace is over, and says so', async () => {
+    const { house, gate } = slowHouse()
+    const server = await serve(house, { grace: 20 })
+    const slow = send(server, '/slow')
+    const cut = expect(slow).rejects.toThrow('socket hang up')
+    await expect.poll(() => gate.entered).toBe(1)
+    await server.stop()
+    await cut
+    expect(house.log).toContainEqual(expect.objectContaining({ msg: 'requests were still under way when the broker stopped' }))
+    gate.go()
+  })
+
+  test('happens once, however often it is asked for', async () => {
+    const server = await serve(buildHouse())
+    expect(server.stop()).toBe(server.stop())
+    await server[Symbol.asyncDispose]()
+  })
+})
+
+const hasOpenssl = (() => {
+  try {
+    execFileSync('openssl', ['version'])
+    return true
+  } catch {
+    return false
+  }
+})()
+
+describe.runIf(hasOpenssl)('with certificates, the server', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'mayfly-tls-'))
+  const at = (name: string) => join(folder, name)
+  const openssl = (...args: string[]) => execFileSync('openssl', args, { cwd: folder, stdio: 'pipe' })
+  const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-noenc']
+  openssl('req', '-x509', ...key, '-keyout', 'ca.key', '-out', 'ca.pem', '-days', '2', '-subj', '/CN=test authority')
+  for (const name of ['server', 'client']) {
+    openssl('req', ...key, '-keyout', `${name}.key`, '-out', `${name}.csr`, '-subj', `/CN=${name}`, '-addext', 'subjectAltName=IP:127.0.0.1')
+    openssl(
+      'x509',
+      '-req',
+      '-in',
+      `${name}.csr`,
+      '-CA',
+      'ca.pem',
+      '-CAkey',
+      'ca.key',
+      '-CAcreateserial',
+      '-copy_extensions',
+      'copy',
+      '-days',
+      '2',
+      '-out',
+      `${name}.pem`,
+    )
+  }
+  openssl('req', '-x509', ...key, '-keyout', 'stranger.key', '-out', 'stranger.pem', '-days', '2', '-subj', '/CN=stranger')
+  const files = Object.fromEntries(
+    ['ca.pem', 'server.pem', 'server.key', 'client.pem', 'client.key', 'stranger.pem', 'stranger.key'].map((name) => [name, readFileSync(at(name))]),
+  )
+  rmSync(folder, { recursive: true })
+
+  const tls = { cert: files['server.pem']!.toString(), key: files['server.key']!.toString() }
+  const ca = files['ca.pem']!
+
+  test('speaks TLS', async () => {
+    const server = await serve(buildHouse(), { tls })
+    expect(server.url).toMatch(/^https:/)
+    expect((await send(server, '/healthz', { ca })).status).toBe(200)
+  })
+
+  test('does not speak TLS older than 1.2', async () => {
+    const server = await serve(buildHouse(), { tls })
+    // The server's own alert: with its default settings the client would refuse by itself.
+    const old = { minVersion: 'TLSv1', maxVersion: 'TLSv1.1', ciphers: 'DEFAULT@SECLEVEL=0' } as const
+    await expect(send(server, '/healthz', { ca, ...old })).rejects.toThrow(/alert protocol version/)
+  })
+
+  test('lets in only clients of its authority, where it has one', async () => {
+    const server = await serve(buildHouse(), { tls: { ...tls, clientCa: ca.toString() } })
+    const as = (name: string) => ({ ca, cert: files[`${name}.pem`]!, key: files[`${name}.key`]! })
+    expect((await send(server, '/healthz', as('client'))).status).toBe(200)
+    await expect(send(server, '/healthz', { ca })).rejects.toThrow()
+    await expect(send(server, '/healthz', as('stranger'))).rejects.toThrow()
+  })
+})
