@@ -34,8 +34,9 @@ export interface Parts {
   readonly publicUrl: string
   readonly operators: readonly OperatorEntry[]
   readonly resourceServers: readonly ResourceServerEntry[]
-  readonly rates?: Rates
-  readonly limits?: DoorLimits
+  /** What the configuration says otherwise than the house does. */
+  readonly rates?: Partial<Rates>
+  readonly limits?: Partial<DoorLimits>
 }
 
 /** The whole API of one broker. Other rooms may hang their own routes under it. */
@@ -53,7 +54,7 @@ export function createApp(parts: Parts): OpenAPIHono<Env> {
 /** The walls without the rooms: limits, identity and problems, under which any route is safe to hang. */
 export function createFrame(parts: Parts): OpenAPIHono<Env> {
   const { telemetry, clock } = parts.broker
-  const gate = createGate({ ...parts, rates: parts.rates ?? houseRates, clock })
+  const gate = createGate({ ...parts, rates: { ...houseRates, ...parts.rates }, clock })
   const app = new OpenAPIHono<Env>({
     defaultHook: (result) => {
       if (result.success) return
@@ -65,7 +66,7 @@ export function createFrame(parts: Parts): OpenAPIHono<Env> {
     c.set('gate', gate)
     await next()
   })
-  app.use(...door(telemetry, parts.limits ?? houseLimits))
+  app.use(...door(telemetry, { ...houseLimits, ...parts.limits }))
   app.onError((error, c) => answerProblem(c, asBrokerError(reasonOf(error, c), telemetry.log, c.var.requestId)))
   app.notFound((c) => answerProblem(c, refuseUnrouted(app, c)))
   return app
