@@ -1,7 +1,7 @@
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createLocalJWKSet, decodeProtectedHeader, exportJWK, generateKeyPair, jwtVerify, SignJWT } from 'jose'
+import { createLocalJWKSet, decodeProtectedHeader, exportJWK, generateKeyPair, importJWK, type JWK, jwtVerify, SignJWT } from 'jose'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { jwtKind } from '../../src/providers/jwt/jwt.ts'
 import type { Minted, Provider, Reservation, SignedTokens } from '../../src/providers/provider.ts'
@@ -136,6 +136,14 @@ describe('a token that the broker did not write is nothing to it', () => {
     const secret = new TextEncoder().encode(JSON.stringify((await tokens.keys())[0]))
     const header = { typ: 'at+jwt', alg: 'HS256', kid: await kidOf() }
     expect(await tokens.read(await new SignJWT(claims()).setProtectedHeader(header).sign(secret))).toBeUndefined()
+  })
+
+  test('signed with our own key, but not as an access token', async () => {
+    const { keys } = JSON.parse(await readFile(join(folder, 'tokens.json'), 'utf8')) as { keys: JWK[] }
+    const key = await importJWK(keys[0] ?? {}, 'ES256')
+    const sign = async (typ: string) => new SignJWT(claims()).setProtectedHeader({ typ, alg: 'ES256', kid: await kidOf() }).sign(key)
+    expect(await tokens.read(await sign('at+jwt'))).toBeDefined()
+    expect(await tokens.read(await sign('JWT'))).toBeUndefined()
   })
 
   test('changed after it was signed', async () => {

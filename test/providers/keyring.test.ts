@@ -4,6 +4,9 @@ import { join } from 'node:path'
 import { decodeProtectedHeader } from 'jose'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { ConfigurationError } from '../../src/base/errors.ts'
+import { keyFile } from '../../src/providers/jwt/keyfile.ts'
+import { openKeyring } from '../../src/providers/jwt/keyring.ts'
+import { newKey } from '../../src/providers/jwt/ring.ts'
 import { jwtKind } from '../../src/providers/jwt/jwt.ts'
 import { type Provider, ProviderError } from '../../src/providers/provider.ts'
 import { reservationOf } from './reservation.ts'
@@ -106,6 +109,49 @@ describe('a key ring', () => {
   })
 })
 
+describe('the file of a ring', () => {
+  const clock = () => now
+  const ringOf = async () => ({ keys: [await newKey('ES256', now, now)] })
+
+  test('is written by one of two first starters, however they meet', async () => {
+    const [mine, theirs] = [await ringOf(), await ringOf()]
+    await keyFile(ring, clock).create(async () => {
+      await keyFile(ring, clock).create(async () => theirs)
+      return mine
+    })
+    expect(await keyFile(ring, clock).read()).toEqual(theirs)
+    expect(await readdir(folder)).toEqual(['tokens.json'])
+  })
+
+  test('is not replaced by a broker whose draft was taken for stale, and the new draft stays', async () => {
+    const file = keyFile(ring, clock)
+    const before = await ringOf()
+    await file.create(async () => before)
+    await file.replace(async () => {
+      await unlink(`${ring}.next`)
+      await writeFile(`${ring}.next`, 'of another broker', { mode: 0o600 })
+      return ringOf()
+    })
+    expect(await file.read()).toEqual(before)
+    expect(await readFile(`${ring}.next`, 'utf8')).toBe('of another broker')
+  })
+
+  test('gets no second key from a broker that saw the old ring and waited for the lock', async () => {
+    const other = await broker()
+    const file = keyFile(ring, clock)
+    const late = {
+      ...file,
+      replace: async (next: Parameters<typeof file.replace>[0]) => {
+        await other.check(patient)
+        await file.replace(next)
+      },
+    }
+    const keyring = await openKeyring(late, { algorithm: 'ES256', rotateEvery: 24 * hour }, clock)
+    now += 24 * hour
+    expect(await keyring.published()).toHaveLength(2)
+  })
+})
+
 describe('several brokers with one ring', () => {
   test('agree on the first key when they start at once', async () => {
     const brokers = await Promise.all(Array.from({ length: 8 }, () => broker()))
@@ -144,6 +190,12 @@ describe('several brokers with one ring', () => {
     expect(await reads(two, token)).toBe(true)
     now += 59_000
     expect(await keysOf(one)).toEqual(await keysOf(three))
+  })
+
+  test('add a key every ten minutes at most while they disagree about the algorithm', async () => {
+    const brokers = [await broker(), await broker({ algorithm: 'EdDSA' })]
+    await pass(9 * minute, ...brokers)
+    for (const tokens of brokers) expect(await keysOf(tokens)).toHaveLength(2)
   })
 
   test('leave a rotation that is under way to whoever began it', async () => {

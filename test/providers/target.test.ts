@@ -195,11 +195,13 @@ describe('a target whose backend is dead', () => {
     expect(refusing.failing).toBe(false)
 
     const hanging = targetOf({ revoke: forever })
-    const caller = new AbortController()
-    const ends = Array.from({ length: 9 }, () => failure(hanging.revoke(lease, caller.signal)))
-    caller.abort()
-    await vi.advanceTimersByTimeAsync(250)
-    await Promise.all(ends)
+    for (let time = 0; time < 5; time++) {
+      const caller = new AbortController()
+      const ends = Array.from({ length: 3 }, () => failure(hanging.revoke(lease, caller.signal)))
+      caller.abort()
+      await vi.advanceTimersByTimeAsync(250)
+      await Promise.all(ends)
+    }
     expect(hanging.failing).toBe(false)
   })
 })
