@@ -12,7 +12,7 @@ export const httpSettings = z
     /** Certificates that may sign the backend's, PEM; the system's where absent. */
     ca: path.optional(),
     revocation: z.enum(['provider', 'deny', 'expiry']),
-    timeout: durationWithin(100, 60_000).prefault('10s'),
+    timeout: durationWithin(1_000, 60_000).prefault('10s'),
     concurrency: z.int().min(1).max(256).default(16),
     /** Secrets in clear text over a network: for a mesh that encrypts by itself, and nothing else. */
     allow_http: z.boolean().default(false),
