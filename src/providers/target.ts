@@ -42,17 +42,18 @@ const grace = 250
  */
 export function createTarget(provider: Provider, options: { readonly clock: Clock; readonly observe: Observe }): Target {
   const { timeout, concurrency } = provider.limits ?? houseLimits
-  // What never leaves the broker needs no bulkhead: it would only refuse bursts that the processor can serve.
-  const minting = provider.local ? bulkhead(Number.POSITIVE_INFINITY) : bulkhead(concurrency, concurrency * waitingPerSlot)
+  const minting = bulkhead(concurrency, concurrency * waitingPerSlot)
   const ending = bulkhead(concurrency, 0)
   const checking = bulkhead(1, concurrency)
   const breaker = createBreaker(options.clock)
 
   async function bounded<T>(call: ProviderCall, lane: BulkheadPolicy, caller: AbortSignal, run: (signal: AbortSignal) => Promise<T>): Promise<T> {
     const elapsed = stopwatch()
-    let started = false
+    let started = provider.local
     let outcome = 'ok'
     try {
+      // What never leaves the broker cannot hang, and a bulkhead would only refuse bursts that the processor can serve.
+      if (provider.local) return await run(caller)
       return await inTime(timeout, caller, (signal, abandoned) =>
         lane.execute(() => {
           started = true
