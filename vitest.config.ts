@@ -3,6 +3,7 @@ import { defineConfig } from 'vitest/config'
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
+    globalSetup: ['test/support/global-setup.ts'],
     // Forks with the flag that src/cli/mayfly.ts sets for the product: without it V8 dies under mixed load of JavaScript and WebAssembly.
     pool: 'forks',
     execArgv: ['--no-turbo-inline-js-wasm-calls'],

@@ -8,8 +8,6 @@ import type { Broker } from './tasks/task.ts'
 export interface Reaper {
   /** Milliseconds since it last finished a lap without an error: what readiness looks at. */
   lastLap(): number
-  /** Goes round once, now, and waits for what it began. For a shutdown, and for tests that do not want to wait. */
-  lap(): Promise<void>
   stop(): Promise<void>
   [Symbol.asyncDispose](): Promise<void>
 }
@@ -29,6 +27,23 @@ const expiryGrace = 30
 /** Milliseconds between two clean-ups of keys and spent tokens. */
 const sweepEvery = 60_000
 
+/**
+ * One round: closes what has passed its deadline, expires what time has ended, claims what is due and begins to end it, flags what is stuck.
+ *
+ * @param done called whenever something that it began is through, so that there is room for more
+ * @returns whether there may be more right behind, so that the next round should follow at once
+ */
+export async function lap(broker: Broker, done: () => void = () => {}): Promise<boolean> {
+  const closed = await closeOverdue(broker.ledger, batch)
+  noteEnded(broker, closed.ended)
+  const expired = await expireLeases(broker.ledger, batch, expiryGrace)
+  noteEnded(broker, expired)
+  const claimed = await claimDue(broker.ledger, roomsOf(broker))
+  for (const lease of [...closed.revoking, ...claimed]) void broker.background.run((signal) => endLease(broker, lease, signal)).then(done)
+  await flagStuck(broker)
+  return closed.tasks.length === batch || expired.length === batch
+}
+
 export function startReaper(broker: Broker): Reaper {
   const { ledger, clock, telemetry } = broker
   let stopped = false
@@ -37,23 +52,16 @@ export function startReaper(broker: Broker): Reaper {
   let last = clock()
   let swept = 0
 
-  /** @returns whether there may be more right behind, so that the next lap follows at once */
-  async function lap(): Promise<boolean> {
-    const closed = await closeOverdue(ledger, batch)
-    noteEnded(broker, closed.ended)
-    const expired = await expireLeases(ledger, batch, expiryGrace)
-    noteEnded(broker, expired)
-    const claimed = await claimDue(ledger, roomsOf(broker))
-    for (const lease of [...closed.revoking, ...claimed]) void broker.background.run((signal) => endLease(broker, lease, signal)).then(wake)
-    await flagStuck(broker)
+  async function round(): Promise<boolean> {
+    const more = await lap(broker, wake)
     if (clock() - swept > sweepEvery && (await sweep(ledger, batch)) < batch) swept = clock()
     last = clock()
-    return closed.tasks.length === batch || expired.length === batch
+    return more
   }
 
   async function loop(): Promise<void> {
     while (!stopped) {
-      const pause = await lap()
+      const pause = await round()
         .then(async (more) => (more ? 0 : await pauseUntilDue(broker)))
         .catch((error: unknown) => {
           telemetry.log.warn({ error: describe(error) }, 'the reaper could not look at the store; it looks again in a second')
@@ -93,10 +101,6 @@ export function startReaper(broker: Broker): Reaper {
   }
   return {
     lastLap: () => clock() - last,
-    async lap() {
-      while (await lap());
-      await broker.background.settled()
-    },
     stop,
     [Symbol.asyncDispose]: stop,
   }

@@ -115,7 +115,9 @@ async function retry(broker: Broker, opening: Opening, claim: KeyClaim, signal: 
   if (!held || held.busy) throw inFlight()
   const before = await findTask(broker.ledger, held.task)
   if (before?.task.state === 'open') return await reissue(broker, opening, before, claim, signal)
-  if (before && before.task.state !== 'denied' && before.task.state !== 'failed') throw hasEnded(held.task)
+  // One that failed may still be closing: what it left is being ended, and stands in nobody's way.
+  const became = before?.task.outcome ?? before?.task.state
+  if (became !== undefined && became !== 'denied' && became !== 'failed') throw hasEnded(held.task)
   return await openAnew(broker, opening, held, claim, signal)
 }
 

@@ -1,0 +1,197 @@
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import path from 'node:path'
+import { BrokerError, ConfigurationError } from './base/errors.ts'
+import { systemClock } from './base/time.ts'
+import { type Config, loadConfig } from './config.ts'
+import { createApp } from './http/app.ts'
+import { listen } from './http/listen.ts'
+import { openLocalIssuer } from './identity/local-issuer.ts'
+import { createVerifier } from './identity/verify.ts'
+import { connect } from './ledger/connect.ts'
+import { spendToken } from './ledger/keys.ts'
+import { checkCases } from './policy/cases.ts'
+import { loadCatalogue } from './policy/catalogue.ts'
+import { loadPolicySet } from './policy/document.ts'
+import { providerKinds } from './providers/kinds.ts'
+import { ProviderError } from './providers/provider.ts'
+import { createTarget, type Target } from './providers/target.ts'
+import { startReaper } from './reaper.ts'
+import { createBackground } from './tasks/background.ts'
+import { openDigestKey } from './tasks/digest-key.ts'
+import { putInForce } from './tasks/policy.ts'
+import type { ActivePolicy, Broker } from './tasks/task.ts'
+import { createTelemetry, type Telemetry } from './telemetry.ts'
+
+/** Milliseconds that revocations under way have to finish when the broker stops; what is left is due in the ledger. */
+const drainGrace = 10_000
+
+/** Runs a broker in production until `stop` fires, then drains. @throws ConfigurationError with every fault, BrokerError `store_unavailable` */
+export async function serve(configFile: string, stop: AbortSignal): Promise<void> {
+  await run(await loadConfig(configFile, providerKinds), stop)
+}
+
+export interface DevOptions {
+  /** Folder of store, keys and local issuer. */
+  readonly data: string
+  readonly port: number
+  /** A configuration of one's own instead of `deploy/example`. */
+  readonly config: string | undefined
+}
+
+/** Runs a broker on loopback with an embedded store and a local issuer, both in one private folder. Same errors as `serve`. */
+export async function dev(
+  { data, port, config = exampleConfig }: DevOptions,
+  stop: AbortSignal,
+  ready: (facts: { url: string; data: string }) => void,
+): Promise<void> {
+  const folder = path.resolve(data)
+  const local = await openDevelopmentIssuer(folder)
+  const publicUrl = `http://127.0.0.1:${port}`
+  await writeFile(path.join(folder, audienceFile), publicUrl)
+  const overrides = {
+    publicUrl,
+    port,
+    store: { embedded: path.join(folder, 'store') },
+    keys: path.join(folder, 'keys'),
+    localKeys: local.jwks,
+  }
+  await run(await loadConfig(config, providerKinds, undefined, overrides), stop, (url) => ready({ url, data: folder }))
+}
+
+/** A workload token of the local issuer, for the broker that `dev` runs on this data folder. @throws ConfigurationError */
+export async function devToken(options: { data: string; sub: string; lifetimeSeconds: number }): Promise<string> {
+  const folder = path.resolve(options.data)
+  const audience = await readFile(path.join(folder, audienceFile), 'utf8').catch(() => {
+    throw new ConfigurationError([`${folder} is not the data folder of a development broker: start one with \`mayfly dev --data ${options.data}\``])
+  })
+  const local = await openDevelopmentIssuer(folder)
+  return await local.sign({ sub: options.sub, aud: audience, lifetimeSeconds: options.lifetimeSeconds }, systemClock())
+}
+
+/** Brings the schema of a configured Postgres up to date, as its owner. @throws ConfigurationError, BrokerError `store_unavailable` */
+export async function migrate(configFile: string): Promise<void> {
+  const config = await loadConfig(configFile, providerKinds)
+  await (await connect(config.store)).close()
+}
+
+/** What the files of catalogue and policies come to, with their cases. @throws ConfigurationError with every fault */
+export async function checkPolicies(
+  configFile: string,
+): Promise<{ digest: string; policies: number; cases: readonly { name: string; ok: boolean; detail: string }[] }> {
+  const config = await loadConfig(configFile, providerKinds)
+  const { catalogue, set } = await loadPolicy(config)
+  const cases = await checkCases(catalogue, set, path.join(config.policies, 'cases.yaml'))
+  return {
+    digest: set.digest,
+    policies: set.policies.size,
+    cases: cases.map(({ name, place, ok, detail }) => ({ name: `${name} (${place})`, ok, detail })),
+  }
+}
+
+/** Whether each configured provider answers and accepts the broker. @throws ConfigurationError */
+export async function checkProviders(configFile: string): Promise<readonly { name: string; ok: boolean; detail: string }[]> {
+  const config = await loadConfig(configFile, providerKinds)
+  const targets = await connectTargets(config, createTelemetry({ level: 'silent' }))
+  const signal = new AbortController().signal
+  return await Promise.all(
+    [...targets].map(async ([name, target]) => {
+      try {
+        await target.check(signal)
+        return { name, ok: true, detail: '' }
+      } catch (error) {
+        if (!(error instanceof ProviderError)) throw error
+        return { name, ok: false, detail: error.message }
+      }
+    }),
+  )
+}
+
+/** In the data folder: for whom the local issuer's tokens are, which is where the broker of this folder listens. */
+const audienceFile = 'audience'
+
+const exampleConfig = path.join(import.meta.dirname, '../deploy/example/mayfly.yaml')
+
+/** The whole program. Whatever starts here stops in reverse order: first no new requests, last the store. */
+async function run(config: Config, stop: AbortSignal, ready: (url: string) => void = () => {}): Promise<void> {
+  const telemetry = createTelemetry({ level: config.log.level })
+  const targets = await connectTargets(config, telemetry)
+  const digestKey = await openDigestKey(config.keys)
+  await using ledger = await connect(config.store)
+  const policy = await putInForce(() => loadPolicy(config), ledger, telemetry)
+  const background = createBackground(telemetry.log)
+  const broker: Broker = {
+    ledger,
+    targets,
+    policy: policy.current,
+    telemetry,
+    clock: systemClock,
+    limits: { leasesPerTask: config.limits.leasesPerTask, stuckAfter: config.limits.stuckAfter },
+    digestKey,
+    background,
+  }
+  await using draining = { [Symbol.asyncDispose]: () => background.drain(drainGrace) }
+  await using reaper = startReaper(broker)
+  const verifier = createVerifier(config.identity, {
+    audience: config.publicUrl,
+    clock: systemClock,
+    spend: (key, expiresAt) => spendToken(ledger, key, expiresAt),
+    refused: (reason, issuer) => {
+      telemetry.metrics.tokensRefused.inc({ issuer, reason })
+      telemetry.log.info({ issuer, reason }, 'a workload token was refused')
+    },
+  })
+  await using watching = { [Symbol.asyncDispose]: async () => verifier.close() }
+  const { publicUrl, operators, resourceServers, rates, doorLimits } = config
+  const app = createApp({ broker, verifier, reaper, publicUrl, operators, resourceServers, rates, limits: doorLimits })
+  await using server = await listen(app.fetch, config.listen, telemetry.log)
+  const reload = (): void => void policy.reload()
+  process.on('SIGHUP', reload)
+  ready(server.url)
+  telemetry.log.info({ url: server.url, public_url: publicUrl, embedded: ledger.embedded }, 'the broker is listening')
+
+  await fired(stop)
+  process.off('SIGHUP', reload)
+  telemetry.log.info({}, 'the broker stops: requests under way finish first')
+  void [draining, watching]
+}
+
+async function connectTargets(config: Config, telemetry: Telemetry): Promise<ReadonlyMap<string, Target>> {
+  const surroundings = { publicUrl: config.publicUrl, keys: config.keys, clock: systemClock }
+  const targets = new Map<string, Target>()
+  const faults: string[] = []
+  for (const { name, kind, settings } of config.providers) {
+    try {
+      const provider = await providerKinds.get(kind)!.connect(name, settings, surroundings)
+      const observe = (call: string, outcome: string, seconds: number) =>
+        telemetry.metrics.providerCalls.observe({ provider: name, call, outcome }, seconds)
+      targets.set(name, createTarget(provider, { clock: systemClock, observe }))
+    } catch (error) {
+      if (!(error instanceof ConfigurationError)) throw error
+      faults.push(...error.faults)
+    }
+  }
+  if (faults.length > 0) throw new ConfigurationError(faults)
+  return targets
+}
+
+/** Catalogue and policies, with the faults of both at once. */
+async function loadPolicy(config: Config): Promise<ActivePolicy> {
+  const shapes = new Map(config.providers.map(({ name, kind }) => [name, providerKinds.get(kind)!.grant]))
+  const issuers = new Set(config.identity.map(({ name }) => name))
+  const [catalogue, set] = await Promise.allSettled([loadCatalogue(config.catalogue, shapes, issuers), loadPolicySet(config.policies)])
+  if (catalogue.status === 'fulfilled' && set.status === 'fulfilled') return { catalogue: catalogue.value, set: set.value }
+  const reasons: unknown[] = [catalogue, set].flatMap((loaded) => (loaded.status === 'rejected' ? [loaded.reason] : []))
+  const faults = reasons.flatMap((reason) => (reason instanceof ConfigurationError ? reason.faults : []))
+  throw faults.length > 0 ? new ConfigurationError(faults) : reasons[0]
+}
+
+async function openDevelopmentIssuer(folder: string) {
+  await mkdir(folder, { recursive: true, mode: 0o700 })
+  return await openLocalIssuer(path.join(folder, 'local-issuer.json'))
+}
+
+/** Resolves when the signal fires, or has fired already. */
+async function fired(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return
+  await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
+}

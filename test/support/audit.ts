@@ -1,0 +1,126 @@
+import { sql, type SQL } from 'drizzle-orm'
+import type { Ledger } from '../../src/ledger/connect.ts'
+import { canonical, digestOfText } from '../../src/proof/canonical.ts'
+
+/** What is wrong where, in words. An audit that finds nothing is an empty list. */
+export type Finding = string
+
+/**
+ * Derives every invariant of the design again, from the tables alone. Run after each test: whatever a test did, these must hold.
+ *
+ * @param secrets every secret that was handed out; none may stand in any table
+ */
+export async function audit(ledger: Ledger, secrets: readonly string[] = []): Promise<Finding[]> {
+  const findings: Finding[] = []
+  for (const [what, query] of Object.entries(questions)) {
+    const rows = await ledger.run<{ id: string }>(query)
+    findings.push(...rows.map(({ id }) => `${what}: ${id}`))
+  }
+  findings.push(...(await unlawfulStories(ledger)), ...(await looseDecisions(ledger)), ...(await storedSecrets(ledger, secrets)))
+  return findings
+}
+
+/** Each finds the rows that must not exist. */
+const questions: Record<string, SQL> = {
+  'a lease is alive in a task that is not open': sql`
+    select lease.id from leases as lease join tasks as task on task.id = lease.task_id
+    where lease.state in ('reserved', 'active') and task.state <> 'open'`,
+  'a lease outlives its task': sql`
+    select lease.id from leases as lease join tasks as task on task.id = lease.task_id
+    where lease.due_at is not null and task.state not in ('open', 'closing')`,
+  'a lease would end after its task': sql`
+    select lease.id from leases as lease join tasks as task on task.id = lease.task_id where lease.expires_at > task.deadline`,
+  'a task miscounts its live leases': sql`
+    select id from tasks as task where live_leases <> (select count(*) from leases where task_id = task.id and due_at is not null)`,
+  'a task miscounts the leases it was given': sql`
+    select id from tasks as task where announced_leases <> (select count(*) from leases where task_id = task.id)`,
+  'an agent miscounts its live leases': sql`
+    select name as id from agents as agent where live_leases <> (select count(*) from leases where agent = agent.name and due_at is not null)`,
+  'live leases belong to no counted agent': sql`
+    select distinct agent as id from leases where due_at is not null and agent not in (select name from agents)`,
+  'a task is closing without a live lease': sql`select id from tasks where state = 'closing' and live_leases = 0`,
+  'a task has ended without a cause or a time': sql`
+    select id from tasks where state not in ('open', 'closing') and (cause is null or ended_at is null)`,
+  'a lease has ended without a cause or a time': sql`select id from leases where due_at is null and (cause is null or ended_at is null)`,
+  'a lease says revoked without evidence': sql`select id from leases where state = 'revoked' and evidence is null`,
+  'a lease says revoked though only time could end it': sql`select id from leases where state = 'revoked' and revocation = 'expiry'`,
+  'a lease expired before its time': sql`select id from leases where state = 'expired' and ended_at < expires_at`,
+  'a lease is stuck without being revoked': sql`select id from leases where stuck_since is not null and state <> 'revoking'`,
+  'a lease was announced without a permit': sql`
+    select lease.id from leases as lease left join decisions as decision on decision.id = lease.decision_id
+    where decision.id is null or decision.outcome <> 'permit' or decision.task_id <> lease.task_id`,
+  'a task that was refused has leases': sql`select id from tasks where state = 'denied' and announced_leases > 0`,
+  'a refused task has no decision': sql`
+    select id from tasks as task where state = 'denied' and not exists (select from decisions where task_id = task.id)`,
+  'a decision rests on a policy set that is not archived': sql`
+    select id from decisions where policy_digest not in (select digest from policy_sets)`,
+  'a decision is not in the history': sql`
+    select id from decisions where id not in (select decision_id from entries where kind = 'decision.made' and decision_id is not null)`,
+  'a task is not in the history': sql`
+    select id from tasks where id not in (select task_id from entries where kind in ('task.opened', 'task.denied') and task_id is not null)`,
+  'a task ended without an entry': sql`
+    select id from tasks where state not in ('open', 'closing', 'denied')
+      and id not in (select task_id from entries where kind = 'task.ended' and task_id is not null)`,
+}
+
+/** Which entry may follow which in the story of one lease. */
+const next: Record<string, readonly string[]> = {
+  '': ['lease.reserved', 'lease.issued'],
+  'lease.reserved': ['lease.issued', 'lease.failed', 'lease.revoking', 'lease.lapsing'],
+  'lease.issued': ['lease.refreshed', 'lease.revoking', 'lease.lapsing', 'lease.revoked', 'lease.expired'],
+  'lease.refreshed': ['lease.refreshed', 'lease.revoking', 'lease.lapsing', 'lease.revoked', 'lease.expired'],
+  'lease.revoking': ['lease.revoked', 'lease.expired', 'lease.failed', 'lease.stuck'],
+  'lease.stuck': ['lease.revoked', 'lease.expired', 'lease.failed'],
+  'lease.lapsing': ['lease.expired', 'lease.failed'],
+  'lease.revoked': ['lease.reopened'],
+  'lease.expired': ['lease.reopened'],
+  'lease.failed': ['lease.reopened'],
+  'lease.reopened': ['lease.revoked', 'lease.expired', 'lease.failed', 'lease.stuck'],
+}
+
+/** The state in which a lease is whose story ends so. */
+const stateAfter: Record<string, readonly string[]> = {
+  'lease.reserved': ['reserved'],
+  'lease.issued': ['active'],
+  'lease.refreshed': ['active'],
+  'lease.revoking': ['revoking'],
+  'lease.stuck': ['revoking'],
+  'lease.lapsing': ['lapsing'],
+  'lease.revoked': ['revoked'],
+  'lease.expired': ['expired'],
+  'lease.failed': ['failed'],
+  'lease.reopened': ['revoking', 'lapsing'],
+}
+
+async function unlawfulStories(ledger: Ledger): Promise<Finding[]> {
+  const rows = await ledger.run<{ id: string; state: string; story: string[] | null }>(sql`
+    select id, state, (select json_agg(kind order by xid, id) from entries where lease_id = lease.id) as story from leases as lease`)
+  return rows.flatMap(({ id, state, story }) => {
+    let before = ''
+    for (const kind of story ?? []) {
+      if (!next[before]?.includes(kind)) return [`a lease has an unlawful story: ${id}: ${(story ?? []).join(' ')}`]
+      before = kind
+    }
+    return stateAfter[before]?.includes(state) ? [] : [`a lease is not where its story ends: ${id}: ${state} after ${before}`]
+  })
+}
+
+async function looseDecisions(ledger: Ledger): Promise<Finding[]> {
+  const rows = await ledger.run<{ id: string; answers: unknown; digest: string | null }>(sql`
+    select decision.id, decision.answers, entry.body ->> 'answers_digest' as digest
+    from decisions as decision left join entries as entry on entry.decision_id = decision.id and entry.kind = 'decision.made'`)
+  return rows.flatMap(({ id, answers, digest }) =>
+    digest === digestOfText(canonical(answers)) ? [] : [`a decision is not what its entry says: ${id}`],
+  )
+}
+
+async function storedSecrets(ledger: Ledger, secrets: readonly string[]): Promise<Finding[]> {
+  const tables = ['tasks', 'leases', 'decisions', 'entries', 'policy_sets', 'idempotency_keys', 'spent_tokens', 'agents']
+  const findings: Finding[] = []
+  for (const table of tables) {
+    const rows = await ledger.run<{ row: string }>(sql`select to_json(stored)::text as row from ${sql.identifier(table)} as stored`)
+    for (const { row } of rows)
+      if (/mft_|eyJ/.test(row) || secrets.some((secret) => row.includes(secret))) findings.push(`a secret is stored in ${table}`)
+  }
+  return findings
+}

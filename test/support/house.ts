@@ -1,0 +1,259 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { Writable } from 'node:stream'
+import { sql } from 'drizzle-orm'
+import { connect, type Ledger, type StoreSettings } from '../../src/ledger/connect.ts'
+import { archivePolicySet } from '../../src/ledger/entries.ts'
+import type { Lease } from '../../src/ledger/records.ts'
+import { loadCatalogue } from '../../src/policy/catalogue.ts'
+import { loadPolicySet } from '../../src/policy/document.ts'
+import { secretsOf } from '../../src/providers/credential.ts'
+import { providerKinds } from '../../src/providers/kinds.ts'
+import { createTarget, type Target } from '../../src/providers/target.ts'
+import { lap } from '../../src/reaper.ts'
+import { createBackground } from '../../src/tasks/background.ts'
+import { type ClosedTask, completeTask, revokeLease, revokeTask } from '../../src/tasks/close.ts'
+import { addLease, refreshLease } from '../../src/tasks/lease.ts'
+import type { IssuedLease } from '../../src/tasks/mint.ts'
+import { type OpenedTask, openTask } from '../../src/tasks/open.ts'
+import { renewTask } from '../../src/tasks/renew.ts'
+import type { ActivePolicy, Broker, Caller, Declaration } from '../../src/tasks/task.ts'
+import { createTelemetry } from '../../src/telemetry.ts'
+import { audit, type Finding } from './audit.ts'
+import { type Lab, startLab } from './lab.ts'
+
+/** A broker in this process over a real store, with both providers, a lab behind `lab`, and nothing that runs by itself. */
+export interface House {
+  readonly broker: Broker
+  readonly ledger: Ledger
+  readonly lab: Lab
+  /** The broker's clock, in milliseconds ahead of the machine's. */
+  skew: number
+  /** Declares as an agent; secrets are opened and remembered, so that the audit can look for them everywhere. */
+  declare(grants: readonly string[], options?: DeclareOptions): Promise<Declared>
+  caller(agent: string): Caller
+  readonly operator: Caller
+  /** Goes round with the reaper until nothing is due, and waits for what it began. */
+  reap(): Promise<void>
+  /** Moves a task with its leases into the past, so that time passes without waiting. */
+  backdate(task: string, interval: string): Promise<void>
+  /** Everything that was logged so far. */
+  log(): string
+  /** A second broker on the same store, with providers and limits of its own. */
+  neighbour(): Promise<Broker>
+  use(policy: ActivePolicy): void
+  audit(): Promise<Finding[]>
+  stop(): Promise<void>
+}
+
+export interface DeclareOptions {
+  readonly agent?: string
+  readonly duration?: number
+  readonly key?: string
+  readonly purpose?: string
+  readonly parameters?: Readonly<Record<string, string>>
+  readonly broker?: Broker
+}
+
+export interface Declared {
+  readonly opened: OpenedTask
+  readonly id: OpenedTask['task']['id']
+  readonly token: string
+  /** The secret of each lease, in order. */
+  readonly secrets: readonly string[]
+  readonly leases: readonly Lease[]
+  complete(wait?: number): Promise<ClosedTask>
+  revoke(wait?: number): Promise<ClosedTask>
+  add(grant: string): Promise<IssuedLease>
+  refresh(lease: Lease): Promise<IssuedLease>
+  renew(duration: number): Promise<OpenedTask['task']>
+  revokeLease(lease: Lease, wait?: number): Promise<{ lease: Lease; ended: boolean }>
+}
+
+/** A key of no importance, long enough to be one. */
+const digestKey = new Uint8Array(32).fill(7)
+
+export const never = new AbortController().signal
+
+const catalogueText = (extra: string) => `
+agents:
+  bot: { issuer: local, match: { sub: "agent:bot" }, owner: owner@example.com, groups: [robots] }
+  rival: { issuer: local, match: { sub: "agent:rival" }, owner: rival@example.com, groups: [robots] }
+  stranger: { issuer: local, match: { sub: "agent:stranger" }, owner: stranger@example.com, groups: [] }
+  small: { issuer: local, match: { sub: "agent:small" }, owner: small@example.com, groups: [robots], max_live_leases: 3 }
+kinds:
+  work: { owner: owner@example.com, max_duration: 30m, grants: [api, slow-api, crm, crm-for, gone-by-itself] }
+grants:
+  api: { provider: tokens, audience: "https://api.example.com", scope: "read", max_ttl: 10m }
+  slow-api: { provider: tokens, audience: "https://slow.example.com", scope: "read", max_ttl: 30m }
+  crm: { provider: lab, max_ttl: 20m }
+  crm-for: { provider: lab, max_ttl: 20m, parameters: { customer: { pattern: "[a-z]{1,8}" } } }
+  gone-by-itself: { provider: lapsing, max_ttl: 20m }
+${extra}`
+
+const policyText = `
+@id("robots-work")
+permit(principal in Group::"robots", action in [Action::"issue", Action::"renew"], resource in Kind::"work");
+
+@id("robots-declare")
+permit(principal in Group::"robots", action == Action::"declare", resource == Kind::"work");
+`
+
+export async function startHouse(store: StoreSettings | 'embedded'): Promise<House> {
+  const folder = await mkdtemp(path.join(tmpdir(), 'mayfly-house-'))
+  const lab = await startLab()
+  const ledger = await connect(store === 'embedded' ? { embedded: path.join(folder, 'store') } : store)
+  const lines: string[] = []
+  const secrets: string[] = []
+  const state = { skew: 0, policy: await loadPolicy(folder) }
+  await archivePolicySet(ledger, state.policy.set.digest, state.policy.set.document)
+
+  async function newBroker(): Promise<Broker> {
+    const destination = new Writable({ write: (chunk: Buffer, _, done) => (lines.push(chunk.toString()), done()) })
+    const telemetry = createTelemetry({ level: 'debug', destination })
+    const clock = () => Date.now() + state.skew
+    return {
+      ledger,
+      targets: await connectTargets(lab, path.join(folder, 'keys'), clock),
+      policy: () => state.policy,
+      telemetry,
+      clock,
+      limits: { leasesPerTask: 16, stuckAfter: 5 * 60_000 },
+      digestKey,
+      background: createBackground(telemetry.log),
+    }
+  }
+  const broker = await newBroker()
+  const brokers = [broker]
+
+  function open(issued: IssuedLease): string {
+    const [secret] = Object.values(secretsOf(issued.credential)).map((box) => box.open())
+    secrets.push(secret!)
+    return secret!
+  }
+
+  const house: House = {
+    broker,
+    ledger,
+    lab,
+    operator: callerOf('operator:ops', undefined, ['operator', 'reviewer']),
+    get skew() {
+      return state.skew
+    },
+    set skew(ahead) {
+      state.skew = ahead
+    },
+    caller: (agent) => callerOf(`agent:${agent}`, state.policy.catalogue.agents.get(agent), []),
+    async declare(grants, options = {}) {
+      const on = options.broker ?? broker
+      const declaration: Declaration = {
+        kind: 'work',
+        purpose: options.purpose ?? 'a test',
+        labels: {},
+        duration: options.duration ?? 60_000,
+        grants: grants.map((name) => ({ name, parameters: name === 'crm-for' ? (options.parameters ?? { customer: 'acme' }) : {} })),
+      }
+      const caller = house.caller(options.agent ?? 'bot')
+      const opened = await openTask(on, caller, declaration, options.key, never)
+      const token = opened.taskToken.open()
+      secrets.push(token)
+      const { id } = opened.task
+      return {
+        opened,
+        id,
+        token,
+        secrets: opened.leases.map(open),
+        leases: opened.leases.map(({ lease }) => lease),
+        complete: (wait = 5) => completeTask(on, caller, id, wait, never),
+        revoke: (wait = 5) => revokeTask(on, house.operator, id, 'a test says so', wait, never),
+        async add(grant) {
+          const { lease } = await addLease(on, caller, id, { name: grant, parameters: {} }, never)
+          open(lease)
+          return lease
+        },
+        async refresh(lease) {
+          const refreshed = await refreshLease(on, caller, lease.id, never)
+          return refreshed.lease
+        },
+        renew: async (duration) => (await renewTask(on, caller, id, { duration })).task,
+        revokeLease: (lease, wait = 5) => revokeLease(on, caller, lease.id, undefined, wait, never),
+      }
+    },
+    async reap() {
+      while (await lap(broker));
+      await broker.background.settled()
+    },
+    async backdate(task, interval) {
+      const by = sql`${interval}::text::interval`
+      await ledger.run(sql`
+        with moved as (update tasks set opened_at = opened_at - ${by}, deadline = deadline - ${by}, closing_at = closing_at - ${by} where id = ${task})
+        update leases set reserved_at = reserved_at - ${by}, issued_at = issued_at - ${by}, expires_at = expires_at - ${by},
+          closing_at = closing_at - ${by}, due_at = due_at - ${by} where task_id = ${task}`)
+    },
+    log: () => lines.join(''),
+    async neighbour() {
+      const neighbour = await newBroker()
+      brokers.push(neighbour)
+      return neighbour
+    },
+    use(policy) {
+      state.policy = policy
+    },
+    async audit() {
+      for (const each of brokers) await each.background.settled()
+      const findings = await audit(ledger, secrets)
+      const logged = lines.join('')
+      return [...findings, ...secrets.filter((secret) => logged.includes(secret)).map(() => 'a secret was logged')]
+    },
+    async stop() {
+      for (const each of brokers) await each.background.drain(1_000)
+      await ledger.close()
+      await lab.stop()
+      await rm(folder, { recursive: true, force: true })
+    },
+  }
+  return house
+}
+
+/** The policy of the house, with further lines for catalogue and policies. */
+export async function loadPolicy(folder: string, extra: { catalogue?: string; policies?: string } = {}): Promise<ActivePolicy> {
+  const policies = await mkdtemp(path.join(folder, 'policies-'))
+  const catalogue = path.join(folder, 'catalogue.yaml')
+  await writeFile(catalogue, catalogueText(extra.catalogue ?? ''))
+  await writeFile(path.join(policies, 'house.cedar'), policyText + (extra.policies ?? ''))
+  const shapes = new Map([
+    ['tokens', providerKinds.get('jwt')!.grant],
+    ['lab', providerKinds.get('http')!.grant],
+    ['lapsing', providerKinds.get('http')!.grant],
+  ])
+  return { catalogue: await loadCatalogue(catalogue, shapes, new Set(['local'])), set: await loadPolicySet(policies) }
+}
+
+async function connectTargets(lab: Lab, keys: string, clock: () => number): Promise<Map<string, Target>> {
+  const surroundings = { publicUrl: 'https://broker.example.com', keys, clock }
+  const connected = [
+    await connectOne('jwt', 'tokens', {}),
+    await connectOne('http', 'lab', { url: lab.url, revocation: 'provider', timeout: '1s' }),
+    await connectOne('http', 'lapsing', { url: lab.url, revocation: 'expiry', timeout: '1s' }),
+  ]
+  return new Map(connected.map((target) => [target.provider.name, target]))
+
+  async function connectOne(kind: string, name: string, settings: object): Promise<Target> {
+    const found = providerKinds.get(kind)!
+    const provider = await found.connect(name, found.settings.parse(settings), surroundings)
+    return createTarget(provider, { clock, observe: () => {} })
+  }
+}
+
+function callerOf(subject: string, agent: Caller['agent'], roles: readonly ('operator' | 'reviewer')[]): Caller {
+  const actor = {
+    issuer: 'local',
+    profile: 'oidc',
+    subject,
+    trustDomain: undefined,
+    attributes: { sub: subject },
+    token: { digest: 'ab', jti: undefined, kid: 'k', alg: 'ES256', expiresAt: 0 },
+  } as const
+  return { actor, agent, task: undefined, roles: new Set(roles) }
+}

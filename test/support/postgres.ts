@@ -1,0 +1,72 @@
+import { execFile } from 'node:child_process'
+import { chown, mkdtemp, readdir, rm } from 'node:fs/promises'
+import { createServer, type AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { promisify } from 'node:util'
+
+const run = promisify(execFile)
+
+/** Where Debian keeps what it does not put on the path. */
+const versions = '/usr/lib/postgresql'
+
+export interface TestPostgres {
+  /** A superuser's, to the database `postgres`. */
+  readonly url: string
+  stop(): Promise<void>
+}
+
+/**
+ * A real Postgres for the tests: `TEST_DATABASE_URL` where it is set, else one of our own from Debian's binaries, on loopback and gone afterwards.
+ * Undefined where there is neither; in CI that is an error, since no test with a real peer may be skipped there.
+ */
+export async function startPostgres(): Promise<TestPostgres | undefined> {
+  const given = process.env['TEST_DATABASE_URL']
+  if (given !== undefined) return { url: given, stop: async () => {} }
+  const binaries = await findBinaries()
+  if (binaries !== undefined) return await startOwn(binaries)
+  const advice = 'no Postgres: install one (`apt-get install postgresql`) or set TEST_DATABASE_URL'
+  if (process.env['CI'] !== undefined) throw new Error(advice)
+  process.stderr.write(`tests on a real Postgres are left out: ${advice}\n`)
+  return undefined
+}
+
+async function findBinaries(): Promise<string | undefined> {
+  const found = await readdir(versions).catch(() => [])
+  const newest = found.toSorted((one, other) => Number(other) - Number(one))[0]
+  return newest === undefined ? undefined : path.join(versions, newest, 'bin')
+}
+
+async function startOwn(binaries: string): Promise<TestPostgres> {
+  const folder = await mkdtemp(path.join(tmpdir(), 'mayfly-postgres-'))
+  const isRoot = process.getuid?.() === 0
+  if (isRoot) {
+    const { stdout } = await run('id', ['-u', 'postgres'])
+    await chown(folder, Number(stdout), -1)
+  }
+  // Postgres refuses to run as root.
+  const as = (program: string, args: readonly string[]) => {
+    const command = path.join(binaries, program)
+    return isRoot ? run('runuser', ['-u', 'postgres', '--', command, ...args]) : run(command, [...args])
+  }
+  const port = await freePort()
+  const cluster = path.join(folder, 'cluster')
+  await as('initdb', ['--no-sync', '-A', 'trust', '-U', 'postgres', '-D', cluster])
+  const settings = `-p ${port} -k ${folder} -c listen_addresses=127.0.0.1 -c fsync=off -c max_connections=200`
+  await as('pg_ctl', ['-w', '-D', cluster, '-o', settings, '-l', path.join(folder, 'log'), 'start'])
+  return {
+    url: `postgres://postgres@127.0.0.1:${port}/postgres`,
+    async stop() {
+      await as('pg_ctl', ['-w', '-D', cluster, '-m', 'immediate', 'stop'])
+      await rm(folder, { recursive: true, force: true })
+    },
+  }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer()
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as AddressInfo
+  await new Promise((resolve) => server.close(resolve))
+  return port
+}

@@ -1,0 +1,186 @@
+import { sql } from 'drizzle-orm'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import type { TaskId } from '../../src/base/ids.ts'
+import { announceTask } from '../../src/ledger/announce.ts'
+import { findTask } from '../../src/ledger/records.ts'
+import { nextDue } from '../../src/ledger/queue.ts'
+import { listLeases } from '../../src/ledger/lists.ts'
+import { decideOn } from '../../src/tasks/decision.ts'
+import { newLeases } from '../../src/tasks/mint.ts'
+import { type House, never, startHouse } from '../support/house.ts'
+import type { LabFault } from '../support/lab.ts'
+import { type OpenedStore, stores } from '../support/stores.ts'
+
+/** Each with both truths: nothing was done, and it was done and the answer was lost. */
+const faults = (['refuses without a word', 'fails', 'resets', 'garbage', 'half', 'hangs'] as const).flatMap((how: LabFault) => [
+  { how, done: false, words: `${how} and nothing was done` },
+  { how, done: true, words: `${how} after it was done` },
+])
+
+describe.each(stores)('a backend that fails, on $name', ({ open }) => {
+  let store: OpenedStore
+  let house: House
+
+  beforeAll(async () => {
+    store = await open()
+    house = await startHouse(store.settings)
+  })
+  afterEach(async () => {
+    await house.lab.clear()
+    await house.lab.release()
+    await untilNothingIsDue()
+    expect(await house.lab.alive()).toEqual([])
+    expect(await house.audit()).toEqual([])
+  })
+  afterAll(async () => {
+    await house.stop()
+    await store.dispose()
+  })
+
+  const stateOf = async (id: TaskId) => (await findTask(house.ledger, id))!
+
+  /** Drives the reaper over every retry: what is due later is moved to now. */
+  async function untilNothingIsDue(): Promise<void> {
+    for (let round = 0; round < 20; round++) {
+      await house.ledger.run(sql`update leases set due_at = now() where state in ('reserved', 'revoking')`)
+      await house.reap()
+      if ((await nextDue(house.ledger, ['lab'])) === undefined) return
+    }
+  }
+
+  test.each(faults)('minting $words: no credential is alive that the ledger does not know, and the task has failed', async ({ how, done }) => {
+    await house.lab.next('put', how, { done })
+
+    const refused: unknown = await house.declare(['crm', 'api']).catch((error: unknown) => error)
+
+    expect(refused).toMatchObject({ code: expect.stringMatching(/^provider_(failed|unavailable)$/) as unknown })
+    await untilNothingIsDue()
+    const { task, leases } = await stateOf((refused as { task: TaskId }).task)
+    expect(task).toMatchObject({ state: 'failed', cause: 'mint_failed' })
+    for (const lease of leases) expect(['revoked', 'failed']).toContain(lease.state)
+  })
+
+  test.each(faults)('ending $words: it never says revoked before there is proof, and dies in the end', async ({ how, done }) => {
+    const task = await house.declare(['crm'])
+    await house.lab.next('delete', how, { done })
+
+    await task.complete(0)
+    await house.broker.background.settled()
+
+    expect(await stateOf(task.id)).toMatchObject({ task: { state: 'closing' }, leases: [{ state: 'revoking', evidence: null }] })
+    await untilNothingIsDue()
+    expect(await house.lab.works(task.secrets[0]!)).toBe(false)
+    expect((await stateOf(task.id)).task.state).toBe('completed')
+  })
+
+  test('a backend that is down refuses new work with a reason, and what it holds is revoked when it is back', async () => {
+    const task = await house.declare(['crm'])
+    await house.lab.down()
+    await expect(house.declare(['crm'])).rejects.toMatchObject({ code: 'provider_unavailable', retryAfter: 2 })
+
+    const closed = await task.complete(0)
+    expect(closed).toMatchObject({ ended: false })
+    await house.broker.background.settled()
+    expect((await stateOf(task.id)).leases[0]).toMatchObject({ state: 'revoking', evidence: null, error: expect.stringContaining('lab') as unknown })
+
+    await house.lab.up()
+    house.skew += 10_000
+    await untilNothingIsDue()
+    expect((await stateOf(task.id)).leases[0]).toMatchObject({ state: 'revoked', error: null, evidence: { by: 'provider' } })
+  })
+
+  test('a revocation that fails for longer than the alarm limit is flagged stuck, is still tried, and loses the flag with the proof', async () => {
+    const task = await house.declare(['crm'])
+    await house.lab.down()
+    await task.complete(0)
+    await house.broker.background.settled()
+    await house.ledger.run(sql`update leases set closing_at = closing_at - interval '6 minutes' where task_id = ${task.id}`)
+
+    await house.reap()
+
+    const { items } = await listLeases(house.ledger, { stuck: true }, { limit: 10 })
+    expect(items).toMatchObject([{ taskId: task.id, state: 'revoking', error: expect.any(String) as unknown }])
+    expect(house.log()).toContain('a lease is stuck')
+    await house.lab.up()
+    house.skew += 10_000
+    await untilNothingIsDue()
+    expect((await stateOf(task.id)).leases[0]).toMatchObject({ state: 'revoked', stuckSince: null })
+  })
+
+  test('a backend that stays dead past the end of its credential leaves it expired, with the last error', async () => {
+    const task = await house.declare(['crm'], { duration: 60_000 })
+    await house.lab.down()
+    await task.complete(0)
+    await house.broker.background.settled()
+    await house.backdate(task.id, '2 minutes')
+
+    await house.reap()
+
+    expect((await stateOf(task.id)).leases[0]).toMatchObject({ state: 'expired', evidence: null, error: expect.any(String) as unknown })
+    await house.lab.up()
+    await house.lab.clock(120_000)
+    expect(await house.lab.works(task.secrets[0]!)).toBe(false)
+    // The lab's clock goes back for the tests that follow, and must not take the credential with it.
+    await fetch(`${house.lab.url}/leases/${task.leases[0]!.id}`, { method: 'DELETE' })
+    await house.lab.clock(0)
+    house.skew += 10_000
+  })
+
+  describe('when a broker dies while it opens a task', () => {
+    /** What a broker leaves that dies right after the announcing commit. */
+    async function announceOnly(): Promise<TaskId> {
+      const caller = house.caller('bot')
+      const declared = { kind: 'work', duration: 60_000, grants: [{ name: 'crm', parameters: {} }] }
+      const inquiry = house.broker.policy().catalogue.resolve(caller.agent!, caller.actor!, 'issue', declared)
+      const decision = decideOn(house.broker, inquiry)
+      const task = {
+        id: `task_${decision.id.slice(4)}` as const,
+        kind: 'work',
+        agent: 'bot',
+        owner: 'owner@example.com',
+        actor: caller.actor!,
+        purpose: '',
+        labels: {},
+        tokenHash: decision.id,
+        duration: 60_000,
+        deadline: undefined,
+      }
+      await announceTask(house.ledger, task, decision, newLeases(house.broker, inquiry, decision), { perAgent: 100, perTask: 16 }, undefined)
+      return task.id
+    }
+
+    test('before it asked the provider, the lease is failed: nothing was minted', async () => {
+      const id = await announceOnly()
+      await untilNothingIsDue()
+      expect((await stateOf(id)).leases[0]).toMatchObject({ state: 'failed', cause: 'interrupted' })
+    })
+
+    test('after the provider had minted, the credential is found and ended', async () => {
+      const id = await announceOnly()
+      const { task, leases } = await stateOf(id)
+      const target = house.broker.targets.get('lab')!
+      const reservation = { ...leases[0]!, lease: leases[0]!.id, task: id, owner: task.owner, kind: 'work', subject: 's', settings: { settings: {} } }
+      const issuedAt = task.openedAt
+      const minted = await target.mint({ ...reservation, issuedAt, policyDigest: 'sha256:' }, async () => {}, never)
+      expect((await house.lab.alive()).length).toBe(1)
+      expect(minted.credential.type).toBe('bearer_token')
+
+      await untilNothingIsDue()
+
+      expect((await stateOf(id)).leases[0]).toMatchObject({ state: 'revoked', cause: 'interrupted', evidence: { by: 'provider' } })
+    })
+
+    test('a broker that wakes up late cannot mint what the reaper has given up', async () => {
+      const id = await announceOnly()
+      const { task, leases } = await stateOf(id)
+      await untilNothingIsDue()
+      const target = house.broker.targets.get('lab')!
+      const reservation = { ...leases[0]!, lease: leases[0]!.id, task: id, owner: task.owner, kind: 'work', subject: 's', settings: { settings: {} } }
+
+      await expect(target.mint({ ...reservation, issuedAt: task.openedAt, policyDigest: 'sha256:' }, async () => {}, never)).rejects.toMatchObject({
+        minted: 'no',
+      })
+      expect(await house.lab.alive()).toEqual([])
+    })
+  })
+})

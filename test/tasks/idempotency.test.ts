@@ -1,0 +1,106 @@
+import { sql } from 'drizzle-orm'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { introspect } from '../../src/tasks/introspect.ts'
+import { taskOfToken } from '../../src/tasks/show.ts'
+import { type House, startHouse } from '../support/house.ts'
+import { type OpenedStore, stores } from '../support/stores.ts'
+
+describe.each(stores)('an Idempotency-Key on $name', ({ open }) => {
+  let store: OpenedStore
+  let house: House
+
+  beforeAll(async () => {
+    store = await open()
+    house = await startHouse(store.settings)
+  })
+  afterEach(async () => {
+    await house.lab.clear()
+    await house.lab.release()
+    await house.reap()
+    expect(await house.audit()).toEqual([])
+  })
+  afterAll(async () => {
+    await house.stop()
+    await store.dispose()
+  })
+
+  test('heals a lost answer: the same task, the old credentials ended, new ones and a new task token', async () => {
+    const first = await house.declare(['crm', 'api'], { key: 'lost' })
+    const second = await house.declare(['crm', 'api'], { key: 'lost' })
+
+    expect(second.id).toBe(first.id)
+    expect(await house.lab.works(first.secrets[0]!)).toBe(false)
+    expect(await introspect(house.broker, first.secrets[1]!, 'all')).toBeUndefined()
+    expect(await taskOfToken(house.broker, first.token)).toBeUndefined()
+    expect(await house.lab.works(second.secrets[0]!)).toBe(true)
+    expect(await introspect(house.broker, second.secrets[1]!, 'all')).toMatchObject({ task: first.id })
+    expect(await taskOfToken(house.broker, second.token)).toBe(first.id)
+    await second.complete()
+  })
+
+  test('refuses another declaration under the same key', async () => {
+    const task = await house.declare(['api'], { key: 'other' })
+    await expect(house.declare(['api'], { key: 'other', purpose: 'something else' })).rejects.toMatchObject({ code: 'idempotency_mismatch' })
+    await task.complete()
+  })
+
+  test('says in_flight while the first request is being minted, and serves the retry afterwards', async () => {
+    await house.lab.next('put', 'held')
+    const first = house.declare(['crm'], { key: 'busy' })
+    await house.lab.hanging('put')
+
+    await expect(house.declare(['crm'], { key: 'busy' })).rejects.toMatchObject({ code: 'in_flight', retryAfter: 1 })
+
+    await house.lab.release()
+    const task = await first
+    const again = await house.declare(['crm'], { key: 'busy' })
+    expect(again.id).toBe(task.id)
+    await again.complete()
+  })
+
+  test('is free again when its request died with its broker', async () => {
+    const task = await house.declare(['crm'], { key: 'died' })
+    await house.ledger.run(sql`update idempotency_keys set busy_until = now() + interval '30 seconds' where task_id = ${task.id}`)
+    await expect(house.declare(['crm'], { key: 'died' })).rejects.toMatchObject({ code: 'in_flight' })
+
+    await house.ledger.run(sql`update idempotency_keys set busy_until = now() - interval '1 second' where task_id = ${task.id}`)
+    const again = await house.declare(['crm'], { key: 'died' })
+    expect(again.id).toBe(task.id)
+    await again.complete()
+  })
+
+  test('stands for a new task after the first one failed or was refused', async () => {
+    await house.lab.next('put', 'fails')
+    const refused: unknown = await house.declare(['crm'], { key: 'failed' }).catch((error: unknown) => error)
+    const again = await house.declare(['crm'], { key: 'failed' })
+    expect(again.id).not.toBe((refused as { task: string }).task)
+    await again.complete()
+
+    await expect(house.declare(['crm'], { key: 'denied', agent: 'stranger' })).rejects.toMatchObject({ code: 'denied' })
+    await expect(house.declare(['crm'], { key: 'denied', agent: 'stranger' })).rejects.toMatchObject({ code: 'denied' })
+  })
+
+  test('does not bring an ended task back to life', async () => {
+    const task = await house.declare(['api'], { key: 'ended' })
+    await task.complete()
+    await expect(house.declare(['api'], { key: 'ended' })).rejects.toMatchObject({ code: 'conflict', task: task.id })
+  })
+
+  test('belongs to its caller: the same key of another agent is another key', async () => {
+    const [mine, theirs] = [await house.declare(['api'], { key: 'shared' }), await house.declare(['api'], { key: 'shared', agent: 'rival' })]
+    expect(mine.id).not.toBe(theirs.id)
+    await mine.complete()
+    await theirs.complete()
+  })
+
+  test('used by many requests at once leaves one task and one set of living credentials', async () => {
+    const outcomes = await Promise.allSettled(Array.from({ length: 8 }, () => house.declare(['crm'], { key: 'storm' })))
+
+    const opened = outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []))
+    expect(opened.length).toBeGreaterThan(0)
+    expect(new Set(opened.map(({ id }) => id)).size).toBe(1)
+    expect((await house.lab.alive()).length).toBe(1)
+    await opened[0]!.complete()
+    expect(await house.lab.alive()).toEqual([])
+  })
+})

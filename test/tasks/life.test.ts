@@ -1,0 +1,245 @@
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { findTask } from '../../src/ledger/records.ts'
+import { listEntries } from '../../src/ledger/lists.ts'
+import { introspect } from '../../src/tasks/introspect.ts'
+import { showTask } from '../../src/tasks/show.ts'
+import { type House, startHouse } from '../support/house.ts'
+import { type OpenedStore, stores } from '../support/stores.ts'
+
+describe.each(stores)('the life of a task on $name', ({ open }) => {
+  let store: OpenedStore
+  let house: House
+
+  beforeAll(async () => {
+    store = await open()
+    house = await startHouse(store.settings)
+  })
+  afterEach(async () => {
+    await house.lab.clear()
+    await house.lab.clock(0)
+    expect(await house.audit()).toEqual([])
+  })
+  afterAll(async () => {
+    await house.stop()
+    await store.dispose()
+  })
+
+  const stateOf = async (id: Parameters<typeof findTask>[1]) => (await findTask(house.ledger, id))!
+  const isActive = async (token: string) => (await introspect(house.broker, token, 'all')) !== undefined
+
+  test('a signed token is active until its task is completed, and inactive in the very next introspection', async () => {
+    const task = await house.declare(['api'])
+    expect(await isActive(task.secrets[0]!)).toBe(true)
+
+    const closed = await task.complete()
+
+    expect(await isActive(task.secrets[0]!)).toBe(false)
+    expect(closed).toMatchObject({ ended: true, task: { state: 'completed', cause: 'completed' } })
+    expect(closed.leases[0]).toMatchObject({ state: 'revoked', evidence: { by: 'broker' } })
+  })
+
+  test('a credential of an outside backend works until its task is completed, and the evidence says who confirmed its end', async () => {
+    const task = await house.declare(['crm', 'crm-for'])
+    expect(await Promise.all(task.secrets.map(house.lab.works))).toEqual([true, true])
+
+    const closed = await task.complete()
+
+    expect(await Promise.all(task.secrets.map(house.lab.works))).toEqual([false, false])
+    expect(closed.ended).toBe(true)
+    for (const lease of closed.leases) expect(lease).toMatchObject({ state: 'revoked', cause: 'completed', evidence: { by: 'provider' } })
+  })
+
+  test('completing twice, or late, answers with how the task really ended', async () => {
+    const task = await house.declare(['api'])
+    await task.revoke()
+
+    expect(await task.complete()).toMatchObject({
+      ended: true,
+      task: { state: 'revoked', reason: 'a test says so', endedBy: 'operator:local/operator:ops' },
+    })
+    expect(await task.complete()).toMatchObject({ ended: true, task: { state: 'revoked' } })
+  })
+
+  test('a task that nobody completes dies at its deadline with all its leases', async () => {
+    const task = await house.declare(['api', 'crm'], { duration: 60_000 })
+    await house.backdate(task.id, '61 seconds')
+
+    expect(await isActive(task.secrets[0]!)).toBe(false)
+    await house.reap()
+
+    expect(await house.lab.works(task.secrets[1]!)).toBe(false)
+    const { task: after, leases } = await stateOf(task.id)
+    expect(after).toMatchObject({ state: 'expired', cause: 'deadline' })
+    expect(leases.map(({ state }) => state)).toEqual(['revoked', 'revoked'])
+  })
+
+  test('an operator ends any task by its id, and the reason stays in the ledger', async () => {
+    const task = await house.declare(['api', 'crm'])
+
+    expect(await task.revoke()).toMatchObject({ ended: true, task: { state: 'revoked' } })
+
+    expect(await house.lab.works(task.secrets[1]!)).toBe(false)
+    const { items } = await listEntries(house.ledger, { task: task.id, kind: 'task.closing' }, { limit: 10 })
+    expect(items).toMatchObject([{ body: { cause: 'revoked', reason: 'a test says so', by: 'operator:local/operator:ops' } }])
+  })
+
+  test("an agent cannot see, complete or extend another agent's task: it does not exist for it", async () => {
+    const task = await house.declare(['api'])
+    const rival = house.caller('rival')
+    await expect(showTask(house.broker, rival, task.id)).rejects.toMatchObject({ code: 'not_found' })
+    const asRival = await house.declare(['api'], { agent: 'rival' })
+    const { completeTask } = await import('../../src/tasks/close.ts')
+    await expect(completeTask(house.broker, rival, task.id, 0, new AbortController().signal)).rejects.toMatchObject({ code: 'not_found' })
+    expect(await isActive(task.secrets[0]!)).toBe(true)
+    await asRival.complete()
+    await task.complete()
+  })
+
+  test('a denial is kept with its decision, and nothing is minted', async () => {
+    const before = (await house.lab.minted()).length
+    const refused: unknown = await house.declare(['crm'], { agent: 'stranger' }).catch((error: unknown) => error)
+
+    expect(refused).toMatchObject({ code: 'denied' })
+    const { task: id, decision } = refused as { task: Parameters<typeof findTask>[1]; decision: string }
+    const shown = await showTask(house.broker, house.operator, id)
+    expect(shown.task).toMatchObject({ state: 'denied', cause: 'policy' })
+    expect(shown.decisions).toMatchObject([{ id: decision, outcome: 'deny', policies: [] }])
+    expect((await house.lab.minted()).length).toBe(before)
+  })
+
+  test('a further grant is issued under a fresh decision and dies with the task', async () => {
+    const task = await house.declare([])
+    const added = await task.add('crm')
+    expect(added.lease.state).toBe('active')
+    expect((await showTask(house.broker, house.operator, task.id)).decisions.map(({ action }) => action)).toEqual(['declare', 'issue'])
+
+    await task.complete()
+
+    expect(await house.lab.alive()).toEqual([])
+    await expect(task.add('api')).rejects.toMatchObject({ code: 'conflict' })
+  })
+
+  test('a refresh extends a signed token within the deadline, and both tokens die with the task', async () => {
+    const task = await house.declare(['api'], { duration: 30 * 60_000 })
+    const [lease] = task.leases
+    await house.backdate(task.id, '5 minutes')
+
+    const refreshed = await task.refresh(lease!)
+
+    expect(refreshed.lease.expiresAt.getTime()).toBeGreaterThan(lease!.expiresAt.getTime() - 60_000)
+    const fresh = Object.values(refreshed.credential)[1] as { open(): string }
+    const token = fresh.open()
+    expect(await isActive(token)).toBe(true)
+    await task.complete()
+    expect(await isActive(token)).toBe(false)
+    expect(await isActive(task.secrets[0]!)).toBe(false)
+    await expect(task.refresh(lease!)).rejects.toMatchObject({ code: 'conflict' })
+  })
+
+  test('a refresh never reaches past the deadline', async () => {
+    const task = await house.declare(['api'], { duration: 20 * 60_000 })
+    await house.backdate(task.id, '9 minutes')
+    const deadline = (await stateOf(task.id)).task.deadline
+
+    await house.backdate(task.id, '0 minutes')
+    await task.refresh(task.leases[0]!)
+    await house.backdate(task.id, '9 minutes')
+    const { lease } = await task.refresh(task.leases[0]!)
+
+    expect(lease.expiresAt.getTime()).toBeLessThanOrEqual(deadline.getTime())
+    await task.complete()
+  })
+
+  test('a renewal moves the deadline under a new decision, and a task that has ended cannot be renewed', async () => {
+    const task = await house.declare(['crm'], { duration: 60_000 })
+    await house.backdate(task.id, '50 seconds')
+
+    const renewed = await task.renew(120_000)
+
+    expect(renewed.deadline.getTime() - Date.now()).toBeGreaterThan(100_000)
+    expect((await showTask(house.broker, house.operator, task.id)).decisions.map(({ action }) => action)).toEqual(['issue', 'renew'])
+    await task.complete()
+    await expect(task.renew(60_000)).rejects.toMatchObject({ code: 'conflict' })
+  })
+
+  test('one lease is revoked and its task goes on', async () => {
+    const task = await house.declare(['api', 'crm'])
+
+    const ended = await task.revokeLease(task.leases[1]!)
+
+    expect(ended).toMatchObject({ ended: true, lease: { state: 'revoked', cause: 'revoked' } })
+    expect(await house.lab.works(task.secrets[1]!)).toBe(false)
+    expect(await isActive(task.secrets[0]!)).toBe(true)
+    await task.complete()
+  })
+
+  test('a lease that ends before its task expires by itself, and its place is free again', async () => {
+    const task = await house.declare(['api'], { duration: 30 * 60_000 })
+    await house.backdate(task.id, '11 minutes')
+    expect(await isActive(task.secrets[0]!)).toBe(false)
+
+    await house.reap()
+
+    const { task: after, leases } = await stateOf(task.id)
+    expect(leases[0]).toMatchObject({ state: 'expired', cause: 'lease_expired', evidence: null })
+    expect(after).toMatchObject({ state: 'open', liveLeases: 0 })
+    await task.complete()
+  })
+
+  test('an outside credential that has outlived its own end is asked about all the same, and proven dead', async () => {
+    const task = await house.declare(['crm'], { duration: 30 * 60_000 })
+    await house.backdate(task.id, '21 minutes')
+
+    await house.reap()
+
+    expect((await stateOf(task.id)).leases[0]).toMatchObject({ state: 'revoked', cause: 'lease_expired', evidence: { by: 'provider' } })
+    await task.complete()
+  })
+
+  test('what only time can end is never called revoked: it lapses, and expires at its own end', async () => {
+    const task = await house.declare(['gone-by-itself'], { duration: 10 * 60_000 })
+    const closed = await task.complete(0)
+    expect(closed).toMatchObject({ ended: false, task: { state: 'closing' } })
+    expect(closed.leases[0]).toMatchObject({ state: 'lapsing', revocation: 'expiry', evidence: null })
+
+    await house.backdate(task.id, '11 minutes')
+    await house.lab.clock(11 * 60_000)
+    await house.reap()
+
+    const { task: after, leases } = await stateOf(task.id)
+    expect(leases[0]).toMatchObject({ state: 'expired', evidence: null })
+    expect(after.state).toBe('completed')
+    expect(await house.lab.works(task.secrets[0]!)).toBe(false)
+  })
+
+  test('the limit of live leases is exact, is given back by ends, and its refusal is kept', async () => {
+    const first = await house.declare(['api', 'crm'], { agent: 'small' })
+    await expect(house.declare(['api', 'crm'], { agent: 'small' })).rejects.toMatchObject({ code: 'rate_limited' })
+    const second = await house.declare(['api'], { agent: 'small' })
+    await expect(second.add('api')).rejects.toMatchObject({ code: 'rate_limited' })
+
+    await first.complete()
+
+    const third = await house.declare(['crm', 'api'], { agent: 'small' })
+    await third.complete()
+    await second.complete()
+  })
+
+  test('twenty declarations at once never take more places than there are', async () => {
+    const outcomes = await Promise.allSettled(Array.from({ length: 20 }, () => house.declare(['api'], { agent: 'small' })))
+
+    const opened = outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []))
+    expect(opened.length).toBe(3)
+    for (const task of opened) await task.complete()
+  })
+
+  test('leases announced while a task is being closed never stay alive', async () => {
+    for (let round = 0; round < 5; round++) {
+      const task = await house.declare(['api'])
+      const adding = Array.from({ length: 6 }, () => task.add('api'))
+      const [closed] = await Promise.all([task.complete(), Promise.allSettled(adding)])
+      expect(closed.task.state).toBe('completed')
+      expect((await stateOf(task.id)).leases.every(({ state }) => state === 'revoked')).toBe(true)
+    }
+  })
+})
