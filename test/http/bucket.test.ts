@@ -38,6 +38,9 @@ describe('a token bucket', () => {
     expect(buckets.take('first')).toBeGreaterThan(0)
     for (let caller = 0; caller < 9_999; caller++) buckets.take(`caller ${caller}`)
     expect(buckets.take('first')).toBeGreaterThan(0)
+    // Seen just now, so it is not the one to be forgotten.
+    buckets.take('one more')
+    expect(buckets.take('first')).toBeGreaterThan(0)
     for (let caller = 0; caller < 10_000; caller++) buckets.take(`other ${caller}`)
     expect(buckets.take('first')).toBe(0)
   })

@@ -158,6 +158,34 @@ describe('stopping', () => {
     agent.destroy()
   })
 
+  test('does not wait for a connection that falls idle meanwhile', async () => {
+    const { house, gate } = slowHouse()
+    const server = await serve(house, { grace: 60_000 })
+    const agent = new Agent({ keepAlive: true })
+    const slow = send(server, '/slow', { agent })
+    await expect.poll(() => gate.entered).toBe(1)
+    const stopped = server.stop()
+    gate.go()
+    expect((await slow).headers['connection']).toBe('keep-alive')
+    await stopped
+    agent.destroy()
+  })
+
+  test('lets no client hold a connection by asking on and on', async () => {
+    const { house, gate } = slowHouse()
+    const server = await serve(house, { grace: 60_000 })
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+    const slow = send(server, '/slow', { agent })
+    await expect.poll(() => gate.entered).toBe(1)
+    const next = send(server, '/quick', { agent })
+    const stopped = server.stop()
+    gate.go()
+    await slow
+    expect((await next).headers['connection']).toBe('close')
+    await stopped
+    agent.destroy()
+  })
+
   test('closes what is still under way when its grace is over, and says so', async () => {
     const { house, gate } = slowHouse()
     const server = await serve(house, { grace: 20 })
