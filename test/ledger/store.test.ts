@@ -1,0 +1,151 @@
+import { chmod, mkdir, mkdtemp, rm, stat } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { sql } from 'drizzle-orm'
+import postgres from 'postgres'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { connect, type Ledger } from '../../src/ledger/connect.ts'
+import { archivePolicySet } from '../../src/ledger/entries.ts'
+import { spendToken } from '../../src/ledger/keys.ts'
+import { listEntries } from '../../src/ledger/lists.ts'
+import { isId } from '../../src/base/ids.ts'
+import { openDatabase, type OpenedStore, openEmbedded, stores } from '../support/stores.ts'
+
+describe.each(stores)('the ledger on $name', ({ open }) => {
+  let store: OpenedStore
+  let ledger: Ledger
+
+  beforeAll(async () => {
+    store = await open()
+    ledger = await connect(store.settings)
+    for (let entry = 0; entry < 5; entry++) await archivePolicySet(ledger, `sha256:${entry}`, { entry })
+  })
+  afterAll(async () => {
+    await ledger.close()
+    await store.dispose()
+  })
+
+  test.each([
+    "update entries set kind = 'nothing'",
+    'delete from entries',
+    'truncate entries',
+    "update decisions set outcome = 'permit'",
+    'delete from decisions',
+    "update policy_sets set document = '{}'",
+    'delete from policy_sets',
+    'delete from tasks',
+    'delete from leases',
+    'drop table entries',
+    'alter table entries disable trigger all',
+    'create table elsewhere (id int)',
+  ])('the application cannot %s', async (statement) => {
+    await expect(ledger.run(sql.raw(statement))).rejects.toMatchObject({ code: 'internal', cause: { message: expect.stringMatching(/^42501/) as unknown } })
+  })
+
+  test('an error of the store carries neither its query nor its parameters', async () => {
+    const secret = 'a-parameter-that-may-be-secret'
+    const error = (await ledger.run(sql`select ${secret}::int`).catch((thrown: unknown) => thrown)) as Error
+    expect(error).toMatchObject({ code: 'internal', detail: 'The ledger refused an unlawful change' })
+    expect(JSON.stringify(error, Object.getOwnPropertyNames(error))).not.toContain('select')
+  })
+
+  test('entries have TypeIDs that sort as they were written', async () => {
+    const { items } = await listEntries(ledger, { kind: 'policy.activated' }, { limit: 10 })
+    expect(items.map(({ body }) => (body as { policy_digest: string }).policy_digest)).toEqual([4, 3, 2, 1, 0].map((entry) => `sha256:${entry}`))
+    for (const { id } of items) expect(isId('ent', id)).toBe(true)
+  })
+
+  test('pages follow each other without a gap or a repetition', async () => {
+    const whole = await listEntries(ledger, {}, { limit: 100 })
+    const seen: string[] = []
+    let cursor: string | undefined
+    do {
+      const page = await listEntries(ledger, {}, { limit: 2, ...(cursor !== undefined && { cursor }) })
+      seen.push(...page.items.map(({ id }) => id))
+      cursor = page.next ?? undefined
+    } while (cursor !== undefined)
+    expect(seen).toEqual(whole.items.map(({ id }) => id))
+  })
+
+  test('a token is spent exactly once by many who present it at once', async () => {
+    const outcomes = await Promise.all(Array.from({ length: 20 }, () => spendToken(ledger, 'token', new Date(Date.now() + 60_000))))
+    expect(outcomes.filter(Boolean)).toHaveLength(1)
+  })
+
+  test('is closed twice without harm, and refuses statements afterwards', async () => {
+    const other = await open()
+    const closing = await connect(other.settings)
+    await closing.close()
+    await closing.close()
+    await expect(closing.run(sql`select 1`)).rejects.toMatchObject({ code: 'store_unavailable' })
+    await other.dispose()
+  })
+})
+
+describe('the embedded store', () => {
+  test('cannot be opened twice, and can be again once it is closed', async () => {
+    const { settings, dispose } = await openEmbedded()
+    const first = await connect(settings)
+    await expect(connect(settings)).rejects.toThrow(/in use by another broker/)
+    await first.close()
+    await (await connect(settings)).close()
+    await dispose()
+  })
+
+  test('keeps its folder to itself, and refuses one that is open to others', async () => {
+    const { settings, dispose } = await openEmbedded()
+    const folder = (settings as { embedded: string }).embedded
+    await (await connect(settings)).close()
+    for (const part of [folder, path.join(folder, 'postgres')]) expect((await stat(part)).mode & 0o077).toBe(0)
+    await chmod(folder, 0o750)
+    await expect(connect(settings)).rejects.toThrow(/open to others \(mode 750\)/)
+    await dispose()
+  })
+
+  test('says what is wrong when its folder is a file or cannot be made', async () => {
+    const folder = await mkdtemp(path.join(tmpdir(), 'mayfly-place-'))
+    await expect(connect({ embedded: '/dev/null/store' })).rejects.toThrow(/store\.embedded: .*cannot be used/)
+    await mkdir(path.join(folder, 'fine'), { mode: 0o700 })
+    await rm(folder, { recursive: true })
+  })
+
+  test('keeps what was acknowledged over a restart', async () => {
+    const { settings, dispose } = await openEmbedded()
+    const before = await connect(settings)
+    await archivePolicySet(before, 'sha256:kept', {})
+    await before.close()
+    await using after = await connect(settings)
+    const { items } = await listEntries(after, {}, { limit: 1 })
+    expect(items).toMatchObject([{ kind: 'policy.activated', body: { policy_digest: 'sha256:kept' } }])
+    await after.close()
+    await dispose()
+  })
+})
+
+describe.runIf(stores.some(({ name }) => name === 'Postgres'))('Postgres', () => {
+  test('is migrated once by four brokers that start together', async () => {
+    const { settings, dispose } = await openDatabase()
+    const ledgers = await Promise.all(Array.from({ length: 4 }, () => connect(settings)))
+    for (const ledger of ledgers) await ledger.close()
+    await dispose()
+  })
+
+  test('refuses the owner too to change history', async () => {
+    const { settings, dispose } = await openDatabase()
+    const ledger = await connect(settings)
+    await archivePolicySet(ledger, 'sha256:owned', {})
+    const owner = postgres((settings as { url: string }).url, { max: 1 })
+    for (const statement of ["update entries set kind = 'x'", 'delete from entries', 'truncate entries']) {
+      await expect(owner.unsafe(statement)).rejects.toThrow('entries is append-only')
+    }
+    await owner.end()
+    await ledger.close()
+    await dispose()
+  })
+
+  test('that cannot be reached is refused at start with a reason and without its address', async () => {
+    const refused: unknown = await connect({ url: 'postgres://user:hunter2@127.0.0.1:1/none' }).catch((error: unknown) => error)
+    expect(refused).toMatchObject({ code: 'store_unavailable' })
+    expect(String((refused as Error).stack)).not.toContain('hunter2')
+  })
+})
