@@ -35,8 +35,3 @@ export function formatDuration(ms: number): string {
 export async function delay(ms: number, signal?: AbortSignal): Promise<void> {
   await wait(ms, undefined, signal ? { signal } : {})
 }
-
-/** A signal that fires when the caller gives up or after `ms` milliseconds, whichever is first. */
-export function deadlineSignal(ms: number, ...signals: (AbortSignal | undefined)[]): AbortSignal {
-  return AbortSignal.any([AbortSignal.timeout(ms), ...signals.filter((signal) => signal !== undefined)])
-}
