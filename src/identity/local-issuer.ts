@@ -1,0 +1,96 @@
+import { randomUUID } from 'node:crypto'
+import { constants } from 'node:fs'
+import { link, open, unlink } from 'node:fs/promises'
+import { calculateJwkThumbprint, exportJWK, generateKeyPair, importJWK, SignJWT } from 'jose'
+import { z } from 'zod'
+import { parseJson } from '../base/json.ts'
+
+/** Signs workload tokens for development and tests. Its subjects are `agent:<name>`, `operator:<name>` and `resource:<name>`. */
+export interface LocalIssuer {
+  readonly issuer: typeof localIssuer
+  /** Its public keys, to be pinned. */
+  readonly jwks: { readonly keys: readonly Readonly<Record<string, string>>[] }
+  /** A token with these claims; `iss`, `iat`, `exp` and `jti` are added. @param now milliseconds since 1970 */
+  sign(claims: LocalClaims, now: number): Promise<string>
+}
+
+export interface LocalClaims {
+  readonly sub: string
+  readonly aud: string
+  readonly lifetimeSeconds: number
+  readonly [claim: string]: unknown
+}
+
+/** Not a URL, so that nobody is ever asked for its keys. */
+export const localIssuer = 'urn:mayfly:local-issuer'
+
+const base64url = z.string().regex(/^[A-Za-z0-9_-]{43}$/)
+const keyShape = z.strictObject({ kty: z.literal('EC'), crv: z.literal('P-256'), x: base64url, y: base64url, d: base64url })
+
+/** Loads the ES256 key in this file, or makes both. @throws Error that says why the file cannot be used */
+export async function openLocalIssuer(file: string): Promise<LocalIssuer> {
+  const jwk = (await readKey(file)) ?? (await makeKey(file))
+  const key = await importJWK(jwk, 'ES256')
+  const { d: _private, ...open } = jwk
+  const kid = await calculateJwkThumbprint(open)
+
+  return {
+    issuer: localIssuer,
+    jwks: { keys: [{ ...open, kid, alg: 'ES256', use: 'sig' }] },
+    sign({ lifetimeSeconds, ...claims }, now) {
+      const iat = Math.floor(now / 1_000)
+      const all = { ...claims, iss: localIssuer, iat, exp: iat + lifetimeSeconds, jti: randomUUID() }
+      return new SignJWT(all).setProtectedHeader({ alg: 'ES256', kid, typ: 'JWT' }).sign(key)
+    },
+  }
+}
+
+type PrivateKey = z.output<typeof keyShape>
+
+/** The key in the file; undefined where there is none. Whoever else could read it could be any agent and any operator: then it is refused. */
+async function readKey(file: string): Promise<PrivateKey | undefined> {
+  const handle = await open(file, constants.O_RDONLY | constants.O_NOFOLLOW).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return undefined
+    throw error.code === 'ELOOP' ? new Error(`${file} is a symbolic link`) : error
+  })
+  if (!handle) return undefined
+  try {
+    const { mode, size } = await handle.stat()
+    if ((mode & 0o077) !== 0) throw new Error(`${file} can be read by others; chmod 600 it`)
+    const { data } = keyShape.safeParse(size <= 4_096 ? jsonOf(await handle.readFile('utf8')) : undefined)
+    if (!data) throw new Error(`${file} is not the key of a local issuer`)
+    return data
+  } finally {
+    await handle.close()
+  }
+}
+
+async function makeKey(file: string): Promise<PrivateKey> {
+  const { privateKey } = await generateKeyPair('ES256', { extractable: true })
+  const jwk = keyShape.parse(await exportJWK(privateKey))
+  const draft = `${file}.${randomUUID()}`
+  const handle = await open(draft, 'wx', 0o600)
+  try {
+    await handle.writeFile(`${JSON.stringify(jwk)}\n`)
+    await handle.sync()
+    // A link, because it fails where a name is taken: of two that start at once both go on with the same key.
+    await link(draft, file).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EEXIST') throw error
+    })
+  } finally {
+    await handle.close()
+    await unlink(draft)
+  }
+  const made = await readKey(file)
+  if (!made) throw new Error(`${file} is gone again`)
+  return made
+}
+
+function jsonOf(text: string): unknown {
+  try {
+    return parseJson(text)
+  } catch {
+    // Without the error: whatever stands there may be a key.
+    return undefined
+  }
+}
