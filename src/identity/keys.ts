@@ -1,32 +1,7 @@
-import { z } from 'zod'
-import { describe } from '../base/errors.ts'
-import type { Clock } from '../base/time.ts'
 import { Refusal } from './fault.ts'
-import { fetchJson } from './fetch.ts'
-import { isKeyAddress, type Rules } from './issuer.ts'
+import type { KeyRules } from './jwk.ts'
 import { importKeys, type KeySet, type VerificationKey } from './keyset.ts'
 import { withinSignal } from './wait.ts'
-
-const second = 1_000
-const minute = 60 * second
-
-/** Milliseconds after which a set is fetched again, unless a SPIFFE bundle hints otherwise. Five minutes are its own default; ten are usual elsewhere. */
-const refreshAfter = { spiffe: 5 * minute, others: 10 * minute } as const
-
-/** A hint is honoured between these: less would be hammering, more would keep revoked keys. Milliseconds. */
-const hintBounds = { least: 5 * second, most: 60 * minute } as const
-
-/** Milliseconds for which a set that could not be fetched anew is still used: an outage of the issuer's must not be one of ours at once. */
-const staleFor = 60 * minute
-
-/** Milliseconds between two fetches because of a `kid` that is not there: anyone may invent one. */
-const unknownEvery = 30 * second
-
-/** After a failure, milliseconds without another try; doubled by each further one, and up to half of it taken off at random. */
-const pause = { first: 1 * second, longest: 60 * second } as const
-
-/** How a fetch ended, for the metrics. */
-export type Fetched = 'changed' | 'unchanged' | 'failed'
 
 /** Where the keys of one issuer come from. */
 export interface KeySource {
@@ -40,7 +15,7 @@ export interface KeySource {
 }
 
 /** Keys that stand in the configuration. */
-export function pinnedKeys(jwks: object, rules: Rules): KeySource {
+export function pinnedKeys(jwks: object, rules: KeyRules): KeySource {
   let set: KeySet | undefined
   const importing = importKeys(jwks, rules).then(
     (imported) => (set = imported),
@@ -51,145 +26,16 @@ export function pinnedKeys(jwks: object, rules: Rules): KeySource {
     async find(kid, signal) {
       if (!set) await withinSignal(importing, signal)
       if (!set) throw new Refusal('keys_unavailable')
-      return keyOf(set, kid) ?? refuse()
+      return keyOf(set, kid)
     },
     state: () => ({ ok: set !== undefined && set.keys.size > 0, detail: set ? `${set.keys.size} pinned keys` : 'no pinned key can be used' }),
     close: () => {},
   }
 }
 
-/**
- * Keys that are fetched, once now and then whenever they grow old, in the background. However many tokens come, and whatever stands in them, the issuer is asked by one request at a
- * time, once in 30 s for unknown keys, and ever more rarely while it fails.
- */
-export function fetchedKeys(rules: Rules, clock: Clock, fetched: (outcome: Fetched) => void): KeySource {
-  const stop = new AbortController()
-  let address = 'url' in rules.keys ? rules.keys.url : undefined
-  let set: KeySet | undefined
-  let refreshAt = 0
-  let usableUntil = 0
-  let retryAt = 0
-  let askedAt = 0
-  let failures = 0
-  let fault = 'not fetched yet'
-  let flight: Promise<void> | undefined
-  let timer: NodeJS.Timeout | undefined
-
-  async function fetchSet(): Promise<KeySet> {
-    // Found once and then pinned: a discovery document that changes later moves nobody's keys.
-    address ??= await discover(rules, stop.signal)
-    const next = await importKeys(await fetchJson(address, rules.allowPrivate, stop.signal), rules)
-    if ((next.sequence ?? -1) < (set?.sequence ?? -1)) throw new Error('the sequence of the bundle goes backwards')
-    return next
-  }
-
-  /** Swaps the set in one assignment. The old one stays where the keys are the same, so that verified tokens stay verified. */
-  function adopt(next: KeySet): void {
-    const changed = set?.print !== next.print
-    set = changed ? next : { ...next, keys: set?.keys ?? next.keys }
-    const age = lifeOf(next, rules)
-    // A tenth off at random: brokers that started together do not ask together for ever.
-    refreshAt = clock() + age * (1 - Math.random() / 10)
-    usableUntil = clock() + age + staleFor
-    failures = 0
-    retryAt = 0
-    fetched(changed ? 'changed' : 'unchanged')
-  }
-
-  async function attempt(): Promise<void> {
-    askedAt = clock()
-    try {
-      adopt(await fetchSet())
-    } catch (error) {
-      if (stop.signal.aborted) return
-      fault = describe(error)
-      failures++
-      const longest = Math.min(pause.longest, pause.first * 2 ** (failures - 1))
-      retryAt = clock() + longest * (1 - Math.random() / 2)
-      fetched('failed')
-    }
-  }
-
-  /** One fetch at a time; whoever comes meanwhile waits for it. Never rejects: what came of it shows in the set. */
-  function refresh(): Promise<void> {
-    flight ??= attempt().finally(() => {
-      flight = undefined
-      schedule()
-    })
-    return flight
-  }
-
-  const dueAt = (): number => Math.max(refreshAt, retryAt)
-  const due = (): boolean => !stop.signal.aborted && clock() >= dueAt()
-  const usable = (): KeySet | undefined => (clock() < usableUntil ? set : undefined)
-
-  /** So that the set is fresh when the next token comes, and the probe tells the truth when none does. */
-  function schedule(): void {
-    clearTimeout(timer)
-    if (stop.signal.aborted) return
-    timer = setTimeout(() => (due() ? void refresh() : schedule()), Math.max(second, dueAt() - clock())).unref()
-  }
-
-  async function upToDate(signal: AbortSignal): Promise<KeySet | undefined> {
-    if (!due()) {
-      if (!usable() && flight) await withinSignal(flight, signal)
-      return usable()
-    }
-    const refreshing = refresh()
-    // A set that is only just due is used meanwhile; so is any while the issuer fails. One that slept through its time with the machine is not: keys may have been revoked.
-    const justDue = failures > 0 || clock() < refreshAt + minute
-    if (!usable() || !justDue) await withinSignal(refreshing, signal)
-    return usable()
-  }
-
-  void refresh()
-  return {
-    current: () => (due() ? undefined : usable()),
-    async find(kid, signal) {
-      const found = await upToDate(signal)
-      if (!found) throw new Refusal('keys_unavailable')
-      const known = keyOf(found, kid)
-      if (known) return known
-      // Perhaps a new one. A fetch that is under way already is waited for, and none is begun too soon.
-      const mayAsk = Math.abs(clock() - askedAt) >= unknownEvery && clock() >= retryAt && !stop.signal.aborted
-      if (kid !== undefined && (flight ?? mayAsk)) await withinSignal(refresh(), signal)
-      const now = usable()
-      return (now && keyOf(now, kid)) ?? refuse()
-    },
-    state() {
-      const found = usable()
-      if (!found) return { ok: false, detail: `no keys: ${fault}` }
-      const failing = failures > 0 ? `, and fetching fails: ${fault}` : ''
-      return { ok: found.keys.size > 0, detail: `${found.keys.size} keys${failing}` }
-    },
-    close() {
-      stop.abort()
-      clearTimeout(timer)
-    },
-  }
-}
-
-const keyOf = (set: KeySet, kid: string | undefined): VerificationKey | undefined => (kid === undefined ? undefined : set.keys.get(kid))
-
-function refuse(): never {
-  throw new Refusal('unknown_key')
-}
-
-function lifeOf(set: KeySet, { profile }: Rules): number {
-  if (profile !== 'spiffe') return refreshAfter.others
-  return Math.min(hintBounds.most, Math.max(hintBounds.least, set.refreshHint ?? refreshAfter.spiffe))
-}
-
-/** Where the issuer says that its keys are (OpenID Connect Discovery 1.0, section 4). @throws Error when it is not the issuer's to say */
-async function discover(rules: Rules, stop: AbortSignal): Promise<string> {
-  const issuer = rules.issuer ?? ''
-  const document = await fetchJson(`${issuer.replace(/\/$/, '')}/.well-known/openid-configuration`, rules.allowPrivate, stop)
-  const { data } = z.looseObject({ issuer: z.string(), jwks_uri: z.string() }).safeParse(document)
-  if (!data) throw new Error('the discovery document has no issuer or no jwks_uri')
-  const address = data.jwks_uri
-  if (data.issuer !== issuer) throw new Error('the discovery document is of another issuer')
-  if (!isKeyAddress(address, rules)) throw new Error('jwks_uri is not an https URL')
-  // Elsewhere would be somebody else's to answer for. Where it is so on purpose (Google), the address stands in the configuration.
-  if (new URL(address).host !== new URL(issuer).host) throw new Error('jwks_uri is on another host than the issuer: configure its address as keys')
-  return address
+/** By its name within one set. @throws Refusal `unknown_key` */
+export function keyOf(set: KeySet, kid: string | undefined): VerificationKey {
+  const key = kid === undefined ? undefined : set.keys.get(kid)
+  if (!key) throw new Refusal('unknown_key')
+  return key
 }

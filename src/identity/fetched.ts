@@ -1,0 +1,141 @@
+import { describe } from '../base/errors.ts'
+import type { Clock } from '../base/time.ts'
+import { discover } from './discovery.ts'
+import { Refusal } from './fault.ts'
+import { fetchJson } from './fetch.ts'
+import type { Rules } from './issuer.ts'
+import { keyOf, type KeySource } from './keys.ts'
+import { importKeys, type KeySet } from './keyset.ts'
+import { withinSignal } from './wait.ts'
+
+const second = 1_000
+const minute = 60 * second
+
+/** Milliseconds after which a set is fetched again, unless a SPIFFE bundle hints otherwise. Five minutes are its own default; ten are usual elsewhere. */
+const refreshAfter = { spiffe: 5 * minute, others: 10 * minute } as const
+
+/** A hint is honoured between these: less would be hammering, more would keep revoked keys. Milliseconds. */
+const hintBounds = { least: 5 * second, most: 60 * minute } as const
+
+/** Milliseconds for which a set that could not be fetched anew is still used: an outage of the issuer's must not be one of ours at once. */
+const staleFor = 60 * minute
+
+/** Milliseconds between two fetches because of a `kid` that is not there: anyone may invent one. */
+const unknownEvery = 30 * second
+
+/** After a failure, milliseconds without another try; doubled by each further one, and up to half of it taken off at random. */
+const pause = { first: 1 * second, longest: 60 * second } as const
+
+/** How a fetch ended, for the metrics. */
+export type Fetched = 'changed' | 'unchanged' | 'failed'
+
+/**
+ * Keys that are fetched, once now and then whenever they grow old, in the background. However many tokens come, and whatever stands in them, the issuer is asked by one request at a
+ * time, once in 30 s for unknown keys, and ever more rarely while it fails.
+ */
+export function fetchedKeys(rules: Rules, clock: Clock, fetched: (outcome: Fetched) => void): KeySource {
+  const stop = new AbortController()
+  let address = 'url' in rules.keys ? rules.keys.url : undefined
+  let set: KeySet | undefined
+  let refreshAt = 0
+  let usableUntil = 0
+  let retryAt = 0
+  let askedAt = 0
+  let failures = 0
+  let fault = 'not fetched yet'
+  let flight: Promise<void> | undefined
+  let timer: NodeJS.Timeout | undefined
+
+  async function fetchSet(): Promise<KeySet> {
+    // Found once and then pinned: a discovery document that changes later moves nobody's keys.
+    address ??= await discover(rules, stop.signal)
+    const next = await importKeys(await fetchJson(address, rules.allowPrivate, stop.signal), rules)
+    if ((next.sequence ?? -1) < (set?.sequence ?? -1)) throw new Error('the sequence of the bundle goes backwards')
+    return next
+  }
+
+  /** Swaps the set in one assignment. The old one stays where the keys are the same, so that verified tokens stay verified. */
+  function adopt(next: KeySet): void {
+    const changed = set?.print !== next.print
+    set = changed ? next : { ...next, keys: set?.keys ?? next.keys }
+    const age = lifeOf(next, rules)
+    // A tenth off at random: brokers that started together do not ask together for ever.
+    refreshAt = clock() + age * (1 - Math.random() / 10)
+    usableUntil = clock() + age + staleFor
+    failures = 0
+    retryAt = 0
+    fetched(changed ? 'changed' : 'unchanged')
+  }
+
+  async function attempt(): Promise<void> {
+    askedAt = clock()
+    try {
+      adopt(await fetchSet())
+    } catch (error) {
+      if (stop.signal.aborted) return
+      fault = describe(error)
+      failures++
+      const longest = Math.min(pause.longest, pause.first * 2 ** (failures - 1))
+      retryAt = clock() + longest * (1 - Math.random() / 2)
+      fetched('failed')
+    }
+  }
+
+  /** One fetch at a time; whoever comes meanwhile waits for it. Never rejects: what came of it shows in the set. */
+  function refresh(): Promise<void> {
+    flight ??= attempt().finally(() => {
+      flight = undefined
+      schedule()
+    })
+    return flight
+  }
+
+  const dueAt = (): number => Math.max(refreshAt, retryAt)
+  const due = (): boolean => !stop.signal.aborted && clock() >= dueAt()
+  const usable = (): KeySet | undefined => (clock() < usableUntil ? set : undefined)
+
+  /** So that the set is fresh when the next token comes, and the probe tells the truth when none does. */
+  function schedule(): void {
+    clearTimeout(timer)
+    if (stop.signal.aborted) return
+    timer = setTimeout(() => (due() ? void refresh() : schedule()), Math.max(second, dueAt() - clock())).unref()
+  }
+
+  async function upToDate(signal: AbortSignal): Promise<KeySet | undefined> {
+    if (due()) {
+      const refreshing = refresh()
+      // A set that is only just due is used meanwhile; so is any while the issuer fails. One that slept through its time with the machine is not: keys may have been revoked.
+      const justDue = failures > 0 || clock() < refreshAt + minute
+      if (!usable() || !justDue) await withinSignal(refreshing, signal)
+    }
+    return usable()
+  }
+
+  void refresh()
+  return {
+    current: () => (due() ? undefined : usable()),
+    async find(kid, signal) {
+      const found = await upToDate(signal)
+      if (!found) throw new Refusal('keys_unavailable')
+      // A name that is not there may be a new one. A fetch that is under way already is waited for, and none is begun too soon.
+      const mayAsk = Math.abs(clock() - askedAt) >= unknownEvery && clock() >= retryAt && !stop.signal.aborted
+      if (kid !== undefined && !found.keys.has(kid) && (flight ?? mayAsk)) await withinSignal(refresh(), signal)
+      return keyOf(usable() ?? found, kid)
+    },
+    state() {
+      const found = usable()
+      if (!found) return { ok: false, detail: `no keys: ${fault}` }
+      const failing = failures > 0 ? `, and fetching fails: ${fault}` : ''
+      return { ok: found.keys.size > 0, detail: `${found.keys.size} keys${failing}` }
+    },
+    close() {
+      stop.abort()
+      clearTimeout(timer)
+    },
+  }
+}
+
+function lifeOf(set: KeySet, { profile }: Rules): number {
+  if (profile !== 'spiffe') return refreshAfter.others
+  return Math.min(hintBounds.most, Math.max(hintBounds.least, set.refreshHint ?? refreshAfter.spiffe))
+}
