@@ -118,7 +118,7 @@ export function fetchedKeys(rules: Rules, clock: Clock, fetched: (outcome: Fetch
       const found = await upToDate(signal)
       if (!found) throw new Refusal('keys_unavailable')
       // A name that is not there may be a new one. A fetch that is under way already is waited for, and none is begun too soon.
-      const mayAsk = Math.abs(clock() - askedAt) >= unknownEvery && clock() >= retryAt && !stop.signal.aborted
+      const mayAsk = Math.abs(clock() - askedAt) >= unknownEvery && !stop.signal.aborted
       if (kid !== undefined && !found.keys.has(kid) && (flight ?? mayAsk)) await withinSignal(refresh(), signal)
       return keyOf(usable() ?? found, kid)
     },
