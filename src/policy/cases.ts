@@ -6,7 +6,7 @@ import type { Agent, Catalogue } from './catalogue.ts'
 import { decide } from './decide.ts'
 import type { PolicySet } from './document.ts'
 import { Duration } from './duration.ts'
-import { readYaml, type YamlFile } from './yaml-file.ts'
+import { readYaml, type YamlFile } from '../base/yaml-file.ts'
 
 /** What came of asking: the policy's answer, or `refused` where the catalogue already says no. */
 export interface Outcome {

@@ -4,7 +4,7 @@ import { Duration } from './duration.ts'
 import type { Agent, Grant, Kind } from './entry.ts'
 import { type Action, type Declared, type Inquiry, resolve } from './inquiry.ts'
 import { readPattern } from './pattern.ts'
-import { readYaml, type YamlFile } from './yaml-file.ts'
+import { readYaml, type YamlFile } from '../base/yaml-file.ts'
 
 export type { Agent, AskedGrant, Grant, Kind } from './entry.ts'
 

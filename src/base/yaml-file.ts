@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { isNode, isMap, isScalar, LineCounter, parseDocument, visit, type Document } from 'yaml'
 import type { core, ZodType } from 'zod'
-import { ConfigurationError, describe } from '../base/errors.ts'
+import { ConfigurationError, describe } from './errors.ts'
 
 /** Where a value stands in a file: keys and indexes from the top. */
 export type Path = readonly PropertyKey[]
@@ -9,7 +9,10 @@ export type Path = readonly PropertyKey[]
 /** A YAML file whose faults know their line, and which collects them, so that one edit mends them all. */
 export interface YamlFile {
   readonly value: unknown
-  /** The value at this path in its shape; undefined if it has another one, which is then among the faults. */
+  /**
+   * The value at this path in its shape; undefined if it has another one, which is then among the faults. Where a fault is known already, what
+   * follows from it is left out.
+   */
   parse<T>(shape: ZodType<T>, value: unknown, path: Path): T | undefined
   fault(path: Path, message: string): void
   /** `file:line` of what stands at this path. */
@@ -40,10 +43,10 @@ export async function readYaml(file: string): Promise<YamlFile> {
   if (syntax.length > 0) throw new ConfigurationError(syntax)
 
   const lineOf = (path: Path): number => lines.linePos(offsetOf(document, path)).line
-  const faults: { readonly line: number; readonly text: string }[] = []
+  const faults: { readonly key: string; readonly line: number; readonly text: string }[] = []
   const fault = (path: Path, message: string): void => {
     const line = lineOf(path)
-    faults.push({ line, text: `${at(line)}: ${path.length === 0 ? message : `${path.map(String).join('.')}: ${message}`}` })
+    faults.push({ key: keyOf(path), line, text: `${at(line)}: ${path.length === 0 ? message : `${path.map(String).join('.')}: ${message}`}` })
   }
   return {
     value: plainValue(document, file),
@@ -52,7 +55,9 @@ export async function readYaml(file: string): Promise<YamlFile> {
     parse(shape, value, path) {
       const parsed = shape.safeParse(value, { error: (issue) => (issue.input === undefined ? 'is missing' : undefined) })
       if (parsed.success) return parsed.data
-      for (const issue of parsed.error.issues) report(issue, path, fault)
+      const known = new Set(faults.map(({ key }) => key))
+      const unlessKnown = (at: Path, message: string): void => void (known.has(keyOf(at)) || fault(at, message))
+      for (const issue of parsed.error.issues) report(issue, path, unlessKnown)
       return undefined
     },
     refuseFaults() {
@@ -60,6 +65,8 @@ export async function readYaml(file: string): Promise<YamlFile> {
     },
   }
 }
+
+const keyOf = (path: Path): string => JSON.stringify(path.map(String))
 
 async function readText(file: string): Promise<string> {
   let bytes: Uint8Array
