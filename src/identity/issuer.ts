@@ -120,7 +120,7 @@ function faultsOf(issuer: Issuer): string[] {
       unless((issuer.issuer ?? githubIssuer) === githubIssuer, `github-actions is always ${githubIssuer}; use oidc for another`)
     else unless(!!issuer.issuer, 'needs an issuer, exactly as its tokens have it in iss')
   }
-  if (profile !== 'oidc') unless(!issuer.require && !issuer.claims?.length, 'require and claims are for oidc only')
+  if (profile !== 'oidc') unless(Object.keys(issuer.require ?? {}).length === 0 && !issuer.claims?.length, 'require and claims are for oidc only')
 
   const wrong = (issuer.algorithms ?? []).filter((algorithm) => !isAlgorithm(algorithm))
   unless(wrong.length === 0, `${wrong.join(', ')}: only asymmetric algorithms can be accepted (${algorithms.join(', ')})`)

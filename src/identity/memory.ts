@@ -4,7 +4,7 @@ import { type Times, timeFault } from './claims.ts'
 import type { KeySource } from './keys.ts'
 import type { VerificationKey } from './keyset.ts'
 
-/** Tokens that are remembered: about 20 MB, and more than the agents of one broker have. */
+/** Tokens that are remembered: about 11 MB, and more than the agents of one broker have. */
 const most = 10_000
 
 interface Verified {

@@ -15,7 +15,7 @@ describe('An issuer needs no more than its name, its profile, where it is, and i
   const least: readonly Issuer[] = [
     { name: 'spire', profile: 'spiffe', trustDomain: 'prod.example.com', keys: { jwks } },
     { name: 'cluster', profile: 'kubernetes', issuer: 'https://kubernetes.default.svc', keys: discovery },
-    { name: 'ci', profile: 'github-actions', keys: discovery },
+    { name: 'ci', profile: 'github-actions', keys: discovery, require: {}, claims: [] },
     { name: 'corp', profile: 'oidc', issuer: 'https://login.example.com', keys: discovery },
   ]
 

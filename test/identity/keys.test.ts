@@ -1,7 +1,7 @@
 import { lookup } from 'node:dns/promises'
 import type { ServerResponse } from 'node:http'
 import { hostname } from 'node:os'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { mayConnect } from '../../src/identity/address.ts'
 import { corp, type Gate, gateFor, goodClaims, now, publisher, type SigningKey, signed, signingKey, start } from './given.ts'
 
@@ -50,6 +50,21 @@ describe('Keys that are fetched', () => {
     await gate.accept(tokenBy(key, gate))
     await issuer.askedFor('/keys', 2)
     answer?.()
+  })
+
+  test('are renewed although no token comes, until the verifier is closed', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const { issuer, gate } = await published()
+    await gate.accept(tokenBy(key, gate))
+    for (const times of [2, 3, 4]) {
+      gate.now += 10 * minute
+      vi.advanceTimersToNextTimer()
+      await issuer.askedFor('/keys', times)
+      await gate.accept(tokenBy(key, gate))
+    }
+    gate.verifier.close()
+    expect(vi.getTimerCount()).toBe(0)
   })
 
   test('are waited for when they grew old unseen, as on a machine that slept', async () => {
