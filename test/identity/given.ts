@@ -1,7 +1,6 @@
 import { constants, generateKeyPairSync, type KeyObject, sign } from 'node:crypto'
 import { createServer, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { calculateJwkThumbprint } from 'jose'
 import { expect, onTestFinished } from 'vitest'
 import { BrokerError } from '../../src/base/errors.ts'
 import type { Actor } from '../../src/identity/actor.ts'
@@ -35,8 +34,6 @@ function pair(alg: TestAlgorithm, bits: number) {
   if (alg === 'ES384') return generateKeyPairSync('ec', { namedCurve: 'P-384' })
   return alg === 'EdDSA' ? generateKeyPairSync('ed25519') : generateKeyPairSync('rsa', { modulusLength: bits })
 }
-
-export const thumbprint = (key: SigningKey): Promise<string> => calculateJwkThumbprint(key.jwk)
 
 /** A token of any header and payload, well-formed or not: text is taken as it is. */
 export function signed(key: SigningKey, payload: object | string, header: object | string = { alg: key.alg, kid: key.kid, typ: 'JWT' }): string {
@@ -142,7 +139,7 @@ export interface Publisher {
   close(): Promise<void>
 }
 
-export async function publisher(port = 0, host = '127.0.0.1'): Promise<Publisher> {
+export async function publisher(host = '127.0.0.1'): Promise<Publisher> {
   const answers = new Map<string, object | string | ((response: ServerResponse) => void)>()
   const asked = new Map<string, number>()
   const waiting: (() => void)[] = []
@@ -155,7 +152,7 @@ export async function publisher(port = 0, host = '127.0.0.1'): Promise<Publisher
     if (answer === undefined) return void response.writeHead(404).end()
     response.writeHead(200, { 'content-type': 'application/json' }).end(typeof answer === 'string' ? answer : JSON.stringify(answer))
   })
-  await new Promise<void>((resolve) => server.listen(port, host, resolve))
+  await new Promise<void>((resolve) => server.listen(0, host, resolve))
   const close = (): Promise<void> =>
     new Promise((resolve) => {
       server.closeAllConnections()

@@ -232,7 +232,7 @@ describe('An issuer inside of a private network', () => {
   )
 
   test.skipIf(ownAddress === undefined)('is not reached by a name that points there', async () => {
-    const issuer = await publisher(0, '0.0.0.0')
+    const issuer = await publisher('0.0.0.0')
     issuer.answers('/keys', { keys: [key.jwk] })
     const url = `${issuer.url.replace('127.0.0.1', hostname())}/keys`
     const gate = gateFor(corp(key, { keys: { url }, allowHttp: true }))
