@@ -84,9 +84,11 @@ test('Whatever is presented gets the one refusal, and never another error', asyn
 })
 
 test('A SPIFFE ID that is read is the text of its parts, and nothing is normalised', () => {
-  const piece = fc.string({ unit: fc.constantFrom(...'abcXYZ019._-/:@?#%~ '.split(''), '..', '//'), maxLength: 12 })
+  const domain = fc.string({ unit: fc.constantFrom('a', 'b', '0', '.', '-', 'X', ':'), minLength: 1, maxLength: 4 })
+  const segment = fc.oneof(fc.constantFrom('a', 'B.c', '..', '.', '...', '', '%61', 'a?b', 'a#b', 'a b'), fc.string({ maxLength: 3 }))
+  const path = fc.array(segment, { maxLength: 2 }).map((segments) => segments.join('/'))
   fc.assert(
-    fc.property(piece, piece, (domain, path) => {
+    fc.property(domain, path, (domain, path) => {
       const text = `spiffe://${domain}/${path}`
       const id = parseSpiffeId(text)
       fc.pre(id !== undefined)
@@ -95,6 +97,6 @@ test('A SPIFFE ID that is read is the text of its parts, and nothing is normalis
       expect(id.path.split('/')).not.toContain('..')
       expect(new URL(text).href).toBe(text)
     }),
-    { numRuns: 5_000 },
+    { numRuns: 1_000 },
   )
 })
