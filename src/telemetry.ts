@@ -33,11 +33,8 @@ export interface Telemetry {
   readonly metrics: Metrics
 }
 
-/** From least to most severe; `silent` writes nothing. */
-export const logLevels = ['debug', 'info', 'warn', 'error', 'silent'] as const
-
 export interface TelemetryOptions {
-  /** One of `logLevels`. */
+  /** `debug`, `info`, `warn`, `error`, or `silent`, which writes nothing. */
   readonly level: string
   /** Standard error where absent: standard output belongs to what a command prints. */
   readonly destination?: NodeJS.WritableStream

@@ -1,0 +1,163 @@
+import { dirname, resolve } from 'node:path'
+import type { z, ZodType } from 'zod'
+import { readYaml, type YamlFile } from './base/yaml-file.ts'
+import { type IssuerSettings, readIdentity } from './config/identity.ts'
+import { type ListenSettings, readListen } from './config/listen.ts'
+import { type Kinds, type ProviderSettings, readProviders } from './config/providers.ts'
+import { type Environment, withReferences } from './config/references.ts'
+import * as shapes from './config/shapes.ts'
+
+/** What a broker is told: plain values, every path absolute, every duration in milliseconds. It holds secrets, so it is never logged. */
+export interface Config {
+  readonly file: string
+  readonly publicUrl: string
+  readonly listen: ListenSettings
+  readonly store: StoreSettings
+  /** Folder (0700) of the keys that the broker makes itself. */
+  readonly keys: string
+  readonly catalogue: string
+  /** Folder. */
+  readonly policies: string
+  readonly identity: readonly IssuerSettings[]
+  readonly operators: readonly (Bearer & { readonly roles: readonly ('operator' | 'reviewer')[] })[]
+  readonly resourceServers: readonly (Bearer & { readonly audience: string })[]
+  readonly providers: readonly ProviderSettings[]
+  readonly limits: { readonly leasesPerTask: number; readonly stuckAfter: number }
+  /** How often one caller may ask for something new. */
+  readonly rates: { readonly issue: { readonly burst: number; readonly perSecond: number } }
+  /** How many requests at once, and how long one may take. */
+  readonly doorLimits: { readonly inFlight: number; readonly time: number }
+  readonly log: { readonly level: string }
+}
+
+export type StoreSettings = { readonly embedded: string } | { readonly url: string; readonly pool?: number }
+
+/** Whoever has these attributes from this issuer. */
+interface Bearer {
+  readonly issuer: string
+  readonly match: Readonly<Record<string, string | readonly string[]>>
+}
+
+/** What `mayfly dev` puts in the place of what the file says. What is replaced is not read at all, and so cannot be at fault. */
+export interface Overrides {
+  readonly publicUrl?: string
+  /** Listens there on loopback, without TLS. */
+  readonly port?: number
+  /** Absolute. */
+  readonly store?: StoreSettings
+  /** Absolute. */
+  readonly keys?: string
+  /** JWK set of the issuer `urn:mayfly:local-issuer`. */
+  readonly localKeys?: object
+}
+
+/**
+ * Reads the configuration: the file, what it refers to in the environment and in other files, and the certificates and pinned keys it names.
+ *
+ * @throws ConfigurationError with every fault at once, each as `file:line: path: message`; no fault repeats a value
+ */
+export async function loadConfig(file: string, kinds: Kinds, environment: Environment = process.env, overrides: Overrides = {}): Promise<Config> {
+  const yaml = await readYaml(file)
+  const folder = dirname(resolve(file))
+  const raw = await withReferences(yaml, withOverrides(yaml.value, overrides), folder, environment)
+  yaml.parse(shapes.Sections, raw, [])
+  const sections: Readonly<Record<string, unknown>> = isMapping(raw) ? raw : {}
+  const read = <T>(name: string, shape: ZodType<T>): T | undefined => yaml.parse(shape, sections[name], [name])
+  const issuers = namesOf(sections['identity'])
+
+  const publicUrl = read('public_url', shapes.PublicUrl)
+  const listen = await readListen(yaml, sections['listen'], folder)
+  const store = read('store', shapes.Store)
+  const keys = read('keys', shapes.File.default('./keys'))
+  const catalogue = read('catalogue', shapes.File)
+  const policies = read('policies', shapes.File)
+  const identity = await readIdentity(yaml, sections['identity'], folder, overrides.localKeys)
+  const operators = readBearers(yaml, 'operators', sections['operators'], shapes.OperatorEntry, issuers)
+  const resourceServers = readBearers(yaml, 'resource_servers', sections['resource_servers'], shapes.ResourceServerEntry, issuers)
+  const providers = readProviders(yaml, sections['providers'], kinds, folder)
+  const limits = read('limits', shapes.Limits.prefault({}))
+  const log = read('log', shapes.LogSettings.prefault({}))
+  yaml.refuseFaults()
+  if (!publicUrl || !listen || !store || !keys || !catalogue || !policies || !limits || !log) throw new Error('a fault was not reported')
+
+  return {
+    file: resolve(file),
+    publicUrl,
+    listen,
+    store: storeOf(store, folder),
+    keys: resolve(folder, keys),
+    catalogue: resolve(folder, catalogue),
+    policies: resolve(folder, policies),
+    identity,
+    operators,
+    resourceServers,
+    providers,
+    limits: { leasesPerTask: limits.leases_per_task, stuckAfter: limits.stuck_after },
+    rates: { issue: { burst: limits.burst, perSecond: limits.requests_per_second } },
+    doorLimits: { inFlight: limits.in_flight, time: limits.request_timeout },
+    log,
+  }
+}
+
+/** Where a client finds the broker, and with which token. */
+export interface ClientSettings {
+  readonly url: string
+  readonly token: string | undefined
+  /** Read again on each use. */
+  readonly tokenFile: string | undefined
+  /** Whether colours are welcome; the terminal decides besides. https://no-color.org */
+  readonly colour: boolean
+}
+
+export function clientSettings(environment: Environment = process.env): ClientSettings {
+  return {
+    url: environment['MAYFLY_URL'] || 'http://127.0.0.1:7420',
+    token: environment['MAYFLY_TOKEN'] || undefined,
+    tokenFile: environment['MAYFLY_TOKEN_FILE'] || undefined,
+    colour: !environment['NO_COLOR'],
+  }
+}
+
+/** The environment for the command of `mayfly exec`: it gets the credentials of its task, not the token with which any task could be opened. */
+export function childEnvironment(environment: Environment = process.env): Record<string, string | undefined> {
+  const { MAYFLY_TOKEN: _token, MAYFLY_TOKEN_FILE: _file, ...rest } = environment
+  return rest
+}
+
+function withOverrides(value: unknown, { publicUrl, port, store, keys }: Overrides): unknown {
+  if (!isMapping(value)) return value
+  return {
+    ...value,
+    ...(publicUrl !== undefined && { public_url: publicUrl }),
+    ...(port !== undefined && { listen: { host: '127.0.0.1', port } }),
+    ...(store !== undefined && { store }),
+    ...(keys !== undefined && { keys }),
+  }
+}
+
+function storeOf({ embedded, url, pool }: z.output<typeof shapes.Store>, folder: string): StoreSettings {
+  if (embedded !== undefined) return { embedded: resolve(folder, embedded) }
+  return { url: url ?? '', ...(pool !== undefined && { pool }) }
+}
+
+/** Operators, or resource servers. @param issuers names that may be referred to, also of entries that have faults of their own */
+function readBearers<Entry extends Bearer>(
+  yaml: YamlFile,
+  section: string,
+  value: unknown,
+  shape: ZodType<Entry>,
+  issuers: ReadonlySet<unknown>,
+): Entry[] {
+  const list = yaml.parse(shapes.List.default([]), value, [section]) ?? []
+  return list.flatMap((one, index) => {
+    const entry = yaml.parse(shape, one, [section, index])
+    const issuer = isMapping(one) ? one['issuer'] : undefined
+    if (issuer !== undefined && !issuers.has(issuer)) yaml.fault([section, index, 'issuer'], 'is not the name of an issuer under identity')
+    return entry ? [entry] : []
+  })
+}
+
+const namesOf = (list: unknown): ReadonlySet<unknown> =>
+  new Set(Array.isArray(list) ? list.map((entry) => (isMapping(entry) ? entry['name'] : undefined)) : [])
+
+const isMapping = (value: unknown): value is Readonly<Record<string, unknown>> => typeof value === 'object' && value !== null && !Array.isArray(value)

@@ -1,0 +1,151 @@
+import { z } from 'zod'
+import { formatDuration, parseDuration } from '../base/time.ts'
+
+const hour = 3_600_000
+
+/** A duration such as `"90s"` within limits, both inclusive; milliseconds once parsed. */
+const duration = (shortest: number, longest: number) => {
+  const message = `must be a duration from "${formatDuration(shortest)}" to "${formatDuration(longest)}"`
+  return z.string(message).transform((text, context) => {
+    const milliseconds = parseDuration(text)
+    if (milliseconds !== undefined && milliseconds >= shortest && milliseconds <= longest) return milliseconds
+    context.addIssue({ code: 'custom', message })
+    return z.NEVER
+  })
+}
+
+/** A whole number within limits, both inclusive. Also as text, because that is what an environment variable holds. */
+const whole = (least: number, most: number) =>
+  z.preprocess(
+    (value) => (typeof value === 'string' && /^\d{1,9}$/.test(value) ? Number(value) : value),
+    z.int(`must be a whole number from ${least} to ${most}`).min(least, `must be ${least} at least`).max(most, `must be ${most} at most`),
+  )
+
+export const File = z.string().min(1).max(4_096)
+
+/** What issuers and providers may be called: it goes into logs, metrics and names of files as it is. */
+export const Name = z.string().regex(/^[a-z0-9][a-z0-9._-]{0,63}$/, 'must be lower-case letters, digits, ".", "_" or "-", at most 64')
+
+const AttributeValue = z.string().min(1).max(1_024)
+const OneOrSome = z.union([AttributeValue, z.array(AttributeValue).min(1).max(64)], 'must be text, or a list of texts')
+const Attribute = z.string().min(1).max(256)
+
+const Match = z
+  .record(Attribute, OneOrSome)
+  .refine((match) => Object.keys(match).length > 0, 'must name at least one attribute, or it would match everybody of the issuer')
+
+/** The keys of the file. Each section is read by itself, so that a fault in one hides none in another. */
+export const Sections = z
+  .strictObject({
+    public_url: z.unknown(),
+    listen: z.unknown(),
+    store: z.unknown(),
+    keys: z.unknown(),
+    catalogue: z.unknown(),
+    policies: z.unknown(),
+    identity: z.unknown(),
+    operators: z.unknown(),
+    resource_servers: z.unknown(),
+    providers: z.unknown(),
+    limits: z.unknown(),
+    log: z.unknown(),
+  })
+  .partial()
+
+/**
+ * The broker's issuer and audience. To the character as a URL parser writes it: it is compared as text by everybody who checks `iss` and `aud`,
+ * so no second spelling of the same address may exist.
+ */
+export const PublicUrl = z.string().superRefine((text, context) => {
+  const fault = (message: string): void => context.addIssue({ code: 'custom', message })
+  if (!URL.canParse(text)) return fault('must be an absolute URL')
+  const url = new URL(text)
+  if (url.protocol !== 'https:' && !(url.protocol === 'http:' && isLoopback(url.hostname))) return fault('must be https; http only on loopback')
+  if (url.username || url.password || text.includes('?') || text.includes('#')) return fault('must not carry credentials, a query or a fragment')
+  if (text.endsWith('/')) return fault('must not end with a slash')
+  const path = url.pathname === '/' ? '' : url.pathname
+  if (text !== url.origin + path || !/^(\/[\w.~-]+)*$/.test(path))
+    fault('must be in its plainest form: lower-case host, no default port, plain path segments')
+})
+
+export const Listen = z
+  .strictObject({
+    host: z.string().min(1).max(255).default('127.0.0.1'),
+    /** 0 takes any free one. */
+    port: whole(0, 65_535).default(7420),
+    tls: z.strictObject({ cert: File, key: File, client_ca: File.optional() }).optional(),
+    insecure: z.boolean().default(false),
+  })
+  .superRefine(({ host, tls, insecure }, context) => {
+    if (tls || insecure || isLoopback(host)) return
+    const message = 'beyond loopback needs tls, because credentials travel here; insecure: true where a proxy in front ends TLS'
+    context.addIssue({ code: 'custom', path: ['host'], message })
+  })
+
+export const Store = z
+  .strictObject({ embedded: File.optional(), url: z.string().max(4_096).optional(), pool: whole(1, 1_000).optional() })
+  .superRefine(({ embedded, url, pool }, context) => {
+    const fault = (path: string[], message: string): void => context.addIssue({ code: 'custom', path, message })
+    if ((embedded === undefined) === (url === undefined)) return fault([], 'must have one of embedded and url')
+    if (url !== undefined && !isPostgres(url)) fault(['url'], 'must be a postgres:// URL')
+    if (pool !== undefined && url === undefined) fault(['pool'], 'is for a store with a url')
+  })
+
+export const IdentityEntry = z.strictObject({
+  name: Name.refine((name) => name !== 'unknown', 'stands for all strangers in the metrics'),
+  profile: z.enum(['spiffe', 'kubernetes', 'github-actions', 'oidc']),
+  issuer: z.string().min(1).max(2_048).optional(),
+  trust_domain: z
+    .string()
+    .regex(/^[a-z0-9._-]{1,255}$/, 'must be a trust domain such as prod.example.com')
+    .optional(),
+  keys: File.optional(),
+  algorithms: z
+    .array(z.enum(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519']))
+    .min(1)
+    .optional(),
+  /** The shortest that anybody issues is minutes. A week: whoever wants longer-lived tokens does not want this broker. */
+  max_lifetime: duration(60_000, 168 * hour).optional(),
+  replay: z.enum(['reusable', 'single-use']).optional(),
+  allow_http: z.boolean().optional(),
+  allow_private: z.boolean().optional(),
+  require: z.record(Attribute, OneOrSome).optional(),
+  claims: z.array(Attribute).max(64).optional(),
+})
+
+export type IdentityEntry = z.output<typeof IdentityEntry>
+
+export const OperatorEntry = z.strictObject({ issuer: z.string(), match: Match, roles: z.array(z.enum(['operator', 'reviewer'])).min(1) })
+
+export const ResourceServerEntry = z.strictObject({
+  issuer: z.string(),
+  match: Match,
+  /** As in the grants of kind jwt: RFC 8707 section 2. */
+  audience: z
+    .string()
+    .max(2_048)
+    .refine((uri) => URL.canParse(uri) && !uri.includes('#'), 'must be an absolute URI without a fragment'),
+})
+
+/** What every provider has. Its other keys belong to its kind. */
+export const ProviderHead = z.looseObject({ name: Name, kind: z.string() })
+
+export const Limits = z.strictObject({
+  requests_per_second: whole(1, 100_000).default(50),
+  burst: whole(1, 1_000_000).default(200),
+  in_flight: whole(1, 100_000).default(256),
+  request_timeout: duration(1_000, hour / 12).prefault('30s'),
+  leases_per_task: whole(1, 1_000).default(16),
+  stuck_after: duration(1_000, 24 * hour).prefault('5m'),
+})
+
+export const LogSettings = z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info') })
+
+/** Lists that are read entry by entry. */
+export const List = z.array(z.unknown()).max(1_000)
+
+/** Whether only this machine can reach it, by its name alone. */
+export const isLoopback = (host: string): boolean =>
+  host === 'localhost' || host === '::1' || host === '[::1]' || /^127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(host)
+
+const isPostgres = (url: string): boolean => /^postgres(ql)?:\/\//.test(url) && URL.canParse(url)
