@@ -1,0 +1,324 @@
+import { Writable } from 'node:stream'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import type { OpenAPIHono } from '@hono/zod-openapi'
+import { BrokerError } from '../../src/base/errors.ts'
+import { createApp, type Env } from '../../src/http/app.ts'
+import type {
+  AddedLease,
+  ClosedLease,
+  ClosedTask,
+  DecisionDetail,
+  EntryView,
+  LeaseView,
+  OpenedTask,
+  Page,
+  ReplayView,
+  RenewedTask,
+  ShownTask,
+  TaskView,
+} from '../../src/http/contract.ts'
+import { tokenRefused } from '../../src/http/problem.ts'
+import { createTelemetry } from '../../src/telemetry.ts'
+import { type House, startHouse } from '../support/house.ts'
+import { openEmbedded, type OpenedStore } from '../support/stores.ts'
+
+let store: OpenedStore
+let house: House
+let app: OpenAPIHono<Env>
+let logged = ''
+
+beforeAll(async () => {
+  store = await openEmbedded()
+  house = await startHouse(store.settings)
+  const destination = new Writable({ write: (chunk: Buffer, _, done) => ((logged += chunk.toString()), done()) })
+  app = createApp({
+    broker: { ...house.broker, telemetry: createTelemetry({ level: 'debug', destination }) },
+    // Tokens are subjects here: how tokens are verified is the identity room's matter.
+    verifier: {
+      verify: async (token) => {
+        const subject = token.replace('~', ':')
+        if (!/^(agent|operator|reviewer|server):/.test(subject)) throw new BrokerError('invalid_token', tokenRefused)
+        const { actor } = house.caller('bot')
+        return { ...actor!, subject, attributes: { sub: subject } }
+      },
+      ready: () => [],
+      close: () => {},
+    },
+    reaper: { lastLap: () => 0 },
+    publicUrl: 'http://broker.test',
+    operators: [
+      { issuer: 'local', match: { sub: 'operator:ops' }, roles: ['operator'] },
+      { issuer: 'local', match: { sub: 'reviewer:eve' }, roles: ['reviewer'] },
+    ],
+    resourceServers: [
+      { issuer: 'local', match: { sub: 'server:api' }, audience: 'https://api.example.com' },
+      { issuer: 'local', match: { sub: 'server:other' }, audience: 'https://other.example.com' },
+    ],
+  })
+})
+afterEach(async () => {
+  await house.lab.clear()
+  expect(await house.audit()).toEqual([])
+})
+afterAll(async () => {
+  await house.stop()
+  await store.dispose()
+})
+
+/** A colon has no place in a token, and subjects have one. */
+const bearer = (as: string) => `Bearer ${as.replace(':', '~')}`
+
+interface Answer<Body> {
+  readonly status: number
+  readonly headers: Headers
+  readonly body: Body
+  readonly text: string
+}
+
+async function call<Body>(method: string, path: string, as: string, body?: unknown, headers: Record<string, string> = {}): Promise<Answer<Body>> {
+  const answer = await app.request(path, {
+    method,
+    headers: { authorization: bearer(as), ...(body !== undefined && { 'content-type': 'application/json' }), ...headers },
+    ...(body !== undefined && { body: JSON.stringify(body) }),
+  })
+  const text = await answer.text()
+  return { status: answer.status, headers: answer.headers, body: JSON.parse(text) as Body, text }
+}
+
+const bot = 'agent:bot'
+const ops = 'operator:ops'
+const eve = 'reviewer:eve'
+
+const declare = async (grants: readonly object[], headers = {}) =>
+  await call<OpenedTask>('POST', '/tasks', bot, { kind: 'work', purpose: 'a test', duration: '10m', labels: { run: '8841' }, grants }, headers)
+
+const introspect = async (token: string, as = 'server:api') => {
+  const answer = await app.request('/introspect', {
+    method: 'POST',
+    headers: { authorization: bearer(as), 'content-type': 'application/x-www-form-urlencoded' },
+    body: new URLSearchParams({ token }).toString(),
+  })
+  return (await answer.json()) as { active: boolean; scope?: string; task?: string }
+}
+
+const tokenOf = (opened: OpenedTask, at = 0): string => {
+  const { credential } = opened.leases[at]!
+  if (credential.type !== 'bearer_token') throw new Error(`a ${credential.type}`)
+  return credential.token
+}
+
+describe('over HTTP, a task', () => {
+  test('is opened with credentials in the one answer that is stored nowhere', async () => {
+    const { status, headers, body } = await declare([{ name: 'api' }, { name: 'crm-for', parameters: { customer: 'acme' }, ttl: '5m' }])
+    expect(status).toBe(201)
+    expect(headers.get('cache-control')).toBe('no-store')
+    expect(body).toMatchObject({
+      task: { state: 'open', kind: 'work', agent: 'bot', owner: 'owner@example.com', purpose: 'a test', labels: { run: '8841' } },
+      task_token: expect.stringMatching(/^mft_/) as string,
+      decision: { outcome: 'permit', policies: ['robots-work'], policy_digest: expect.stringMatching(/^sha256:/) as string, obligations: {} },
+      leases: [
+        { grant: 'api', provider: 'tokens', state: 'active', revocation: 'provider', credential: { type: 'bearer_token' } },
+        { grant: 'crm-for', provider: 'lab', state: 'active', parameters: { customer: 'acme' } },
+      ],
+    })
+    expect(body.leases[1]).not.toHaveProperty('ended_at')
+    await call('POST', `/tasks/${body.task.id}/complete`, bot)
+  })
+
+  test('is shown without any secret, to its agent and to those who look after it, and to nobody else', async () => {
+    const { body } = await declare([{ name: 'api' }])
+    for (const as of [bot, ops, eve, body.task_token]) {
+      const shown = await call<ShownTask>('GET', `/tasks/${body.task.id}`, as)
+      expect(shown.body).toMatchObject({ task: { id: body.task.id }, leases: [{ grant: 'api' }], decisions: [{ id: body.decision.id }] })
+      expect(shown.text).not.toContain(tokenOf(body))
+      expect(shown.text).not.toContain(body.task_token)
+      expect(shown.headers.get('cache-control')).toBe('no-store')
+    }
+    for (const path of [`/tasks/${body.task.id}`, `/leases/${body.leases[0]!.id}`]) {
+      expect((await call('GET', path, 'agent:rival')).body).toMatchObject({ status: 404, code: 'not_found' })
+    }
+    await call('POST', `/tasks/${body.task.id}/complete`, bot)
+  })
+
+  test('of another agent cannot be told from one that does not exist, whatever is asked of it', async () => {
+    const { body } = await declare([{ name: 'api' }])
+    const other = (await call<OpenedTask>('POST', '/tasks', 'agent:rival', { kind: 'work', grants: [] })).body
+    const lease = body.leases[0]!.id
+    const calls = [
+      ['GET', `/tasks/${body.task.id}`],
+      ['POST', `/tasks/${body.task.id}/leases`, { name: 'api' }],
+      ['POST', `/tasks/${body.task.id}/complete`],
+      ['GET', `/leases/${lease}`],
+      ['POST', `/leases/${lease}/refresh`],
+      ['POST', `/leases/${lease}/revoke`],
+    ] as const
+    for (const [method, path, json] of calls) {
+      for (const as of ['agent:rival', other.task_token])
+        expect((await call(method, path, as, json)).body, path).toMatchObject({ status: 404, code: 'not_found' })
+    }
+    expect((await call('POST', `/tasks/${body.task.id}/renew`, 'agent:rival')).status).toBe(404)
+    expect(await introspect(tokenOf(body))).toMatchObject({ active: true })
+    for (const id of [body.task.id, other.task.id]) await call('POST', `/tasks/${id}/revoke`, ops, { reason: 'tidying up' })
+  })
+
+  test('is led to its end with its own token: further grants, refreshing, completing', async () => {
+    const { body } = await declare([{ name: 'api' }])
+    const added = await call<AddedLease>('POST', `/tasks/${body.task.id}/leases`, body.task_token, { name: 'crm' })
+    expect([added.status, added.body.lease.grant]).toEqual([201, 'crm'])
+    const refreshed = await call<AddedLease>('POST', `/leases/${body.leases[0]!.id}/refresh`, body.task_token)
+    expect([refreshed.status, refreshed.body.lease.id]).toEqual([200, body.leases[0]!.id])
+
+    const closed = await call<ClosedTask>('POST', `/tasks/${body.task.id}/complete`, body.task_token, {}, { prefer: 'wait=10' })
+    expect(closed.status).toBe(200)
+    expect(closed.headers.get('preference-applied')).toBe('wait=10')
+    expect(closed.body).toMatchObject({ ended: true, task: { state: 'completed', cause: 'completed' } })
+    for (const lease of closed.body.leases) expect(lease).toMatchObject({ state: 'revoked', evidence: { statement: expect.any(String) as string } })
+    expect((await call<ClosedTask>('POST', `/tasks/${body.task.id}/complete`, body.task_token)).status).toBe(200)
+  })
+
+  test('is renewed by its agent with a workload token, and not with its own', async () => {
+    const { body } = await declare([{ name: 'slow-api' }])
+    expect((await call('POST', `/tasks/${body.task.id}/renew`, body.task_token, { duration: '20m' })).body).toMatchObject({
+      status: 403,
+      code: 'forbidden',
+    })
+    const renewed = await call<RenewedTask>('POST', `/tasks/${body.task.id}/renew`, bot, { duration: '20m' })
+    expect(renewed.body).toMatchObject({ decision: { action: 'renew', outcome: 'permit' } })
+    expect(Date.parse(renewed.body.task.deadline)).toBeGreaterThan(Date.parse(body.task.deadline))
+    await call('POST', `/tasks/${body.task.id}/complete`, bot)
+  })
+
+  test('answers 202 while an end is not proven, and 200 once it is', async () => {
+    const { body } = await declare([{ name: 'crm' }])
+    await house.lab.down()
+    const closing = await call<ClosedTask>('POST', `/tasks/${body.task.id}/complete`, bot, undefined, { prefer: 'wait=0' })
+    expect([closing.status, closing.body.ended]).toEqual([202, false])
+    expect(closing.body.leases[0]).toMatchObject({ state: 'revoking', cause: 'completed' })
+    expect(closing.body.leases[0]).not.toHaveProperty('evidence')
+    await house.lab.up()
+    await house.backdate(body.task.id, '2 minutes')
+    house.skew += 120_000
+    await house.reap()
+    const closed = await call<ClosedTask>('POST', `/tasks/${body.task.id}/complete`, bot)
+    expect([closed.status, closed.body.ended]).toEqual([200, true])
+    expect(await house.lab.alive()).toEqual([])
+    house.skew = 0
+  })
+
+  test('is ended by an operator with a reason that stays', async () => {
+    const { body } = await declare([{ name: 'api' }])
+    expect((await call('POST', `/tasks/${body.task.id}/revoke`, ops, {})).body).toMatchObject({ status: 400, errors: [{ pointer: '/reason' }] })
+    expect((await call('POST', `/tasks/${body.task.id}/revoke`, eve, { reason: 'r' })).status).toBe(403)
+    const closed = await call<ClosedTask>('POST', `/tasks/${body.task.id}/revoke`, ops, { reason: 'leaked in a log' })
+    expect(closed.body).toMatchObject({ ended: true, task: { state: 'revoked', reason: 'leaked in a log' }, leases: [{ state: 'revoked' }] })
+    expect(await introspect(tokenOf(body))).toEqual({ active: false })
+  })
+
+  test('that is denied says which decision it was, and lets a reviewer ask it again', async () => {
+    const refused = await call<{ decision: string }>('POST', '/tasks', 'agent:stranger', { kind: 'work', grants: [{ name: 'api' }] })
+    expect(refused.body).toMatchObject({ status: 403, code: 'denied', retry: 'no', decision: expect.stringMatching(/^dec_/) as string })
+    const { body: detail } = await call<DecisionDetail>('GET', `/decisions/${refused.body.decision}`, eve)
+    expect(detail).toMatchObject({ outcome: 'deny', agent: 'stranger', answers: [{ resource: 'api', outcome: 'deny' }] })
+    const { body: replay } = await call<ReplayView>('GET', `/decisions/${refused.body.decision}/replay`, eve)
+    expect(replay).toMatchObject({ decision: { id: detail.id }, archived: { outcome: 'deny', same: true }, current: { outcome: 'deny', same: true } })
+    const { body: set } = await call<{ digest: string }>('GET', `/policies/${detail.policy_digest}`, ops)
+    expect(set).toMatchObject({ digest: detail.policy_digest, document: expect.anything() as object })
+  })
+
+  test.each([
+    [{ kind: 'nothing' }, 422, 'unknown_kind'],
+    [{ kind: 'work', grants: [{ name: 'nothing' }] }, 422, 'unknown_grant'],
+    [{ kind: 'work', grants: [{ name: 'crm-for', parameters: { customer: '../*' } }] }, 400, 'invalid_request'],
+    [{ kind: 'work', duration: '2h', grants: [] }, 400, 'invalid_request'],
+  ])('declared as %j is refused', async (json, status, code) => {
+    expect((await call('POST', '/tasks', bot, json)).body).toMatchObject({ status, code })
+  })
+
+  test('declared again with its Idempotency-Key gets fresh credentials, and the old ones are dead', async () => {
+    const headers = { 'idempotency-key': 'run-8841' }
+    const { body: first } = await declare([{ name: 'api' }], headers)
+    const { status, body: second } = await declare([{ name: 'api' }], headers)
+    expect([status, second.task.id]).toEqual([201, first.task.id])
+    expect(await introspect(tokenOf(first))).toEqual({ active: false })
+    expect(await introspect(tokenOf(second))).toMatchObject({ active: true })
+    expect((await declare([{ name: 'crm' }], headers)).body).toMatchObject({ status: 422, code: 'idempotency_mismatch' })
+    await call('POST', `/tasks/${second.task.id}/complete`, bot)
+  })
+})
+
+describe('over HTTP, a token that the broker signed', () => {
+  test('is active for its own audience and for operators, and for nobody else', async () => {
+    const { body } = await declare([{ name: 'api' }])
+    expect(await introspect(tokenOf(body))).toMatchObject({
+      active: true,
+      token_type: 'Bearer',
+      scope: 'read',
+      task: body.task.id,
+      jti: body.leases[0]!.id,
+    })
+    expect(await introspect(tokenOf(body), ops)).toMatchObject({ active: true })
+    expect(await introspect(tokenOf(body), 'server:other')).toEqual({ active: false })
+    const one = await call<ClosedLease>('POST', `/leases/${body.leases[0]!.id}/revoke`, bot, { reason: 'not needed' })
+    expect(one.body).toMatchObject({ ended: true, lease: { state: 'revoked', reason: 'not needed' } })
+    expect(await introspect(tokenOf(body))).toEqual({ active: false })
+    await call('POST', `/tasks/${body.task.id}/complete`, bot)
+  })
+
+  test('can be checked with the published keys, which hold nothing private', async () => {
+    const { keys } = (await (await app.request('/.well-known/jwks.json')).json()) as { keys: Record<string, unknown>[] }
+    const metadata = (await (await app.request('/.well-known/openid-configuration')).json()) as Record<string, unknown>
+    expect(keys.length).toBeGreaterThan(0)
+    for (const key of keys) expect(key).not.toHaveProperty('d')
+    expect(metadata).toMatchObject({
+      issuer: 'http://broker.test',
+      jwks_uri: 'http://broker.test/.well-known/jwks.json',
+      id_token_signing_alg_values_supported: [keys[0]!['alg']],
+    })
+  })
+})
+
+describe('over HTTP, the lists', () => {
+  test('are walked by their cursors, newest first, with nothing twice and nothing left out', async () => {
+    const opened = []
+    for (let count = 0; count < 5; count++) opened.push((await declare([{ name: 'api' }])).body.task.id)
+    const seen: string[] = []
+    let cursor: string | null = ''
+    while (cursor !== null) {
+      const { body }: Answer<Page<TaskView>> = await call('GET', `/tasks?limit=2&state=open${cursor && `&cursor=${cursor}`}`, eve)
+      seen.push(...body.items.map((task) => task.id))
+      cursor = body.next
+    }
+    expect(seen).toEqual(opened.toReversed())
+    const { body: leases } = await call<Page<LeaseView>>('GET', `/leases?task=${opened[0]}&stuck=false`, ops)
+    expect(leases.items).toMatchObject([{ grant: 'api', task: opened[0], state: 'active' }])
+    for (const id of opened) await call('POST', `/tasks/${id}/complete`, bot)
+  })
+
+  test('of the ledger tell the life of a task in all three forms, and never a secret', async () => {
+    const { body } = await declare([{ name: 'api' }])
+    await call('POST', `/tasks/${body.task.id}/complete`, bot)
+    const path = `/ledger?task=${body.task.id}`
+    const { body: page, text } = await call<Page<EntryView>>('GET', path, eve)
+    expect(page.items.length).toBeGreaterThan(2)
+    expect(page.items.map((entry) => entry.id)).toEqual(
+      page.items
+        .map((entry) => entry.id)
+        .toSorted()
+        .toReversed(),
+    )
+    const form = async (accept: string) => await (await app.request(path, { headers: { authorization: bearer(eve), accept } })).text()
+    const lines = await form('application/x-ndjson')
+    const csv = await form('text/csv')
+    expect(
+      lines
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line) as EntryView),
+    ).toEqual(page.items)
+    expect(csv.trim().split('\r\n')).toHaveLength(page.items.length + 1)
+    for (const shown of [text, lines, csv, logged]) {
+      expect(shown).not.toContain(tokenOf(body))
+      expect(shown).not.toContain(body.task_token)
+    }
+  })
+})
