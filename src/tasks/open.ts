@@ -94,6 +94,7 @@ async function issue(
   const { decision, inquiry, taskToken } = opening
   if (announced.outcome === 'limit') {
     await recordDenial(broker.ledger, opening.task, decision, 'limit', claim)
+    if (claim) await releaseKey(broker.ledger, claim.key)
     throw tooManyLeases(broker)
   }
   const { task, leases } = announced

@@ -80,6 +80,14 @@ describe.each(stores)('an Idempotency-Key on $name', ({ open }) => {
     await expect(house.declare(['crm'], { key: 'denied', agent: 'stranger' })).rejects.toMatchObject({ code: 'denied' })
   })
 
+  test('is free again after a limit refused its request', async () => {
+    const full = await house.declare(['crm', 'api'], { agent: 'small' })
+    await expect(house.declare(['crm', 'crm-for'], { agent: 'small', key: 'full' })).rejects.toMatchObject({ code: 'rate_limited' })
+    await full.complete()
+    const task = await house.declare(['crm', 'crm-for'], { agent: 'small', key: 'full' })
+    await task.complete()
+  })
+
   test('does not bring an ended task back to life', async () => {
     const task = await house.declare(['api'], { key: 'ended' })
     await task.complete()
