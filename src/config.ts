@@ -61,6 +61,7 @@ export async function loadConfig(file: string, kinds: Kinds, environment: Enviro
   const folder = dirname(resolve(file))
   const raw = await withReferences(yaml, withOverrides(yaml.value, overrides), folder, environment)
   yaml.parse(shapes.Sections, raw, [])
+  if (!isMapping(raw)) yaml.refuseFaults()
   const sections: Readonly<Record<string, unknown>> = isMapping(raw) ? raw : {}
   const read = <T>(name: string, shape: ZodType<T>): T | undefined => yaml.parse(shape, sections[name], [name])
   const issuers = namesOf(sections['identity'])

@@ -33,7 +33,7 @@ export async function readYaml(file: string): Promise<YamlFile> {
   const document = parseDocument(text, { strict: true, uniqueKeys: true, stringKeys: true, lineCounter: lines, prettyErrors: false })
   const at = (line: number): string => `${file}:${line}`
 
-  const syntax = [...document.errors, ...document.warnings].map(({ pos, message }) => `${at(lines.linePos(pos[0]).line)}: ${message}`)
+  const syntax = syntaxFaults(document).map(({ offset, message }) => `${at(lines.linePos(offset).line)}: ${message}`)
   visit(document, {
     Pair: (_, { key }) => {
       // zod's records skip this key silently; nothing that we configure may be skipped.
@@ -64,6 +64,14 @@ export async function readYaml(file: string): Promise<YamlFile> {
       if (faults.length > 0) throw new ConfigurationError(faults.toSorted((a, b) => a.line - b.line).map(({ text }) => text))
     },
   }
+}
+
+/** Behind a token that cannot stand where it stands, the parser stumbles over each further one: only the first is a fault. Tokens are not quoted. */
+function syntaxFaults({ errors, warnings }: Document): readonly { readonly offset: number; readonly message: string }[] {
+  const first = errors.find(({ code }) => code === 'UNEXPECTED_TOKEN')
+  return [...errors, ...warnings]
+    .filter((error) => error === first || error.code !== 'UNEXPECTED_TOKEN')
+    .map(({ pos, message }) => ({ offset: pos[0], message: message.replace(/: ".*"$/s, '') }))
 }
 
 const keyOf = (path: Path): string => JSON.stringify(path.map(String))

@@ -1,0 +1,505 @@
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { describe, expect, onTestFinished, test } from 'vitest'
+import { ConfigurationError } from '../src/base/errors.ts'
+import { childEnvironment, clientSettings, type Config, loadConfig, type Overrides } from '../src/config.ts'
+import { issuerFaults } from '../src/identity/issuer.ts'
+import { providerKinds } from '../src/providers/kinds.ts'
+import { canMakeCertificates, createAuthority } from './providers/certificates.ts'
+
+const sound = `public_url: https://broker.example.com
+listen: { port: 0 }
+store: { embedded: ./data }
+catalogue: ./catalogue.yaml
+policies: ./policies
+identity:
+  - { name: corp, profile: oidc, issuer: https://login.example.com }
+operators:
+  - { issuer: corp, match: { groups: sec-ops }, roles: [operator, reviewer] }
+resource_servers:
+  - { issuer: corp, match: { sub: invoices }, audience: https://invoices.example.com }
+providers:
+  - { name: tokens, kind: jwt }
+`
+
+const publicKey = {
+  kty: 'EC',
+  crv: 'P-256',
+  kid: 'a',
+  use: 'sig',
+  x: 'f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU',
+  y: 'x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0',
+}
+
+interface Given {
+  readonly text?: string
+  readonly files?: Readonly<Record<string, string | Uint8Array>>
+  readonly environment?: Readonly<Record<string, string>>
+  readonly overrides?: Overrides
+}
+
+async function folderWith(files: Readonly<Record<string, string | Uint8Array>>): Promise<string> {
+  const folder = await mkdtemp(path.join(tmpdir(), 'mayfly-config-'))
+  onTestFinished(() => rm(folder, { recursive: true }))
+  for (const [name, text] of Object.entries(files)) {
+    await mkdir(path.dirname(path.join(folder, name)), { recursive: true })
+    await writeFile(path.join(folder, name), text)
+  }
+  return folder
+}
+
+async function load({ text = sound, files = {}, environment = {}, overrides = {} }: Given): Promise<{ config: Config; folder: string }> {
+  const folder = await folderWith({ 'mayfly.yaml': text, ...files })
+  return { folder, config: await loadConfig(path.join(folder, 'mayfly.yaml'), providerKinds, environment, overrides) }
+}
+
+/** The faults for which it is refused, without the folder of the test. */
+async function faultsOf(given: Given): Promise<readonly string[]> {
+  try {
+    await load(given)
+  } catch (error) {
+    if (error instanceof ConfigurationError) return error.faults.map((fault) => fault.replaceAll(/\/\S*?mayfly-config-\w+\/?/g, ''))
+    throw error
+  }
+  return []
+}
+
+/** The sound one with one line more, or with another in its place. */
+const changed = (from: string, to: string): string => {
+  expect(sound).toContain(from)
+  return sound.replace(from, to)
+}
+
+describe('a configuration', () => {
+  test('is read with its defaults, absolute paths and milliseconds', async () => {
+    const { config, folder } = await load({})
+    expect(config).toEqual({
+      file: path.join(folder, 'mayfly.yaml'),
+      publicUrl: 'https://broker.example.com',
+      listen: { host: '127.0.0.1', port: 0 },
+      store: { embedded: path.join(folder, 'data') },
+      keys: path.join(folder, 'keys'),
+      catalogue: path.join(folder, 'catalogue.yaml'),
+      policies: path.join(folder, 'policies'),
+      identity: [expect.objectContaining({ name: 'corp', profile: 'oidc', issuer: 'https://login.example.com', keys: { discovery: true } })],
+      operators: [{ issuer: 'corp', match: { groups: 'sec-ops' }, roles: ['operator', 'reviewer'] }],
+      resourceServers: [{ issuer: 'corp', match: { sub: 'invoices' }, audience: 'https://invoices.example.com' }],
+      providers: [{ name: 'tokens', kind: 'jwt', settings: { algorithm: 'ES256', rotate_every: 86_400_000 } }],
+      limits: { leasesPerTask: 16, stuckAfter: 300_000 },
+      rates: { issue: { burst: 200, perSecond: 50 } },
+      doorLimits: { inFlight: 256, time: 30_000 },
+      log: { level: 'info' },
+    })
+  })
+
+  test('can leave out listen, operators and resource servers', async () => {
+    const { config } = await load({ text: sound.replace(/^listen.*\n/m, '').replace(/^operators:[^]*?(?=^providers)/m, '') })
+    expect(config.listen).toEqual({ host: '127.0.0.1', port: 7420 })
+    expect([config.operators, config.resourceServers]).toEqual([[], []])
+  })
+
+  test('sets limits, level, a Postgres store and a folder of keys', async () => {
+    const text = `${changed('{ embedded: ./data }', '{ url: postgres://mayfly@db/mayfly, pool: 20 }')}keys: ../keys
+limits: { requests_per_second: 5, burst: 10, in_flight: 64, request_timeout: 10s, leases_per_task: 4, stuck_after: 90s }
+log: { level: debug }
+`
+    const { config, folder } = await load({ text })
+    expect(config).toMatchObject({
+      store: { url: 'postgres://mayfly@db/mayfly', pool: 20 },
+      keys: path.join(path.dirname(folder), 'keys'),
+      limits: { leasesPerTask: 4, stuckAfter: 90_000 },
+      rates: { issue: { burst: 10, perSecond: 5 } },
+      doorLimits: { inFlight: 64, time: 10_000 },
+      log: { level: 'debug' },
+    })
+  })
+
+  test('is refused with every fault at once, across its sections, each with its file and line', async () => {
+    const text = `public_url: https://broker.example.com/
+colour: red
+listen: { host: 0.0.0.0, prot: 3 }
+store: { url: "\${env:NOPE}" }
+catalogue: "\${file:./missing}"
+identity:
+  - { name: mesh, profile: spiffe }
+  - { name: mesh, profile: oidc, issuer: https://x.example.com, keys: ./none.json }
+operators:
+  - { issuer: nobody, match: {}, roles: [boss] }
+resource_servers: 3
+providers:
+  - { name: tokens, kind: jwt, rotate_every: 1s }
+  - { name: tokens, kind: fax }
+  - { name: crm, kind: http, url: "http://crm.example.com", revocation: provider, token_file: ./t }
+limits:
+  burst: 0
+  stuck_after: 5
+`
+    expect(await faultsOf({ text })).toEqual([
+      'mayfly.yaml:1: public_url: must not end with a slash',
+      'mayfly.yaml:1: policies: is missing',
+      'mayfly.yaml:2: colour: is not a known key',
+      'mayfly.yaml:3: listen.prot: is not a known key',
+      'mayfly.yaml:3: listen.host: beyond loopback needs tls, because credentials travel here; insecure: true where a proxy in front ends TLS',
+      'mayfly.yaml:4: store.url: the environment variable NOPE is not set',
+      'mayfly.yaml:5: catalogue: ./missing cannot be read (ENOENT)',
+      'mayfly.yaml:7: identity.0.trust_domain: is missing: spiffe needs it',
+      'mayfly.yaml:7: identity.0.keys: is missing: spiffe needs the address of the bundle, or a file with it',
+      'mayfly.yaml:8: identity.1.name: is the name of an issuer above',
+      'mayfly.yaml:8: identity.1.keys: cannot be read (ENOENT)',
+      'mayfly.yaml:10: operators.0.match: must name at least one attribute, or it would match everybody of the issuer',
+      'mayfly.yaml:10: operators.0.roles.0: Invalid option: expected one of "operator"|"reviewer"',
+      'mayfly.yaml:10: operators.0.issuer: is not the name of an issuer under identity',
+      'mayfly.yaml:11: resource_servers: Invalid input: expected array, received number',
+      'mayfly.yaml:13: providers.0.rotate_every: must be a duration from "1h" to "2160h"',
+      'mayfly.yaml:14: providers.1.name: is the name of a provider above',
+      'mayfly.yaml:14: providers.1.kind: is not a kind of provider: jwt, http',
+      'mayfly.yaml:15: providers.2.url: must be https, because secrets travel over it; http only on loopback',
+      'mayfly.yaml:17: limits.burst: must be 1 at least',
+      'mayfly.yaml:18: limits.stuck_after: must be a duration from "1s" to "24h"',
+    ])
+  })
+
+  const oidc = '{ name: corp, profile: oidc, issuer: https://login.example.com }'
+  const second = (entry: string): string => changed(oidc, `${oidc}\n  - ${entry}`)
+  const url = (text: string): string => changed('https://broker.example.com', text)
+  const faulty: readonly (readonly [string, string, string])[] = [
+    ['a key that stands twice', `${sound}policies: ./other\n`, 'mayfly.yaml:14: Map keys must be unique'],
+    ['what is no YAML', changed('port: 0 }', 'port: 0 } hunter2 { a'), 'mayfly.yaml:2: Unexpected scalar at node end'],
+    ['an empty file', '', 'mayfly.yaml:1: Invalid input: expected object, received null'],
+    ['a public URL that is none', url('broker'), 'mayfly.yaml:1: public_url: must be an absolute URL'],
+    ['a public URL in clear text', url('http://broker.example.com'), 'mayfly.yaml:1: public_url: must be https; http only on loopback'],
+    ['credentials in it', url('https://a:b@broker.example.com'), 'mayfly.yaml:1: public_url: must not carry credentials, a query or a fragment'],
+    ['a query in it', url('https://broker.example.com?'), 'mayfly.yaml:1: public_url: must not carry credentials, a query or a fragment'],
+    ...[
+      'https://Broker.example.com',
+      'https://broker.example.com:443',
+      'https://broker.example.com/a/../b',
+      'https://broker.example.com//a',
+      'https://broker.example.com/%61',
+      'https:broker.example.com',
+      ' https://broker.example.com',
+    ].map(
+      (text) =>
+        [
+          `the spelling "${text}" of it`,
+          url(`"${text}"`),
+          'mayfly.yaml:1: public_url: must be in its plainest form: lower-case host, no default port, plain path segments',
+        ] as const,
+    ),
+    ['a port that is none', changed('port: 0', 'port: 65536'), 'mayfly.yaml:2: listen.port: must be 65535 at most'],
+    [
+      'a store that is two',
+      changed('{ embedded: ./data }', '{ embedded: ./data, url: postgres://db/x }'),
+      'mayfly.yaml:3: store: must have one of embedded and url',
+    ],
+    ['a store that is none', changed('{ embedded: ./data }', '{}'), 'mayfly.yaml:3: store: must have one of embedded and url'],
+    ['a store of another make', changed('{ embedded: ./data }', '{ url: mysql://db/x }'), 'mayfly.yaml:3: store.url: must be a postgres:// URL'],
+    ['a pool for a folder', changed('./data }', './data, pool: 3 }'), 'mayfly.yaml:3: store.pool: is for a store with a url'],
+    [
+      'no issuer at all',
+      changed(`\n  - ${oidc}`, ' []').replace(/^operators:[^]*?(?=^providers)/m, ''),
+      'mayfly.yaml:6: identity: must have at least one issuer, or nobody could call',
+    ],
+    ['no provider at all', changed('\n  - { name: tokens, kind: jwt }', ' []'), 'mayfly.yaml:12: providers: must have at least one provider'],
+    [
+      'an issuer called unknown',
+      second('{ name: unknown, profile: github-actions }'),
+      'mayfly.yaml:8: identity.1.name: stands for all strangers in the metrics',
+    ],
+    [
+      'an unknown profile',
+      second('{ name: b, profile: saml }'),
+      'mayfly.yaml:8: identity.1.profile: Invalid option: expected one of "spiffe"|"kubernetes"|"github-actions"|"oidc"',
+    ],
+    [
+      'the same issuer twice',
+      second('{ name: b, profile: oidc, issuer: https://login.example.com }'),
+      'mayfly.yaml:8: identity.1.issuer: is that of an issuer above',
+    ],
+    [
+      'an issuer without a URL',
+      second('{ name: b, profile: kubernetes }'),
+      'mayfly.yaml:8: identity.1.issuer: is missing: exactly as the tokens have it in iss',
+    ],
+    [
+      'an issuer whose keys cannot be discovered',
+      second('{ name: b, profile: oidc, issuer: http://x.example.com }'),
+      'mayfly.yaml:8: identity.1.keys: is missing: the issuer is no https URL at which keys could be discovered',
+    ],
+    [
+      'keys in clear text',
+      second('{ name: b, profile: oidc, issuer: https://x.example.com, keys: http://x.example.com/k }'),
+      'mayfly.yaml:8: identity.1.keys: must be a file, or an https URL without credentials (http on loopback or with allow_http)',
+    ],
+    [
+      'another GitHub',
+      second('{ name: b, profile: github-actions, issuer: https://ghes.example.com }'),
+      'mayfly.yaml:8: identity.1.issuer: is always https://token.actions.githubusercontent.com for github-actions; another one is oidc',
+    ],
+    [
+      'a trust domain outside of SPIFFE',
+      second('{ name: b, profile: github-actions, trust_domain: x }'),
+      'mayfly.yaml:8: identity.1.trust_domain: is for spiffe only',
+    ],
+    ['claims outside of OIDC', second('{ name: b, profile: github-actions, claims: [a] }'), 'mayfly.yaml:8: identity.1.claims: is for oidc only'],
+    [
+      'an HMAC algorithm',
+      second('{ name: b, profile: github-actions, algorithms: [HS256] }'),
+      'mayfly.yaml:8: identity.1.algorithms.0: Invalid option: expected one of "RS256"|"RS384"|"RS512"|"PS256"|"PS384"|"PS512"|"ES256"|"ES384"|"ES512"|"EdDSA"|"Ed25519"',
+    ],
+    [
+      'tokens for ever',
+      second('{ name: b, profile: github-actions, max_lifetime: 9999h }'),
+      'mayfly.yaml:8: identity.1.max_lifetime: must be a duration from "1m" to "168h"',
+    ],
+    [
+      'an audience that is none',
+      changed('audience: https://invoices.example.com', 'audience: invoices'),
+      'mayfly.yaml:11: resource_servers.0.audience: must be an absolute URI without a fragment',
+    ],
+    [
+      'a provider name that cannot be a file name',
+      changed('name: tokens', 'name: ../tokens'),
+      'mayfly.yaml:13: providers.0.name: must be lower-case letters, digits, ".", "_" or "-", at most 64',
+    ],
+    [
+      'a limit that is no number',
+      `${sound}limits: { in_flight: many }\n`,
+      'mayfly.yaml:14: limits.in_flight: must be a whole number from 1 to 100000',
+    ],
+    [
+      'an unknown level',
+      `${sound}log: { level: loud }\n`,
+      'mayfly.yaml:14: log.level: Invalid option: expected one of "debug"|"info"|"warn"|"error"|"silent"',
+    ],
+    [
+      'a reference of an unknown sort',
+      changed('./catalogue.yaml', '"${vault:x}"'),
+      'mayfly.yaml:4: catalogue: "${" begins a reference, which is ${env:NAME} or ${file:PATH}',
+    ],
+    [
+      'a reference without an end',
+      changed('./catalogue.yaml', '"${env:X"'),
+      'mayfly.yaml:4: catalogue: "${" begins a reference, which is ${env:NAME} or ${file:PATH}',
+    ],
+  ]
+  test.each(faulty)('is refused for %s', async (_, text, fault) => {
+    expect(await faultsOf({ text })).toEqual([fault])
+  })
+
+  test('takes http, and any host, where nobody else can listen or where it says so', async () => {
+    for (const text of [
+      'http://127.0.0.1:7420',
+      'http://localhost:7420',
+      'http://[::1]:7420',
+      'https://example.com/broker',
+      'https://example.com:8443',
+    ])
+      expect((await load({ text: url(text) })).config.publicUrl).toBe(text)
+    for (const host of ['localhost', '"::1"', '127.0.0.2']) await load({ text: changed('port: 0', `port: 0, host: ${host}`) })
+    const { config } = await load({ text: changed('port: 0', 'port: 0, host: 0.0.0.0, insecure: true') })
+    expect(config.listen).toEqual({ host: '0.0.0.0', port: 0 })
+  })
+
+  test('has two issuers of one trust domain refused, and two of different ones not', async () => {
+    const spiffe = (name: string, domain: string): string =>
+      `{ name: ${name}, profile: spiffe, trust_domain: ${domain}, keys: https://bundle.example.com }`
+    const both = (domain: string): string => changed(oidc, `${oidc}\n  - ${spiffe('a', 'prod.example.com')}\n  - ${spiffe('b', domain)}`)
+    expect(await faultsOf({ text: both('prod.example.com') })).toEqual(['mayfly.yaml:9: identity.2.trust_domain: is that of an issuer above'])
+    const { config } = await load({ text: both('dev.example.com') })
+    expect(config.identity[2]).toMatchObject({ trustDomain: 'dev.example.com', keys: { url: 'https://bundle.example.com' } })
+  })
+})
+
+describe('a reference', () => {
+  test('stands for a variable or a file, alone or inside of text, and for a number too', async () => {
+    const text = changed('{ embedded: ./data }', '{ url: "postgres://mayfly:${file:./secrets/password}@${env:DB_HOST}/mayfly", pool: "${env:POOL}" }')
+    const { config } = await load({ text, files: { 'secrets/password': 'hunter2\n' }, environment: { DB_HOST: 'db', POOL: '7' } })
+    expect(config.store).toEqual({ url: 'postgres://mayfly:hunter2@db/mayfly', pool: 7 })
+  })
+
+  test('is resolved once: what it stands for is not read again', async () => {
+    const { config, folder } = await load({
+      text: changed('./catalogue.yaml', '"${env:CATALOGUE}"'),
+      environment: { CATALOGUE: '${file:/etc/passwd}' },
+    })
+    expect(config.catalogue).toBe(path.join(folder, '${file:', 'etc', 'passwd}'))
+  })
+
+  test('to nothing, to an empty variable or to what every object has is a fault that names it', async () => {
+    const text = changed('./catalogue.yaml', '"${env:NOWHERE}/${env:EMPTY}/${env:constructor}"')
+    expect(await faultsOf({ text, environment: { EMPTY: '' } })).toEqual([
+      'mayfly.yaml:4: catalogue: the environment variable NOWHERE is not set',
+      'mayfly.yaml:4: catalogue: the environment variable EMPTY is not set',
+      'mayfly.yaml:4: catalogue: the environment variable constructor is not set',
+    ])
+  })
+
+  test('to a folder, to what is too large or to what is no text is a fault', async () => {
+    const files = { 'f/x': '', large: 'a'.repeat(65_537), binary: new Uint8Array([0xff, 0xfe]) }
+    expect(await faultsOf({ text: changed('./catalogue.yaml', '"${file:f}${file:large}${file:binary}"'), files })).toEqual([
+      'mayfly.yaml:4: catalogue: f cannot be read (EISDIR)',
+      'mayfly.yaml:4: catalogue: large has more than 65536 bytes',
+      'mayfly.yaml:4: catalogue: binary is not UTF-8 text',
+    ])
+  })
+
+  test('never brings what it stands for into a fault, wherever it is put', async () => {
+    const secret = 's3cr3t-Value'
+    // Every scalar of a whole configuration in turn.
+    const whole = `public_url: V
+listen: { host: V, port: V, tls: { cert: V, key: V, client_ca: V }, insecure: V }
+store: { url: V, embedded: V, pool: V }
+keys: V
+catalogue: V
+policies: V
+identity:
+  - { name: V, profile: V, issuer: V, trust_domain: V, keys: V, algorithms: [V], max_lifetime: V, replay: V, allow_http: V, allow_private: V, require: { a: V }, claims: [V] }
+  - { name: corp, profile: oidc, issuer: V, keys: V }
+  - { name: corp, profile: oidc, issuer: V, keys: "https://V" }
+operators:
+  - { issuer: V, match: { sub: V }, roles: [V] }
+resource_servers:
+  - { issuer: V, match: { sub: V }, audience: V }
+providers:
+  - { name: V, kind: V }
+  - { name: crm, kind: http, url: V, token_file: V, mtls: { cert: V, key: V }, ca: V, revocation: V, timeout: V, concurrency: V, allow_http: V }
+limits: { requests_per_second: V, burst: V, in_flight: V, request_timeout: V, leases_per_task: V, stuck_after: V }
+log: { level: V }
+extra: V
+`
+    const text = whole.replaceAll('"https://V"', '"https://${env:SECRET}"').replaceAll(/\bV\b/g, '"${env:SECRET}"')
+    const faults = await faultsOf({ text, environment: { SECRET: secret } })
+    expect(faults.length).toBeGreaterThan(25)
+    expect(faults.join('\n').toLowerCase()).not.toContain('s3cr3t')
+  })
+})
+
+describe('paths', () => {
+  test('in the settings of a provider are relative to the file, however deep they stand', async () => {
+    const entry = `{ name: crm, kind: http, url: https://crm.example.com, token_file: crm-token, mtls: { cert: ./tls/crm.pem, key: ../crm.key }, ca: /etc/ca.pem, revocation: deny }`
+    const { config, folder } = await load({ text: `${sound}  - ${entry}\n` })
+    expect(config.providers[1]).toEqual({
+      name: 'crm',
+      kind: 'http',
+      settings: {
+        url: 'https://crm.example.com',
+        token_file: path.join(folder, 'crm-token'),
+        mtls: { cert: path.join(folder, 'tls/crm.pem'), key: path.join(path.dirname(folder), 'crm.key') },
+        ca: '/etc/ca.pem',
+        revocation: 'deny',
+        timeout: 10_000,
+        concurrency: 16,
+        allow_http: false,
+      },
+    })
+  })
+})
+
+describe('pinned keys', () => {
+  const text = changed('issuer: https://login.example.com', 'issuer: "urn:corp", keys: ./keys.json')
+
+  test('are read when the configuration is, for an issuer that need not be a URL', async () => {
+    const { config } = await load({ text, files: { 'keys.json': JSON.stringify({ keys: [publicKey] }) } })
+    expect(config.identity[0]?.keys).toEqual({ jwks: { keys: [publicKey] } })
+    expect(issuerFaults(config.identity)).toEqual([])
+  })
+
+  test('that are not keys, or are more than public, are refused', async () => {
+    const of = (content: string) => faultsOf({ text, files: { 'keys.json': content } })
+    const none = ['mayfly.yaml:7: identity.0.keys: must be a JWK set in JSON, with one key at least']
+    for (const content of ['', '{', '[]', '{"keys":[]}', '{"keys":[{}]}', '{"keys":[],"keys":[{"kty":"EC"}]}'])
+      expect(await of(content)).toEqual(none)
+    expect(await of(JSON.stringify({ keys: [publicKey, { ...publicKey, d: 'AAAA' }] }))).toEqual([
+      'mayfly.yaml:7: identity.0.keys: holds a private key: pin public ones, and replace the one that lies here',
+    ])
+  })
+})
+
+describe.skipIf(!canMakeCertificates())('TLS', () => {
+  const text = changed('{ port: 0 }', '{ port: 0, host: 0.0.0.0, tls: { cert: ./CERT, key: ./KEY, client_ca: ./CA } }')
+  const certified = async (names: { cert: string; key: string; ca: string }) => {
+    const folder = await folderWith({ 'mayfly.yaml': text.replace('CERT', names.cert).replace('KEY', names.key).replace('CA', names.ca) })
+    const authority = await createAuthority(folder, 'ca')
+    await authority.issue('one', 'IP:127.0.0.1')
+    await authority.issue('two', 'IP:127.0.0.1')
+    return await loadConfig(path.join(folder, 'mayfly.yaml'), providerKinds, {}).then(
+      ({ listen }) => listen,
+      (error: unknown) => (error as ConfigurationError).faults.map((fault) => fault.replace(/^.*\//, '')),
+    )
+  }
+
+  test('is read as text, ready to listen with', async () => {
+    expect(await certified({ cert: 'ca-one.pem', key: 'ca-one.key', ca: 'ca.pem' })).toEqual({
+      host: '0.0.0.0',
+      port: 0,
+      tls: {
+        cert: expect.stringMatching(/^-----BEGIN CERT/),
+        key: expect.stringMatching(/^-----BEGIN PRIV/),
+        clientCa: expect.stringMatching(/^-----BEGIN CERT/),
+      },
+    })
+  })
+
+  test('is refused with files that are missing, mixed up, or of two certificates', async () => {
+    expect(await certified({ cert: 'ca-one.pem', key: 'ca-two.key', ca: 'ca.pem' })).toEqual([
+      'mayfly.yaml:2: listen.tls.key: is not the private key of cert',
+    ])
+    expect(((await certified({ cert: 'ca-one.key', key: 'ca-one.pem', ca: 'no.pem' })) as string[]).toSorted()).toEqual([
+      'mayfly.yaml:2: listen.tls.cert: is not a certificate in PEM',
+      'mayfly.yaml:2: listen.tls.client_ca: cannot be read (ENOENT)',
+      'mayfly.yaml:2: listen.tls.key: is not a private key without passphrase, in PEM',
+    ])
+  })
+})
+
+describe('mayfly dev', () => {
+  const example = path.join(import.meta.dirname, '../deploy/example/mayfly.yaml')
+  const overrides: Overrides = {
+    publicUrl: 'http://127.0.0.1:4000',
+    port: 4000,
+    store: { embedded: '/tmp/dev/store' },
+    keys: '/tmp/dev/keys',
+    localKeys: { keys: [publicKey] },
+  }
+
+  test('runs the example with its own address, folders and keys', async () => {
+    const config = await loadConfig(example, providerKinds, {}, overrides)
+    expect(config).toMatchObject({
+      publicUrl: 'http://127.0.0.1:4000',
+      listen: { host: '127.0.0.1', port: 4000 },
+      store: { embedded: '/tmp/dev/store' },
+      keys: '/tmp/dev/keys',
+      catalogue: path.join(path.dirname(example), 'catalogue.yaml'),
+      identity: [{ name: 'local', keys: { jwks: { keys: [publicKey] } } }],
+    })
+    expect(issuerFaults(config.identity)).toEqual([])
+  })
+
+  test('listens on loopback only, and does not ask for what it replaces', async () => {
+    const text = changed('{ port: 0 }', '{ host: 0.0.0.0, tls: { cert: "${file:./none}", key: ./none } }').replace('./data', '"${env:NONE}"')
+    const { config } = await load({ text, overrides })
+    expect(config.listen).toEqual({ host: '127.0.0.1', port: 4000 })
+  })
+
+  test('is what the example is for: other commands can read it, and serving it is refused for want of keys', async () => {
+    const config = await loadConfig(example, providerKinds, {})
+    expect(config.publicUrl).toBe('http://127.0.0.1:7420')
+    expect(issuerFaults(config.identity)).toHaveLength(1)
+  })
+})
+
+describe('a client', () => {
+  test('has its settings from the environment', () => {
+    expect(clientSettings({})).toEqual({ url: 'http://127.0.0.1:7420', token: undefined, tokenFile: undefined, colour: true })
+    const environment = { MAYFLY_URL: 'https://b.example.com', MAYFLY_TOKEN: 'a', MAYFLY_TOKEN_FILE: '/t', NO_COLOR: '1' }
+    expect(clientSettings(environment)).toEqual({ url: 'https://b.example.com', token: 'a', tokenFile: '/t', colour: false })
+  })
+
+  test('keeps its workload token from the command that it runs', () => {
+    const environment = { PATH: '/bin', MAYFLY_URL: 'u', MAYFLY_TOKEN: 'a', MAYFLY_TOKEN_FILE: '/t' }
+    expect(childEnvironment(environment)).toEqual({ PATH: '/bin', MAYFLY_URL: 'u' })
+    expect(environment.MAYFLY_TOKEN).toBe('a')
+  })
+})
