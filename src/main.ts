@@ -1,6 +1,6 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import path from 'node:path'
-import { BrokerError, ConfigurationError } from './base/errors.ts'
+import { ConfigurationError } from './base/errors.ts'
 import { systemClock } from './base/time.ts'
 import { type Config, loadConfig } from './config.ts'
 import { createApp } from './http/app.ts'
@@ -83,7 +83,7 @@ export async function checkPolicies(
   const cases = await checkCases(catalogue, set, path.join(config.policies, 'cases.yaml'))
   return {
     digest: set.digest,
-    policies: set.policies.size,
+    policies: Object.keys(set.texts.policies).length,
     cases: cases.map(({ name, place, ok, detail }) => ({ name: `${name} (${place})`, ok, detail })),
   }
 }
@@ -139,6 +139,7 @@ async function run(config: Config, stop: AbortSignal, ready: (url: string) => vo
       telemetry.metrics.tokensRefused.inc({ issuer, reason })
       telemetry.log.info({ issuer, reason }, 'a workload token was refused')
     },
+    keysFetched: (issuer, outcome) => telemetry.metrics.issuerKeys.inc({ issuer, outcome }),
   })
   await using watching = { [Symbol.asyncDispose]: async () => verifier.close() }
   const { publicUrl, operators, resourceServers, rates, doorLimits } = config

@@ -1,0 +1,149 @@
+import { randomUUID } from 'node:crypto'
+import { z, type ZodType } from 'zod'
+import type * as contract from '../http/contract.ts'
+import { held, type HeldLease } from './credential.ts'
+import { BrokerUnreachable } from './problem.ts'
+import { type Answer, type Call, send, type TransportOptions } from './transport.ts'
+import { type OpenTask, openTask } from './task.ts'
+
+export { Credential, type HeldLease } from './credential.ts'
+export { BrokerUnreachable, MayflyProblem } from './problem.ts'
+export type { OpenTask } from './task.ts'
+
+export interface ClientOptions {
+  /** Where the broker is. Plain http only on loopback, or with `allowHttp`. */
+  readonly url: string
+  /** The workload token, or how to get it: a function is called at each use, so that a rotated token is found. */
+  readonly token: string | (() => Promise<string>)
+  /** Milliseconds for one try; 15,000 where absent. */
+  readonly timeout?: number
+  /** Milliseconds for all tries of a call; 10,000 where absent. */
+  readonly patience?: number
+  /** Tokens and secrets in clear text over a network: for a mesh that encrypts by itself, and nothing else. */
+  readonly allowHttp?: boolean
+}
+
+export type Filter = Readonly<Record<string, string | number | boolean | undefined>>
+
+/** The broker's API. Every call throws MayflyProblem (the broker said no) or BrokerUnreachable (it said nothing), after the retries that make sense. */
+export interface Client {
+  readonly url: string
+  /** Declares a task. The key is made here and kept over retries, so that a lost answer costs nothing. */
+  open(declaration: contract.Declaration, options?: { key?: string; signal?: AbortSignal }): Promise<OpenTask>
+  showTask(id: string, token?: string): Promise<contract.ShownTask>
+  addLease(id: string, grant: contract.GrantRequest, token?: string): Promise<{ decision: contract.DecisionView; lease: HeldLease }>
+  refreshLease(id: string, token?: string): Promise<{ decision: contract.DecisionView; lease: HeldLease }>
+  renewTask(id: string, asked: contract.RenewRequest): Promise<contract.RenewedTask>
+  /** @param wait seconds, at most 30 */
+  completeTask(id: string, options?: { wait?: number; token?: string; signal?: AbortSignal }): Promise<contract.ClosedTask>
+  revokeTask(id: string, reason: string, wait?: number): Promise<contract.ClosedTask>
+  showLease(id: string, token?: string): Promise<contract.LeaseView>
+  revokeLease(id: string, reason?: string, wait?: number, token?: string): Promise<contract.ClosedLease>
+  listTasks(filter?: Filter): Promise<contract.Page<contract.TaskView>>
+  listLeases(filter?: Filter): Promise<contract.Page<contract.LeaseView>>
+  listEntries(filter?: Filter): Promise<contract.Page<contract.EntryView>>
+  /** One page of the ledger as text, and the cursor of the next. */
+  exportEntries(form: 'application/x-ndjson' | 'text/csv', filter?: Filter): Promise<{ text: string; next: string | undefined }>
+  showDecision(id: string): Promise<contract.DecisionDetail>
+  replayDecision(id: string): Promise<contract.ReplayView>
+  introspect(token: string): Promise<contract.Introspection>
+}
+
+/** @throws TypeError for a URL over which tokens must not travel */
+export function createClient({ token, timeout = 15_000, patience = 10_000, ...options }: ClientOptions): Client {
+  const url = checkedUrl(options.url, options.allowHttp ?? false)
+  const transport: TransportOptions = { url, timeout, patience, token: typeof token === 'string' ? async () => token : token }
+
+  async function ask<Shape>(call: Call, shape: ZodType = anObject): Promise<Shape> {
+    return parse(url, await send(transport, call), shape) as Shape
+  }
+  const get = <Shape>(path: string, bearer?: string): Promise<Shape> => ask<Shape>({ method: 'GET', path, repeatable: true, ...withToken(bearer) })
+  const post = (path: string, body: object, repeatable: boolean, more: Partial<Call> = {}): Call => ({
+    method: 'POST',
+    path,
+    body,
+    repeatable,
+    ...more,
+  })
+
+  const client: Client = {
+    url,
+    async open(declaration, { key = randomUUID(), signal } = {}) {
+      const headers = { 'idempotency-key': key }
+      const opened = await ask<contract.OpenedTask>(post('/tasks', declaration, true, { headers, signal }), opening)
+      return openTask(client, opened)
+    },
+    showTask: (id, bearer) => get(`/tasks/${encodeURIComponent(id)}`, bearer),
+    async addLease(id, grant, bearer) {
+      const { decision, lease } = await ask<contract.AddedLease>(
+        post(`/tasks/${encodeURIComponent(id)}/leases`, grant, false, withToken(bearer)),
+        issuing,
+      )
+      return { decision, lease: held(lease) }
+    },
+    async refreshLease(id, bearer) {
+      const { decision, lease } = await ask<contract.AddedLease>(
+        post(`/leases/${encodeURIComponent(id)}/refresh`, {}, true, withToken(bearer)),
+        issuing,
+      )
+      return { decision, lease: held(lease) }
+    },
+    renewTask: (id, asked) => ask(post(`/tasks/${encodeURIComponent(id)}/renew`, asked, true)),
+    completeTask: (id, { wait = 5, token: bearer, signal } = {}) =>
+      ask(post(`/tasks/${encodeURIComponent(id)}/complete`, {}, true, { ...waiting(wait), ...withToken(bearer), signal })),
+    revokeTask: (id, reason, wait = 5) => ask(post(`/tasks/${encodeURIComponent(id)}/revoke`, { reason }, true, waiting(wait))),
+    showLease: (id, bearer) => get(`/leases/${encodeURIComponent(id)}`, bearer),
+    revokeLease: (id, reason, wait = 5, bearer) =>
+      ask(post(`/leases/${encodeURIComponent(id)}/revoke`, reason === undefined ? {} : { reason }, true, { ...waiting(wait), ...withToken(bearer) })),
+    listTasks: (filter = {}) => get(`/tasks${queryOf(filter)}`),
+    listLeases: (filter = {}) => get(`/leases${queryOf(filter)}`),
+    listEntries: (filter = {}) => get(`/ledger${queryOf(filter)}`),
+    async exportEntries(form, filter = {}) {
+      const answer = await send(transport, { method: 'GET', path: `/ledger${queryOf(filter)}`, headers: { accept: form }, repeatable: true })
+      return { text: answer.text, next: nextCursor(answer) }
+    },
+    showDecision: (id) => get(`/decisions/${encodeURIComponent(id)}`),
+    replayDecision: (id) => get(`/decisions/${encodeURIComponent(id)}/replay`),
+    introspect: (subject) => ask({ method: 'POST', path: '/introspect', form: { token: subject }, repeatable: true }),
+  }
+  return client
+}
+
+// What an answer must have for this client to go on; whatever a newer broker adds is let through.
+const anObject = z.looseObject({})
+const leased = z.looseObject({ id: z.string(), grant: z.string(), expires_at: z.string(), credential: z.looseObject({ type: z.string() }) })
+const opening = z.looseObject({ task: z.looseObject({ id: z.string(), deadline: z.string() }), task_token: z.string(), leases: z.array(leased) })
+const issuing = z.looseObject({ decision: anObject, lease: leased })
+
+function parse(url: string, { text }: Answer, shape: ZodType): unknown {
+  try {
+    return shape.parse(JSON.parse(text))
+  } catch {
+    // Without the cause: the text may hold a secret.
+    throw new BrokerUnreachable(url, 'what answered is not a broker')
+  }
+}
+
+const withToken = (token: string | undefined): { token?: string } => (token === undefined ? {} : { token })
+
+const waiting = (seconds: number): Partial<Call> => ({ headers: { prefer: `wait=${seconds}` }, extraTime: seconds * 1_000 })
+
+function queryOf(filter: Filter): string {
+  const set = Object.entries(filter).filter(([, value]) => value !== undefined)
+  return set.length === 0 ? '' : `?${new URLSearchParams(set.map(([name, value]): [string, string] => [name, String(value)])).toString()}`
+}
+
+function nextCursor({ headers }: Answer): string | undefined {
+  const [, target] = /^<([^>]+)>; rel="next"$/.exec(headers.get('link') ?? '') ?? []
+  return target === undefined ? undefined : (new URL(target, 'http://broker.invalid').searchParams.get('cursor') ?? undefined)
+}
+
+function checkedUrl(text: string, allowHttp: boolean): string {
+  if (!URL.canParse(text)) throw new TypeError('the URL of the broker is not a URL')
+  const { protocol, hostname, href } = new URL(text)
+  const local = hostname === 'localhost' || hostname === '[::1]' || /^127\.\d+\.\d+\.\d+$/.test(hostname)
+  if (protocol !== 'https:' && !(protocol === 'http:' && (local || allowHttp))) {
+    throw new TypeError('tokens travel to the broker: its URL must be https, or http on loopback')
+  }
+  return href.replace(/\/$/, '')
+}

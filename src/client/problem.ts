@@ -1,0 +1,59 @@
+import type { FieldFault } from '../base/errors.ts'
+
+/** What the broker said no with (RFC 9457), as its `code` and `retry` mean it. */
+export class MayflyProblem extends Error {
+  readonly status: number
+  /** Stable: `denied`, `invalid_token`, `unknown_grant`, … */
+  readonly code: string
+  /** `no`: the same request will not do. `same`: the same again. `later`: after a while. `new_token`: with a fresh workload token. */
+  readonly retry: 'no' | 'same' | 'later' | 'new_token'
+  readonly detail: string
+  /** Where there was one: the id with which a reviewer finds out why. */
+  readonly decision: string | undefined
+  readonly errors: readonly FieldFault[]
+  readonly requestId: string | undefined
+  /** Seconds, from `retry-after`. */
+  readonly retryAfter: number | undefined
+
+  constructor(problem: Omit<MayflyProblem, keyof Error>) {
+    super(`${problem.code}: ${problem.detail}`)
+    this.name = 'MayflyProblem'
+    this.status = problem.status
+    this.code = problem.code
+    this.retry = problem.retry
+    this.detail = problem.detail
+    this.decision = problem.decision
+    this.errors = problem.errors
+    this.requestId = problem.requestId
+    this.retryAfter = problem.retryAfter
+  }
+}
+
+/** No answer, or none that a broker gives. What was asked may have happened. */
+export class BrokerUnreachable extends Error {
+  readonly url: string
+
+  constructor(url: string, why: string, cause?: unknown) {
+    super(`no answer from ${url}: ${why}`, { cause })
+    this.name = 'BrokerUnreachable'
+    this.url = url
+  }
+}
+
+/** Reads a refusal, whoever wrote it: a proxy in between answers in shapes of its own. */
+export function problemOf(status: number, headers: Headers, body: unknown): MayflyProblem {
+  const fields = (typeof body === 'object' && body !== null ? body : {}) as Record<string, unknown>
+  const text = (name: string): string | undefined => (typeof fields[name] === 'string' ? fields[name] : undefined)
+  const retry = text('retry')
+  const seconds = Number(headers.get('retry-after') ?? Number.NaN)
+  return new MayflyProblem({
+    status,
+    code: text('code') ?? `http_${status}`,
+    retry: retry === 'same' || retry === 'later' || retry === 'new_token' ? retry : retry === undefined && status >= 502 ? 'later' : 'no',
+    detail: text('detail') ?? text('title') ?? `the answer was ${status}`,
+    decision: text('decision'),
+    errors: Array.isArray(fields['errors']) ? (fields['errors'] as FieldFault[]) : [],
+    requestId: headers.get('x-request-id') ?? undefined,
+    retryAfter: Number.isFinite(seconds) ? seconds : undefined,
+  })
+}

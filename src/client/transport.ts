@@ -1,0 +1,125 @@
+import { delay, stopwatch } from '../base/time.ts'
+import { BrokerUnreachable, MayflyProblem, problemOf } from './problem.ts'
+
+/** One call of the API. */
+export interface Call {
+  readonly method: 'GET' | 'POST'
+  readonly path: string
+  readonly body?: object
+  readonly form?: Readonly<Record<string, string>>
+  readonly headers?: Readonly<Record<string, string>>
+  /** A task token in the place of the workload token. */
+  readonly token?: string
+  /** Whether the same call may be sent again when no answer came: then what was asked may have happened already. */
+  readonly repeatable: boolean
+  readonly signal?: AbortSignal | undefined
+  /** Milliseconds for one try, beyond the usual: what a `Prefer: wait` adds. */
+  readonly extraTime?: number
+}
+
+export interface TransportOptions {
+  /** Without a trailing slash. */
+  readonly url: string
+  /** The workload token, asked for at each try, since it may be renewed meanwhile. */
+  readonly token: () => Promise<string>
+  /** Milliseconds for one try. */
+  readonly timeout: number
+  /** Milliseconds after which no further try is begun. */
+  readonly patience: number
+}
+
+/** An answer's status and text. */
+export interface Answer {
+  readonly status: number
+  readonly headers: Headers
+  readonly text: string
+}
+
+/** Bytes of an answer: a page of 500 ledger entries stays far below. */
+const longestAnswer = 16 * 1024 * 1024
+
+/** Milliseconds before the first retry, doubled with each, and the most. */
+const backoff = { first: 100, most: 2_000 }
+
+/**
+ * Sends a call and gives back an answer below 400; tries again, with full jitter and within `patience`, what the broker says to try again and what
+ * never reached it. @throws MayflyProblem, BrokerUnreachable, the signal's reason
+ */
+export async function send(options: TransportOptions, call: Call): Promise<Answer> {
+  const elapsed = stopwatch()
+  for (let attempt = 0; ; attempt++) {
+    try {
+      return await sendOnce(options, call)
+    } catch (error) {
+      const pause = pauseAfter(error, call, attempt)
+      if (pause === undefined || elapsed() + pause > options.patience) throw error
+      await delay(pause, call.signal)
+    }
+  }
+}
+
+function pauseAfter(error: unknown, call: Call, attempt: number): number | undefined {
+  const jitter = Math.random() * Math.min(backoff.most, backoff.first * 2 ** Math.min(attempt, 10))
+  if (error instanceof MayflyProblem) {
+    if (error.retry !== 'same' && error.retry !== 'later') return undefined
+    // 504 and the like say nothing about what happened.
+    if (error.status >= 502 && error.status !== 503 && !call.repeatable) return undefined
+    return Math.max(jitter, (error.retryAfter ?? 0) * 1_000)
+  }
+  return error instanceof BrokerUnreachable && call.repeatable ? jitter : undefined
+}
+
+async function sendOnce({ url, token, timeout }: TransportOptions, call: Call): Promise<Answer> {
+  const bearer = call.token ?? (await token())
+  const stop = new AbortController()
+  const giveUp = (): void => stop.abort(call.signal?.reason)
+  call.signal?.throwIfAborted()
+  call.signal?.addEventListener('abort', giveUp, { once: true })
+  // A timer of our own: on Node 20 a timeout inside `AbortSignal.any` can be collected before it fires (nodejs/node issue 57736).
+  const timer = setTimeout(() => stop.abort(new DOMException('no answer in time', 'TimeoutError')), timeout + (call.extraTime ?? 0))
+  try {
+    const response = await fetch(`${url}${call.path}`, { ...contentOf(call, bearer), method: call.method, redirect: 'error', signal: stop.signal })
+    const text = await readText(response)
+    if (response.status >= 400) throw problemOf(response.status, response.headers, parsed(text))
+    return { status: response.status, headers: response.headers, text }
+  } catch (error) {
+    if (error instanceof MayflyProblem || call.signal?.aborted) throw error
+    throw new BrokerUnreachable(url, wordsOf(error), error)
+  } finally {
+    clearTimeout(timer)
+    call.signal?.removeEventListener('abort', giveUp)
+  }
+}
+
+function contentOf({ body, form, headers }: Call, bearer: string): { headers: Record<string, string>; body?: string } {
+  const all = { ...headers, authorization: `Bearer ${bearer}` }
+  if (form) return { headers: { ...all, 'content-type': 'application/x-www-form-urlencoded' }, body: new URLSearchParams(form).toString() }
+  return body ? { headers: { ...all, 'content-type': 'application/json' }, body: JSON.stringify(body) } : { headers: all }
+}
+
+async function readText(response: Response): Promise<string> {
+  const decoder = new TextDecoder()
+  let text = ''
+  for await (const chunk of response.body ?? []) {
+    text += decoder.decode(chunk as Uint8Array, { stream: true })
+    if (text.length > longestAnswer) throw new Error('the answer is too large')
+  }
+  return text + decoder.decode()
+}
+
+/** The body of a refusal; whatever is not JSON says nothing. */
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
+/** Node's fetch says only "fetch failed"; what failed stands in its cause. */
+function wordsOf(error: unknown): string {
+  const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error
+  const { code } = cause as { code?: unknown }
+  if (code === 'ECONNREFUSED') return 'the connection was refused'
+  return cause instanceof Error ? cause.message : 'unknown'
+}
