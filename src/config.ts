@@ -125,6 +125,9 @@ export function childEnvironment(environment: Environment = process.env): Record
   return rest
 }
 
+/** The same with the token, for whoever asks for it on purpose. */
+export const wholeEnvironment = (environment: Environment = process.env): Record<string, string | undefined> => ({ ...environment })
+
 function withOverrides(value: unknown, { publicUrl, port, store, keys }: Overrides): unknown {
   if (!isMapping(value)) return value
   return {

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { ConfigurationError } from '../src/base/errors.ts'
-import { childEnvironment, clientSettings, type Config, loadConfig, type Overrides } from '../src/config.ts'
+import { childEnvironment, clientSettings, type Config, loadConfig, type Overrides, wholeEnvironment } from '../src/config.ts'
 import { issuerFaults } from '../src/identity/issuer.ts'
 import { providerKinds } from '../src/providers/kinds.ts'
 import { canMakeCertificates, createAuthority } from './providers/certificates.ts'
@@ -497,9 +497,9 @@ describe('a client', () => {
     expect(clientSettings(environment)).toEqual({ url: 'https://b.example.com', token: 'a', tokenFile: '/t', colour: false })
   })
 
-  test('keeps its workload token from the command that it runs', () => {
+  test('keeps its workload token from the command that it runs, unless it is told otherwise', () => {
     const environment = { PATH: '/bin', MAYFLY_URL: 'u', MAYFLY_TOKEN: 'a', MAYFLY_TOKEN_FILE: '/t' }
     expect(childEnvironment(environment)).toEqual({ PATH: '/bin', MAYFLY_URL: 'u' })
-    expect(environment.MAYFLY_TOKEN).toBe('a')
+    expect(wholeEnvironment(environment)).toEqual(environment)
   })
 })
