@@ -1,0 +1,65 @@
+import { Command } from 'commander'
+import { parseDuration } from '../base/time.ts'
+import { UsageError } from './failure.ts'
+import { duration } from './grants.ts'
+import type { OutputOf } from './program.ts'
+import { stopSignal } from './stop.ts'
+
+/** `mayfly dev`, and `mayfly dev token`. */
+export const devCommand = (outputOf: OutputOf): Command =>
+  new Command('dev')
+    .description('run a broker for development: loopback only, embedded store, local issuer')
+    .option('--data <folder>', 'folder of store, keys and local issuer', '.mayfly')
+    .option('--port <number>', 'port on 127.0.0.1', '7420')
+    .option('--config <file>', 'a configuration of your own in the place of deploy/example/mayfly.yaml')
+    .action(async (options: { data: string; port: string; config?: string }, command: Command) => {
+      const port = Number(options.port)
+      if (!Number.isInteger(port) || port < 1 || port > 65_535) throw new UsageError('--port must be a number from 1 to 65535')
+      const { dev } = await import('../main.ts')
+      const output = outputOf(command)
+      await dev({ data: options.data, port, config: options.config }, stopSignal(), (facts) =>
+        output.result(facts, () => welcome(facts.url, options.data)),
+      )
+    })
+    .addCommand(tokenCommand())
+
+const tokenCommand = (): Command =>
+  new Command('token')
+    .description('a workload token of the local issuer, on stdout and nothing else')
+    .option('--agent <name>', 'as this agent')
+    .option('--operator <name>', 'as this operator; `ops` in the example')
+    .option('--resource <name>', 'as this resource server; `invoices` in the example')
+    .option('--data <folder>', 'the data folder of the broker', '.mayfly')
+    .option('--lifetime <duration>', 'at most 1h', duration, '1h')
+    .action(async (_: object, command: Command) => {
+      // `--data` stands on `dev` too, and commander gives it to whichever comes first.
+      const options = command.optsWithGlobals<{ agent?: string; operator?: string; resource?: string; data: string; lifetime: string }>()
+      const lifetime = parseDuration(options.lifetime)!
+      if (lifetime > 3_600_000) throw new UsageError('--lifetime must be at most 1h')
+      const { devToken } = await import('../main.ts')
+      console.log(await devToken({ data: options.data, sub: subjectOf(options), lifetimeSeconds: lifetime / 1_000 }))
+    })
+
+function subjectOf(options: Readonly<Record<string, string | undefined>>): string {
+  const given = ['agent', 'operator', 'resource'].filter((role) => options[role] !== undefined)
+  const [role] = given
+  if (role === undefined || given.length > 1) throw new UsageError('say as whom: one of --agent NAME, --operator NAME, --resource NAME')
+  return `${role}:${options[role]!}`
+}
+
+const welcome = (url: string, data: string): string => {
+  const folder = data === '.mayfly' ? '' : ` --data ${data}`
+  const at = url === 'http://127.0.0.1:7420' ? '' : `MAYFLY_URL=${url} `
+  return `
+Mayfly is listening on ${url} (development: loopback only, data in ${data})
+
+See an agent's whole life, in another terminal:
+  ${at}npx mayfly demo${folder}
+
+Or be the agent:
+  export ${at}MAYFLY_TOKEN=$(npx mayfly dev token --agent invoice-bot${folder})
+  npx mayfly exec --kind invoice-sync --grant invoices-api -- sh -c 'ls -l $MAYFLY_CREDENTIALS'
+
+API: ${url}/docs    ready: ${url}/readyz    metrics: ${url}/metrics
+`
+}

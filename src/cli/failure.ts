@@ -1,0 +1,48 @@
+import { BrokerError, ConfigurationError, describe } from '../base/errors.ts'
+import { BrokerUnreachable, MayflyProblem } from '../client/client.ts'
+
+/** The command was called in a way that cannot work: exit 2. */
+export class UsageError extends Error {}
+
+/** The command did its work, and what it found is not good: exit 1 with nothing more to say. */
+export class Unsuccessful extends Error {}
+
+/** What to print for an error, and with which status to exit: 1 refused or failed, 2 usage. Each says what to do next. */
+export function explain(error: unknown): { lines: readonly string[]; status: 1 | 2 } {
+  if (error instanceof Unsuccessful) return { lines: [], status: 1 }
+  if (error instanceof UsageError) return { lines: [error.message], status: 2 }
+  if (error instanceof ConfigurationError)
+    return { lines: ['the configuration is refused:', ...error.faults.map((fault) => `  ${fault}`)], status: 1 }
+  if (error instanceof BrokerUnreachable) {
+    return { lines: [error.message, 'Is the broker running there? Start one with `npm start`, or set MAYFLY_URL.'], status: 1 }
+  }
+  if (error instanceof MayflyProblem) return { lines: explainProblem(error), status: 1 }
+  if (error instanceof BrokerError) return { lines: [`${error.detail}: ${describe(error.cause)}`], status: 1 }
+  return { lines: [describe(error)], status: 1 }
+}
+
+function explainProblem(problem: MayflyProblem): string[] {
+  const faults = problem.errors.map(({ pointer, message }) => `  ${pointer}: ${message}`)
+  const request = problem.requestId === undefined ? [] : [`request ${problem.requestId}`]
+  return [`${problem.code}: ${problem.detail}`, ...faults, ...nextStep(problem), ...request]
+}
+
+function nextStep({ code, decision, retryAfter }: MayflyProblem): string[] {
+  switch (code) {
+    case 'invalid_token':
+      return ['Get a fresh workload token into MAYFLY_TOKEN or MAYFLY_TOKEN_FILE (development: mayfly dev token --agent NAME). The broker logs why.']
+    case 'denied':
+      return [`A reviewer can see why: mayfly policy replay ${decision ?? 'dec_…'}`]
+    case 'agent_unknown':
+      return ['Add this identity to `agents` in the catalogue, or look whether two entries match it: mayfly policy check']
+    case 'forbidden':
+      return ['Use the token of somebody who may: `operators` in mayfly.yaml says who is operator or reviewer.']
+    case 'rate_limited':
+    case 'provider_unavailable':
+    case 'store_unavailable':
+    case 'in_flight':
+      return [`Try again${retryAfter === undefined ? ' later' : ` in ${retryAfter} s`}.`]
+    default:
+      return []
+  }
+}

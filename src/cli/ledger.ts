@@ -1,0 +1,58 @@
+import { Command, Option } from 'commander'
+import { moment, plain, table } from './output.ts'
+import type { OutputOf } from './program.ts'
+import { connect } from './session.ts'
+import { filterOf } from './task.ts'
+
+/** `mayfly ledger …`: the history, for reviewers. */
+export const ledgerCommand = (outputOf: OutputOf): Command =>
+  new Command('ledger').description('the append-only history').addCommand(listCommand(outputOf)).addCommand(exportCommand())
+
+const filtered = (command: Command): Command =>
+  command
+    .option('--kind <kind>', 'such as lease.revoked')
+    .option('--agent <name>', 'about this agent')
+    .option('--task <task>', 'about this task')
+    .option('--lease <lease>', 'about this lease')
+    .option('--from <time>', 'RFC 3339, from then on')
+    .option('--to <time>', 'RFC 3339, before then')
+
+const listCommand = (outputOf: OutputOf): Command =>
+  filtered(new Command('list').description('entries, newest first (operators and reviewers)'))
+    .option('--limit <count>', 'at most', '50')
+    .option('--cursor <cursor>', 'from the page before')
+    .action(async (filter: Record<string, string>, command: Command) => {
+      const page = await connect().listEntries(filterOf(filter))
+      outputOf(command).result(page, () => {
+        const rows = page.items.map(({ at, kind, agent, task, lease, body }) => [moment(at), kind, agent, lease ?? task, summary(body)])
+        return [table(['AT', 'KIND', 'AGENT', 'ABOUT', 'FACT'], rows), ...(page.next === null ? [] : [`more: --cursor ${page.next}`])].join('\n')
+      })
+    })
+
+const exportCommand = (): Command =>
+  filtered(new Command('export').description('every entry that fits, newest first, page by page to stdout'))
+    .addOption(new Option('--format <format>', 'how').choices(['ndjson', 'csv']).default('ndjson'))
+    .action(async ({ format, ...filter }: Record<string, string>) => {
+      const client = connect()
+      const form = format === 'csv' ? 'text/csv' : 'application/x-ndjson'
+      let cursor: string | undefined
+      let first = true
+      do {
+        const page = await client.exportEntries(form, { ...filterOf(filter), limit: 500, cursor })
+        // One header line for the whole file.
+        await write(format === 'csv' && !first ? page.text.slice(page.text.indexOf('\n') + 1) : page.text)
+        cursor = page.next
+        first = false
+      } while (cursor !== undefined)
+    })
+
+/** Waits while the reader is slower than the broker, so that a long export stays small in memory. */
+async function write(text: string): Promise<void> {
+  if (process.stdout.write(text)) return
+  await new Promise((resolve) => process.stdout.once('drain', resolve))
+}
+
+const summary = (body: unknown): string => {
+  const text = plain(JSON.stringify(body) ?? '')
+  return text.length > 80 ? `${text.slice(0, 79)}…` : text
+}

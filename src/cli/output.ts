@@ -1,0 +1,45 @@
+import { styleText } from 'node:util'
+
+/** Where a command writes: results to stdout, everything else to stderr. */
+export interface Output {
+  readonly json: boolean
+  readonly colour: boolean
+  /** The result of a command, for people or, with `--json`, for programs. */
+  result(value: unknown, forPeople: () => string): void
+  /** Something that a person should know while it goes on. */
+  note(line: string): void
+}
+
+export function createOutput(options: { json: boolean; colour: boolean }): Output {
+  return {
+    ...options,
+    result(value, forPeople) {
+      console.log(options.json ? JSON.stringify(value, null, 2) : forPeople())
+    },
+    note: (line) => console.error(line),
+  }
+}
+
+/** Coloured where the terminal wants it. */
+export const paint = ({ colour }: Pick<Output, 'colour'>, style: Parameters<typeof styleText>[0], text: string): string =>
+  colour ? styleText(style, text, { validateStream: false }) : text
+
+/** Columns as wide as their widest cell. What came from elsewhere is shown without control characters, so that it cannot move the cursor. */
+export function table(heads: readonly string[], rows: readonly (readonly (string | undefined)[])[]): string {
+  const cells = [heads, ...rows].map((row) => row.map((cell) => plain(cell ?? '')))
+  const widths = heads.map((_, column) => Math.max(...cells.map((row) => (row[column] ?? '').length)))
+  return cells
+    .map((row) =>
+      row
+        .map((cell, column) => cell.padEnd(widths[column]!))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n')
+}
+
+/** Text without control and format characters. */
+export const plain = (text: string): string => text.replaceAll(/[\p{Cc}\p{Cf}]/gu, '\u{fffd}')
+
+/** `12:34:56` of a moment today, `2026-11-24 12:34:56Z` would be too wide for a table: date and minutes, UTC. */
+export const moment = (text: string | undefined): string => (text === undefined ? '' : `${text.slice(0, 10)} ${text.slice(11, 19)}Z`)

@@ -1,0 +1,50 @@
+import { Command } from 'commander'
+import { Unsuccessful } from './failure.ts'
+import { paint, type Output } from './output.ts'
+import type { OutputOf } from './program.ts'
+import { connect } from './session.ts'
+
+/** `mayfly policy check|replay`. */
+export const policyCommand = (outputOf: OutputOf): Command =>
+  new Command('policy')
+    .description('what decides')
+    .addCommand(
+      new Command('check')
+        .description('check catalogue and policies, and run policies/cases.yaml; needs no broker')
+        .requiredOption('--config <file>', 'mayfly.yaml')
+        .action(async ({ config }: { config: string }, command: Command) => {
+          const { checkPolicies } = await import('../main.ts')
+          const checked = await checkPolicies(config)
+          const output = outputOf(command)
+          output.result(checked, () => {
+            const cases = checked.cases.map(({ name, ok, detail }) => `${mark(output, ok)} ${name}${ok ? '' : `: ${detail}`}`)
+            const good = checked.cases.filter(({ ok }) => ok).length
+            return [...cases, `${checked.policies} policies, ${good} of ${checked.cases.length} cases as expected`, checked.digest].join('\n')
+          })
+          if (checked.cases.some(({ ok }) => !ok)) throw new Unsuccessful()
+        }),
+    )
+    .addCommand(
+      new Command('replay')
+        .description('ask a stored decision again, of the policies that made it and of those in force today')
+        .argument('<decision>', 'dec_…')
+        .action(async (id: string, _: object, command: Command) => {
+          const replayed = await connect().replayDecision(id)
+          const output = outputOf(command)
+          const { decision, archived, current } = replayed
+          output.result(replayed, () =>
+            [
+              `${decision.id}  ${decision.agent}  ${decision.kind}  ${decision.action}  ${decision.decided_at}`,
+              `kept      ${verdict(decision.outcome, decision.policies)}  ${decision.policy_digest}`,
+              `archived  ${verdict(archived.outcome, archived.policies)}  ${archived.same ? 'the same answer' : paint(output, 'red', 'ANOTHER ANSWER')}`,
+              `today     ${verdict(current.outcome, current.policies)}  ${current.same ? 'the same answer' : 'another answer'}  ${current.policy_digest}`,
+            ].join('\n'),
+          )
+          if (!archived.same) throw new Unsuccessful()
+        }),
+    )
+
+const mark = (output: Output, ok: boolean): string => (ok ? paint(output, 'green', 'ok  ') : paint(output, 'red', 'FAIL'))
+
+const verdict = (outcome: string, policies: readonly string[]): string =>
+  `${outcome} (${policies.length > 0 ? policies.join(', ') : 'no policy permits it'})`

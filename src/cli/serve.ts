@@ -1,0 +1,12 @@
+import { Command } from 'commander'
+import { stopSignal } from './stop.ts'
+
+/** `mayfly serve`: production. */
+export const serveCommand = (): Command =>
+  new Command('serve')
+    .description('run a broker; exits with every configuration fault listed, drains on SIGTERM, reloads catalogue and policies on SIGHUP')
+    .requiredOption('--config <file>', 'mayfly.yaml')
+    .action(async ({ config }: { config: string }) => {
+      const { serve } = await import('../main.ts')
+      await serve(config, stopSignal())
+    })

@@ -1,0 +1,25 @@
+import { readFile } from 'node:fs/promises'
+import { type Client, createClient } from '../client/client.ts'
+import { clientSettings } from '../config.ts'
+import { UsageError } from './failure.ts'
+
+/** A client for the broker that the environment names. The token file is read at each use, since whoever wrote it renews it there. */
+export function connect(options: { patience?: number } = {}): Client {
+  const { url, token, tokenFile } = clientSettings()
+  const read = async (): Promise<string> => {
+    if (tokenFile !== undefined) {
+      const text = await readFile(tokenFile, 'utf8').catch((error: NodeJS.ErrnoException) => {
+        throw new UsageError(`MAYFLY_TOKEN_FILE cannot be read (${error.code ?? 'unknown'})`)
+      })
+      return text.trim()
+    }
+    if (token !== undefined) return token
+    throw new UsageError('no workload token: set MAYFLY_TOKEN or MAYFLY_TOKEN_FILE; for a development broker: mayfly dev token --agent NAME')
+  }
+  try {
+    return createClient({ url, token: read, ...options })
+  } catch (error) {
+    if (error instanceof TypeError) throw new UsageError(`MAYFLY_URL: ${error.message}`)
+    throw error
+  }
+}

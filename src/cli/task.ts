@@ -1,0 +1,165 @@
+import { Command } from 'commander'
+import type { HeldLease } from '../client/client.ts'
+import type { ClosedTask, LeaseView, TaskView } from '../http/contract.ts'
+import { Unsuccessful } from './failure.ts'
+import { type AskedGrants, durationOption, grantOption, grantsOf, pair, paramOption, waitOption } from './grants.ts'
+import { moment, paint, table, type Output } from './output.ts'
+import type { OutputOf } from './program.ts'
+import { connect } from './session.ts'
+
+interface OpenOptions extends AskedGrants {
+  readonly kind: string
+  readonly purpose?: string
+  readonly duration?: string
+  readonly label?: Record<string, string>
+  readonly key?: string
+}
+
+/** `mayfly task …`: the API from a shell. */
+export const taskCommand = (outputOf: OutputOf): Command =>
+  new Command('task')
+    .description('declare, look at and end tasks')
+    .addCommand(openCommand(outputOf))
+    .addCommand(showCommand(outputOf))
+    .addCommand(listCommand(outputOf))
+    .addCommand(completeCommand(outputOf))
+    .addCommand(revokeCommand(outputOf))
+    .addCommand(renewCommand(outputOf))
+
+const openCommand = (outputOf: OutputOf): Command =>
+  new Command('open')
+    .description('declare a task and print its credentials: the only copy; `mayfly exec` keeps them off the screen')
+    .requiredOption('--kind <name>', 'kind of task')
+    .addOption(grantOption())
+    .addOption(paramOption())
+    .option('--purpose <text>', 'for people; never decides')
+    .option('--label <name=value>', 'for people; may be repeated', pair)
+    .addOption(durationOption('how long the task may last; the most that its kind allows, where absent'))
+    .option('--key <key>', 'Idempotency-Key: the same key and declaration again heal a lost answer')
+    .action(async (options: OpenOptions, command: Command) => {
+      const { kind, purpose, duration, label, key } = options
+      const declaration = { kind, ...some({ purpose, duration }), ...(label && { labels: label }), grants: grantsOf(options) }
+      const task = await connect().open(declaration, some({ key }))
+      const leases = task.leases.map(revealed)
+      const value = { task: task.task, task_token: task.token, decision: task.decision, leases }
+      outputOf(command).result(value, () =>
+        [
+          `${task.id} is open until ${task.task.deadline}, permitted by ${task.decision.policies.join(', ')} (${task.decision.id})`,
+          ...leases.flatMap(({ id, grant, expires_at, credential }) => [
+            `${grant}  ${id}  until ${expires_at}`,
+            ...Object.entries(credential).flatMap(([name, text]) =>
+              name === 'type' ? [] : [`  ${name}: ${typeof text === 'string' ? text : JSON.stringify(text)}`],
+            ),
+          ]),
+          `task token: ${task.token}`,
+          `complete it: mayfly task complete ${task.id}`,
+        ].join('\n'),
+      )
+    })
+
+const showCommand = (outputOf: OutputOf): Command =>
+  new Command('show')
+    .description('a task with its leases and decisions; never a secret')
+    .argument('<task>', 'task_…')
+    .action(async (id: string, _: object, command: Command) => {
+      const shown = await connect().showTask(id)
+      const output = outputOf(command)
+      output.result(shown, () =>
+        [
+          describeTask(output, shown.task),
+          leaseTable(shown.leases),
+          ...shown.decisions.map(({ id: decision, action, outcome, policies }) => `${decision}  ${action}  ${outcome}  ${policies.join(', ')}`),
+        ].join('\n'),
+      )
+    })
+
+const listCommand = (outputOf: OutputOf): Command =>
+  new Command('list')
+    .description('tasks, newest first (operators and reviewers)')
+    .option('--state <state>', 'open, closing, completed, failed, revoked, expired or denied')
+    .option('--agent <name>', 'of this agent')
+    .option('--kind <name>', 'of this kind')
+    .option('--limit <count>', 'at most', '50')
+    .option('--cursor <cursor>', 'from the page before')
+    .action(async (filter: Record<string, string>, command: Command) => {
+      const page = await connect().listTasks(filterOf(filter))
+      const output = outputOf(command)
+      output.result(page, () => [taskTable(page.items), ...(page.next === null ? [] : [`more: --cursor ${page.next}`])].join('\n'))
+    })
+
+const completeCommand = (outputOf: OutputOf): Command =>
+  new Command('complete')
+    .description('end a task of your own; exit 0 only when every lease of it has ended')
+    .argument('<task>', 'task_…')
+    .addOption(waitOption())
+    .action(async (id: string, { wait }: { wait: number }, command: Command) => {
+      tellClosed(outputOf(command), await connect().completeTask(id, { wait }))
+    })
+
+const revokeCommand = (outputOf: OutputOf): Command =>
+  new Command('revoke')
+    .description('end any task (operators); exit 0 only when every lease of it has ended')
+    .argument('<task>', 'task_…')
+    .requiredOption('--reason <text>', 'stays in the ledger')
+    .addOption(waitOption())
+    .action(async (id: string, { reason, wait }: { reason: string; wait: number }, command: Command) => {
+      tellClosed(outputOf(command), await connect().revokeTask(id, reason, wait))
+    })
+
+const renewCommand = (outputOf: OutputOf): Command =>
+  new Command('renew')
+    .description('give a task of your own a new deadline, counted from now, under a new decision')
+    .argument('<task>', 'task_…')
+    .addOption(durationOption('how long from now'))
+    .action(async (id: string, { duration }: { duration?: string }, command: Command) => {
+      const renewed = await connect().renewTask(id, some({ duration }))
+      outputOf(command).result(renewed, () => `${id} is open until ${renewed.task.deadline} (${renewed.decision.id})`)
+    })
+
+/** Truth before comfort: what is not proven dead is named, and the exit status says so. */
+function tellClosed(output: Output, closed: ClosedTask): void {
+  output.result(closed, () => [describeTask(output, closed.task), leaseTable(closed.leases)].join('\n'))
+  if (closed.ended) return
+  const alive = closed.leases.filter(({ state }) => !['revoked', 'expired', 'failed'].includes(state))
+  output.note(`${alive.length} of ${closed.leases.length} leases have not ended yet; the broker goes on: mayfly task show ${closed.task.id}`)
+  throw new Unsuccessful()
+}
+
+function describeTask(output: Output, task: TaskView): string {
+  const ended =
+    task.cause === undefined
+      ? `until ${task.deadline}`
+      : `${task.cause}${task.ended_by === undefined ? '' : ` by ${task.ended_by}`} ${task.ended_at ?? ''}`
+  return `${task.id}  ${colourOf(output, task.state)}  ${task.kind}  ${task.agent}  ${ended}`.trimEnd()
+}
+
+export const leaseTable = (leases: readonly LeaseView[]): string =>
+  table(
+    ['LEASE', 'STATE', 'GRANT', 'PROVIDER', 'EXPIRES', 'PROOF OR ERROR'],
+    leases.map(({ id, state, grant, provider, expires_at, evidence, error, stuck_since }) => [
+      id,
+      stuck_since === undefined ? state : `${state} STUCK`,
+      grant,
+      provider,
+      moment(expires_at),
+      error ?? (evidence && `${evidence.by}: ${evidence.statement}`),
+    ]),
+  )
+
+const taskTable = (tasks: readonly TaskView[]): string =>
+  table(
+    ['TASK', 'STATE', 'KIND', 'AGENT', 'OPENED', 'DEADLINE', 'CAUSE'],
+    tasks.map(({ id, state, kind, agent, opened_at, deadline, cause }) => [id, state, kind, agent, moment(opened_at), moment(deadline), cause]),
+  )
+
+const colourOf = (output: Output, state: string): string =>
+  paint(output, state === 'open' ? 'green' : state === 'closing' ? 'yellow' : state === 'denied' || state === 'failed' ? 'red' : 'gray', state)
+
+const revealed = ({ credential, ...lease }: HeldLease) => ({ ...lease, credential: credential.reveal() })
+
+/** Without the keys that were not given. */
+export const some = <Values extends Readonly<Record<string, unknown>>>(values: Values): { [Name in keyof Values]?: NonNullable<Values[Name]> } =>
+  Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as { [Name in keyof Values]?: NonNullable<Values[Name]> }
+
+/** The options of a list, without commander's own. */
+export const filterOf = ({ json: _json, ...filter }: Record<string, string>): Record<string, string> => filter
