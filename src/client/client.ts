@@ -30,10 +30,10 @@ export interface Client {
   readonly url: string
   /** Declares a task. The key is made here and kept over retries, so that a lost answer costs nothing. */
   open(declaration: contract.Declaration, options?: { key?: string; signal?: AbortSignal }): Promise<OpenTask>
-  showTask(id: string, token?: string): Promise<contract.ShownTask>
+  showTask(id: string, token?: string, signal?: AbortSignal): Promise<contract.ShownTask>
   addLease(id: string, grant: contract.GrantRequest, token?: string): Promise<{ decision: contract.DecisionView; lease: HeldLease }>
-  refreshLease(id: string, token?: string): Promise<{ decision: contract.DecisionView; lease: HeldLease }>
-  renewTask(id: string, asked: contract.RenewRequest): Promise<contract.RenewedTask>
+  refreshLease(id: string, token?: string, signal?: AbortSignal): Promise<{ decision: contract.DecisionView; lease: HeldLease }>
+  renewTask(id: string, asked: contract.RenewRequest, signal?: AbortSignal): Promise<contract.RenewedTask>
   /** @param wait seconds, at most 30 */
   completeTask(id: string, options?: { wait?: number; token?: string; signal?: AbortSignal }): Promise<contract.ClosedTask>
   revokeTask(id: string, reason: string, wait?: number): Promise<contract.ClosedTask>
@@ -57,7 +57,8 @@ export function createClient({ token, timeout = 15_000, patience = 10_000, ...op
   async function ask<Shape>(call: Call, shape: ZodType = anObject): Promise<Shape> {
     return parse(url, await send(transport, call), shape) as Shape
   }
-  const get = <Shape>(path: string, bearer?: string): Promise<Shape> => ask<Shape>({ method: 'GET', path, repeatable: true, ...withToken(bearer) })
+  const get = <Shape>(path: string, bearer?: string, signal?: AbortSignal): Promise<Shape> =>
+    ask<Shape>({ method: 'GET', path, repeatable: true, ...withToken(bearer), signal })
   const post = (path: string, body: object, repeatable: boolean, more: Partial<Call> = {}): Call => ({
     method: 'POST',
     path,
@@ -73,7 +74,7 @@ export function createClient({ token, timeout = 15_000, patience = 10_000, ...op
       const opened = await ask<contract.OpenedTask>(post('/tasks', declaration, true, { headers, signal }), opening)
       return openTask(client, opened)
     },
-    showTask: (id, bearer) => get(`/tasks/${encodeURIComponent(id)}`, bearer),
+    showTask: (id, bearer, signal) => get(`/tasks/${encodeURIComponent(id)}`, bearer, signal),
     async addLease(id, grant, bearer) {
       const { decision, lease } = await ask<contract.AddedLease>(
         post(`/tasks/${encodeURIComponent(id)}/leases`, grant, false, withToken(bearer)),
@@ -81,14 +82,14 @@ export function createClient({ token, timeout = 15_000, patience = 10_000, ...op
       )
       return { decision, lease: held(lease) }
     },
-    async refreshLease(id, bearer) {
+    async refreshLease(id, bearer, signal) {
       const { decision, lease } = await ask<contract.AddedLease>(
-        post(`/leases/${encodeURIComponent(id)}/refresh`, {}, true, withToken(bearer)),
+        post(`/leases/${encodeURIComponent(id)}/refresh`, {}, true, { ...withToken(bearer), signal }),
         issuing,
       )
       return { decision, lease: held(lease) }
     },
-    renewTask: (id, asked) => ask(post(`/tasks/${encodeURIComponent(id)}/renew`, asked, true)),
+    renewTask: (id, asked, signal) => ask(post(`/tasks/${encodeURIComponent(id)}/renew`, asked, true, { signal })),
     completeTask: (id, { wait = 5, token: bearer, signal } = {}) =>
       ask(post(`/tasks/${encodeURIComponent(id)}/complete`, {}, true, { ...waiting(wait), ...withToken(bearer), signal })),
     revokeTask: (id, reason, wait = 5) => ask(post(`/tasks/${encodeURIComponent(id)}/revoke`, { reason }, true, waiting(wait))),
@@ -140,7 +141,8 @@ function nextCursor({ headers }: Answer): string | undefined {
 
 function checkedUrl(text: string, allowHttp: boolean): string {
   if (!URL.canParse(text)) throw new TypeError('the URL of the broker is not a URL')
-  const { protocol, hostname, href } = new URL(text)
+  const { protocol, hostname, href, username, password } = new URL(text)
+  if (username || password) throw new TypeError('the URL of the broker must not hold a name or a password')
   const local = hostname === 'localhost' || hostname === '[::1]' || /^127\.\d+\.\d+\.\d+$/.test(hostname)
   if (protocol !== 'https:' && !(protocol === 'http:' && (local || allowHttp))) {
     throw new TypeError('tokens travel to the broker: its URL must be https, or http on loopback')

@@ -19,10 +19,13 @@ export class Credential {
     return this.#view
   }
 
-  /** Its one secret part, where it has exactly one: the token or the password. */
+  /** Its one secret part, where it has exactly one: the token, the password, the only field. */
   secret(): string | undefined {
-    if (this.#view.type === 'bearer_token') return this.#view.token
-    return this.#view.type === 'username_password' ? this.#view.password : undefined
+    const view = this.#view
+    if (view.type === 'bearer_token') return view.token
+    if (view.type === 'username_password') return view.password
+    const [only, ...others] = view.type === 'fields' ? Object.values(view.fields) : []
+    return others.length === 0 ? only : undefined
   }
 
   toString = (): string => `[${this.type}]`

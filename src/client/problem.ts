@@ -49,11 +49,24 @@ export function problemOf(status: number, headers: Headers, body: unknown): Mayf
   return new MayflyProblem({
     status,
     code: text('code') ?? `http_${status}`,
-    retry: retry === 'same' || retry === 'later' || retry === 'new_token' ? retry : retry === undefined && status >= 502 ? 'later' : 'no',
-    detail: text('detail') ?? text('title') ?? `the answer was ${status}`,
+    retry:
+      retry === 'same' || retry === 'later' || retry === 'new_token'
+        ? retry
+        : retry === undefined && (status === 429 || status >= 502)
+          ? 'later'
+          : 'no',
+    detail: text('detail') ?? text('title') ?? wordsFor(status),
     decision: text('decision'),
-    errors: Array.isArray(fields['errors']) ? (fields['errors'] as FieldFault[]) : [],
+    errors: Array.isArray(fields['errors']) ? fields['errors'].filter(isFault) : [],
     requestId: headers.get('x-request-id') ?? undefined,
     retryAfter: Number.isFinite(seconds) ? seconds : undefined,
   })
+}
+
+const wordsFor = (status: number): string =>
+  status < 400 ? `the answer was ${status}: redirects are not followed, since the token would travel along` : `the answer was ${status}`
+
+function isFault(value: unknown): value is FieldFault {
+  const { pointer, message } = (value ?? {}) as Partial<Record<keyof FieldFault, unknown>>
+  return typeof pointer === 'string' && typeof message === 'string'
 }

@@ -42,7 +42,7 @@ const longestAnswer = 16 * 1024 * 1024
 const backoff = { first: 100, most: 2_000 }
 
 /**
- * Sends a call and gives back an answer below 400; tries again, with full jitter and within `patience`, what the broker says to try again and what
+ * Sends a call and gives back an answer below 300; tries again, with full jitter and within `patience`, what the broker says to try again and what
  * never reached it. @throws MayflyProblem, BrokerUnreachable, the signal's reason
  */
 export async function send(options: TransportOptions, call: Call): Promise<Answer> {
@@ -62,8 +62,8 @@ function pauseAfter(error: unknown, call: Call, attempt: number): number | undef
   const jitter = Math.random() * Math.min(backoff.most, backoff.first * 2 ** Math.min(attempt, 10))
   if (error instanceof MayflyProblem) {
     if (error.retry !== 'same' && error.retry !== 'later') return undefined
-    // 504 and the like say nothing about what happened.
-    if (error.status >= 502 && error.status !== 503 && !call.repeatable) return undefined
+    // 500, 504 and the like say nothing about what happened.
+    if (error.status >= 500 && error.status !== 503 && !call.repeatable) return undefined
     return Math.max(jitter, (error.retryAfter ?? 0) * 1_000)
   }
   return error instanceof BrokerUnreachable && call.repeatable ? jitter : undefined
@@ -78,9 +78,10 @@ async function sendOnce({ url, token, timeout }: TransportOptions, call: Call): 
   // A timer of our own: on Node 20 a timeout inside `AbortSignal.any` can be collected before it fires (nodejs/node issue 57736).
   const timer = setTimeout(() => stop.abort(new DOMException('no answer in time', 'TimeoutError')), timeout + (call.extraTime ?? 0))
   try {
-    const response = await fetch(`${url}${call.path}`, { ...contentOf(call, bearer), method: call.method, redirect: 'error', signal: stop.signal })
+    const response = await fetch(`${url}${call.path}`, { ...contentOf(call, bearer), method: call.method, redirect: 'manual', signal: stop.signal })
     const text = await readText(response)
-    if (response.status >= 400) throw problemOf(response.status, response.headers, parsed(text))
+    // Not followed, since the token would travel along: told as a refusal, since asking again would not help.
+    if (response.status >= 300) throw problemOf(response.status, response.headers, parsed(text))
     return { status: response.status, headers: response.headers, text }
   } catch (error) {
     if (error instanceof MayflyProblem || call.signal?.aborted) throw error
