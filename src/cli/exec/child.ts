@@ -1,0 +1,81 @@
+import { spawn } from 'node:child_process'
+import { constants } from 'node:os'
+
+/** What ends a process unless it listens, and what people, terminals and supervisors send to end a command. */
+const listened = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const
+export type Signal = (typeof listened)[number]
+
+/** The signals to this process, from `listenToSignals` to `close`. Without a listener they would end it before its command, and before completion. */
+export interface Signals {
+  /** The first one that came. */
+  readonly first: Signal | undefined
+  /** What the next ones do. */
+  hear: (signal: Signal) => void
+  close(): void
+}
+
+export function listenToSignals(): Signals {
+  let first: Signal | undefined
+  const receive = (signal: Signal): void => {
+    first ??= signal
+    signals.hear(signal)
+  }
+  const signals: Signals = {
+    get first() {
+      return first
+    },
+    hear: () => undefined,
+    close() {
+      for (const signal of listened) process.off(signal, receive)
+    },
+  }
+  for (const signal of listened) process.on(signal, receive)
+  return signals
+}
+
+/** The status with which a shell reports an end by a signal. */
+export const statusOf = (signal: NodeJS.Signals): number => 128 + constants.signals[signal]
+
+/** What a shell answers for a command that is not there, and for one that cannot be run. */
+const notFound = 127
+const notRunnable = 126
+
+export interface Child {
+  /** Passes a signal on. After the command's end it does nothing. */
+  pass(signal: Signal): void
+  /** SIGTERM, and SIGKILL after `grace` milliseconds. */
+  stop(grace: number): void
+  /** The command's status; 128 and the signal's number where one ended it. */
+  readonly ended: Promise<number>
+}
+
+/** Starts a command, without a shell, on the terminal and pipes of this process. */
+export function start([name, ...args]: readonly [string, ...string[]], env: NodeJS.ProcessEnv, tell: (line: string) => void): Child {
+  const child = spawn(name, args, { stdio: 'inherit', env })
+  let kill: NodeJS.Timeout | undefined
+  const ended = new Promise<number>((resolve) => {
+    child.on('error', ({ code }: NodeJS.ErrnoException) => {
+      // Also said when a signal could not be sent; then the command still runs, and its end follows.
+      if (child.pid !== undefined) return
+      tell(code === 'ENOENT' ? `${name}: command not found` : `${name}: cannot be run (${code ?? 'unknown'})`)
+      resolve(code === 'ENOENT' ? notFound : notRunnable)
+    })
+    child.once('exit', (status, signal) => {
+      clearTimeout(kill)
+      resolve(signal ? statusOf(signal) : (status ?? 1))
+    })
+  })
+  return {
+    pass(signal) {
+      // A terminal gives its interrupt to the whole group, so the command has it already; twice would mean "at once" to many.
+      const fromTerminal = process.stdin.isTTY && (signal === 'SIGINT' || signal === 'SIGQUIT')
+      if (!fromTerminal) child.kill(signal)
+    },
+    stop(grace) {
+      if (child.exitCode !== null || child.signalCode !== null) return
+      child.kill('SIGTERM')
+      kill ??= setTimeout(() => child.kill('SIGKILL'), grace)
+    },
+    ended,
+  }
+}

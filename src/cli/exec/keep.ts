@@ -1,0 +1,128 @@
+import { describe } from '../../base/errors.ts'
+import { delay, stopwatch } from '../../base/time.ts'
+import { type Client, type HeldLease, MayflyProblem, type OpenTask } from '../../client/client.ts'
+import type { TaskView } from '../../http/contract.ts'
+import type { Child } from './child.ts'
+
+/** How often things are done, in milliseconds. */
+export interface Pace {
+  /** Between two looks whether the task is still open. */
+  readonly look: number
+  /** From SIGTERM to SIGKILL, when the task was ended early. */
+  readonly grace: number
+  /** The shortest wait before asking for more time, so that a broker in trouble is not hammered. */
+  readonly shortest: number
+}
+
+/** A task that is kept alive while its command runs. */
+export interface Kept {
+  readonly client: Client
+  readonly task: OpenTask
+  readonly tell: (line: string) => void
+  readonly pace: Pace
+  /** The task's end as the broker last said it; renewing moves it. */
+  deadline: string
+  /** How it stood when it was found ended while its command ran. */
+  ended: TaskView | undefined
+}
+
+/** The longest a task may be told to take, which bounds what an answer can make a timer do. */
+const longest = 24 * 3_600_000
+
+/**
+ * Milliseconds from one moment to another, both by the broker's clock: this machine's may be wrong.
+ * @param from when the answer was made; the latest of several, since a repeated answer repeats older times. @returns NaN where a time is not one
+ */
+export const between = (from: readonly (string | undefined)[], to: string): number =>
+  Date.parse(to) - Math.max(...from.flatMap((moment) => (moment === undefined ? [] : [Date.parse(moment)])))
+
+/**
+ * Looks until the task is no longer open, then stops its command. A broker that is away stops nothing: what it issued lives on until its end.
+ * @throws the signal's reason
+ */
+export async function stopWhenEnded(kept: Kept, child: Pick<Child, 'stop'>, signal: AbortSignal): Promise<void> {
+  const { client, task, tell, pace } = kept
+  const once = saidOnce(tell)
+  for (;;) {
+    await delay(pace.look, signal)
+    const shown = await client.showTask(task.id, task.token, signal).catch((error: unknown) => {
+      signal.throwIfAborted()
+      once(`cannot see whether the task is still open, and goes on: ${describe(error)}`)
+    })
+    if (shown === undefined || shown.task.state === 'open') continue
+    kept.ended = shown.task
+    tell(`the task was ended (${wordsFor(shown.task)}); stopping the command`)
+    return child.stop(pace.grace)
+  }
+}
+
+/** Renews the task at half of what is left of it, again and again. A refusal is final: the task then ends at its deadline. */
+export async function keepOpen(kept: Kept, duration: string | undefined, signal: AbortSignal): Promise<void> {
+  const { client, task, tell, pace } = kept
+  const once = saidOnce(tell)
+  const left = between([task.task.opened_at, ...task.leases.map(({ issued_at }) => issued_at)], kept.deadline)
+  await atHalves(left, pace.shortest, signal, async () => {
+    try {
+      const renewed = await client.renewTask(task.id, duration === undefined ? {} : { duration }, signal)
+      kept.deadline = renewed.task.deadline
+      return between([renewed.decision.decided_at], kept.deadline)
+    } catch (error) {
+      signal.throwIfAborted()
+      once(`the task is not renewed and ends at ${kept.deadline}: ${describe(error)}`)
+      return isFinal(error) ? 'done' : 'again'
+    }
+  })
+}
+
+/** Refreshes a lease at half of what is left of it, again and again, where its provider has fresh credentials. */
+export async function keepFresh(kept: Kept, lease: HeldLease, put: (fresh: HeldLease) => Promise<void>, signal: AbortSignal): Promise<void> {
+  const { client, task, tell, pace } = kept
+  const once = saidOnce(tell)
+  let ends = lease.expires_at
+  await atHalves(between([lease.issued_at ?? task.decision.decided_at], ends), pace.shortest, signal, async () => {
+    // Nothing that is fresh could outlive the task; once that is renewed, asking makes sense.
+    if (Date.parse(ends) >= Date.parse(kept.deadline)) return 'again'
+    try {
+      const { decision, lease: fresh } = await client.refreshLease(lease.id, task.token, signal)
+      await put(fresh)
+      ends = fresh.expires_at
+      return between([fresh.issued_at ?? decision.decided_at], ends)
+    } catch (error) {
+      signal.throwIfAborted()
+      once(`the credential of ${lease.grant} is not refreshed and ends at ${ends}: ${describe(error)}`)
+      return isFinal(error) ? 'done' : 'again'
+    }
+  })
+}
+
+/**
+ * Asks for more time when half of it has passed, until there is none left or no more to be had.
+ *
+ * Half rather than shortly before the end: a broker that is away costs nothing as long as it is back within the other half.
+ *
+ * @param left milliseconds at first
+ * @param ask gives the milliseconds that are left then; `again` at half of what is left now
+ */
+async function atHalves(left: number, shortest: number, signal: AbortSignal, ask: () => Promise<number | 'again' | 'done'>): Promise<void> {
+  while (left > 0) {
+    const passed = stopwatch()
+    await delay(Math.min(longest, Math.max(shortest, left / 2)), signal)
+    const more = await ask()
+    if (more === 'done') return
+    left = more === 'again' ? left - passed() : more
+  }
+}
+
+/** Whether asking again would be answered the same. */
+const isFinal = (error: unknown): boolean => error instanceof MayflyProblem && error.retry === 'no'
+
+const wordsFor = ({ state, cause, reason }: TaskView): string => [cause ?? state, ...(reason === undefined ? [] : [reason])].join(': ')
+
+/** Says the first thing it is told, and no more: a broker in trouble would fill the command's own output. */
+export function saidOnce(tell: (line: string) => void): (line: string) => void {
+  let said = false
+  return (line) => {
+    if (!said) tell(line)
+    said = true
+  }
+}
