@@ -1,0 +1,232 @@
+import { inspect } from 'node:util'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { BrokerUnreachable, type Client, type ClientOptions, createClient, Credential, MayflyProblem } from '../../src/client/client.ts'
+import { type FakeBroker, garbage, hang, problem, redirect, resetAfter, resetBefore, startFakeBroker } from '../support/fake-broker.ts'
+
+let broker: FakeBroker
+beforeEach(async () => {
+  broker = await startFakeBroker()
+})
+afterEach(() => broker.close())
+
+const clientOf = (options: Partial<ClientOptions> = {}): Client =>
+  createClient({ url: broker.url, token: 'workload-token', patience: 2_000, ...options })
+const declaration = { kind: 'sync', grants: [{ name: 'api' }] }
+const refusal = async (call: Promise<unknown>): Promise<MayflyProblem> => {
+  const error: unknown = await call.then(
+    () => undefined,
+    (reason: unknown) => reason,
+  )
+  expect(error).toBeInstanceOf(MayflyProblem)
+  return error as MayflyProblem
+}
+const keysSeen = (): Set<unknown> => new Set(broker.heard.map(({ headers }) => headers['idempotency-key']))
+
+describe('opening a task', () => {
+  test('speaks with the workload token, and from then on with the token of the task', async () => {
+    const task = await clientOf().open(declaration)
+    await task.show()
+    await task.refresh(task.leases[0]!)
+    await task.complete()
+
+    expect(broker.heard.map(({ action, headers }) => [action, headers.authorization])).toEqual([
+      ['open', 'Bearer workload-token'],
+      ['show', `Bearer ${task.token}`],
+      ['refresh', `Bearer ${task.token}`],
+      ['complete', `Bearer ${task.token}`],
+    ])
+    expect(broker.heard[0]!.body).toEqual(declaration)
+  })
+
+  test('asks for the workload token again at each try, so that a rotated one is found', async () => {
+    let count = 0
+    broker.fail('open', resetBefore)
+    await clientOf({ token: async () => `token-${++count}` }).open(declaration)
+    expect(broker.heard.map(({ headers }) => headers.authorization)).toEqual(['Bearer token-1', 'Bearer token-2'])
+  })
+
+  test('is over at the end of the block that holds the task', async () => {
+    {
+      await using task = await clientOf().open(declaration)
+      expect(task.leases).toHaveLength(1)
+    }
+    expect(broker.task.state).toBe('completed')
+  })
+
+  for (const [words, fault] of [
+    ['the connection breaks before it was done', resetBefore],
+    ['the connection breaks after it was done', resetAfter],
+    ['the same request is still being answered', problem(409, 'in_flight', 'same')],
+    ['the ledger cannot be written for a moment', problem(503, 'store_unavailable', 'later', { 'retry-after': '0' })],
+    ['a proxy in between has no broker', (response) => response.writeHead(502).end('<html>Bad Gateway</html>')],
+  ] as const satisfies [string, Parameters<FakeBroker['fail']>[1]][]) {
+    test(`is tried again with the same Idempotency-Key when ${words}`, async () => {
+      broker.fail('open', fault)
+      const task = await clientOf().open(declaration)
+      expect(broker.count('open')).toBe(2)
+      expect(keysSeen().size).toBe(1)
+      expect(keysSeen().has(undefined)).toBe(false)
+      expect(task.id).toBe(broker.task.id)
+    })
+  }
+
+  test('waits for a broker that is away', async () => {
+    await broker.close()
+    const opening = clientOf().open(declaration)
+    setTimeout(() => void broker.reopen(), 150)
+    expect((await opening).id).toBe(broker.task.id)
+  })
+
+  test('waits as long as the broker says', async () => {
+    broker.fail('open', problem(429, 'rate_limited', 'later', { 'retry-after': '1' }))
+    const started = performance.now()
+    await clientOf().open(declaration)
+    expect(performance.now() - started).toBeGreaterThanOrEqual(990)
+  })
+
+  test('does not wait when the broker says longer than there is patience', async () => {
+    broker.fail('open', problem(429, 'rate_limited', 'later', { 'retry-after': '30' }))
+    expect(await refusal(clientOf().open(declaration))).toMatchObject({ code: 'rate_limited', retryAfter: 30 })
+    expect(broker.count('open')).toBe(1)
+  })
+
+  test('stops when it is told to, even while it waits', async () => {
+    await broker.close()
+    const stop = new AbortController()
+    const opening = clientOf().open(declaration, { signal: stop.signal })
+    setTimeout(() => stop.abort(), 50)
+    await expect(opening).rejects.toMatchObject({ name: 'AbortError' })
+  })
+})
+
+describe('a call that gets no answer', () => {
+  test('says that the connection was refused, and for whom, when patience ends', async () => {
+    await broker.close()
+    const call = clientOf({ patience: 50 }).open(declaration)
+    await expect(call).rejects.toThrow(BrokerUnreachable)
+    await expect(call).rejects.toThrow(`no answer from ${broker.url}: the connection was refused`)
+  })
+
+  test('is given up when its time has passed', async () => {
+    broker.fail('open', hang)
+    await expect(clientOf({ timeout: 50, patience: 0 }).open(declaration)).rejects.toThrow('no answer in time')
+  })
+
+  test('is not sent again where that could do it twice', async () => {
+    const task = await clientOf().open(declaration)
+    broker.fail('lease', resetAfter)
+    await expect(task.add({ name: 'other' })).rejects.toThrow(BrokerUnreachable)
+    broker.fail('lease', problem(500, 'internal', 'later'))
+    expect((await refusal(task.add({ name: 'other' }))).code).toBe('internal')
+    expect(broker.count('lease')).toBe(2)
+  })
+
+  test('is sent again where the broker said that nothing was done', async () => {
+    const task = await clientOf().open(declaration)
+    broker.fail('lease', problem(503, 'provider_unavailable', 'later', { 'retry-after': '0' }))
+    expect((await task.add({ name: 'other' })).grant).toBe('other')
+  })
+})
+
+describe('an answer that no broker gives', () => {
+  test('is refused in words that do not repeat it', async () => {
+    broker.fail('open', garbage)
+    const error: unknown = await clientOf()
+      .open(declaration)
+      .catch((reason: unknown) => reason)
+    expect(error).toBeInstanceOf(BrokerUnreachable)
+    expect(inspect(error, { depth: 9, showHidden: true })).not.toContain('mft_not-to-be-seen')
+  })
+
+  test('is refused when it lacks what the client needs', async () => {
+    broker.fail('open', (response) => response.writeHead(201).end(JSON.stringify({ task: { id: 'task_1' } })))
+    await expect(clientOf().open(declaration)).rejects.toThrow('what answered is not a broker')
+  })
+
+  test('is not followed to another address, and not asked for again', async () => {
+    const other = await startFakeBroker()
+    try {
+      broker.fail('open', redirect(`${other.url}/tasks`))
+      expect(await refusal(clientOf().open(declaration))).toMatchObject({ status: 307, code: 'http_307', retry: 'no' })
+      expect(broker.count('open')).toBe(1)
+      expect(other.heard).toEqual([])
+    } finally {
+      await other.close()
+    }
+  })
+})
+
+describe('a refusal', () => {
+  test('carries what the broker said', async () => {
+    const errors = [{ pointer: '/grants/0', message: 'must be an object' }]
+    broker.fail('open', problem(400, 'invalid_request', 'no', { 'x-request-id': 'req-7' }, { decision: 'dec_1', errors: [...errors, null, 7] }))
+    expect(await refusal(clientOf().open(declaration))).toMatchObject({
+      message: 'invalid_request: The fake says invalid_request',
+      status: 400,
+      code: 'invalid_request',
+      retry: 'no',
+      detail: 'The fake says invalid_request',
+      decision: 'dec_1',
+      errors,
+      requestId: 'req-7',
+      retryAfter: undefined,
+    })
+    expect(broker.count('open')).toBe(1)
+  })
+
+  test('of a proxy is a refusal too', async () => {
+    broker.fail('open', (response) => response.writeHead(403).end('<html>Forbidden</html>'))
+    expect(await refusal(clientOf().open(declaration))).toMatchObject({ status: 403, code: 'http_403', retry: 'no', errors: [] })
+  })
+})
+
+describe('the URL of a broker', () => {
+  const made = (url: string, allowHttp?: boolean) => createClient({ url, token: 'x', ...(allowHttp !== undefined && { allowHttp }) })
+
+  test('must not carry tokens in clear text over a network', () => {
+    for (const url of ['http://broker.example.com', 'http://10.0.0.1:7420', 'http://127.0.0.1.example.com', 'http://localhost.example.com']) {
+      expect(() => made(url), url).toThrow('its URL must be https, or http on loopback')
+    }
+    for (const url of ['https://broker.example.com', 'http://127.0.0.1:7420', 'http://127.8.8.8', 'http://[::1]:7420', 'http://localhost:7420']) {
+      expect(made(url).url, url).toBe(url)
+    }
+    expect(made('http://broker.mesh', true).url).toBe('http://broker.mesh')
+  })
+
+  test('must be one, without a password in it', () => {
+    expect(() => made('broker')).toThrow('not a URL')
+    expect(() => made('ftp://127.0.0.1')).toThrow(TypeError)
+    expect(() => made('https://me:secret@broker.example.com')).toThrow('must not hold a name or a password')
+  })
+})
+
+describe('a credential', () => {
+  const shapes = [
+    { type: 'bearer_token', token: 's3cret' },
+    { type: 'username_password', username: 'u', password: 's3cret' },
+    { type: 'fields', fields: { key: 's3cret' } },
+  ] as const
+
+  test.each(shapes)('of type $type does not print itself', (view) => {
+    const credential = new Credential(view)
+    for (const printed of [
+      inspect({ a: { b: [credential] } }, { depth: 9, showHidden: true }),
+      JSON.stringify({ credential }),
+      String(credential),
+      JSON.stringify(Object.assign({}, credential)),
+      inspect(Object.assign({}, credential)),
+    ]) {
+      expect(printed).toContain(view.type)
+      expect(printed).not.toContain('s3cret')
+    }
+    expect(credential.reveal()).toEqual(view)
+    expect(credential.secret()).toBe('s3cret')
+  })
+
+  test('has no one secret where it has several', () => {
+    expect(new Credential({ type: 'fields', fields: { a: '1', b: '2' } }).secret()).toBeUndefined()
+    expect(new Credential({ type: 'fields', fields: {} }).secret()).toBeUndefined()
+    const aws = { access_key_id: 'a', secret_access_key: 'b', session_token: 'c', expiration: '2026-11-24T00:00:00Z' }
+    expect(new Credential({ type: 'aws_session', ...aws }).secret()).toBeUndefined()
+  })
+})
