@@ -122,7 +122,7 @@ async function run(config: Config, stop: AbortSignal, ready: (url: string) => vo
   const broker: Broker = {
     ledger,
     targets,
-    policy: policy.current,
+    policy: () => policy.current(),
     telemetry,
     clock: systemClock,
     limits: { leasesPerTask: config.limits.leasesPerTask, stuckAfter: config.limits.stuckAfter },

@@ -305,9 +305,11 @@ describe('what is kept alive', () => {
     expect(told).toEqual([expect.stringMatching(/^the credential of api is not refreshed and ends at .*no fresh credentials/)])
   })
 
-  test('a lease that lasts as long as its task is not asked for', async () => {
-    broker.life = { task: 60_000, lease: 60_000 }
-    expect(await run('setTimeout(() => process.exit(0), 100)', {}, { timing: { shortest: 1 } })).toBe(0)
+  test('a lease that lasts as long as its task is not refreshed', async () => {
+    broker.life = { task: 200, lease: 60_000 }
+    broker.fail('renew', problem(403, 'denied', 'no'))
+    expect(await run('setTimeout(() => process.exit(0), 180)')).toBe(0)
+    expect(broker.count('renew')).toBe(1)
     expect(broker.count('refresh')).toBe(0)
   })
 

@@ -101,7 +101,8 @@ describe.each(guarded)('$name', (call) => {
     expect(await house.problem(call.path, sent(call, { token }))).toMatchObject({ status: 403, code: 'forbidden' })
   })
 
-  test.runIf(call.pattern.includes('{'))('answers a malformed id like an unknown one', async () => {
+  if (!call.pattern.includes('{')) return
+  test('answers a malformed id like an unknown one', async () => {
     for (const id of ['1', 'task_', 'lease_01h455vb4pex5vsknk084sn02', '..%2f..', 'task_01H455VB4PEX5VSKNK084SN02Q', `task_${'a'.repeat(500)}`]) {
       const path = call.pattern.replace(/\{\w+\}/, id)
       expect(await house.problem(path, sent(call, { token: allowed(call.operation), ...bodyOf(call) })), path).toMatchObject({

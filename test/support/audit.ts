@@ -120,7 +120,7 @@ async function storedSecrets(ledger: Ledger, secrets: readonly string[]): Promis
   for (const table of tables) {
     const rows = await ledger.run<{ row: string }>(sql`select to_json(stored)::text as row from ${sql.identifier(table)} as stored`)
     for (const { row } of rows)
-      if (/mft_|eyJ/.test(row) || secrets.some((secret) => row.includes(secret))) findings.push(`a secret is stored in ${table}`)
+      if (/mft_[\w-]{43}|eyJ[\w-]{10,}\./.test(row) || secrets.some((secret) => row.includes(secret))) findings.push(`a secret is stored in ${table}`)
   }
   return findings
 }

@@ -1,0 +1,363 @@
+import { readFile } from 'node:fs/promises'
+import path from 'node:path'
+import postgres from 'postgres'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { type Lab, startLab } from '../support/lab.ts'
+import { makeSite, mayfly, type RunningBroker, type Site } from '../support/program.ts'
+import { openDatabase, type OpenedStore, stores } from '../support/stores.ts'
+
+interface Answer {
+  readonly status: number
+  readonly body: Record<string, unknown>
+}
+
+/** One call as an agent, an operator or a stranger makes it. */
+async function call(broker: RunningBroker, token: string, method: string, where: string, body?: object, headers: object = {}): Promise<Answer> {
+  const content = body === undefined ? {} : { body: JSON.stringify(body) }
+  const type = body === undefined ? {} : { 'content-type': 'application/json' }
+  const answer = await fetch(broker.url + where, { method, headers: { authorization: `Bearer ${token}`, ...type, ...headers }, ...content })
+  return { status: answer.status, body: (await answer.json()) as Record<string, unknown> }
+}
+
+async function introspect(broker: RunningBroker, as: string, token: string): Promise<unknown> {
+  const headers = { authorization: `Bearer ${as}` }
+  const answer = await fetch(`${broker.url}/introspect`, { method: 'POST', headers, body: new URLSearchParams({ token }) })
+  return ((await answer.json()) as { active: unknown }).active
+}
+
+const grant = (name: string) => (name === 'crm' ? { name, parameters: { customer: 'acme' } } : { name })
+const declaration = (...grants: string[]) => ({ kind: 'work', purpose: 'a journey', duration: '5m', grants: grants.map(grant) })
+
+interface Opened {
+  readonly id: string
+  readonly token: string
+  readonly secrets: readonly string[]
+}
+
+async function open(broker: RunningBroker, as: string, grants: readonly string[], headers: object = {}): Promise<Opened> {
+  const { status, body } = await call(broker, as, 'POST', '/tasks', declaration(...grants), headers)
+  expect(status, JSON.stringify(body)).toBe(201)
+  const { task, task_token, leases } = body as { task: { id: string }; task_token: string; leases: { credential: { token: string } }[] }
+  return { id: task.id, token: task_token, secrets: leases.map(({ credential }) => credential.token) }
+}
+
+describe.each(stores)('the built program on $name', ({ open: openStore }) => {
+  let store: OpenedStore
+  let lab: Lab
+  let site: Site
+  let broker: RunningBroker
+  let bot: string
+  let ops: string
+  const secrets: string[] = []
+  let logs = ''
+
+  beforeAll(async () => {
+    ;[store, lab] = await Promise.all([openStore(), startLab()])
+    site = await makeSite({ store: store.settings, lab: lab.url })
+    broker = await site.start()
+    ;[bot, ops] = [await site.token('agent:bot'), await site.token('operator:ops')]
+  })
+  afterAll(async () => {
+    expect(await broker.stop()).toBe(0)
+    await lab.stop()
+    await site.remove()
+    await store.dispose()
+  })
+
+  test('an agent declares a task, uses its credentials, completes it with the task token, and they are dead', async () => {
+    const task = await open(broker, bot, ['api', 'crm'])
+    secrets.push(task.token, ...task.secrets)
+    const api = await site.token('resource:api')
+    expect(await introspect(broker, api, task.secrets[0]!)).toBe(true)
+    expect(await lab.works(task.secrets[1]!)).toBe(true)
+
+    const { status, body } = await call(broker, task.token, 'POST', `/tasks/${task.id}/complete`, {})
+
+    expect(status).toBe(200)
+    expect(body).toMatchObject({ ended: true, task: { state: 'completed' } })
+    expect(await introspect(broker, api, task.secrets[0]!)).toBe(false)
+    expect(await lab.works(task.secrets[1]!)).toBe(false)
+  })
+
+  test('a resource server sees only the tokens for its own audience', async () => {
+    const task = await open(broker, bot, ['api'])
+    expect(await introspect(broker, await site.token('resource:other'), task.secrets[0]!)).toBe(false)
+    expect(await introspect(broker, ops, task.secrets[0]!)).toBe(true)
+    await call(broker, bot, 'POST', `/tasks/${task.id}/complete`, {})
+  })
+
+  test("another agent's task does not exist; a reviewer may look and not revoke; an operator may", async () => {
+    const task = await open(broker, bot, ['api'])
+    const [rival, reader] = [await site.token('agent:rival'), await site.token('operator:reader')]
+    for (const [method, where] of [
+      ['GET', ''],
+      ['POST', '/complete'],
+      ['POST', '/renew'],
+    ] as const) {
+      expect((await call(broker, rival, method, `/tasks/${task.id}${where}`, method === 'POST' ? {} : undefined)).status).toBe(404)
+    }
+    expect((await call(broker, reader, 'GET', `/tasks/${task.id}`)).status).toBe(200)
+    expect((await call(broker, reader, 'POST', `/tasks/${task.id}/revoke`, { reason: 'no' })).body).toMatchObject({ status: 403, code: 'forbidden' })
+
+    const revoked = await call(broker, ops, 'POST', `/tasks/${task.id}/revoke`, { reason: 'three in the morning' })
+
+    expect(revoked).toMatchObject({ status: 200, body: { ended: true, task: { state: 'revoked', reason: 'three in the morning' } } })
+  })
+
+  test('a backend that is down makes completion say so, and the reaper ends the credential when it is back', async () => {
+    const task = await open(broker, bot, ['crm'])
+    await lab.down()
+
+    const closed = await call(broker, bot, 'POST', `/tasks/${task.id}/complete`, {}, { prefer: 'wait=0' })
+    expect(closed).toMatchObject({ status: 202, body: { ended: false, leases: [{ state: 'revoking' }] } })
+    expect(JSON.stringify(closed.body)).not.toContain('"evidence"')
+
+    await lab.up()
+    const again = await call(broker, bot, 'POST', `/tasks/${task.id}/complete`, {}, { prefer: 'wait=15' })
+    expect(again).toMatchObject({ status: 200, body: { ended: true, leases: [{ state: 'revoked', evidence: { by: 'provider' } }] } })
+    expect(await lab.works(task.secrets[0]!)).toBe(false)
+  })
+
+  test('a lost answer is healed by the same Idempotency-Key, and the lost credentials are dead', async () => {
+    const headers = { 'idempotency-key': 'run-1' }
+    const lost = await open(broker, bot, ['crm'], headers)
+    const again = await open(broker, bot, ['crm'], headers)
+    expect(again.id).toBe(lost.id)
+    expect(await lab.works(lost.secrets[0]!)).toBe(false)
+    expect(await lab.works(again.secrets[0]!)).toBe(true)
+    expect((await call(broker, lost.token, 'GET', `/tasks/${lost.id}`)).status).toBe(401)
+    await call(broker, again.token, 'POST', `/tasks/${again.id}/complete`, {})
+  })
+
+  test('the command line opens, shows, lists and completes, and its exit status says what came of it', async () => {
+    const as = (token: string) => ({ MAYFLY_URL: broker.url, MAYFLY_TOKEN: token })
+    const opened = await mayfly(['task', 'open', '--kind', 'work', '--grant', 'crm', '--param', 'customer=acme', '--json'], as(bot))
+    expect(opened.stderr).toBe('')
+    const { task, leases } = JSON.parse(opened.stdout) as { task: { id: string }; leases: { credential: { token: string } }[] }
+    secrets.push(leases[0]!.credential.token)
+
+    expect(await mayfly(['task', 'show', task.id], as(bot))).toMatchObject({ status: 0, stdout: expect.stringContaining('active') as unknown })
+    expect(await mayfly(['task', 'list', '--state', 'open'], as(ops))).toMatchObject({
+      status: 0,
+      stdout: expect.stringContaining(task.id) as unknown,
+    })
+    expect(await mayfly(['task', 'complete', task.id], as(bot))).toMatchObject({ status: 0 })
+    expect(await lab.works(leases[0]!.credential.token)).toBe(false)
+    expect(await mayfly(['task', 'open', '--kind', 'nothing'], as(bot))).toMatchObject({
+      status: 1,
+      stderr: expect.stringContaining('unknown_kind') as unknown,
+    })
+    expect(await mayfly(['task', 'open'], as(bot))).toMatchObject({ status: 2 })
+    expect(await mayfly(['task', 'show', task.id], { MAYFLY_URL: 'http://127.0.0.1:1', MAYFLY_TOKEN: bot })).toMatchObject({
+      status: 1,
+      stderr: expect.stringContaining('npm start') as unknown,
+    })
+  })
+
+  test('a reviewer exports the ledger and replays a decision', async () => {
+    const task = await open(broker, bot, ['api'])
+    await call(broker, bot, 'POST', `/tasks/${task.id}/complete`, {})
+    const as = { MAYFLY_URL: broker.url, MAYFLY_TOKEN: await site.token('operator:reader') }
+
+    const exported = await mayfly(['ledger', 'export', '--task', task.id], as)
+    const entries = exported.stdout
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as { kind: string; decision?: string })
+    expect(entries.map(({ kind }) => kind).toReversed()).toEqual([
+      'task.opened',
+      'decision.made',
+      'lease.issued',
+      'task.closing',
+      'lease.revoked',
+      'task.ended',
+    ])
+    const decision = entries.find(({ kind }) => kind === 'decision.made')!.decision!
+    expect(await mayfly(['policy', 'replay', decision], as)).toMatchObject({
+      status: 0,
+      stdout: expect.stringContaining('the same answer') as unknown,
+    })
+    expect((await mayfly(['ledger', 'export', '--format', 'csv', '--task', task.id], as)).stdout.trim().split('\n')).toHaveLength(7)
+  })
+
+  test('SIGHUP puts better policies in force, and leaves the old ones when the new ones are faulty', async () => {
+    const file = path.join(site.folder, 'policies/site.cedar')
+    const before = await readFile(file, 'utf8')
+    const reloads = async (outcome: string, count: number) => {
+      for (let look = 0; look < 200; look++) {
+        const text = await (await fetch(`${broker.url}/metrics`)).text()
+        if (text.includes(`mayfly_policy_reloads_total{outcome="${outcome}"} ${count}`)) return
+      }
+      throw new Error(`no reload was ${outcome}`)
+    }
+    await site.write('policies/site.cedar', `${before}\n@id("broken") permit(principal in Nonsense::"x", action, resource);`)
+    broker.process.kill('SIGHUP')
+    await reloads('refused', 1)
+    expect((await call(broker, bot, 'POST', '/tasks', declaration('api'))).status).toBe(201)
+    expect(broker.log()).toContain('the old ones stay in force')
+
+    await site.write('policies/site.cedar', before.replaceAll('permit(', 'forbid('))
+    broker.process.kill('SIGHUP')
+    await reloads('activated', 1)
+    expect((await call(broker, bot, 'POST', '/tasks', declaration('api'))).body).toMatchObject({ status: 403, code: 'denied' })
+
+    await site.write('policies/site.cedar', before)
+    broker.process.kill('SIGHUP')
+    await reloads('activated', 2)
+  })
+
+  test('what it held is still known after a restart', async () => {
+    const task = await open(broker, bot, ['api', 'crm'])
+    logs += broker.log()
+    expect(await broker.stop()).toBe(0)
+    broker = await site.start()
+
+    expect(await introspect(broker, ops, task.secrets[0]!)).toBe(true)
+    const { body } = await call(broker, task.token, 'POST', `/tasks/${task.id}/complete`, {})
+
+    expect(body).toMatchObject({ ended: true })
+    expect(await lab.works(task.secrets[1]!)).toBe(false)
+  })
+
+  test('nothing secret stands in any log', () => {
+    const all = logs + broker.log()
+    expect(all).toContain('a lease has ended')
+    expect(secrets.length).toBeGreaterThan(3)
+    for (const secret of [...secrets, bot, ops]) expect(all).not.toContain(secret)
+    expect(all).not.toMatch(/mft_[\w-]{20}|eyJ[\w-]{20}/)
+  })
+})
+
+describe.runIf(stores.some(({ name }) => name === 'Postgres'))('brokers that share one Postgres', () => {
+  let store: OpenedStore
+  let lab: Lab
+  let site: Site
+  let owner: postgres.Sql
+
+  beforeAll(async () => {
+    ;[store, lab] = await Promise.all([openDatabase(), startLab()])
+    site = await makeSite({ store: store.settings, lab: lab.url })
+    owner = postgres((store.settings as { url: string }).url, { max: 2, onnotice: () => {} })
+  })
+  afterAll(async () => {
+    await owner.end()
+    await lab.stop()
+    await site.remove()
+    await store.dispose()
+  })
+
+  /** Until the ledger has written down what the backend did. */
+  async function nothingDue(): Promise<void> {
+    while ((await owner`select 1 from leases where due_at is not null`).length > 0);
+  }
+
+  test('answer as one: what ends at one is dead at the other, in its very next answer', async () => {
+    const [one, other] = await Promise.all([site.start(), site.start()])
+    const bot = await site.token('agent:bot')
+    const api = await site.token('resource:api')
+    for (let round = 0; round < 5; round++) {
+      const task = await open(one, bot, ['api'])
+      expect(await introspect(other, api, task.secrets[0]!)).toBe(true)
+      await call(other, task.token, 'POST', `/tasks/${task.id}/complete`, {})
+      expect(await introspect(one, api, task.secrets[0]!)).toBe(false)
+    }
+    expect(await Promise.all([one.stop(), other.stop()])).toEqual([0, 0])
+  })
+
+  test('a broker that is killed while it mints leaves nothing alive, whoever finds it', async () => {
+    const [one, other] = await Promise.all([site.start(), site.start()])
+    const bot = await site.token('agent:bot')
+    await lab.next('put', 'hangs', { done: true })
+    const lost = open(one, bot, ['crm']).catch(() => undefined)
+    await lab.hanging('put')
+    expect((await lab.alive()).length).toBe(1)
+
+    await one.kill()
+    await lost
+    await owner`update leases set due_at = now() where state = 'reserved'`
+
+    await untilDead(lab)
+    await nothingDue()
+    const [lease] = await owner`select state, cause, evidence from leases order by id desc limit 1`
+    expect(lease).toMatchObject({ state: 'revoked', cause: 'interrupted', evidence: { by: 'provider' } })
+    await other.stop()
+  })
+
+  test('a task whose broker is gone dies at its deadline', async () => {
+    const [one, other] = await Promise.all([site.start(), site.start()])
+    const task = await open(one, await site.token('agent:bot'), ['crm'])
+    await one.kill()
+    await owner`update tasks set deadline = now() where id = ${task.id}`
+
+    await untilDead(lab)
+    await other.stop()
+  })
+
+  test('a store that is lost stops issuance and forgets nothing', async () => {
+    const broker = await site.start()
+    const bot = await site.token('agent:bot')
+    const task = await open(broker, bot, ['crm'])
+    const name = new URL((store.settings as { url: string }).url).pathname.slice(1)
+    const cluster = new URL((store.settings as { url: string }).url)
+    cluster.pathname = '/postgres'
+    const admin = postgres(cluster.href, { max: 1, onnotice: () => {} })
+    await owner.end()
+    await admin.unsafe(`alter database ${name} allow_connections false`)
+    await admin`select pg_terminate_backend(pid) from pg_stat_activity where datname = ${name}`
+
+    expect((await call(broker, bot, 'POST', '/tasks', declaration('api'))).body).toMatchObject({
+      status: 503,
+      code: 'store_unavailable',
+      retry: 'later',
+    })
+    expect((await fetch(`${broker.url}/readyz`)).status).toBe(503)
+    expect((await fetch(`${broker.url}/healthz`)).status).toBe(200)
+
+    await admin.unsafe(`alter database ${name} allow_connections true`)
+    await admin.end()
+    owner = postgres((store.settings as { url: string }).url, { max: 2, onnotice: () => {} })
+    await owner`update tasks set deadline = now() where id = ${task.id}`
+    await untilDead(lab)
+    expect(await broker.stop()).toBe(0)
+  })
+})
+
+describe('a start that cannot work', () => {
+  test('is refused with every fault at once, each with file and line', async () => {
+    const site = await makeSite({ store: { embedded: './data' }, extra: 'colour: blue\n' })
+    const text = (await readFile(site.config(), 'utf8')).replace('kind: jwt', 'kind: jot').replace('urn:mayfly:local-issuer', 'not a url')
+    await site.write('mayfly.yaml', text)
+
+    const ran = await mayfly(['serve', '--config', site.config()])
+
+    expect(ran.status).toBe(1)
+    expect(ran.stderr).toMatch(/mayfly\.yaml:\d+: .*colour/)
+    expect(ran.stderr).toMatch(/mayfly\.yaml:\d+: .*(kind|jot)/)
+    await site.remove()
+  })
+
+  test('says that the store cannot be reached, without its password', async () => {
+    const site = await makeSite({ store: { url: 'postgres://someone:hunter2@127.0.0.1:1/none' } })
+    const ran = await mayfly(['serve', '--config', site.config()])
+    expect(ran.status).toBe(1)
+    expect(ran.stderr).toContain('The ledger cannot be opened')
+    expect(ran.stderr).not.toContain('hunter2')
+    await site.remove()
+  })
+
+  test('refuses a catalogue that names a missing provider', async () => {
+    const site = await makeSite({ store: { embedded: './data' } })
+    await site.write(
+      'catalogue.yaml',
+      (await readFile(path.join(site.folder, 'catalogue.yaml'), 'utf8')).replace('provider: tokens', 'provider: nobody'),
+    )
+    const ran = await mayfly(['serve', '--config', site.config()])
+    expect(ran).toMatchObject({ status: 1, stderr: expect.stringMatching(/catalogue\.yaml:\d+: grants\.api\.provider/) as unknown })
+    await site.remove()
+  })
+})
+
+/** Asks the backend itself until nothing works there any more. Bounded by the test's own time. */
+async function untilDead(lab: Lab): Promise<void> {
+  while ((await lab.alive()).length > 0);
+}

@@ -1,0 +1,165 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
+import { openLocalIssuer } from '../../src/identity/local-issuer.ts'
+import type { StoreSettings } from '../../src/ledger/connect.ts'
+import { freePort } from './port.ts'
+
+/** The built command, as it is shipped. */
+const command = path.join(import.meta.dirname, '../../dist/cli/mayfly.js')
+
+/** What a run of the command came to. */
+export interface Ran {
+  readonly status: number | null
+  readonly stdout: string
+  readonly stderr: string
+}
+
+/** Runs the built command to its end. */
+export async function mayfly(args: readonly string[], environment: Record<string, string> = {}): Promise<Ran> {
+  const child = spawn(process.execPath, [command, ...args], { env: { ...plainEnvironment(), ...environment }, stdio: ['ignore', 'pipe', 'pipe'] })
+  const [stdout, stderr] = [collect(child.stdout), collect(child.stderr)]
+  const [status] = (await once(child, 'close')) as [number | null]
+  return { status, stdout: stdout(), stderr: stderr() }
+}
+
+/** A broker process that listens. */
+export interface RunningBroker {
+  readonly url: string
+  readonly process: ChildProcess
+  log(): string
+  /** Asks it to stop and waits. @returns its exit status */
+  stop(): Promise<number | null>
+  kill(): Promise<void>
+}
+
+/** A configuration on disk, for any number of brokers that share it. */
+export interface Site {
+  readonly folder: string
+  /** Signs as somebody, for brokers of this site. */
+  token(sub: string): Promise<string>
+  start(): Promise<RunningBroker>
+  write(file: string, text: string): Promise<void>
+  config(): string
+  remove(): Promise<void>
+}
+
+export interface SiteOptions {
+  readonly store: StoreSettings
+  /** A backend of kind http. */
+  readonly lab?: string
+  readonly extra?: string
+}
+
+const audience = 'http://127.0.0.1:7420'
+
+/** Writes a configuration with a local issuer, the provider `tokens` and, where a lab is given, `lab`. */
+export async function makeSite({ store, lab, extra = '' }: SiteOptions): Promise<Site> {
+  const folder = await mkdtemp(path.join(tmpdir(), 'mayfly-site-'))
+  const issuer = await openLocalIssuer(path.join(folder, 'issuer.json'))
+  const write = (file: string, text: string) => writeFile(path.join(folder, file), text)
+  await write('jwks.json', JSON.stringify(issuer.jwks))
+  await write('catalogue.yaml', catalogue(lab !== undefined))
+  await mkdir(path.join(folder, 'policies'))
+  await write('policies/site.cedar', policies)
+  const configFile = path.join(folder, 'mayfly.yaml')
+
+  async function start(): Promise<RunningBroker> {
+    const port = await freePort()
+    const file = path.join(folder, `mayfly-${port}.yaml`)
+    await writeFile(file, configuration(port, store, lab, extra))
+    const child = spawn(process.execPath, [command, 'serve', '--config', file], { env: plainEnvironment(), stdio: ['ignore', 'pipe', 'pipe'] })
+    const [out, err] = [collect(child.stdout), collect(child.stderr)]
+    const url = `http://127.0.0.1:${port}`
+    const closed = once(child, 'close')
+    await ready(url, child, err)
+    return {
+      url,
+      process: child,
+      log: () => out() + err(),
+      async stop() {
+        child.kill('SIGTERM')
+        const [status] = (await closed) as [number | null]
+        return status
+      },
+      async kill() {
+        child.kill('SIGKILL')
+        await closed
+      },
+    }
+  }
+  await writeFile(configFile, configuration(7420, store, lab, extra))
+  return {
+    folder,
+    token: (sub) => issuer.sign({ sub, aud: audience, lifetimeSeconds: 600 }, Date.now()),
+    start,
+    write,
+    config: () => configFile,
+    remove: () => rm(folder, { recursive: true, force: true }),
+  }
+}
+
+function configuration(port: number, store: StoreSettings, lab: string | undefined, extra: string): string {
+  return `
+public_url: ${audience}
+listen: { host: 127.0.0.1, port: ${port} }
+store: ${JSON.stringify(store)}
+catalogue: ./catalogue.yaml
+policies: ./policies
+identity:
+  - { name: local, profile: oidc, issuer: "urn:mayfly:local-issuer", keys: ./jwks.json }
+operators:
+  - { issuer: local, match: { sub: "operator:ops" }, roles: [operator, reviewer] }
+  - { issuer: local, match: { sub: "operator:reader" }, roles: [reviewer] }
+resource_servers:
+  - { issuer: local, match: { sub: "resource:api" }, audience: https://api.example.com }
+  - { issuer: local, match: { sub: "resource:other" }, audience: https://other.example.com }
+providers:
+  - { name: tokens, kind: jwt }
+${lab === undefined ? '' : `  - { name: lab, kind: http, url: "${lab}", revocation: provider, timeout: 2s }`}
+${extra}`
+}
+
+const catalogue = (lab: boolean): string => `
+agents:
+  bot: { issuer: local, match: { sub: "agent:bot" }, owner: owner@example.com, groups: [robots] }
+  rival: { issuer: local, match: { sub: "agent:rival" }, owner: rival@example.com, groups: [robots] }
+kinds:
+  work: { owner: owner@example.com, max_duration: 30m, grants: [api${lab ? ', crm' : ''}] }
+grants:
+  api: { provider: tokens, audience: "https://api.example.com", scope: "read", max_ttl: 10m }
+${lab ? '  crm: { provider: lab, max_ttl: 20m, parameters: { customer: { pattern: "[a-z0-9-]{1,32}" } } }' : ''}
+`
+
+const policies = `
+@id("robots-work")
+permit(principal in Group::"robots", action in [Action::"issue", Action::"renew"], resource in Kind::"work");
+@id("robots-declare")
+permit(principal in Group::"robots", action == Action::"declare", resource == Kind::"work");
+`
+
+async function ready(url: string, child: ChildProcess, err: () => string): Promise<void> {
+  for (let look = 0; look < 200; look++) {
+    if (child.exitCode !== null) throw new Error(`the broker ended: ${err()}`)
+    const answer = await fetch(`${url}/readyz`).catch(() => undefined)
+    if (answer?.status === 200) return
+    // There is nothing to wait on but the process itself: it says that it is ready by answering.
+    await pause(50)
+  }
+  throw new Error(`the broker is not ready: ${err()}`)
+}
+
+function collect(stream: NodeJS.ReadableStream | null): () => string {
+  const chunks: string[] = []
+  stream?.setEncoding('utf8').on('data', (chunk: string) => chunks.push(chunk))
+  return () => chunks.join('')
+}
+
+/** Without what a developer may have set for a broker of their own. */
+function plainEnvironment(): Record<string, string> {
+  const { MAYFLY_URL: _url, MAYFLY_TOKEN: _token, MAYFLY_TOKEN_FILE: _file, ...rest } = process.env
+  return { ...rest, NO_COLOR: '1' } as Record<string, string>
+}
