@@ -112,7 +112,7 @@ function floorFaults(file: SourceFile): string[] {
     const other = roomOf(path.posix.join(path.posix.dirname(file.path), target))
     if (other === room) continue
     if (typeOnly && typesFrom[room]?.includes(other)) continue
-    const allowed = narrowed[room]?.includes(other) ?? floors[other]! < floors[room]!
+    const allowed = narrowed[room]?.includes(other) ?? floors[other]! < floors[room]
     if (!allowed) faults.push(`${file.path}: imports ${other}${typeOnly ? ' (types)' : ''}, which ${room} may not`)
   }
   return faults

@@ -159,7 +159,7 @@ function collect(stream: NodeJS.ReadableStream | null): () => string {
 }
 
 /** Without what a developer may have set for a broker of their own. */
-function plainEnvironment(): Record<string, string> {
+function plainEnvironment(): NodeJS.ProcessEnv {
   const { MAYFLY_URL: _url, MAYFLY_TOKEN: _token, MAYFLY_TOKEN_FILE: _file, ...rest } = process.env
-  return { ...rest, NO_COLOR: '1' } as Record<string, string>
+  return { ...rest, NO_COLOR: '1' }
 }
