@@ -39,7 +39,10 @@ describe.each(stores)('the ledger on $name', ({ open }) => {
     'alter table entries disable trigger all',
     'create table elsewhere (id int)',
   ])('the application cannot %s', async (statement) => {
-    await expect(ledger.run(sql.raw(statement))).rejects.toMatchObject({ code: 'internal', cause: { message: expect.stringMatching(/^42501/) as unknown } })
+    await expect(ledger.run(sql.raw(statement))).rejects.toMatchObject({
+      code: 'internal',
+      cause: { message: expect.stringMatching(/^42501/) as unknown },
+    })
   })
 
   test('an error of the store carries neither its query nor its parameters', async () => {
