@@ -1,8 +1,8 @@
 import { sql, type SQL } from 'drizzle-orm'
 import type { LeaseId, TaskId } from '../base/ids.ts'
 import type { Ledger } from './connect.ts'
-import { decisionEntry, entryColumns, json, leaseEntries, leaseEntriesOf, type NewDecision, rfc3339 } from './entries.ts'
-import { type Declarant, type JsonRow, type Lease, leaseOf, leasesOf, type Task, taskOf } from './records.ts'
+import { decisionEntry, entryColumns, json, leaseEntries, type NewDecision, rfc3339 } from './entries.ts'
+import { type Declarant, type JsonRow, type Lease, leasesOf, type Task, taskOf } from './records.ts'
 
 /** A task about to be opened or denied. */
 export interface NewTask {
@@ -170,90 +170,12 @@ export async function recordDecision(ledger: Ledger, task: TaskId, decision: New
     ${entryColumns} ${decisionEntry(decision, sql`task`)}`)
 }
 
-/** What was minted for a lease, as the ledger keeps it. */
-export interface Confirmation {
-  readonly id: LeaseId
-  readonly expiresAt: Date
-  /** Keyed digests of the secrets, by name. */
-  readonly digests: Readonly<Record<string, string>>
-}
-
-/**
- * Confirms what was minted: reserved -> active, and the key is free for a retry. Only leases of a task that is still open are moved: what is
- * missing from the answer was ended meanwhile, and its credential must not be handed out.
- */
-export async function confirmLeases(
-  ledger: Ledger,
-  task: TaskId,
-  confirmations: readonly Confirmation[],
-  key: string | undefined,
-): Promise<readonly Lease[]> {
-  const [row] = await ledger.run<{ leases: JsonRow[] | null }>(sql`
-    with task as (select id from tasks where id = ${task} and state = 'open' for update),
-    announced as (
-      update leases as lease set state = 'active', issued_at = now(), expires_at = least(lease.expires_at, minted."expiresAt"),
-        due_at = least(lease.expires_at, minted."expiresAt"), digests = lease.digests || minted.digests
-      from task, json_to_recordset(${JSON.stringify(confirmations)}::text::json) as minted(id text, "expiresAt" timestamptz, digests jsonb)
-      where lease.id = minted.id and lease.task_id = task.id and lease.state = 'reserved'
-      returning lease.*
-    ),
-    answered as (update idempotency_keys set busy_until = null where key = ${key ?? null}::text),
-    told as (${entryColumns} ${leaseEntries})
-    select json_agg(announced order by announced.id) as leases from announced`)
-  return leasesOf(row?.leases)
-}
-
-/**
- * Extends an active lease of an open task under a fresh decision: the credential that is then signed may live until the answer's `expiresAt`,
- * never past the deadline. For leases whose minting changes nothing outside the broker. Undefined: the lease or its task has ended.
- */
-export async function extendLease(ledger: Ledger, lease: Lease, decision: NewDecision, ttl: number): Promise<Lease | undefined> {
-  const [row] = await ledger.run<{ lease: JsonRow | null }>(sql`
-    with task as (select * from tasks where id = ${lease.taskId} and state = 'open' and deadline > now() for update),
-    announced as (
-      update leases as lease set issued_at = now(), expires_at = least(now() + ${milliseconds(ttl)}, task.deadline),
-        due_at = least(now() + ${milliseconds(ttl)}, task.deadline), decision_id = ${decision.id}, ttl = ${ttl}::bigint
-      from task where lease.id = ${lease.id} and lease.task_id = task.id and lease.local and lease.state = 'active' and lease.expires_at > now()
-      returning lease.*
-    ),
-    kept as (${keepDecision(decision, sql`announced`, sql`announced.task_id`)}),
-    told as (
-      ${entryColumns}
-      ${decisionEntry(decision, sql`announced`, sql`announced.task_id`)}
-      union all ${leaseEntriesOf(sql`'lease.refreshed'`)}
-    )
-    select (select to_json(announced) from announced) as lease`)
-  return row?.lease ? leaseOf(row.lease) : undefined
-}
-
-/** Gives an open task a new deadline under a fresh decision. Undefined: it has ended or passed its deadline. */
-export async function extendTask(
-  ledger: Ledger,
-  id: TaskId,
-  decision: NewDecision,
-  asked: Pick<NewTask, 'duration' | 'deadline'>,
-): Promise<Task | undefined> {
-  const [row] = await ledger.run<{ task: JsonRow | null }>(sql`
-    with task as (
-      update tasks set deadline = ${deadlineOf(asked)} where id = ${id} and state = 'open' and deadline > now() returning *
-    ),
-    kept as (${keepDecision(decision, sql`task`)}),
-    told as (
-      ${entryColumns}
-      ${decisionEntry(decision, sql`task`)}
-      union all
-      select 'task.renewed', task.agent, task.id, null, ${decision.id}::text, jsonb_build_object('deadline', ${rfc3339(sql`task.deadline`)}) from task
-    )
-    select (select to_json(task) from task) as task`)
-  return row?.task ? taskOf(row.task) : undefined
-}
-
 /** Stands where a condition would, when there is none. */
 const once = sql`select 1 as key`
 
-const milliseconds = (count: number): SQL => sql`make_interval(secs => ${count}::double precision / 1000)`
+export const milliseconds = (count: number): SQL => sql`make_interval(secs => ${count}::double precision / 1000)`
 
-const deadlineOf = ({ duration, deadline }: Pick<NewTask, 'duration' | 'deadline'>): SQL =>
+export const deadlineOf = ({ duration, deadline }: Pick<NewTask, 'duration' | 'deadline'>): SQL =>
   sql`least(now() + ${milliseconds(duration)}, ${deadline?.toISOString() ?? null}::text::timestamptz)`
 
 /** Takes an Idempotency-Key, or takes it over from a task that came to nothing. No row: somebody else has it. */
@@ -285,7 +207,8 @@ function takePlace(agent: string, count: number, limit: number, source: SQL): SQ
     returning name`
 }
 
-function keepDecision({ id, agent, kind, action, made }: NewDecision, source: SQL, task: SQL = sql`${source}.id`): SQL {
+/** Keeps a decision about the task that `source` has a row of; no row, no decision. */
+export function keepDecision({ id, agent, kind, action, made }: NewDecision, source: SQL, task: SQL = sql`${source}.id`): SQL {
   return sql`
     insert into decisions (id, task_id, agent, kind, action, outcome, policies, policy_digest, obligations, answers)
     select ${id}::text, ${task}, ${agent}::text, ${kind}::text, ${action}::text, ${made.outcome}::text, ${json(made.policies)}, ${made.policyDigest}::text,

@@ -10,34 +10,41 @@ import type { Door } from './connect.ts'
 import { dueChannel, migrationsFolder } from './postgres.ts'
 
 /** Milliseconds between two checkpoints. PGlite 0.5.16 has neither a checkpointer nor autovacuum: without these its log and its indexes only grow. */
-const upkeepEvery = 5 * 60_000
+const usualUpkeep = 5 * 60_000
 
 /**
  * The embedded door: Postgres in WebAssembly on a folder of this process alone. For development, tests and a single node.
  *
+ * @param upkeepEvery milliseconds
+ *
  * Survives a killed process. Promises nothing about a power cut: its runtime stubs fsync (pglite issue 1107).
  */
-export async function openFolder(folder: string): Promise<Door> {
+export async function openFolder(folder: string, upkeepEvery = usualUpkeep): Promise<Door> {
   await ownPrivately(folder)
   const lock = await lockFolder(folder)
   try {
-    return await openDatabase(path.join(folder, 'postgres'), lock)
+    return await openDatabase(path.join(folder, 'postgres'), lock, upkeepEvery)
   } catch (error) {
     lock.close()
     throw error
   }
 }
 
-async function openDatabase(folder: string, lock: Server): Promise<Door> {
+async function openDatabase(folder: string, lock: Server, upkeepEvery: number): Promise<Door> {
   const database = await startDatabase(folder)
   // PGlite makes its files world-writable whatever the umask is; the 0700 folder around them is what protects them.
   await chmod(folder, 0o700)
   await migrate(drizzle(database), { migrationsFolder, migrationsSchema: 'mayfly_schema' })
+  // Upkeep is this process' own work here. On a Postgres of its own the role has neither right.
+  await database.exec('grant pg_checkpoint, pg_maintain to mayfly_app')
   await database.exec('set role mayfly_app')
 
   const running = new Set<Promise<unknown>>()
-  const upkeep = setInterval(() => void track(running, tidy(database)), upkeepEvery).unref()
   let closed = false
+  // One round after the other: the next is set when the last is through.
+  const round = (): NodeJS.Timeout =>
+    setTimeout(() => void track(running, tidy(database)).then(() => (upkeep = closed ? upkeep : round())), upkeepEvery).unref()
+  let upkeep = round()
   return {
     embedded: true,
     async query(text, parameters) {
@@ -51,7 +58,7 @@ async function openDatabase(folder: string, lock: Server): Promise<Door> {
     async close() {
       if (closed) return
       closed = true
-      clearInterval(upkeep)
+      clearTimeout(upkeep)
       // A close that races a statement wedged earlier versions for good (pglite 1084, 1058).
       await Promise.allSettled(running)
       await database.close()
@@ -77,11 +84,15 @@ async function track<Value>(running: Set<Promise<unknown>>, work: Promise<Value>
   }
 }
 
-/** Checkpoint and vacuum need the owner's rights, which the application's role does not have; PGlite has one session, so it steps up and down again. */
+/**
+ * One statement after the other, as any other query: PGlite's own `runExclusive` would wait for itself here. What keeps it from succeeding, such as a
+ * full disk, meets every other statement too, and is told there; the next round tries again.
+ */
 async function tidy(database: PGlite): Promise<void> {
-  await database.runExclusive(async () => {
-    for (const statement of ['reset role', 'checkpoint', 'vacuum analyze', 'set role mayfly_app']) await database.exec(statement)
-  })
+  await database
+    .exec('checkpoint')
+    .then(() => database.exec('vacuum analyze'))
+    .catch(() => {})
 }
 
 /** The folder is made 0700, or was; PGlite's files inside would be open to everybody otherwise. */

@@ -1,6 +1,7 @@
 import { BrokerError } from '../base/errors.ts'
 import type { LeaseId, TaskId } from '../base/ids.ts'
-import { announceLeases, extendLease, recordDecision } from '../ledger/announce.ts'
+import { announceLeases, recordDecision } from '../ledger/announce.ts'
+import { extendLease } from '../ledger/extend.ts'
 import type { NewDecision } from '../ledger/entries.ts'
 import { type DecisionRecord, findLease, findTask, type Task } from '../ledger/records.ts'
 import type { Credential } from '../providers/credential.ts'

@@ -1,6 +1,7 @@
 import { BrokerError } from '../base/errors.ts'
 import { newId, type TaskId } from '../base/ids.ts'
-import { type Confirmation, confirmLeases, type NewLease } from '../ledger/announce.ts'
+import type { NewLease } from '../ledger/announce.ts'
+import { type Confirmation, confirmLeases } from '../ledger/extend.ts'
 import { journal, settle } from '../ledger/endings.ts'
 import type { NewDecision } from '../ledger/entries.ts'
 import type { Lease, Task } from '../ledger/records.ts'

@@ -1,6 +1,6 @@
 import { BrokerError } from '../base/errors.ts'
 import type { TaskId } from '../base/ids.ts'
-import { extendTask } from '../ledger/announce.ts'
+import { extendTask } from '../ledger/extend.ts'
 import { type DecisionRecord, findTask, hasEnded as leaseHasEnded, type Lease, type Task } from '../ledger/records.ts'
 import { decideOn, keptDecision, within } from './decision.ts'
 import { denied } from './lease.ts'

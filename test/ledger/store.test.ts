@@ -5,6 +5,7 @@ import { sql } from 'drizzle-orm'
 import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { connect, type Ledger } from '../../src/ledger/connect.ts'
+import { openFolder } from '../../src/ledger/embedded.ts'
 import { archivePolicySet } from '../../src/ledger/entries.ts'
 import { spendToken } from '../../src/ledger/keys.ts'
 import { listEntries } from '../../src/ledger/lists.ts'
@@ -110,6 +111,20 @@ describe('the embedded store', () => {
     await expect(connect({ embedded: '/dev/null/store' })).rejects.toThrow(/store\.embedded: .*cannot be used/)
     await mkdir(path.join(folder, 'fine'), { mode: 0o700 })
     await rm(folder, { recursive: true })
+  })
+
+  test('cleans up after itself while it is used, and nobody has to wait for it', async () => {
+    const { settings, dispose } = await openEmbedded()
+    const door = await openFolder((settings as { embedded: string }).embedded, 20)
+    const vacuumed = async (): Promise<boolean> => {
+      const [row] = await door.query(`select reltuples >= 0 as done, current_user as role from pg_class where relname = 'entries'`, [])
+      expect(row?.['role']).toBe('mayfly_app')
+      return row?.['done'] === true
+    }
+    // A query of PGlite ends without the event loop coming round, so its timers have to be let in.
+    while (!(await vacuumed())) await new Promise((resolve) => setImmediate(resolve))
+    await door.close()
+    await dispose()
   })
 
   test('keeps what was acknowledged over a restart', async () => {
