@@ -47,18 +47,28 @@ export async function revokeLease(
 ): Promise<{ lease: Lease; ended: boolean }> {
   const found = await findLease(broker.ledger, id)
   if (!found || !(owns(caller, found.task) || caller.roles.has('operator'))) throw notFound('lease')
-  const work = endLeaseNow(broker, found.lease, { cause: 'revoked', reason, by: nameOf(caller) })
-  await Promise.race([work, delay(wait * 1_000)])
+  await beginEnding(broker, found.lease, { cause: 'revoked', reason, by: nameOf(caller) })
   const lease = await settled(() => findLease(broker.ledger, id).then((again) => again?.lease), hasEnded, wait, signal)
   return { lease, ended: hasEnded(lease) }
 }
 
 /** Marks one lease as ending and asks its provider. Resolves when the provider has answered, or could not; rejects only when the store could not be written. */
 export async function endLeaseNow(broker: Broker, lease: Pick<Lease, 'id' | 'taskId'>, ending: Ending): Promise<void> {
+  const { asked } = await beginEnding(broker, lease, ending)
+  await asked
+}
+
+/**
+ * Marks one lease as ending, and begins to ask its provider. The end is committed when this resolves; `asked` resolves when the provider has
+ * answered, or could not, and never rejects.
+ *
+ * @throws BrokerError `store_unavailable`
+ */
+async function beginEnding(broker: Broker, lease: Pick<Lease, 'id' | 'taskId'>, ending: Ending): Promise<{ asked: Promise<void> }> {
   const moved = await closeLease(broker.ledger, lease, ending)
-  if (!moved) return
-  if (hasEnded(moved)) noteEnded(broker, [moved])
-  else if (moved.state === 'revoking') await broker.background.run((signal) => endLease(broker, moved, signal))
+  if (moved?.state === 'revoking') return { asked: broker.background.run((signal) => endLease(broker, moved, signal)) }
+  if (moved && hasEnded(moved)) noteEnded(broker, [moved])
+  return { asked: Promise.resolve() }
 }
 
 /**

@@ -162,6 +162,15 @@ describe.each(stores)('the life of a task on $name', ({ open }) => {
     await expect(task.renew(60_000)).rejects.toMatchObject({ code: 'conflict' })
   })
 
+  test('a lease whose end is not waited for is committed as ending before it is answered', async () => {
+    const task = await house.declare(['api', 'crm'])
+    const [api, crm] = [task.leases[0]!, task.leases[1]!]
+
+    expect((await task.revokeLease(api, 0)).lease.state).toBe('revoked')
+    expect(['revoking', 'revoked']).toContain((await task.revokeLease(crm, 0)).lease.state)
+    await task.complete()
+  })
+
   test('one lease is revoked and its task goes on', async () => {
     const task = await house.declare(['api', 'crm'])
 
