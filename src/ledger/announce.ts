@@ -2,6 +2,7 @@ import { sql, type SQL } from 'drizzle-orm'
 import type { LeaseId, TaskId } from '../base/ids.ts'
 import type { Ledger } from './connect.ts'
 import { decisionEntry, entryColumns, json, leaseEntries, type NewDecision, rfc3339 } from './entries.ts'
+import { claim, holds, type KeyClaim } from './keys.ts'
 import { type Declarant, type JsonRow, type Lease, leasesOf, type Task, taskOf } from './records.ts'
 
 /** A task about to be opened or denied. */
@@ -34,14 +35,6 @@ export interface NewLease {
   readonly ttl: number
 }
 
-/** The place of an Idempotency-Key in an announcement: taken for the first time, or taken over from a task that came to nothing. */
-export interface KeyClaim {
-  readonly key: string
-  readonly requestDigest: string
-  /** The task that the key stood for, where it is taken over. */
-  readonly from: TaskId | undefined
-}
-
 /** Limits that the announcing commit itself checks, so that they are exact across brokers. */
 export interface LeaseLimits {
   /** Live leases of the agent. */
@@ -52,12 +45,6 @@ export interface LeaseLimits {
 
 /** Seconds that a mint may take before the reaper looks after its lease. Longer than any request is let live. */
 const mintPatience = 60
-
-/** Seconds that a key stays busy when nobody answers: after that its request has ended, one way or the other. */
-const keyPatience = 45
-
-/** Seconds for which a key is remembered. */
-const keyLife = 24 * 3600
 
 export type Announced = { readonly outcome: 'announced'; readonly task: Task; readonly leases: readonly Lease[] }
 
@@ -101,10 +88,17 @@ export async function announceTask(
   return { outcome: 'announced', task: taskOf(row.task), leases: leasesOf(row.leases) }
 }
 
+/** A declaration whose answer was lost: it gets another task token, while it holds its Idempotency-Key. */
+export interface Reissue {
+  /** SHA-256 of the task token. */
+  readonly tokenHash: string
+  readonly claim: KeyClaim
+}
+
 /**
- * Announces further leases of an open task. `tokenHash` replaces the task's token, for a declaration whose answer was lost.
+ * Announces further leases of an open task.
  *
- * `not_open`: the task has ended or passed its deadline. `limit`: the agent or the task has too many live leases. Nothing was written.
+ * `not_open`: the task has ended or passed its deadline, or another retry has taken the key of this reissue. `limit`: the agent or the task has too many live leases. Nothing was written.
  */
 export async function announceLeases(
   ledger: Ledger,
@@ -112,14 +106,14 @@ export async function announceLeases(
   decision: NewDecision,
   leases: readonly NewLease[],
   limits: LeaseLimits,
-  tokenHash?: string,
+  reissue?: Reissue,
 ): Promise<Announced | { readonly outcome: 'limit' } | { readonly outcome: 'not_open' }> {
   const [row] = await ledger.run<{ found: boolean; task: JsonRow | null; leases: JsonRow[] | null }>(sql`
-    with found as (select * from tasks where id = ${task} and state = 'open' and deadline > now() for update),
+    with found as (select * from tasks where id = ${task} and state = 'open' and deadline > now() ${reissue ? sql`and ${holds(reissue.claim)}` : sql``} for update),
     place as (${takePlace(decision.agent, leases.length, limits.perAgent, sql`found where found.live_leases + ${leases.length}::int <= ${limits.perTask}::int`)}),
     task as (
       update tasks set live_leases = tasks.live_leases + ${leases.length}::int, announced_leases = tasks.announced_leases + ${leases.length}::int,
-        token_hash = coalesce(${tokenHash ?? null}::text, tasks.token_hash)
+        token_hash = coalesce(${reissue?.tokenHash ?? null}::text, tasks.token_hash)
       from place where tasks.id = ${task} and tasks.state = 'open'
       returning tasks.*
     ),
@@ -127,7 +121,7 @@ export async function announceLeases(
     announced as (${insertLeases(decision, leases)}),
     told as (
       ${entryColumns}
-      ${tokenHash === undefined ? sql`` : sql`select 'task.reissued', task.agent, task.id, null, null, '{}'::jsonb from task union all`}
+      ${reissue === undefined ? sql`` : sql`select 'task.reissued', task.agent, task.id, null, null, '{}'::jsonb from task union all`}
       ${decisionEntry(decision, sql`task`)}
       union all ${leaseEntries}
     )
@@ -140,7 +134,7 @@ export async function announceLeases(
 
 /**
  * Keeps a request that was refused, with the decision that says why: a task `denied` from birth. A key that came with it is taken, so that the
- * retry of a denial is another decision about the same request. `limit`: the policy permitted it, a limit did not.
+ * retry of a denial is another decision about the same request. `limit`: the policy permitted it, a limit did not; its key was taken already.
  */
 export async function recordDenial(
   ledger: Ledger,
@@ -177,20 +171,6 @@ export const milliseconds = (count: number): SQL => sql`make_interval(secs => ${
 
 export const deadlineOf = ({ duration, deadline }: Pick<NewTask, 'duration' | 'deadline'>): SQL =>
   sql`least(now() + ${milliseconds(duration)}, ${deadline?.toISOString() ?? null}::text::timestamptz)`
-
-/** Takes an Idempotency-Key, or takes it over from a task that came to nothing. No row: somebody else has it. */
-export function claim({ key, requestDigest, from }: KeyClaim, task: TaskId, busy: boolean): SQL {
-  const until = busy ? sql`now() + make_interval(secs => ${keyPatience})` : sql`null::timestamptz`
-  if (from !== undefined) {
-    return sql`
-      update idempotency_keys set task_id = ${task}, busy_until = ${until}
-      where key = ${key} and task_id = ${from} and (busy_until is null or busy_until <= now()) returning key`
-  }
-  return sql`
-    insert into idempotency_keys (key, request_digest, task_id, busy_until, expires_at)
-    values (${key}, ${requestDigest}, ${task}, ${until}, now() + make_interval(secs => ${keyLife}))
-    on conflict (key) do nothing returning key`
-}
 
 /**
  * Takes `count` places under the agent's limit, or none. One row an agent and a guarded update of it: two brokers that announce at once wait for each

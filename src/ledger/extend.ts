@@ -3,6 +3,7 @@ import type { LeaseId, TaskId } from '../base/ids.ts'
 import { deadlineOf, keepDecision, milliseconds, type NewTask } from './announce.ts'
 import type { Ledger } from './connect.ts'
 import { decisionEntry, entryColumns, leaseEntries, leaseEntriesOf, type NewDecision, rfc3339 } from './entries.ts'
+import { type KeyClaim, release } from './keys.ts'
 import { type JsonRow, type Lease, leaseOf, leasesOf, type Task, taskOf } from './records.ts'
 
 /** What was minted for a lease, as the ledger keeps it. */
@@ -21,7 +22,7 @@ export async function confirmLeases(
   ledger: Ledger,
   task: TaskId,
   confirmations: readonly Confirmation[],
-  key: string | undefined,
+  claim: KeyClaim | undefined,
 ): Promise<readonly Lease[]> {
   const [row] = await ledger.run<{ leases: JsonRow[] | null }>(sql`
     with task as (select id from tasks where id = ${task} and state = 'open' for update),
@@ -32,7 +33,7 @@ export async function confirmLeases(
       where lease.id = minted.id and lease.task_id = task.id and lease.state = 'reserved'
       returning lease.*
     ),
-    answered as (update idempotency_keys set busy_until = null where key = ${key ?? null}::text),
+    ${claim ? sql`answered as (${release(claim)}),` : sql``}
     told as (${entryColumns} ${leaseEntries})
     select json_agg(announced order by announced.id) as leases from announced`)
   return leasesOf(row?.leases)

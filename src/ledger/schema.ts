@@ -168,6 +168,8 @@ export const idempotencyKeys = pgTable(
     key: text('key').primaryKey(),
     requestDigest: text('request_digest').notNull(),
     taskId: text('task_id').notNull(),
+    /** Which request took it last. Only that one may let it go. */
+    holder: text('holder').notNull().default(''),
     /** Until then another request with this key is told to come back; cleared with the answer. A crash leaves it to run out. */
     busyUntil: moment('busy_until'),
     expiresAt: moment('expires_at').notNull(),

@@ -2,6 +2,7 @@ import { BrokerError } from '../base/errors.ts'
 import { newId, type TaskId } from '../base/ids.ts'
 import type { NewLease } from '../ledger/announce.ts'
 import { type Confirmation, confirmLeases } from '../ledger/extend.ts'
+import type { KeyClaim } from '../ledger/keys.ts'
 import { journal, settle } from '../ledger/endings.ts'
 import type { NewDecision } from '../ledger/entries.ts'
 import type { Lease, Task } from '../ledger/records.ts'
@@ -68,14 +69,14 @@ export async function confirmAll(
   broker: Broker,
   task: Task,
   issued: readonly IssuedLease[],
-  key: string | undefined,
+  claim: KeyClaim | undefined,
 ): Promise<readonly IssuedLease[]> {
   const outside = issued.filter(({ lease }) => !lease.local)
   if (outside.length > 0) {
     const confirmations = outside.map(({ lease, credential }): Confirmation => {
       return { id: lease.id, expiresAt: lease.expiresAt, digests: digestsOf(credential, broker.digestKey) }
     })
-    const confirmed = new Map((await confirmLeases(broker.ledger, task.id, confirmations, key)).map((lease) => [lease.id, lease]))
+    const confirmed = new Map((await confirmLeases(broker.ledger, task.id, confirmations, claim)).map((lease) => [lease.id, lease]))
     if (outside.some(({ lease }) => !confirmed.has(lease.id))) return []
     issued = issued.map(({ lease, credential }) => ({ lease: confirmed.get(lease.id) ?? lease, credential }))
   }

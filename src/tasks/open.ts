@@ -1,12 +1,12 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { BrokerError } from '../base/errors.ts'
-import { newId } from '../base/ids.ts'
+import { type DecisionId, newId, type TaskId } from '../base/ids.ts'
 import { Secret } from '../base/secret.ts'
 import type { Actor } from '../identity/actor.ts'
-import { type Announced, announceLeases, announceTask, type KeyClaim, type LeaseLimits, type NewTask, recordDenial } from '../ledger/announce.ts'
+import { type Announced, announceLeases, announceTask, type LeaseLimits, type NewTask, recordDenial } from '../ledger/announce.ts'
 import type { NewDecision } from '../ledger/entries.ts'
-import { findKey, type HeldKey, holdKey, releaseKey } from '../ledger/keys.ts'
-import { type DecisionRecord, findTask, hasEnded as leaseHasEnded, type Lease, type Task } from '../ledger/records.ts'
+import { findKey, type HeldKey, holdKey, keepKey, type KeyClaim, releaseKey } from '../ledger/keys.ts'
+import { type DecisionRecord, findTask, hasEnded as leaseHasEnded, type Task } from '../ledger/records.ts'
 import type { Agent } from '../policy/catalogue.ts'
 import type { Inquiry } from '../policy/inquiry.ts'
 import { digestOf } from '../proof/canonical.ts'
@@ -36,7 +36,7 @@ interface Opening {
 /**
  * Opens a task: decides, announces, mints, confirms. All grants or none.
  *
- * A crash between any two lines leaves nothing that the reaper cannot end (docs/life-of-a-lease.md, crash points).
+ * A crash between any two lines leaves nothing that the reaper cannot end (docs/how-a-task-is-answered.md).
  * @throws BrokerError `agent_unknown`, `unknown_kind`, `unknown_grant`, `denied` (kept first), `rate_limited`, `in_flight` (retry with the same key),
  *   `idempotency_mismatch`, `conflict` (the task of this key has ended), `provider_unavailable` (retry later), `provider_failed`, `store_unavailable`
  */
@@ -49,7 +49,7 @@ export async function openTask(
 ): Promise<OpenedTask> {
   const { actor, agent } = agentOf(caller)
   const opening = prepare(broker, actor, agent, declared)
-  const claim = idempotencyKey === undefined ? undefined : claimOf(actor, idempotencyKey, declared)
+  const claim = idempotencyKey === undefined ? undefined : claimOf(actor, idempotencyKey, declared, opening.decision.id)
   if (opening.decision.made.outcome === 'deny') return await refuse(broker, opening, claim)
 
   // Announced: from here on the ledger knows every credential that could come to exist, or why none may.
@@ -93,8 +93,8 @@ async function issue(
 ): Promise<OpenedTask> {
   const { decision, inquiry, taskToken } = opening
   if (announced.outcome === 'limit') {
-    await recordDenial(broker.ledger, opening.task, decision, 'limit', claim)
-    if (claim) await releaseKey(broker.ledger, claim.key)
+    await recordDenial(broker.ledger, opening.task, decision, 'limit', undefined)
+    if (claim) await releaseKey(broker.ledger, claim)
     throw tooManyLeases(broker)
   }
   const { task, leases } = announced
@@ -102,7 +102,7 @@ async function issue(
   if (!minted.ok) return await fail(broker, task, claim, minted.error)
 
   // Confirmed: the answer is the only copy of the secrets.
-  const issued = await confirmAll(broker, task, minted.issued, claim?.key)
+  const issued = await confirmAll(broker, task, minted.issued, claim)
   if (issued.length < leases.length) return await fail(broker, task, claim, hasEnded(task.id))
   return { task, taskToken, decision: keptDecision(decision, task.id, leases[0]?.reservedAt ?? task.openedAt), leases: issued }
 }
@@ -115,7 +115,7 @@ async function retry(broker: Broker, opening: Opening, claim: KeyClaim, signal: 
   }
   if (!held || held.busy) throw inFlight()
   const before = await findTask(broker.ledger, held.task)
-  if (before?.task.state === 'open') return await reissue(broker, opening, before, claim, signal)
+  if (before?.task.state === 'open') return await reissue(broker, opening, held.task, claim, signal)
   // One that failed may still be closing: what it left is being ended, and stands in nobody's way.
   const became = before?.task.outcome ?? before?.task.state
   if (became !== undefined && became !== 'denied' && became !== 'failed') throw hasEnded(held.task)
@@ -131,36 +131,37 @@ async function openAnew(broker: Broker, opening: Opening, held: HeldKey, claim: 
 }
 
 /** The task is open but its answer was lost: its credentials are ended, and new ones minted under a new task token. */
-async function reissue(
-  broker: Broker,
-  opening: Opening,
-  before: {
-    readonly task: Task
-    readonly leases: readonly Lease[]
-  },
-  claim: KeyClaim,
-  signal: AbortSignal,
-): Promise<OpenedTask> {
-  const { task } = before
-  if (!(await holdKey(broker.ledger, claim.key, task.id, 45))) throw inFlight()
+async function reissue(broker: Broker, opening: Opening, task: TaskId, claim: KeyClaim, signal: AbortSignal): Promise<OpenedTask> {
+  if (!(await holdKey(broker.ledger, claim, task))) throw inFlight()
+  // Read under the hold: what another retry announced before it let go is ended too.
+  const before = await findTask(broker.ledger, task)
   await Promise.all(
-    before.leases.filter((lease) => !leaseHasEnded(lease)).map((lease) => endLeaseNow(broker, lease, { cause: 'answer_lost', by: 'broker' })),
+    (before?.leases ?? [])
+      .filter((lease) => !leaseHasEnded(lease))
+      .map((lease) => endLeaseNow(broker, lease, { cause: 'answer_lost', by: 'broker' })),
   )
   const { inquiry, decision, limits } = opening
-  const announced = await announceLeases(broker.ledger, task.id, decision, newLeases(broker, inquiry, decision), limits, opening.task.tokenHash)
+  const announced = await announceLeases(broker.ledger, task, decision, newLeases(broker, inquiry, decision), limits, {
+    tokenHash: opening.task.tokenHash,
+    claim,
+  })
   if (announced.outcome !== 'announced') {
-    await releaseKey(broker.ledger, claim.key)
-    throw announced.outcome === 'limit' ? tooManyLeases(broker) : hasEnded(task.id)
+    await releaseKey(broker.ledger, claim)
+    throw announced.outcome === 'limit' ? tooManyLeases(broker) : hasEnded(task)
   }
   const opened = await issue(broker, opening, announced, claim, signal)
-  await releaseKey(broker.ledger, claim.key)
+  await releaseKey(broker.ledger, claim)
   return opened
 }
 
-/** Something could not be minted: whatever was is ended, and the task with it. The key is free for another try. */
+/**
+ * Something could not be minted: whatever was is ended, and the task with it. The key is free for another try. A request that was overtaken
+ * leaves the task to the retry that has it now; what it minted itself, that one has ended.
+ */
 async function fail(broker: Broker, task: Task, claim: KeyClaim | undefined, error: BrokerError): Promise<never> {
+  if (claim && !(await keepKey(broker.ledger, claim))) throw inFlight()
   await beginClosing(broker, task, 'failed', { cause: 'mint_failed', by: 'broker' })
-  if (claim) await releaseKey(broker.ledger, claim.key)
+  if (claim) await releaseKey(broker.ledger, claim)
   throw error
 }
 
@@ -173,11 +174,12 @@ const inFlight = (): BrokerError =>
   new BrokerError('in_flight', 'The first request with this Idempotency-Key has not been answered yet', { retryAfter: 1 })
 
 /** A key belongs to the identity that brought it: nobody can take another's task with a guessed key. */
-function claimOf({ issuer, subject }: Actor, key: string, declared: Declaration): KeyClaim {
+function claimOf({ issuer, subject }: Actor, key: string, declared: Declaration, holder: DecisionId): KeyClaim {
   const { deadline, ...rest } = declared
   return {
     key: digestOf([issuer, subject, key]),
     requestDigest: digestOf({ ...rest, ...(deadline && { deadline: deadline.toISOString() }) }),
+    holder,
     from: undefined,
   }
 }

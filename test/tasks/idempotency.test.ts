@@ -1,5 +1,6 @@
 import { sql } from 'drizzle-orm'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { findTask } from '../../src/ledger/records.ts'
 import { introspect } from '../../src/tasks/introspect.ts'
 import { taskOfToken } from '../../src/tasks/show.ts'
 import { type House, startHouse } from '../support/house.ts'
@@ -101,14 +102,33 @@ describe.each(stores)('an Idempotency-Key on $name', ({ open }) => {
     await theirs.complete()
   })
 
-  test('used by many requests at once leaves one task and one set of living credentials', async () => {
-    const outcomes = await Promise.allSettled(Array.from({ length: 8 }, () => house.declare(['crm'], { key: 'storm' })))
+  test('overtaken by a retry while its request slept leaves the task to the retry', async () => {
+    await house.lab.next('put', 'held')
+    const slept = expect(house.declare(['crm'], { key: 'slept' })).rejects.toMatchObject({ code: 'in_flight' })
+    await house.lab.hanging('put')
+    await house.ledger.run(sql`update idempotency_keys set busy_until = now() - interval '1 second' where busy_until is not null`)
 
-    const opened = outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []))
-    expect(opened.length).toBeGreaterThan(0)
-    expect(new Set(opened.map(({ id }) => id)).size).toBe(1)
+    const retry = await house.declare(['crm'], { key: 'slept' })
+    await house.lab.release()
+    await slept
+
+    expect((await findTask(house.ledger, retry.id))?.task.state).toBe('open')
+    expect(await house.lab.works(retry.secrets[0]!)).toBe(true)
     expect((await house.lab.alive()).length).toBe(1)
-    await opened[0]!.complete()
-    expect(await house.lab.alive()).toEqual([])
+    await retry.complete()
+  })
+
+  test('used by many requests at once leaves one task and one set of living credentials, however they meet', async () => {
+    for (let round = 0; round < 6; round++) {
+      const outcomes = await Promise.allSettled(Array.from({ length: 8 }, () => house.declare(['crm', 'api'], { key: `storm-${round}` })))
+
+      const opened = outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []))
+      expect(opened.length).toBeGreaterThan(0)
+      expect(new Set(opened.map(({ id }) => id)).size).toBe(1)
+      expect((await house.lab.alive()).length).toBe(1)
+      expect((await findTask(house.ledger, opened[0]!.id))?.leases.filter(({ state }) => state === 'active').length).toBe(2)
+      await opened[0]!.complete()
+      expect(await house.lab.alive()).toEqual([])
+    }
   })
 })
