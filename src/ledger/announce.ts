@@ -1,9 +1,11 @@
 import { sql, type SQL } from 'drizzle-orm'
+import { BrokerError } from '../base/errors.ts'
 import type { LeaseId, TaskId } from '../base/ids.ts'
 import type { Ledger } from './connect.ts'
-import { decisionEntry, entryColumns, json, leaseEntries, type NewDecision, rfc3339 } from './entries.ts'
-import { claim, holds, type KeyClaim } from './keys.ts'
+import { decidedRows, decisionEntries, entryColumns, json, keepDecisions, leaseEntries, type NewDecision, rfc3339 } from './entries.ts'
+import { claimKeys, holds, type KeyClaim } from './keys.ts'
 import { type Declarant, type JsonRow, type Lease, leasesOf, type Task, taskOf } from './records.ts'
+import { together } from './together.ts'
 
 /** A task about to be opened or denied. */
 export interface NewTask {
@@ -48,44 +50,86 @@ const mintPatience = 60
 
 export type Announced = { readonly outcome: 'announced'; readonly task: Task; readonly leases: readonly Lease[] }
 
+/** A task with its decision and its leases, about to be announced. */
+export interface Announcement {
+  readonly task: NewTask
+  readonly decision: NewDecision
+  readonly leases: readonly NewLease[]
+  readonly limits: LeaseLimits
+  readonly claim: KeyClaim | undefined
+}
+
+export type Announcing = Announced | { readonly outcome: 'limit' } | { readonly outcome: 'key_taken' }
+
 /**
- * Announces a task, its decision and its leases in one commit: from here on the ledger knows every credential that could come to exist.
+ * Announces a task, its decision and its leases in one commit: from here on the ledger knows every credential that could come to exist. The commit
+ * may be shared with other announcements; each is written as a whole or not at all.
  *
  * `key_taken`: another request holds this Idempotency-Key. `limit`: the agent has too many live leases. Nothing was written in both cases, but
  * for the key, which then stands for a task that does not exist.
  */
-export async function announceTask(
-  ledger: Ledger,
-  task: NewTask,
-  decision: NewDecision,
-  leases: readonly NewLease[],
-  limits: LeaseLimits,
-  key: KeyClaim | undefined,
-): Promise<Announced | { readonly outcome: 'limit' } | { readonly outcome: 'key_taken' }> {
-  const local = leases.every((lease) => lease.local)
-  const [row] = await ledger.run<{ claimed: boolean; task: JsonRow | null; leases: JsonRow[] | null }>(sql`
-    with claimed as (${key ? claim(key, task.id, !local) : once}),
-    place as (${takePlace(task.agent, leases.length, limits.perAgent, sql`claimed`)}),
+export const announceTask: (ledger: Ledger, announcement: Announcement) => Promise<Announcing> = together(
+  announceTasks,
+  (error) => error instanceof BrokerError && error.code === 'internal',
+)
+
+async function announceTasks(ledger: Ledger, all: readonly Announcement[]): Promise<readonly Announcing[]> {
+  const written = await writeAll(ledger, all)
+  const outcomes = all.map((announcement) => outcomeOf(written.get(announcement.task.id)))
+  if (all.length === 1) return outcomes
+  // The places of an agent were given to all of its announcements here or to none. Near its limit some may still fit.
+  for (const [index, { outcome }] of outcomes.entries()) {
+    if (outcome === 'limit') [outcomes[index]] = (await announceTasks(ledger, [all[index]!])) as [Announcing]
+  }
+  return outcomes
+}
+
+/** What became of each announcement whose key was free, by its task. */
+type Written = ReadonlyMap<string, { readonly task: JsonRow | null; readonly leases: JsonRow[] | null }>
+
+function outcomeOf(written: { readonly task: JsonRow | null; readonly leases: JsonRow[] | null } | undefined): Announcing {
+  if (!written) return { outcome: 'key_taken' }
+  if (!written.task) return { outcome: 'limit' }
+  return { outcome: 'announced', task: taskOf(written.task), leases: leasesOf(written.leases) }
+}
+
+async function writeAll(ledger: Ledger, all: readonly Announcement[]): Promise<Written> {
+  const asked = all.map(({ task, leases, limits, claim }) => ({
+    ...task,
+    leases: leases.length,
+    most: limits.perAgent,
+    keyed: claim !== undefined,
+    body: openedBody(task),
+  }))
+  const claims = all.flatMap(({ task, leases, claim }) => (claim ? [{ task: task.id, claim, busy: !leases.every(({ local }) => local) }] : []))
+  const rows = await ledger.run<{ id: TaskId; task: JsonRow | null; leases: JsonRow[] | null }>(sql`
+    with asked as materialized (
+      select * from json_to_recordset(${JSON.stringify(asked)}::text::json) as asked(id text, kind text, agent text, owner text, actor jsonb, purpose text,
+        labels jsonb, "tokenHash" text, duration double precision, deadline timestamptz, leases int, most int, keyed boolean, body jsonb)
+    ),
+    ${decidedRows(all.map(({ task, decision }) => ({ task: task.id, decision })))},
+    ${wantedRows(all.map(({ task, decision, leases }) => ({ task: task.id, decision, leases })))},
+    ${claims.length === 0 ? sql`` : sql`${claimKeys(claims)},`}
+    asking as (select * from asked ${claims.length === 0 ? sql`` : sql`where not keyed or id in (select task_id from claimed)`}),
+    place as (${takePlaces}),
     task as (
       insert into tasks (id, state, kind, agent, owner, actor, purpose, labels, token_hash, deadline, live_leases, announced_leases)
-      select ${task.id}::text, 'open', ${task.kind}::text, ${task.agent}::text, ${task.owner}::text, ${json(task.actor)}, ${task.purpose}::text,
-        ${json(task.labels)}, ${task.tokenHash}::text, ${deadlineOf(task)}, ${leases.length}::int, ${leases.length}::int
-      from place
+      select id, 'open', kind, agent, owner, actor, purpose, labels, "tokenHash", ${deadlineIn(sql`duration`, sql`deadline`)}, leases, leases
+      from asking where ${hasPlace}
       returning *
     ),
-    kept as (${keepDecision(decision, sql`task`)}),
-    announced as (${insertLeases(decision, leases)}),
+    kept as (${keepDecisions(sql`select id from task`)}),
+    announced as (${insertLeases}),
     told as (
       ${entryColumns}
-      select 'task.opened', task.agent, task.id, null, null, ${json(openedBody(task))} || jsonb_build_object('deadline', ${rfc3339(sql`task.deadline`)}) from task
-      union all ${decisionEntry(decision, sql`task`)}
+      select 'task.opened', task.agent, task.id, null, null, asked.body || jsonb_build_object('deadline', ${rfc3339(sql`task.deadline`)})
+        from task join asked on asked.id = task.id
+      union all ${decisionEntries(sql`select id from task`)}
       union all ${leaseEntries}
     )
-    select exists (select from claimed) as claimed, (select to_json(task) from task) as task,
-      (select json_agg(announced order by announced.id) from announced) as leases`)
-  if (!row?.claimed) return { outcome: 'key_taken' }
-  if (!row.task) return { outcome: 'limit' }
-  return { outcome: 'announced', task: taskOf(row.task), leases: leasesOf(row.leases) }
+    select asking.id, (select to_json(task) from task where task.id = asking.id) as task,
+      (select json_agg(announced order by announced.id) from announced where announced.task_id = asking.id) as leases from asking`)
+  return new Map(rows.map(({ id, ...written }) => [id, written]))
 }
 
 /** A declaration whose answer was lost: it gets another task token, while it holds its Idempotency-Key. */
@@ -109,20 +153,26 @@ export async function announceLeases(
   reissue?: Reissue,
 ): Promise<Announced | { readonly outcome: 'limit' } | { readonly outcome: 'not_open' }> {
   const [row] = await ledger.run<{ found: boolean; task: JsonRow | null; leases: JsonRow[] | null }>(sql`
-    with found as (select * from tasks where id = ${task} and state = 'open' and deadline > now() ${reissue ? sql`and ${holds(reissue.claim)}` : sql``} for update),
-    place as (${takePlace(decision.agent, leases.length, limits.perAgent, sql`found where found.live_leases + ${leases.length}::int <= ${limits.perTask}::int`)}),
+    with ${decidedRows([{ task, decision }])},
+    ${wantedRows([{ task, decision, leases }])},
+    found as (select * from tasks where id = ${task} and state = 'open' and deadline > now() ${reissue ? sql`and ${holds(reissue.claim)}` : sql``} for update),
+    asking as (
+      select id, agent, ${leases.length}::int as leases, ${limits.perAgent}::int as most
+      from found where live_leases + ${leases.length}::int <= ${limits.perTask}::int
+    ),
+    place as (${takePlaces}),
     task as (
-      update tasks set live_leases = tasks.live_leases + ${leases.length}::int, announced_leases = tasks.announced_leases + ${leases.length}::int,
+      update tasks set live_leases = tasks.live_leases + asking.leases, announced_leases = tasks.announced_leases + asking.leases,
         token_hash = coalesce(${reissue?.tokenHash ?? null}::text, tasks.token_hash)
-      from place where tasks.id = ${task} and tasks.state = 'open'
+      from asking where tasks.id = asking.id and tasks.state = 'open' and ${hasPlace}
       returning tasks.*
     ),
-    kept as (${keepDecision(decision, sql`task`)}),
-    announced as (${insertLeases(decision, leases)}),
+    kept as (${keepDecisions(sql`select id from task`)}),
+    announced as (${insertLeases}),
     told as (
       ${entryColumns}
       ${reissue === undefined ? sql`` : sql`select 'task.reissued', task.agent, task.id, null, null, '{}'::jsonb from task union all`}
-      ${decisionEntry(decision, sql`task`)}
+      ${decisionEntries(sql`select id from task`)}
       union all ${leaseEntries}
     )
     select exists (select from found) as found, (select to_json(task) from task) as task,
@@ -141,70 +191,75 @@ export async function recordDenial(
   task: NewTask,
   decision: NewDecision,
   cause: 'policy' | 'limit',
-  key: KeyClaim | undefined,
+  claim: KeyClaim | undefined,
 ): Promise<void> {
   await ledger.run(sql`
-    with claimed as (${key ? claim(key, task.id, false) : once}),
+    with ${decidedRows([{ task: task.id, decision }])},
+    ${claim ? sql`${claimKeys([{ task: task.id, claim, busy: false }])},` : sql``}
     task as (
       insert into tasks (id, state, kind, agent, owner, actor, purpose, labels, deadline, cause, ended_at)
       values (${task.id}, 'denied', ${task.kind}, ${task.agent}, ${task.owner}, ${json(task.actor)}, ${task.purpose}, ${json(task.labels)},
         ${deadlineOf(task)}, ${cause}, now())
       returning *
     ),
-    kept as (${keepDecision(decision, sql`task`)})
+    kept as (${keepDecisions(sql`select id from task`)})
     ${entryColumns}
     select 'task.denied', task.agent, task.id, null, null, ${json({ ...openedBody(task), cause })} from task
-    union all ${decisionEntry(decision, sql`task`)}`)
+    union all ${decisionEntries(sql`select id from task`)}`)
 }
 
 /** Keeps a decision about a task that exists already: a refused further lease, refresh or renewal. */
 export async function recordDecision(ledger: Ledger, task: TaskId, decision: NewDecision): Promise<void> {
   await ledger.run(sql`
-    with task as (select id, agent from tasks where id = ${task}), kept as (${keepDecision(decision, sql`task`)})
-    ${entryColumns} ${decisionEntry(decision, sql`task`)}`)
+    with ${decidedRows([{ task, decision }])},
+    task as (select id from tasks where id = ${task}),
+    kept as (${keepDecisions(sql`select id from task`)})
+    ${entryColumns} ${decisionEntries(sql`select id from task`)}`)
 }
-
-/** Stands where a condition would, when there is none. */
-const once = sql`select 1 as key`
 
 export const milliseconds = (count: number): SQL => sql`make_interval(secs => ${count}::double precision / 1000)`
 
+/** The earlier of what was asked for as a duration, in milliseconds, and as a moment. Null where no moment was named. */
+const deadlineIn = (duration: SQL, moment: SQL): SQL => sql`least(now() + make_interval(secs => ${duration} / 1000), ${moment})`
+
 export const deadlineOf = ({ duration, deadline }: Pick<NewTask, 'duration' | 'deadline'>): SQL =>
-  sql`least(now() + ${milliseconds(duration)}, ${deadline?.toISOString() ?? null}::text::timestamptz)`
+  deadlineIn(sql`${duration}::double precision`, sql`${deadline?.toISOString() ?? null}::text::timestamptz`)
 
 /**
- * Takes `count` places under the agent's limit, or none. One row an agent and a guarded update of it: two brokers that announce at once wait for each
- * other here, and the second sees what the first took. Counting the leases instead would read a snapshot from before the wait.
+ * Takes the places that the query `asking` wants under each agent's limit: for an agent all of them, or none. One row an agent and a guarded update
+ * of it: two brokers that announce at once wait for each other here, and the second sees what the first took. Counting the leases instead would read
+ * a snapshot from before the wait. In the order of names, as in endings.ts.
  */
-function takePlace(agent: string, count: number, limit: number, source: SQL): SQL {
-  if (count === 0) return sql`select ${agent}::text as name from ${source}`
-  const condition = sql`${count}::int <= ${limit}::int`
-  const filtered = sql`(select 1 as one from ${source}) as source where ${condition}`
+const takePlaces = sql`
+  insert into agents as agent (name, live_leases)
+  select asking.agent, sum(asking.leases) from asking where asking.leases > 0
+    group by asking.agent having sum(asking.leases) <= min(asking.most) order by asking.agent
+  on conflict (name) do update set live_leases = agent.live_leases + excluded.live_leases
+    where agent.live_leases + excluded.live_leases <= (select min(asking.most) from asking where asking.agent = excluded.name)
+  returning name`
+
+/** What of `asking` was given its places. */
+const hasPlace = sql`(asking.leases = 0 or asking.agent in (select name from place))`
+
+/** Leases and the tasks that want them: the query `wanted`. */
+function wantedRows(all: readonly { readonly task: TaskId; readonly decision: NewDecision; readonly leases: readonly NewLease[] }[]): SQL {
+  const rows = all.flatMap(({ task, decision, leases }) => leases.map((lease) => ({ task, decision: decision.id, ...lease })))
   return sql`
-    insert into agents as agent (name, live_leases) select ${agent}::text, ${count}::int from ${filtered}
-    on conflict (name) do update set live_leases = agent.live_leases + excluded.live_leases
-      where agent.live_leases + excluded.live_leases <= ${limit}::int
-    returning name`
+    wanted as materialized (
+      select *, now() + ttl * interval '1 millisecond' as until
+      from json_to_recordset(${JSON.stringify(rows)}::text::json) as wanted(task text, decision text, id text, "grant" text, provider text, local boolean,
+        revocation text, standing boolean, parameters jsonb, ttl bigint)
+    )`
 }
 
-/** Keeps a decision about the task that `source` has a row of; no row, no decision. */
-export function keepDecision({ id, agent, kind, action, made }: NewDecision, source: SQL, task: SQL = sql`${source}.id`): SQL {
-  return sql`
-    insert into decisions (id, task_id, agent, kind, action, outcome, policies, policy_digest, obligations, answers)
-    select ${id}::text, ${task}, ${agent}::text, ${kind}::text, ${action}::text, ${made.outcome}::text, ${json(made.policies)}, ${made.policyDigest}::text,
-      ${json(made.obligations)}, ${json(made.answers)} from ${source}`
-}
-
-function insertLeases(decision: NewDecision, leases: readonly NewLease[]): SQL {
-  return sql`
-    insert into leases (id, task_id, decision_id, agent, grant_name, provider, local, revocation, standing, state, parameters, ttl, issued_at, expires_at, due_at)
-    select lease.id, task.id, ${decision.id}::text, task.agent, lease."grant", lease.provider, lease.local, lease.revocation, lease.standing,
-      case when lease.local then 'active' else 'reserved' end, lease.parameters, lease.ttl, case when lease.local then now() end,
-      least(now() + lease.ttl * interval '1 millisecond', task.deadline),
-      case when lease.local then least(now() + lease.ttl * interval '1 millisecond', task.deadline) else now() + make_interval(secs => ${mintPatience}) end
-    from task, json_to_recordset(${JSON.stringify(leases)}::text::json)
-      as lease(id text, "grant" text, provider text, local boolean, revocation text, standing boolean, parameters jsonb, ttl bigint)
-    returning *`
-}
+/** Writes those of `wanted` whose task is in `task`. */
+const insertLeases = sql`
+  insert into leases (id, task_id, decision_id, agent, grant_name, provider, local, revocation, standing, state, parameters, ttl, issued_at, expires_at, due_at)
+  select wanted.id, task.id, wanted.decision, task.agent, wanted."grant", wanted.provider, wanted.local, wanted.revocation, wanted.standing,
+    case when wanted.local then 'active' else 'reserved' end, wanted.parameters, wanted.ttl, case when wanted.local then now() end,
+    least(wanted.until, task.deadline),
+    case when wanted.local then least(wanted.until, task.deadline) else now() + make_interval(secs => ${mintPatience}) end
+  from wanted join task on task.id = wanted.task
+  returning *`
 
 const openedBody = ({ kind, owner, actor, purpose, labels }: NewTask) => ({ kind, owner, actor, purpose, labels })

@@ -1,5 +1,5 @@
 import { sql, type SQL } from 'drizzle-orm'
-import type { DecisionId } from '../base/ids.ts'
+import type { DecisionId, TaskId } from '../base/ids.ts'
 import type { Json } from '../base/json.ts'
 import type { Action, Decision } from '../policy/decide.ts'
 import { canonical, digestOfText } from '../proof/canonical.ts'
@@ -44,18 +44,40 @@ export const rfc3339 = (moment: SQL): SQL => sql`to_char(${moment} at time zone 
 /** The head of every insert into the history. What follows selects kind, agent, task, lease, decision and body, in this order. */
 export const entryColumns = sql`insert into entries (kind, agent, task_id, lease_id, decision_id, body)`
 
-/** The decision's fact: what it said, and a digest over all its answers, which binds the row in `decisions` to the history. */
-export function decisionEntry({ id, agent, action, made }: NewDecision, source: SQL, task: SQL = sql`${source}.id`): SQL {
-  const body = {
-    action,
-    outcome: made.outcome,
-    policies: made.policies,
-    policy_digest: made.policyDigest,
-    obligations: made.obligations,
-    answers_digest: digestOfText(canonical(made.answers)),
-  }
-  return sql`select 'decision.made', ${agent}::text, ${task}, null, ${id}::text, ${json(body)} from ${source}`
+/** Decisions and the tasks that they are about: the query `decided`. */
+export function decidedRows(decisions: readonly { readonly task: TaskId; readonly decision: NewDecision }[]): SQL {
+  const rows = decisions.map(({ task, decision: { made, ...decision } }) => ({
+    task,
+    ...decision,
+    ...made,
+    body: decidedBody(decision.action, made),
+  }))
+  return sql`
+    decided as materialized (
+      select * from json_to_recordset(${JSON.stringify(rows)}::text::json) as decided(task text, id text, agent text, kind text, action text, outcome text,
+        policies jsonb, "policyDigest" text, obligations jsonb, answers jsonb, body jsonb)
+    )`
 }
+
+/** What the history says of a decision; the digest over all its answers binds the row in `decisions` to it. */
+const decidedBody = (action: Action, made: Decision) => ({
+  action,
+  outcome: made.outcome,
+  policies: made.policies,
+  policy_digest: made.policyDigest,
+  obligations: made.obligations,
+  answers_digest: digestOfText(canonical(made.answers)),
+})
+
+/** Keeps those of `decided` whose task is one of `tasks`, a query of ids: no task, no decision. */
+export const keepDecisions = (tasks: SQL): SQL => sql`
+  insert into decisions (id, task_id, agent, kind, action, outcome, policies, policy_digest, obligations, answers)
+  select decided.id, decided.task, decided.agent, decided.kind, decided.action, decided.outcome, decided.policies, decided."policyDigest",
+    decided.obligations, decided.answers from decided where decided.task in (${tasks})`
+
+/** The facts of those same decisions. */
+export const decisionEntries = (tasks: SQL): SQL => sql`
+  select 'decision.made', decided.agent, decided.task, null, decided.id, decided.body from decided where decided.task in (${tasks})`
 
 /** One fact for each lease of the query `announced`, with everything that was promised about it. */
 export const leaseEntriesOf = (kind: SQL): SQL => sql`

@@ -1,8 +1,8 @@
 import { sql } from 'drizzle-orm'
 import type { LeaseId, TaskId } from '../base/ids.ts'
-import { deadlineOf, keepDecision, milliseconds, type NewTask } from './announce.ts'
+import { deadlineOf, milliseconds, type NewTask } from './announce.ts'
 import type { Ledger } from './connect.ts'
-import { decisionEntry, entryColumns, leaseEntries, leaseEntriesOf, type NewDecision, rfc3339 } from './entries.ts'
+import { decidedRows, decisionEntries, entryColumns, keepDecisions, leaseEntries, leaseEntriesOf, type NewDecision, rfc3339 } from './entries.ts'
 import { type KeyClaim, release } from './keys.ts'
 import { type JsonRow, type Lease, leaseOf, leasesOf, type Task, taskOf } from './records.ts'
 
@@ -45,17 +45,18 @@ export async function confirmLeases(
  */
 export async function extendLease(ledger: Ledger, lease: Lease, decision: NewDecision, ttl: number): Promise<Lease | undefined> {
   const [row] = await ledger.run<{ lease: JsonRow | null }>(sql`
-    with task as (select * from tasks where id = ${lease.taskId} and state = 'open' and deadline > now() for update),
+    with ${decidedRows([{ task: lease.taskId, decision }])},
+    task as (select * from tasks where id = ${lease.taskId} and state = 'open' and deadline > now() for update),
     announced as (
       update leases as lease set issued_at = now(), expires_at = least(now() + ${milliseconds(ttl)}, task.deadline),
         due_at = least(now() + ${milliseconds(ttl)}, task.deadline), decision_id = ${decision.id}, ttl = ${ttl}::bigint
       from task where lease.id = ${lease.id} and lease.task_id = task.id and lease.local and lease.state = 'active' and lease.expires_at > now()
       returning lease.*
     ),
-    kept as (${keepDecision(decision, sql`announced`, sql`announced.task_id`)}),
+    kept as (${keepDecisions(sql`select task_id from announced`)}),
     told as (
       ${entryColumns}
-      ${decisionEntry(decision, sql`announced`, sql`announced.task_id`)}
+      ${decisionEntries(sql`select task_id from announced`)}
       union all ${leaseEntriesOf(sql`'lease.refreshed'`)}
     )
     select (select to_json(announced) from announced) as lease`)
@@ -70,13 +71,14 @@ export async function extendTask(
   asked: Pick<NewTask, 'duration' | 'deadline'>,
 ): Promise<Task | undefined> {
   const [row] = await ledger.run<{ task: JsonRow | null }>(sql`
-    with task as (
+    with ${decidedRows([{ task: id, decision }])},
+    task as (
       update tasks set deadline = ${deadlineOf(asked)} where id = ${id} and state = 'open' and deadline > now() returning *
     ),
-    kept as (${keepDecision(decision, sql`task`)}),
+    kept as (${keepDecisions(sql`select id from task`)}),
     told as (
       ${entryColumns}
-      ${decisionEntry(decision, sql`task`)}
+      ${decisionEntries(sql`select id from task`)}
       union all
       select 'task.renewed', task.agent, task.id, null, ${decision.id}::text, jsonb_build_object('deadline', ${rfc3339(sql`task.deadline`)}) from task
     )

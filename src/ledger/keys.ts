@@ -61,19 +61,37 @@ export const holds = (claim: KeyClaim): SQL => sql`exists (select from idempoten
 
 const isHeldBy = ({ key, holder }: KeyClaim): SQL => sql`key = ${key} and holder = ${holder}`
 
-/** Takes an Idempotency-Key, or takes it over from a task that came to nothing. No row: somebody else has it. */
-export function claim({ key, requestDigest, holder, from }: KeyClaim, task: TaskId, busy: boolean): SQL {
-  const until = busy ? sql`${busyUntil}` : sql`null::timestamptz`
-  if (from !== undefined) {
-    return sql`
-      update idempotency_keys set task_id = ${task}, holder = ${holder}, busy_until = ${until}
-      where key = ${key} and task_id = ${from} and (busy_until is null or busy_until <= now()) returning key`
-  }
-  return sql`
-    insert into idempotency_keys (key, request_digest, task_id, holder, busy_until, expires_at)
-    values (${key}, ${requestDigest}, ${task}, ${holder}, ${until}, now() + make_interval(secs => ${keyLife}))
-    on conflict (key) do nothing returning key`
+/** A key that is claimed for a task about to be announced or denied. */
+export interface ClaimFor {
+  readonly task: TaskId
+  readonly claim: KeyClaim
+  /** Whether others have to wait until it is let go. */
+  readonly busy: boolean
 }
+
+/**
+ * Takes Idempotency-Keys, or takes them over from tasks that came to nothing: the query `claimed` has the tasks whose key nobody else holds.
+ *
+ * In the order of keys, so that two brokers that claim several at once cannot block each other. Whoever holds a key already gets it again.
+ */
+export const claimKeys = (claims: readonly ClaimFor[]): SQL => sql`
+  claims as materialized (
+    select *, case when busy then ${busyUntil} end as until
+    from json_to_recordset(${JSON.stringify(claims.map(({ claim, ...rest }) => ({ ...claim, ...rest })))}::text::json)
+      as claims(task text, key text, "requestDigest" text, holder text, "from" text, busy boolean)
+  ),
+  taken_over as (
+    update idempotency_keys as held set task_id = claims.task, holder = claims.holder, busy_until = claims.until
+    from claims where held.key = claims.key and held.task_id = claims."from"
+      and (held.busy_until is null or held.busy_until <= now() or held.holder = claims.holder)
+    returning held.task_id
+  ),
+  taken as (
+    insert into idempotency_keys (key, request_digest, task_id, holder, busy_until, expires_at)
+    select key, "requestDigest", task, holder, until, now() + make_interval(secs => ${keyLife}) from claims where "from" is null order by key
+    on conflict (key) do nothing returning task_id
+  ),
+  claimed as (select task_id from taken_over union all select task_id from taken)`
 
 /** Spends a token of a `single-use` issuer, exactly once over all brokers and restarts. False: it was spent before. */
 export async function spendToken(ledger: Ledger, key: string, expiresAt: Date): Promise<boolean> {

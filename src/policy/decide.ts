@@ -2,7 +2,7 @@ import { canonical, type Digest } from '../proof/canonical.ts'
 import type { PolicySet } from './document.ts'
 import { evaluate, type Question } from './engine.ts'
 import type { Action, Inquiry } from './inquiry.ts'
-import { at, questionsOf } from './question.ts'
+import { at, moment, questionsOf, type TimelessQuestion } from './question.ts'
 
 export type { Action, Inquiry } from './inquiry.ts'
 
@@ -39,6 +39,7 @@ export interface Decision {
 
 /** What a set says to one question. */
 type Judgement = Pick<Answer, 'outcome' | 'policies' | 'obligations' | 'diagnostics'>
+type Asked = Judgement & Pick<Answer, 'input'>
 
 /**
  * Asks the policy about every grant of the inquiry, or about the kind where there is none. Pure: the same set, inquiry and time give the same
@@ -46,9 +47,7 @@ type Judgement = Pick<Answer, 'outcome' | 'policies' | 'obligations' | 'diagnost
  */
 export function decide(set: PolicySet, inquiry: Inquiry, now: Date): Decision {
   const answers = questionsOf(inquiry).map(({ action, resource, timeless }) => {
-    const question = at(timeless, now)
-    const judgement = set.readsNow ? judge(set, question) : recall(set, canonical(timeless), () => judge(set, question))
-    return { action, resource, ...judgement, input: canonical(question) }
+    return { action, resource, ...(set.readsNow ? ask(set, at(timeless, now)) : recall(set, timeless, now)) }
   })
   return { ...merge(answers), policyDigest: set.digest, answers }
 }
@@ -57,6 +56,9 @@ export function decide(set: PolicySet, inquiry: Inquiry, now: Date): Decision {
 export function replay(set: PolicySet, answers: readonly Answer[]): readonly Answer[] {
   return answers.map(({ action, resource, input }) => ({ action, resource, ...judge(set, JSON.parse(input) as Question), input }))
 }
+
+/** What a set says to one question, and the question as it is kept. */
+const ask = (set: PolicySet, question: Question): Asked => ({ ...judge(set, question), input: canonical(question) })
 
 /** Deny on anything but a clean permit: Cedar skips a policy that fails, and the skipped one may be the forbid that should have spoken. */
 function judge(set: PolicySet, question: Question): Judgement {
@@ -83,21 +85,33 @@ function least(maxTtls: readonly (number | undefined)[]): Obligations {
   return limits.length === 0 ? {} : { maxTtl: Math.min(...limits) }
 }
 
-/** Judgements of sets that never read the time, by canonical question. Dropped with their set. */
-const memory = new WeakMap<PolicySet, Map<string, Judgement>>()
-/** Questions remembered for one set, and the longest (in characters) that is: 8 MiB at most. An agent's nightly tasks are a handful of questions. */
+/** A judgement that holds at any time, and its question's canonical text before and behind the time at which it is asked. */
+interface Remembered {
+  readonly judgement: Judgement
+  readonly before: string
+  readonly behind: string
+}
+
+/** What sets that never read the time said, by question. Dropped with their set. */
+const memory = new WeakMap<PolicySet, Map<string, Remembered>>()
+/** Questions remembered for one set, and the longest (in characters) that is: 16 MiB at most. An agent's nightly tasks are a handful of questions. */
 const mostRemembered = { questions: 2_048, length: 4_096 }
 
-function recall(set: PolicySet, key: string, ask: () => Judgement): Judgement {
-  const judgements = memory.get(set) ?? new Map<string, Judgement>()
-  memory.set(set, judgements)
-  const known = judgements.get(key)
-  if (known) return known
-  const judgement = ask()
+/** The same as `ask`, at a twentieth of the cost where the same was asked before at another time. */
+function recall(set: PolicySet, timeless: TimelessQuestion, now: Date): Asked {
+  const remembered = memory.get(set) ?? new Map<string, Remembered>()
+  memory.set(set, remembered)
+  // Not canonical, which costs more than all else here: a question that is built in another order is asked once more, no harm.
+  const key = JSON.stringify(timeless)
+  const known = remembered.get(key)
+  if (known) return { ...known.judgement, input: known.before + canonical(moment(now)) + known.behind }
+  const { input, ...judgement } = ask(set, at(timeless, now))
   // A failure of the engine may pass, so it is asked again.
-  if (judgement.diagnostics.length > 0 || key.length > mostRemembered.length) return judgement
-  const [oldest] = judgements.keys()
-  if (judgements.size >= mostRemembered.questions && oldest !== undefined) judgements.delete(oldest)
-  judgements.set(key, judgement)
-  return judgement
+  if (judgement.diagnostics.length > 0 || key.length > mostRemembered.length) return { ...judgement, input }
+  const [oldest] = remembered.keys()
+  if (remembered.size >= mostRemembered.questions && oldest !== undefined) remembered.delete(oldest)
+  // The time is the only value of its kind, and no text in the question can look like it: there its quotes would be escaped.
+  const [before, behind] = input.split(canonical(moment(now)), 2) as [string, string]
+  remembered.set(key, { judgement, before, behind })
+  return { ...judgement, input }
 }

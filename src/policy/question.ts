@@ -46,8 +46,11 @@ export function questionsOf(inquiry: Inquiry): readonly Asked[] {
 /** The question as it is asked at this time. */
 export const at = (question: TimelessQuestion, now: Date): Question => ({
   ...question,
-  context: { ...question.context, now: { __extn: { fn: 'datetime', arg: now.toISOString() } } },
+  context: { ...question.context, now: moment(now) },
 })
+
+/** Cedar's datetime. */
+export const moment = (time: Date) => ({ __extn: { fn: 'datetime', arg: time.toISOString() } })
 
 /** The parameters that were asked for are the tags of this one entity. */
 const askId = { type: 'Ask', id: 'ask' } as const

@@ -81,7 +81,7 @@ function prepare(broker: Broker, actor: Actor, agent: Agent, declared: Declarati
 }
 
 const announce = (broker: Broker, { task, decision, inquiry, limits }: Opening, claim: KeyClaim | undefined) =>
-  announceTask(broker.ledger, task, decision, newLeases(broker, inquiry, decision), limits, claim)
+  announceTask(broker.ledger, { task, decision, leases: newLeases(broker, inquiry, decision), limits, claim })
 
 /** Mints and confirms what was announced, or ends all of it. */
 async function issue(

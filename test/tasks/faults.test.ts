@@ -145,7 +145,13 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
         duration: 60_000,
         deadline: undefined,
       }
-      await announceTask(house.ledger, task, decision, newLeases(house.broker, inquiry, decision), { perAgent: 100, perTask: 16 }, undefined)
+      await announceTask(house.ledger, {
+        task,
+        decision,
+        leases: newLeases(house.broker, inquiry, decision),
+        limits: { perAgent: 100, perTask: 16 },
+        claim: undefined,
+      })
       return task.id
     }
 

@@ -221,6 +221,18 @@ describe.each(stores)('the life of a task on $name', ({ open }) => {
     expect(await house.lab.works(task.secrets[0]!)).toBe(false)
   })
 
+  test('of declarations that come at once, as many are given leases as the limit has places for, whatever they ask for together', async () => {
+    const shapes = [['api'], ['api', 'crm'], ['api'], ['api', 'crm'], ['api'], [], ['api']]
+
+    const declared = await Promise.allSettled(shapes.map((grants) => house.declare(grants, { agent: 'small' })))
+
+    const opened = declared.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []))
+    expect(opened.flatMap(({ leases }) => leases)).toHaveLength(3)
+    expect(opened.filter(({ leases }) => leases.length === 0)).toHaveLength(1)
+    for (const outcome of declared) if (outcome.status === 'rejected') expect(outcome.reason).toMatchObject({ code: 'rate_limited' })
+    for (const task of opened) await task.complete()
+  })
+
   test('the limit of live leases is exact, is given back by ends, and its refusal is kept', async () => {
     const first = await house.declare(['api', 'crm'], { agent: 'small' })
     await expect(house.declare(['api', 'crm'], { agent: 'small' })).rejects.toMatchObject({ code: 'rate_limited' })

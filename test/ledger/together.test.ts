@@ -1,0 +1,88 @@
+import { expect, test } from 'vitest'
+import { BrokerError } from '../../src/base/errors.ts'
+import type { Ledger } from '../../src/ledger/connect.ts'
+import { together } from '../../src/ledger/together.ts'
+
+const ledger = {} as Ledger
+const refusal = new BrokerError('internal', 'refused')
+const outage = new BrokerError('store_unavailable', 'gone')
+
+/** A verb whose statements answer when the test says so: each letter becomes a capital. */
+function verbUnderTest(faults: Readonly<Record<string, BrokerError>> = {}) {
+  const statements: { readonly items: readonly string[]; answer(): void }[] = []
+  let arrived: () => void = () => {}
+  const one = together<string, string>(
+    async (_, items) => {
+      const answered = new Promise<void>((resolve) => statements.push({ items, answer: resolve }))
+      arrived()
+      await answered
+      const fault = items.map((item) => faults[item]).find((found) => found !== undefined)
+      if (fault) throw fault
+      return items.map((item) => item.toUpperCase())
+    },
+    (error) => error === refusal,
+  )
+  return {
+    statements,
+    ask: (item: string) => one(ledger, item),
+    /** Until so many statements have been sent. */
+    async sent(count: number) {
+      while (statements.length < count) await new Promise<void>((resolve) => (arrived = resolve))
+    },
+  }
+}
+
+test('what comes at once goes in one statement, and each gets its own answer', async () => {
+  const { ask, statements, sent } = verbUnderTest()
+  const answers = Promise.all(['a', 'b', 'c'].map(ask))
+  await sent(1)
+  statements[0]!.answer()
+  expect(await answers).toEqual(['A', 'B', 'C'])
+  expect(statements.map(({ items }) => items)).toEqual([['a', 'b', 'c']])
+})
+
+test('what comes while two statements are under way waits, and goes together with what else has come', async () => {
+  const { ask, statements, sent } = verbUnderTest()
+  const first = ask('a')
+  await sent(1)
+  const second = ask('b')
+  await sent(2)
+  const late = Promise.all(['c', 'd'].map(ask))
+  statements[1]!.answer()
+  expect(await second).toBe('B')
+  await sent(3)
+  expect(statements[2]!.items).toEqual(['c', 'd'])
+  statements[2]!.answer()
+  statements[0]!.answer()
+  expect([await first, ...(await late)]).toEqual(['A', 'C', 'D'])
+})
+
+test('one that is refused does not take the others with it', async () => {
+  const { ask, statements, sent } = verbUnderTest({ bad: refusal })
+  const answers = Promise.allSettled(['a', 'bad', 'c'].map(ask))
+  for (let statement = 1; statement <= 4; statement++) {
+    await sent(statement)
+    statements[statement - 1]!.answer()
+  }
+  expect(await answers).toMatchObject([{ value: 'A' }, { status: 'rejected', reason: refusal }, { value: 'C' }])
+})
+
+test('a store that fails has failed for everybody who was in the statement, and nothing is asked twice', async () => {
+  const { ask, statements, sent } = verbUnderTest({ b: outage })
+  const answers = Promise.allSettled(['a', 'b'].map(ask))
+  await sent(1)
+  statements[0]!.answer()
+  expect(await answers).toMatchObject([{ reason: outage }, { reason: outage }])
+  expect(statements).toHaveLength(1)
+})
+
+test('no statement grows without a bound', async () => {
+  const { ask, statements, sent } = verbUnderTest()
+  const answers = Promise.all(Array.from({ length: 70 }, (_, index) => ask(`item ${index}`)))
+  for (let statement = 1; statement <= 3; statement++) {
+    await sent(statement)
+    statements[statement - 1]!.answer()
+  }
+  expect(await answers).toHaveLength(70)
+  expect(statements.map(({ items }) => items.length)).toEqual([32, 32, 6])
+})
