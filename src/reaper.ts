@@ -1,5 +1,6 @@
 import { describe } from './base/errors.ts'
-import { closeOverdue, expireLeases } from './ledger/endings.ts'
+import { closeOverdue } from './ledger/endings.ts'
+import { expireLeases } from './ledger/settlement.ts'
 import { claimDue, markStuck, nextDue, sweep } from './ledger/queue.ts'
 import { endLease, noteEnded } from './tasks/end.ts'
 import type { Broker } from './tasks/task.ts'

@@ -1,7 +1,6 @@
 import { sql, type SQL } from 'drizzle-orm'
-import { BrokerError } from '../base/errors.ts'
 import type { LeaseId, TaskId } from '../base/ids.ts'
-import type { Ledger } from './connect.ts'
+import { isUnlawful, type Ledger } from './connect.ts'
 import { decidedRows, decisionEntries, entryColumns, json, keepDecisions, leaseEntries, type NewDecision, rfc3339 } from './entries.ts'
 import { claimKeys, holds, type KeyClaim } from './keys.ts'
 import { type Declarant, type JsonRow, type Lease, leasesOf, type Task, taskOf } from './records.ts'
@@ -68,10 +67,7 @@ export type Announcing = Announced | { readonly outcome: 'limit' } | { readonly 
  * `key_taken`: another request holds this Idempotency-Key. `limit`: the agent has too many live leases. Nothing was written in both cases, but
  * for the key, which then stands for a task that does not exist.
  */
-export const announceTask: (ledger: Ledger, announcement: Announcement) => Promise<Announcing> = together(
-  announceTasks,
-  (error) => error instanceof BrokerError && error.code === 'internal',
-)
+export const announceTask: (ledger: Ledger, announcement: Announcement) => Promise<Announcing> = together(announceTasks, isUnlawful)
 
 async function announceTasks(ledger: Ledger, all: readonly Announcement[]): Promise<readonly Announcing[]> {
   const written = await writeAll(ledger, all)

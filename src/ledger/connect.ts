@@ -41,6 +41,9 @@ export async function connect(settings: StoreSettings): Promise<Ledger> {
   return overDoor(await openPostgres(settings.url, settings.pool ?? 10))
 }
 
+/** Whether a guard of the schema refused a statement for what it says: the same statement would be refused again. */
+export const isUnlawful = (error: unknown): boolean => error instanceof BrokerError && error.code === 'internal'
+
 /** How often a statement is run again that Postgres itself ended to break a deadlock or a tie. It had not happened, so this is safe. */
 const tries = 4
 

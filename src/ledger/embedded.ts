@@ -7,7 +7,7 @@ import { drizzle } from 'drizzle-orm/pglite'
 import { migrate } from 'drizzle-orm/pglite/migrator'
 import { BrokerError, ConfigurationError, describe } from '../base/errors.ts'
 import type { Door } from './connect.ts'
-import { dueChannel, migrationsFolder } from './postgres.ts'
+import { dueChannel, migrationsFolder, planByKey } from './postgres.ts'
 
 /** Milliseconds between two checkpoints. PGlite 0.5.16 has neither a checkpointer nor autovacuum: without these its log and its indexes only grow. */
 const usualUpkeep = 5 * 60_000
@@ -38,6 +38,7 @@ async function openDatabase(folder: string, lock: Server, upkeepEvery: number): 
   // Upkeep is this process' own work here. On a Postgres of its own the role has neither right.
   await database.exec('grant pg_checkpoint, pg_maintain to mayfly_app')
   await database.exec('set role mayfly_app')
+  for (const [name, value] of Object.entries(planByKey)) await database.exec(`set ${name} = ${value}`)
 
   const running = new Set<Promise<unknown>>()
   let closed = false

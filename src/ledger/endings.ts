@@ -1,10 +1,10 @@
 import { sql, type SQL } from 'drizzle-orm'
-import type { Evidence, Handle } from '../base/evidence.ts'
 import type { TaskId } from '../base/ids.ts'
-import type { Ledger } from './connect.ts'
-import { entryColumns, json, rfc3339 } from './entries.ts'
+import { isUnlawful, type Ledger } from './connect.ts'
+import { entryColumns, rfc3339 } from './entries.ts'
 import { dueChannel } from './postgres.ts'
 import { type Cause, type JsonRow, type Lease, leaseOf, leasesOf, type Task, tasksOf } from './records.ts'
+import { together } from './together.ts'
 
 // Locks are taken in one order by every statement of this room: task, then lease, then agent. An order within a statement is made by letting
 // each query read from the one before it, for Postgres promises none otherwise.
@@ -32,49 +32,75 @@ export const claimSeconds = 30
 /** Proof that a token signed by the broker is dead: the commit that says so is what introspection reads. */
 const introspectionSaysSo = 'introspection answers inactive from the commit of this entry on'
 
-/**
- * Closes one open task with all its leases, in one commit. Nothing moved: it is not open any more, or a lease was announced at this very moment;
- * the caller reads again and decides.
- */
-export async function closeTask(ledger: Ledger, id: TaskId, outcome: Task['state'], ending: Ending): Promise<Closed> {
-  const chosen = sql`
-    select task.* from tasks as task join tasks as seen on seen.id = task.id and seen.announced_leases = task.announced_leases
-    where task.id = ${id} and task.state = 'open' for update of task`
-  return await close(ledger, chosen, sql`${outcome}::text`, ending, sql`now()`)
+/** An open task that is to be closed, and how. */
+export interface Closing {
+  readonly id: TaskId
+  readonly outcome: Task['state']
+  readonly ending: Ending
 }
+
+/**
+ * Closes one open task with all its leases, in one commit, which it may share with others. Nothing moved: it is not open any more, or a lease was
+ * announced at this very moment; the caller reads again and decides.
+ */
+export const closeTask: (ledger: Ledger, closing: Closing) => Promise<Closed> = together(closeTasks, isUnlawful)
+
+async function closeTasks(ledger: Ledger, closings: readonly Closing[]): Promise<readonly Closed[]> {
+  // Of several that would end one task here, the first does. Lateral, so that each task is looked up by its id: joined, the planner walks all open ones.
+  const first = new Map(closings.toReversed().map((closing) => [closing.id, closing]))
+  const asked = [...first.values()].map(({ id, outcome, ending }) => ({ id, outcome, ...ending }))
+  const closed = await close(
+    ledger,
+    sql`
+      select asked.*, now() as since
+      from (
+        select * from json_to_recordset(${JSON.stringify(asked)}::text::json) as asked(id text, outcome text, cause text, reason text, by text) order by id
+      ) as asked
+      cross join lateral (
+        select from tasks as task join tasks as seen on seen.id = task.id and seen.announced_leases = task.announced_leases
+        where task.id = asked.id and task.state = 'open' for update of task
+      ) as task`,
+  )
+  return closings.map((closing) => (first.get(closing.id) === closing ? partOf(closed, closing.id) : partOf(closed, undefined)))
+}
+
+/** What of it is about one task. */
+const partOf = ({ tasks, ended, revoking }: Closed, id: TaskId | undefined): Closed => ({
+  tasks: tasks.filter((task) => task.id === id),
+  ended: ended.filter(({ taskId }) => taskId === id),
+  revoking: revoking.filter(({ taskId }) => taskId === id),
+})
 
 /**
  * Closes up to `limit` tasks that have passed their deadline, in one commit. `skip locked`: brokers never wait for each other, and what one
  * leaves out another has.
  */
-export async function closeOverdue(ledger: Ledger, limit: number): Promise<Closed> {
-  const chosen = sql`
-    select task.* from tasks as task join tasks as seen on seen.id = task.id and seen.announced_leases = task.announced_leases
-    where task.state = 'open' and task.deadline <= now() order by task.deadline limit ${limit} for update of task skip locked`
-  return await close(ledger, chosen, sql`'expired'`, { cause: 'deadline', by: 'broker' }, sql`task.deadline`)
-}
+export const closeOverdue = (ledger: Ledger, limit: number): Promise<Closed> =>
+  close(
+    ledger,
+    sql`
+      select task.id, 'expired' as outcome, 'deadline' as cause, null as reason, 'broker' as by, task.deadline as since
+      from tasks as task join tasks as seen on seen.id = task.id and seen.announced_leases = task.announced_leases
+      where task.state = 'open' and task.deadline <= now() order by task.deadline limit ${limit} for update of task skip locked`,
+  )
 
 /**
+ * Closes the tasks that `chosen` locks, each as its row says.
+ *
  * The self-join in `chosen` is what makes one statement enough: its snapshot cannot see a lease that was announced while it waited for the task's
  * lock, but Postgres checks the condition again on the row that it finds then, and the count of leases ever announced no longer agrees.
  */
-async function close(ledger: Ledger, chosen: SQL, outcome: SQL, ending: Ending, since: SQL): Promise<Closed> {
+async function close(ledger: Ledger, chosen: SQL): Promise<Closed> {
   const [row] = await ledger.run<{ tasks: JsonRow[] | null; ended: JsonRow[] | null; revoking: JsonRow[] | null }>(sql`
     with chosen as (${chosen}),
-    ${endedAtOnce(sql`chosen as task`, sql`task.id`, ending, since)},
-    waiting as (
-      update leases as lease set state = ${closing},
-        cause = ${ending.cause}, reason = ${ending.reason ?? null}, ended_by = ${ending.by}, closing_at = ${since}, attempts = 0,
-        due_at = ${closingDue}
-      from chosen as task where lease.task_id = task.id and not lease.local and lease.state in ('reserved', 'active')
-      returning lease.*
-    ),
+    ${endedAtOnce(sql`chosen`, sql`lease.task_id = chosen.id`)},
+    ${nowWaiting(sql`chosen`, sql`lease.task_id = chosen.id`)},
     shut as (
-      update tasks as task set outcome = ${outcome}, cause = ${ending.cause}, reason = ${ending.reason ?? null}, ended_by = ${ending.by},
-        closing_at = ${since}, live_leases = task.live_leases - left_now.ended,
-        state = case when task.live_leases = left_now.ended then ${outcome} else 'closing' end,
+      update tasks as task set outcome = left_now.outcome, cause = left_now.cause, reason = left_now.reason, ended_by = left_now.by,
+        closing_at = left_now.since, live_leases = task.live_leases - left_now.ended,
+        state = case when task.live_leases = left_now.ended then left_now.outcome else 'closing' end,
         ended_at = case when task.live_leases = left_now.ended then now() end
-      from (select chosen.id, (select count(*) from ended where ended.task_id = chosen.id)::int as ended from chosen) as left_now
+      from (select chosen.*, (select count(*) from ended where ended.task_id = chosen.id)::int as ended from chosen) as left_now
       where task.id = left_now.id
       returning task.*
     ),
@@ -98,15 +124,12 @@ async function close(ledger: Ledger, chosen: SQL, outcome: SQL, ending: Ending, 
  */
 export async function closeLease(ledger: Ledger, lease: Pick<Lease, 'id' | 'taskId'>, ending: Ending): Promise<Lease | undefined> {
   const [row] = await ledger.run<{ ended: JsonRow | null; waiting: JsonRow | null }>(sql`
-    with task as (select id from tasks where id = ${lease.taskId} for update),
-    ${endedAtOnce(sql`task`, sql`task.id and lease.id = ${lease.id}`, ending, causedAt)},
-    waiting as (
-      update leases as lease set state = ${closing},
-        cause = ${ending.cause}, reason = ${ending.reason ?? null}, ended_by = ${ending.by}, closing_at = ${causedAt}, attempts = 0,
-        due_at = ${closingDue}
-      from task where lease.id = ${lease.id} and lease.task_id = task.id and not lease.local and lease.state in ('reserved', 'active')
-      returning lease.*
+    with chosen as (
+      select id, ${ending.cause}::text as cause, ${ending.reason ?? null}::text as reason, ${ending.by}::text as by, null::timestamptz as since
+      from tasks where id = ${lease.taskId} for update
     ),
+    ${endedAtOnce(sql`chosen`, sql`lease.task_id = chosen.id and lease.id = ${lease.id}`)},
+    ${nowWaiting(sql`chosen`, sql`lease.task_id = chosen.id and lease.id = ${lease.id}`)},
     ${countDown},
     ${freePlaces},
     told as (
@@ -120,114 +143,35 @@ export async function closeLease(ledger: Ledger, lease: Pick<Lease, 'id' | 'task
   return moved ? leaseOf(moved) : undefined
 }
 
-/** What is known at the end of a lease: proof, or the reason why none is to be had. */
-export type Settlement =
-  | { readonly to: 'revoked'; readonly evidence: Evidence }
-  /** The credential's own end has passed by the store's clock. */
-  | { readonly to: 'expired' }
-  /** The provider promised that nothing was minted and nothing will be. */
-  | { readonly to: 'failed'; readonly error: string }
-
-/**
- * Ends a lease for good, and its task with it where it was the last. Undefined: somebody else moved it first; read it again, never force it.
- */
-export async function settle(ledger: Ledger, lease: Pick<Lease, 'id' | 'taskId'>, settlement: Settlement): Promise<Lease | undefined> {
-  const from =
-    settlement.to === 'failed'
-      ? sql`lease.issued_at is null and lease.state in ('reserved', 'revoking', 'lapsing')`
-      : sql`lease.state in ('revoking', 'lapsing')`
-  const late = settlement.to === 'expired' ? sql`and lease.expires_at <= now()` : sql``
-  const [row] = await ledger.run<{ ended: JsonRow | null }>(sql`
-    with task as (select id from tasks where id = ${lease.taskId} for update),
-    ended as (
-      update leases as lease set state = ${settlement.to}, ended_at = now(), due_at = null,
-        evidence = ${settlement.to === 'revoked' ? json(settlement.evidence) : sql`null`},
-        error = ${settlement.to === 'failed' ? settlement.error : settlement.to === 'revoked' ? null : sql`lease.error`},
-        cause = coalesce(lease.cause, 'interrupted'), closing_at = coalesce(lease.closing_at, now()), stuck_since = null
-      from task where lease.id = ${lease.id} and lease.task_id = task.id and ${from} ${late}
-      returning lease.*
-    ),
-    ${countDown},
-    ${freePlaces},
-    told as (${entryColumns} ${endedEntries} union all ${taskEndedEntries(sql`counted`)})
-    select (select to_json(ended) from ended) as ended`)
-  return row?.ended ? leaseOf(row.ended) : undefined
-}
-
-/**
- * Ends what only the broker or time has to end: up to `limit` leases whose own end has passed and that no provider needs to be asked about.
- * Local ones, lapsing ones, and those whose provider could not confirm for `grace` seconds past their end.
- */
-export async function expireLeases(ledger: Ledger, limit: number, grace: number): Promise<readonly Lease[]> {
-  const [row] = await ledger.run<{ ended: JsonRow[] | null }>(sql`
-    with due as (
-      select id, task_id from leases as lease where due_at is not null and expires_at <= now()
-        and ((local and state = 'active') or state = 'lapsing' or (state = 'revoking' and expires_at + make_interval(secs => ${grace}) <= now()))
-      order by expires_at limit ${limit}
-    ),
-    task as (select id from tasks where id in (select task_id from due) order by id for update skip locked),
-    ended as (
-      update leases as lease set state = 'expired', ended_at = now(), due_at = null, cause = coalesce(lease.cause, 'lease_expired'),
-        closing_at = coalesce(lease.closing_at, lease.expires_at), ended_by = coalesce(lease.ended_by, 'broker'), stuck_since = null
-      from task, due where lease.id = due.id and lease.task_id = task.id and lease.expires_at <= now()
-        and ((lease.local and lease.state = 'active') or lease.state in ('lapsing', 'revoking'))
-      returning lease.*
-    ),
-    ${countDown},
-    ${freePlaces},
-    told as (${entryColumns} ${endedEntries} union all ${taskEndedEntries(sql`counted`)})
-    select (select json_agg(ended) from ended) as ended`)
-  return leasesOf(row?.ended)
-}
-
-/**
- * Journals a handle of a lease that is being minted, before the provider goes on. A handle that arrives after the lease was thought to have ended
- * brings it back: a credential that may live is never forgotten for the sake of a tidy record.
- *
- * @returns the state in which the lease is now: anything but `reserved` means that nobody will hand this credential out
- */
-export async function journal(ledger: Ledger, lease: Pick<Lease, 'id' | 'taskId'>, handle: Handle): Promise<Lease['state'] | undefined> {
-  const [row] = await ledger.run<{ state: Lease['state'] }>(sql`
-    with task as (select * from tasks where id = ${lease.taskId} for update),
-    seen as (select lease.id, lease.due_at is null as ended from leases as lease join task on task.id = lease.task_id where lease.id = ${lease.id} for update of lease),
-    kept as (
-      update leases as lease set handles = lease.handles || ${json([handle])}, state = case when seen.ended then ${closing} else lease.state end,
-        due_at = case when seen.ended then now() else lease.due_at end, ended_at = null, evidence = null
-      from seen where lease.id = seen.id
-      returning lease.*, seen.ended as reopened
-    ),
-    counted as (
-      update tasks as task set live_leases = task.live_leases + 1, state = case when task.state = 'open' then 'open' else 'closing' end, ended_at = null
-      from kept where kept.reopened and task.id = kept.task_id
-    ),
-    place as (update agents as agent set live_leases = agent.live_leases + 1 from kept where kept.reopened and agent.name = kept.agent),
-    told as (
-      ${entryColumns} select 'lease.reopened', kept.agent, kept.task_id, kept.id, kept.decision_id, '{}'::jsonb from kept where kept.reopened
-    )
-    select state from kept`)
-  return row?.state
-}
-
 /** Where nothing but time ends a credential, nobody is asked: it lapses, from a mint that may still be under way too. */
-const closing = sql`case when lease.revocation = 'expiry' then 'lapsing' else 'revoking' end`
+export const closing = sql`case when lease.revocation = 'expiry' then 'lapsing' else 'revoking' end`
 const claimUntil = sql`now() + make_interval(secs => ${claimSeconds})`
 const closingDue = sql`case when lease.revocation = 'expiry' then lease.expires_at else ${claimUntil} end`
 
 /** A lease that has outlived its own end was due then, not when somebody came to look. */
-const causedAt = sql`least(now(), lease.expires_at)`
+const closingSince = (from: SQL): SQL => sql`coalesce(${from}.since, least(now(), lease.expires_at))`
 
-/** Ends the leases of `task` that end with the commit: the broker itself answers whether they live. The query `ended`. */
-const endedAtOnce = (task: SQL, condition: SQL, ending: Ending, since: SQL): SQL => sql`
+/** Ends the local leases that `condition` finds beside `from`, which says how: the broker itself answers whether they live. The query `ended`. */
+const endedAtOnce = (from: SQL, condition: SQL): SQL => sql`
   ended as (
-    update leases as lease set state = 'revoked', cause = ${ending.cause}, reason = ${ending.reason ?? null}, ended_by = ${ending.by},
-      closing_at = ${since}, ended_at = now(), due_at = null,
+    update leases as lease set state = 'revoked', cause = ${from}.cause, reason = ${from}.reason, ended_by = ${from}.by,
+      closing_at = ${closingSince(from)}, ended_at = now(), due_at = null,
       evidence = jsonb_build_object('by', 'broker', 'statement', ${introspectionSaysSo}::text, 'at', ${rfc3339(sql`now()`)})
-    from ${task} where lease.task_id = ${condition} and lease.local and lease.state = 'active'
+    from ${from} where ${condition} and lease.local and lease.state = 'active'
+    returning lease.*
+  )`
+
+/** Marks the others: their providers have to be asked, or time. The query `waiting`. */
+const nowWaiting = (from: SQL, condition: SQL): SQL => sql`
+  waiting as (
+    update leases as lease set state = ${closing}, cause = ${from}.cause, reason = ${from}.reason, ended_by = ${from}.by,
+      closing_at = ${closingSince(from)}, attempts = 0, due_at = ${closingDue}
+    from ${from} where ${condition} and not lease.local and lease.state in ('reserved', 'active')
     returning lease.*
   )`
 
 /** Counts the leases of `ended` down in their tasks, and ends a closing task whose last one it was. The query `counted`. */
-const countDown = sql`
+export const countDown = sql`
   counted as (
     update tasks as task set live_leases = task.live_leases - gone.count,
       state = case when task.state = 'closing' and task.live_leases = gone.count then task.outcome else task.state end,
@@ -237,7 +181,7 @@ const countDown = sql`
   )`
 
 /** Gives the places of `ended` back to their agents; in the order of names, so that two brokers that end many at once cannot block each other. */
-const freePlaces = sql`
+export const freePlaces = sql`
   gone as (select agent, count(*)::int as count from ended group by agent),
   holders as (select agent.name from agents as agent where agent.name in (select gone.agent from gone) order by agent.name for update),
   freed as (
@@ -245,10 +189,10 @@ const freePlaces = sql`
     from holders, gone where agent.name = holders.name and gone.agent = holders.name
   )`
 
-const endedEntries = sql`
+export const endedEntries = sql`
   select 'lease.' || ended.state, ended.agent, ended.task_id, ended.id, ended.decision_id,
     jsonb_strip_nulls(jsonb_build_object('cause', ended.cause, 'reason', ended.reason, 'by', ended.ended_by, 'evidence', ended.evidence, 'error', ended.error)) from ended`
 
-const taskEndedEntries = (source: SQL): SQL => sql`
+export const taskEndedEntries = (source: SQL): SQL => sql`
   select 'task.ended', task.agent, task.id, null, null, jsonb_build_object('state', task.state, 'cause', task.cause)
   from ${source} as task where task.state not in ('open', 'closing')`

@@ -13,6 +13,12 @@ const migrationLock = 7420_0001
 /** Milliseconds after which a statement is given up by this side, for a connection that was cut without a word. Postgres' own limit is lower. */
 const patience = 12_000
 
+/**
+ * How the store is to look for rows. Every statement of the broker reads few rows by their keys, whatever the tables hold; a plan made while they
+ * were small or unknown, and kept by a connection for as long as it lives, would read all of them instead. Compiling pays for large reports only.
+ */
+export const planByKey = { enable_seqscan: 'off', enable_hashjoin: 'off', enable_mergejoin: 'off', jit: 'off' } as const
+
 /** Where NOTIFY and LISTEN meet. The payload is empty: due work is found by looking. */
 export const dueChannel = 'mayfly_due'
 
@@ -34,6 +40,7 @@ export async function openPostgres(url: string, pool: number): Promise<Door> {
       TimeZone: 'UTC',
       statement_timeout: 10_000,
       idle_in_transaction_session_timeout: 10_000,
+      ...planByKey,
     },
   })
   return {

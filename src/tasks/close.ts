@@ -79,7 +79,7 @@ async function beginEnding(broker: Broker, lease: Pick<Lease, 'id' | 'taskId'>, 
 export async function beginClosing(broker: Broker, task: Pick<Task, 'id'>, outcome: TaskState, ending: Ending): Promise<void> {
   // Each further round means that a lease was announced in between, and their number is limited.
   for (let round = 0; round < 20; round++) {
-    const closed = await closeTask(broker.ledger, task.id, outcome, ending)
+    const closed = await closeTask(broker.ledger, { id: task.id, outcome, ending })
     if (closed.tasks.length > 0) {
       noteEnded(broker, closed.ended)
       for (const lease of closed.revoking) void broker.background.run((signal) => endLease(broker, lease, signal))

@@ -1,4 +1,5 @@
-import { closeLease, settle } from '../ledger/endings.ts'
+import { closeLease } from '../ledger/endings.ts'
+import { settle } from '../ledger/settlement.ts'
 import { retryLater } from '../ledger/queue.ts'
 import type { Lease } from '../ledger/records.ts'
 import { type LeaseReference, ProviderError } from '../providers/provider.ts'
@@ -48,13 +49,13 @@ async function end(broker: Broker, target: Target, lease: Lease, signal: AbortSi
   const revoking = lease.state === 'reserved' ? await recover(broker, target, lease, signal) : await asRevoking(broker, lease)
   if (revoking?.state !== 'revoking') return revoking
   const evidence = await target.revoke(referenceOf(revoking), signal)
-  return await settle(broker.ledger, revoking, { to: 'revoked', evidence })
+  return await settle(broker.ledger, { lease: revoking, settlement: { to: 'revoked', evidence } })
 }
 
 /** A mint whose answer never came: nothing was minted and nothing will be, or there is something to end. */
 async function recover(broker: Broker, target: Target, lease: Lease, signal: AbortSignal): Promise<Lease | undefined> {
   const { minted } = await target.recover(referenceOf(lease), signal)
-  if (!minted) return await settle(broker.ledger, lease, { to: 'failed', error: 'nothing was minted' })
+  if (!minted) return await settle(broker.ledger, { lease, settlement: { to: 'failed', error: 'nothing was minted' } })
   return await closeLease(broker.ledger, lease, { cause: 'interrupted', by: 'broker' })
 }
 

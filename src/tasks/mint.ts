@@ -3,7 +3,7 @@ import { newId, type TaskId } from '../base/ids.ts'
 import type { NewLease } from '../ledger/announce.ts'
 import { type Confirmation, confirmLeases } from '../ledger/extend.ts'
 import type { KeyClaim } from '../ledger/keys.ts'
-import { journal, settle } from '../ledger/endings.ts'
+import { journal, settle } from '../ledger/settlement.ts'
 import type { NewDecision } from '../ledger/entries.ts'
 import type { Lease, Task } from '../ledger/records.ts'
 import type { Inquiry } from '../policy/inquiry.ts'
@@ -125,7 +125,7 @@ export function reservationOf({ task, inquiry, decision }: Issue, lease: Lease):
 async function noteFailure(broker: Broker, lease: Lease, reason: unknown): Promise<BrokerError> {
   if (reason instanceof BrokerError) return reason
   if (!(reason instanceof ProviderError)) return new BrokerError('provider_failed', `${lease.provider} failed`, { cause: reason, task: lease.taskId })
-  if (reason.minted === 'no' && !lease.local) await settle(broker.ledger, lease, { to: 'failed', error: reason.message })
+  if (reason.minted === 'no' && !lease.local) await settle(broker.ledger, { lease, settlement: { to: 'failed', error: reason.message } })
   return asBrokerError(reason, lease)
 }
 

@@ -1,0 +1,103 @@
+import { sql } from 'drizzle-orm'
+import type { Evidence, Handle } from '../base/evidence.ts'
+import { isUnlawful, type Ledger } from './connect.ts'
+import { closing, countDown, endedEntries, freePlaces, taskEndedEntries } from './endings.ts'
+import { entryColumns, json } from './entries.ts'
+import { type JsonRow, type Lease, leasesOf } from './records.ts'
+import { together } from './together.ts'
+
+/** What is known at the end of a lease: proof, or the reason why none is to be had. */
+export type Settlement =
+  | { readonly to: 'revoked'; readonly evidence: Evidence }
+  /** The provider promised that nothing was minted and nothing will be. */
+  | { readonly to: 'failed'; readonly error: string }
+
+/** A lease and what is known at its end. */
+export interface Settling {
+  readonly lease: Pick<Lease, 'id' | 'taskId'>
+  readonly settlement: Settlement
+}
+
+/**
+ * Ends a lease for good, and its task with it where it was the last, in one commit, which it may share with others. Undefined: somebody else moved it
+ * first; read it again, never force it.
+ */
+export const settle: (ledger: Ledger, settling: Settling) => Promise<Lease | undefined> = together(settleAll, isUnlawful)
+
+async function settleAll(ledger: Ledger, all: readonly Settling[]): Promise<readonly (Lease | undefined)[]> {
+  const asked = all.map(({ lease, settlement }) => ({ id: lease.id, task: lease.taskId, ...settlement }))
+  const [row] = await ledger.run<{ ended: JsonRow[] | null }>(sql`
+    with asked as materialized (
+      select distinct on (id) * from json_to_recordset(${JSON.stringify(asked)}::text::json) as asked(id text, task text, "to" text, evidence jsonb, error text)
+    ),
+    task as (select id from tasks where id in (select task from asked) order by id for update),
+    ended as (
+      update leases as lease set state = asked."to", ended_at = now(), due_at = null, evidence = asked.evidence, error = asked.error,
+        cause = coalesce(lease.cause, 'interrupted'), closing_at = coalesce(lease.closing_at, now()), stuck_since = null
+      from task join asked on asked.task = task.id
+      where lease.id = asked.id and lease.task_id = task.id and case asked."to"
+        when 'failed' then lease.issued_at is null and lease.state in ('reserved', 'revoking', 'lapsing')
+        else lease.state in ('revoking', 'lapsing') end
+      returning lease.*
+    ),
+    ${countDown},
+    ${freePlaces},
+    told as (${entryColumns} ${endedEntries} union all ${taskEndedEntries(sql`counted`)})
+    select (select json_agg(ended) from ended) as ended`)
+  const ended = new Map(leasesOf(row?.ended).map((lease) => [lease.id, lease]))
+  return all.map(({ lease }) => ended.get(lease.id))
+}
+
+/**
+ * Ends what only the broker or time has to end: up to `limit` leases whose own end has passed and that no provider needs to be asked about.
+ * Local ones, lapsing ones, and those whose provider could not confirm for `grace` seconds past their end.
+ */
+export async function expireLeases(ledger: Ledger, limit: number, grace: number): Promise<readonly Lease[]> {
+  const [row] = await ledger.run<{ ended: JsonRow[] | null }>(sql`
+    with due as (
+      select id, task_id from leases as lease where due_at is not null and expires_at <= now()
+        and ((local and state = 'active') or state = 'lapsing' or (state = 'revoking' and expires_at + make_interval(secs => ${grace}) <= now()))
+      order by expires_at limit ${limit}
+    ),
+    task as (select id from tasks where id in (select task_id from due) order by id for update skip locked),
+    ended as (
+      update leases as lease set state = 'expired', ended_at = now(), due_at = null, cause = coalesce(lease.cause, 'lease_expired'),
+        closing_at = coalesce(lease.closing_at, lease.expires_at), ended_by = coalesce(lease.ended_by, 'broker'), stuck_since = null
+      from task, due where lease.id = due.id and lease.task_id = task.id and lease.expires_at <= now()
+        and ((lease.local and lease.state = 'active') or lease.state in ('lapsing', 'revoking'))
+      returning lease.*
+    ),
+    ${countDown},
+    ${freePlaces},
+    told as (${entryColumns} ${endedEntries} union all ${taskEndedEntries(sql`counted`)})
+    select (select json_agg(ended) from ended) as ended`)
+  return leasesOf(row?.ended)
+}
+
+/**
+ * Journals a handle of a lease that is being minted, before the provider goes on. A handle that arrives after the lease was thought to have ended
+ * brings it back: a credential that may live is never forgotten for the sake of a tidy record.
+ *
+ * @returns the state in which the lease is now: anything but `reserved` means that nobody will hand this credential out
+ */
+export async function journal(ledger: Ledger, lease: Pick<Lease, 'id' | 'taskId'>, handle: Handle): Promise<Lease['state'] | undefined> {
+  const [row] = await ledger.run<{ state: Lease['state'] }>(sql`
+    with task as (select * from tasks where id = ${lease.taskId} for update),
+    seen as (select lease.id, lease.due_at is null as ended from leases as lease join task on task.id = lease.task_id where lease.id = ${lease.id} for update of lease),
+    kept as (
+      update leases as lease set handles = lease.handles || ${json([handle])}, state = case when seen.ended then ${closing} else lease.state end,
+        due_at = case when seen.ended then now() else lease.due_at end, ended_at = null, evidence = null
+      from seen where lease.id = seen.id
+      returning lease.*, seen.ended as reopened
+    ),
+    counted as (
+      update tasks as task set live_leases = task.live_leases + 1, state = case when task.state = 'open' then 'open' else 'closing' end, ended_at = null
+      from kept where kept.reopened and task.id = kept.task_id
+    ),
+    place as (update agents as agent set live_leases = agent.live_leases + 1 from kept where kept.reopened and agent.name = kept.agent),
+    told as (
+      ${entryColumns} select 'lease.reopened', kept.agent, kept.task_id, kept.id, kept.decision_id, '{}'::jsonb from kept where kept.reopened
+    )
+    select state from kept`)
+  return row?.state
+}
