@@ -23,6 +23,9 @@ export interface Metrics {
   readonly tasks: Gauge<'state'>
   readonly stuckLeases: Gauge
   readonly oldestUnfinishedRevocation: Gauge
+  readonly storeUp: Gauge
+  readonly clockApart: Gauge
+  readonly providerUp: Gauge<'provider'>
   readonly rateLimited: Counter<'limit'>
   readonly policyReloads: Counter<'outcome'>
   readonly issuerKeys: Counter<'issuer' | 'outcome'>
@@ -97,6 +100,9 @@ function createMetrics(): Metrics {
     tasks: gauge('mayfly_tasks', 'Tasks that have not ended', 'state'),
     stuckLeases: gauge('mayfly_stuck_leases', 'Leases whose revocation has failed for longer than limits.stuck_after'),
     oldestUnfinishedRevocation: gauge('mayfly_oldest_unfinished_revocation_seconds', 'Age of the oldest revocation without evidence'),
+    storeUp: gauge('mayfly_store_up', 'Whether the store can be read and written'),
+    clockApart: gauge('mayfly_clock_apart_seconds', "How far the store's clock is ahead of this broker's"),
+    providerUp: gauge('mayfly_provider_up', 'Whether the last calls to a provider were answered', 'provider'),
     rateLimited: counter('mayfly_rate_limited_total', 'Requests turned away by a limit', 'limit'),
     policyReloads: counter('mayfly_policy_reloads_total', 'Reloads of catalogue and policies', 'outcome'),
     issuerKeys: counter('mayfly_issuer_key_fetches_total', 'Fetches of issuer keys', 'issuer', 'outcome'),

@@ -381,6 +381,10 @@ export const Readiness = z
     reaper: z.object({ state: Condition, last_lap_seconds: z.number() }),
     issuers: z.array(z.object({ name: z.string(), state: Condition })),
     providers: z.array(z.object({ name: z.string(), state: Condition })),
+    clock: z
+      .object({ state: Condition, seconds_apart: z.number() })
+      .optional()
+      .openapi({ description: "How far the store's clock is ahead of this broker's. Absent while the store does not answer" }),
     stuck_leases: z.int().optional().openapi({ description: 'Absent while the store does not answer' }),
     oldest_unfinished_revocation_seconds: z.number().optional(),
   })

@@ -25,6 +25,9 @@ const longestLap = 60_000
 /** How long a probe waits for the store, below the second that Kubernetes gives a probe by default. Milliseconds. */
 const patience = 800
 
+/** Seconds by which the clocks of store and broker may be apart: what workload tokens are forgiven. */
+const mostApart = 30
+
 type Counts = Awaited<ReturnType<typeof counts>>
 
 /** Probes that tell the truth. They say what fails by name and never why: the reasons are in the log. */
@@ -37,11 +40,12 @@ export function healthRoutes({ broker, verifier, reaper }: Observed) {
       const laps = lap <= longestLap
       const answer: Readiness = {
         // Not the issuers and providers: a broker that cannot issue must still be reached by those who want to complete and revoke.
-        status: found && laps ? 'ready' : 'not_ready',
-        store: condition(found !== undefined),
+        status: found?.writable && laps ? 'ready' : 'not_ready',
+        store: condition(found?.writable === true),
         reaper: { state: condition(laps), last_lap_seconds: Math.round(lap / 100) / 10 },
         issuers: verifier.ready().map(({ issuer, ok }) => ({ name: issuer, state: condition(ok) })),
         providers: [...broker.targets].map(([name, target]) => ({ name, state: condition(!target.failing) })),
+        ...(found && { clock: clockOf(secondsApart(broker, found)) }),
         ...(found && { stuck_leases: found.stuck, oldest_unfinished_revocation_seconds: found.oldestUnfinishedRevocationSeconds }),
       }
       return answer.status === 'ready' ? c.json(answer, 200) : c.json(answer, 503)
@@ -54,6 +58,11 @@ export function healthRoutes({ broker, verifier, reaper }: Observed) {
 }
 
 const condition = (ok: boolean): 'ok' | 'failing' => (ok ? 'ok' : 'failing')
+
+/** How far the store's clock is ahead of this broker's; negative where it is behind. */
+const secondsApart = (broker: Broker, { now }: Counts): number => Math.round((now.getTime() - broker.clock()) / 100) / 10
+
+const clockOf = (apart: number) => ({ state: condition(Math.abs(apart) <= mostApart), seconds_apart: apart })
 
 /** What lives, by the store; undefined when it does not say so in time. */
 async function countInTime(broker: Broker): Promise<Counts | undefined> {
@@ -71,9 +80,12 @@ async function countInTime(broker: Broker): Promise<Counts | undefined> {
   }
 }
 
-/** Set at the scrape, from the store: every broker of one ledger says the same, and a restart forgets nothing. */
+/** Set at the scrape. What lives comes from the store: every broker of one ledger says the same, and a restart forgets nothing. */
 function setGauges(broker: Broker, found: Counts | undefined): void {
-  const { leases, tasks, stuckLeases, oldestUnfinishedRevocation } = broker.telemetry.metrics
+  const { leases, tasks, stuckLeases, oldestUnfinishedRevocation, storeUp, clockApart, providerUp } = broker.telemetry.metrics
+  storeUp.set(found?.writable ? 1 : 0)
+  clockApart.set(found ? secondsApart(broker, found) : Number.NaN)
+  for (const [provider, target] of broker.targets) providerUp.set({ provider }, target.failing ? 0 : 1)
   leases.reset()
   tasks.reset()
   // Without an answer there is no number: the last one would be a lie that no alarm sees through.

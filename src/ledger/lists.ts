@@ -118,6 +118,10 @@ export interface Counts {
   readonly stuck: number
   /** 0 where no revocation is unfinished. */
   readonly oldestUnfinishedRevocationSeconds: number
+  /** False on a standby, and where the database was set to be read only. */
+  readonly writable: boolean
+  /** The store's clock. */
+  readonly now: Date
 }
 
 export async function counts(ledger: Ledger): Promise<Counts> {
@@ -126,16 +130,22 @@ export async function counts(ledger: Ledger): Promise<Counts> {
     tasks: Partial<Counts['tasks']> | null
     stuck: number
     oldest: number
+    read_only: boolean
+    now: number
   }>(sql`
     select
       (select json_object_agg(state, count) from (select state, count(*)::int from leases where due_at is not null group by state) as live) as leases,
       (select json_object_agg(state, count) from (select state, count(*)::int from tasks where state in ('open', 'closing') group by state) as live) as tasks,
       (select count(*)::int from leases where state = 'revoking' and stuck_since is not null) as stuck,
-      (select coalesce(greatest(extract(epoch from now() - min(closing_at)), 0), 0)::double precision from leases where state = 'revoking') as oldest`)
+      (select coalesce(greatest(extract(epoch from now() - min(closing_at)), 0), 0)::double precision from leases where state = 'revoking') as oldest,
+      current_setting('transaction_read_only')::boolean as read_only,
+      (extract(epoch from clock_timestamp()) * 1000)::double precision as now`)
   return {
     leases: { reserved: 0, active: 0, revoking: 0, lapsing: 0, ...row?.leases },
     tasks: { open: 0, closing: 0, ...row?.tasks },
     stuck: row?.stuck ?? 0,
     oldestUnfinishedRevocationSeconds: row?.oldest ?? 0,
+    writable: row?.read_only !== true,
+    now: new Date(row?.now ?? Number.NaN),
   }
 }

@@ -3,7 +3,9 @@ import { BrokerError } from '../../src/base/errors.ts'
 import type { Target } from '../../src/providers/target.ts'
 import { buildHouse } from './house.ts'
 
-const found = async () => [{ leases: { active: 3, revoking: 2 }, tasks: { open: 1 }, stuck: 2, oldest: 61.5 }]
+const found = async () => [
+  { leases: { active: 3, revoking: 2 }, tasks: { open: 1 }, stuck: 2, oldest: 61.5, read_only: false, now: Date.parse('2026-11-24T09:30:12Z') },
+]
 const targets = new Map([
   ['tokens', { failing: false, provider: {} } as Target],
   ['vault', { failing: true, provider: {} } as Target],
@@ -39,6 +41,7 @@ describe('a probe', () => {
         { name: 'tokens', state: 'ok' },
         { name: 'vault', state: 'failing' },
       ],
+      clock: { state: 'ok', seconds_apart: 12 },
       stuck_leases: 2,
       oldest_unfinished_revocation_seconds: 61.5,
     })
@@ -57,6 +60,25 @@ describe('a probe', () => {
     }
   })
 
+  test('finds the broker not ready while the store can only be read', async () => {
+    const house = buildHouse({ ledger: async () => [{ ...(await found())[0], read_only: true }] })
+    const answer = await house.ask('/readyz')
+    expect(answer.status).toBe(503)
+    expect(await answer.json()).toMatchObject({ status: 'not_ready', store: 'failing', stuck_leases: 2 })
+    expect(await (await house.ask('/metrics')).text()).toContain('mayfly_store_up 0')
+  })
+
+  test.each([
+    ['ahead', '2026-11-24T09:35:00Z', 300],
+    ['behind', '2026-11-24T09:25:00Z', -300],
+  ])("sees that the store's clock is %s, and stays ready: tasks still have to be ended", async (_, now, seconds) => {
+    const house = buildHouse({ ledger: async () => [{ ...(await found())[0], now: Date.parse(now) }] })
+    const answer = await house.ask('/readyz')
+    expect(answer.status).toBe(200)
+    expect(await answer.json()).toMatchObject({ status: 'ready', clock: { state: 'failing', seconds_apart: seconds } })
+    expect(await (await house.ask('/metrics')).text()).toContain(`mayfly_clock_apart_seconds ${seconds}`)
+  })
+
   test('finds the broker not ready while its reaper stands still', async () => {
     const house = buildHouse({ ledger: found, parts: { reaper: { lastLap: () => 61_000 } } })
     const answer = await house.ask('/readyz')
@@ -67,7 +89,7 @@ describe('a probe', () => {
 
 describe('metrics', () => {
   test('count what lives by the store, at the moment of the scrape', async () => {
-    const house = buildHouse({ ledger: found })
+    const house = buildHouse({ ledger: found, targets })
     const answer = await house.ask('/metrics')
     const text = await answer.text()
     expect(answer.headers.get('content-type')).toContain('text/plain')
@@ -76,6 +98,10 @@ describe('metrics', () => {
     expect(text).toContain('mayfly_tasks{state="open"} 1')
     expect(text).toContain('mayfly_stuck_leases 2')
     expect(text).toContain('mayfly_oldest_unfinished_revocation_seconds 61.5')
+    expect(text).toContain('mayfly_store_up 1')
+    expect(text).toContain('mayfly_clock_apart_seconds 12')
+    expect(text).toContain('mayfly_provider_up{provider="tokens"} 1')
+    expect(text).toContain('mayfly_provider_up{provider="vault"} 0')
   })
 
   test('never repeat old numbers while the store does not answer', async () => {
@@ -85,6 +111,8 @@ describe('metrics', () => {
     down = true
     const text = await (await house.ask('/metrics')).text()
     expect(text).toContain('mayfly_stuck_leases Nan')
+    expect(text).toContain('mayfly_clock_apart_seconds Nan')
+    expect(text).toContain('mayfly_store_up 0')
     expect(text).not.toContain('mayfly_leases{')
   })
 })
