@@ -3,9 +3,10 @@ import type { Clock } from '../base/time.ts'
 /** How one guarded call ended: the backend answered (a refusal is an answer), it did not, or nobody waited long enough to know. */
 export type Heard = 'answered' | 'nothing' | 'unknown'
 
-/** Keeps a dead backend from being hammered: after a few failures in a row only one call at a time, now and then, finds out whether it is back. */
+/** Keeps a dead backend from being hammered: after a few failures in a row only one call now and then finds out whether it is back. */
 export interface Breaker {
-  readonly open: boolean
+  /** Whether the last calls came to nothing, the very last not long ago: what nobody has tried since may work again. */
+  readonly failing: boolean
   /** How many calls it would let through now. */
   room(): number
   /** Asks to make a call: undefined is no. Whoever got a pass must give it back. */
@@ -19,9 +20,11 @@ export interface Pass {
 
 /** Three, so that one lost connection or one slow answer stops nothing. */
 const failuresThatOpen = 3
-/** Milliseconds without calls after it opened; doubled by a probe that failed. Two seconds at most: revoking must resume soon after the backend did. */
+/** Milliseconds from one call to the next after it opened; doubled by a probe that failed. Two seconds at most: revoking must resume soon after the backend did. */
 const firstPause = 1_000
 const longestPause = 2_000
+/** Milliseconds for which failures count as news. Longer than a call may take and the pause after it. */
+const memory = 65_000
 
 /**
  * A circuit breaker. Our own and not cockatiel's, which cannot say beforehand whether it would let a call through: the reaper has to know, or
@@ -30,43 +33,41 @@ const longestPause = 2_000
 export function createBreaker(clock: Clock): Breaker {
   let failures = 0
   let pause = 0
-  let openedAt = 0
-  let probing = false
+  /** When it opened, or let the last probe through. From its beginning and not its end: one that hangs must not keep the next from finding the backend well. */
+  let triedAt = 0
 
   // The distance, not the order: a clock that was set back must not keep the breaker open for as long.
-  const paused = (): boolean => Math.abs(clock() - openedAt) < pause
+  const since = (): number => Math.abs(clock() - triedAt)
+  const paused = (): boolean => since() < pause
   const close = (): void => {
     failures = 0
     pause = 0
-  }
-  const open = (milliseconds: number): void => {
-    pause = milliseconds
-    openedAt = clock()
   }
 
   const ordinary: Pass = {
     leave(heard) {
       if (heard === 'answered') close()
-      if (heard === 'nothing' && pause === 0 && ++failures >= failuresThatOpen) open(firstPause)
+      if (heard !== 'nothing' || pause > 0 || ++failures < failuresThatOpen) return
+      pause = firstPause
+      triedAt = clock()
     },
   }
   const probe: Pass = {
     leave(heard) {
-      probing = false
       if (heard === 'answered') close()
-      if (heard === 'nothing') open(Math.min(pause * 2, longestPause))
+      if (heard === 'nothing') pause = Math.min(pause * 2, longestPause)
     },
   }
 
   return {
-    get open() {
-      return pause > 0
+    get failing() {
+      return pause > 0 && since() < memory
     },
-    room: () => (pause === 0 ? Number.POSITIVE_INFINITY : probing || paused() ? 0 : 1),
+    room: () => (pause === 0 ? Number.POSITIVE_INFINITY : paused() ? 0 : 1),
     enter() {
       if (pause === 0) return ordinary
-      if (probing || paused()) return undefined
-      probing = true
+      if (paused()) return undefined
+      triedAt = clock()
       return probe
     },
   }

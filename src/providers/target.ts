@@ -3,13 +3,13 @@ import { bulkhead, BulkheadRejectedError, TaskCancelledError, type BulkheadPolic
 import { BrokerError } from '../base/errors.ts'
 import type { Evidence, Handle } from '../base/evidence.ts'
 import { stopwatch, type Clock } from '../base/time.ts'
-import { createBreaker, type Heard } from './breaker.ts'
+import { type Breaker, createBreaker, type Heard } from './breaker.ts'
 import { type CallLimits, type LeaseReference, type Minted, type Provider, ProviderError, type Reservation } from './provider.ts'
 
 /** One configured provider as the rest of the house calls it: bounded in time and number, measured, and throwing one class of errors. */
 export interface Target {
   readonly provider: Provider
-  /** @throws ProviderError, or the BrokerError that `journal` threw */
+  /** @throws ProviderError, `unavailable` at once while mints are known to hang; or the BrokerError that `journal` threw */
   mint(reservation: Reservation, journal: (handle: Handle) => Promise<void>, signal: AbortSignal): Promise<Minted>
   /** @throws ProviderError, `refused` where the provider has no fresh credentials */
   refresh(reservation: Reservation, handles: readonly Handle[], signal: AbortSignal): Promise<Minted>
@@ -21,7 +21,7 @@ export interface Target {
   check(signal: AbortSignal): Promise<void>
   /** How many more leases it makes sense to end now. One while the backend is being probed, none between two probes. */
   free(): number
-  /** Whether the last attempts to end something came to nothing. */
+  /** Whether the last attempts to mint, or to end something, came to nothing. */
   readonly failing: boolean
 }
 
@@ -37,15 +37,16 @@ const waitingPerSlot = 4
 const grace = 250
 
 /**
- * Puts one provider behind its limits. Minting and ending have a bulkhead each, so that a storm of either never starves the other. Nothing waits
- * in line to be ended: the ledger is that queue.
+ * Puts one provider behind its limits. Minting and ending have a bulkhead and a breaker each, so that neither a storm nor the failing of one ever
+ * starves the other. Nothing waits in line to be ended: the ledger is that queue.
  */
 export function createTarget(provider: Provider, options: { readonly clock: Clock; readonly observe: Observe }): Target {
   const { timeout, concurrency } = provider.limits ?? houseLimits
   const minting = bulkhead(concurrency, concurrency * waitingPerSlot)
   const ending = bulkhead(concurrency, 0)
   const checking = bulkhead(1, concurrency)
-  const breaker = createBreaker(options.clock)
+  const mints = createBreaker(options.clock)
+  const ends = createBreaker(options.clock)
 
   async function bounded<T>(call: ProviderCall, lane: BulkheadPolicy, caller: AbortSignal, run: (signal: AbortSignal) => Promise<T>): Promise<T> {
     const elapsed = stopwatch()
@@ -69,36 +70,41 @@ export function createTarget(provider: Provider, options: { readonly clock: Cloc
     }
   }
 
-  async function end<T>(call: ProviderCall, caller: AbortSignal, run: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  async function guarded<T>(breaker: Breaker, hears: typeof heardByMint, caller: AbortSignal, call: () => Promise<T>): Promise<T> {
     const pass = breaker.enter()
-    if (!pass) throw new ProviderError('unavailable', `${provider.name} is not asked for a moment, because its last calls failed`, 'maybe')
+    if (!pass) throw new ProviderError('unavailable', `${provider.name} is not asked for a moment, because its last calls failed`, 'no')
     let heard: Heard = 'unknown'
     try {
-      const answer = await bounded(call, ending, caller, run)
+      const answer = await call()
       heard = 'answered'
       return answer
     } catch (error) {
-      heard = whatWasHeard(error, caller)
+      heard = caller.aborted || !(error instanceof ProviderError) || error.fault === 'busy' ? 'unknown' : hears(error)
       throw error
     } finally {
       pass.leave(heard)
     }
   }
 
+  const mint = <T>(call: 'mint' | 'refresh', caller: AbortSignal, run: (signal: AbortSignal) => Promise<T>): Promise<T> =>
+    guarded(mints, heardByMint, caller, () => bounded(call, minting, caller, run))
+  const end = <T>(call: 'revoke' | 'recover', caller: AbortSignal, run: (signal: AbortSignal) => Promise<T>): Promise<T> =>
+    guarded(ends, heardByEnd, caller, () => bounded(call, ending, caller, run))
+
   return {
     provider,
-    mint: (reservation, journal, signal) => bounded('mint', minting, signal, (inner) => provider.mint(reservation, journal, inner)),
+    mint: (reservation, journal, signal) => mint('mint', signal, (inner) => provider.mint(reservation, journal, inner)),
     refresh: (reservation, handles, signal) =>
-      bounded('refresh', minting, signal, async (inner) => {
+      mint('refresh', signal, async (inner) => {
         if (!provider.refresh) throw new ProviderError('refused', `${provider.name} has no fresh credentials to give`, 'no')
         return provider.refresh(reservation, handles, inner)
       }),
     revoke: (lease, signal) => end('revoke', signal, (inner) => provider.revoke(lease, inner)),
     recover: (lease, signal) => end('recover', signal, (inner) => provider.recover(lease, inner)),
     check: (signal) => bounded('check', checking, signal, (inner) => provider.check(inner)),
-    free: () => Math.min(ending.executionSlots, breaker.room()),
+    free: () => Math.min(ending.executionSlots, ends.room()),
     get failing() {
-      return breaker.open
+      return mints.failing || ends.failing
     },
   }
 }
@@ -143,8 +149,14 @@ function understood(error: unknown, name: string, started: boolean): ProviderErr
 
 const isAbort = (error: unknown): boolean => error instanceof DOMException && (error.name === 'TimeoutError' || error.name === 'AbortError')
 
-/** A refusal shows that the backend lives; our own bulkhead, our own store and a caller who left show nothing about it. */
-function whatWasHeard(error: unknown, caller: AbortSignal): Heard {
-  if (!(error instanceof ProviderError) || error.fault === 'busy' || caller.aborted) return 'unknown'
-  return error.fault === 'refused' ? 'answered' : 'nothing'
-}
+// Our own bulkhead, our own store and a caller who left show nothing about a backend.
+
+/** A refusal shows that the backend lives. */
+const heardByEnd = ({ fault }: ProviderError): Heard => (fault === 'refused' ? 'answered' : 'nothing')
+
+/**
+ * Only silence counts, which costs each mint its whole timeout, and a connection that cannot be had. A mint that fails at once costs nobody
+ * anything, and one agent whose grant the backend chokes on must not close it to the others.
+ */
+const heardByMint = ({ fault, minted }: ProviderError): Heard =>
+  fault === 'timed_out' || (fault === 'unavailable' && minted === 'no') ? 'nothing' : 'answered'

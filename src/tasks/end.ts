@@ -6,8 +6,8 @@ import { type LeaseReference, ProviderError } from '../providers/provider.ts'
 import type { Target } from '../providers/target.ts'
 import type { Broker } from './task.ts'
 
-/** Milliseconds before the first retry, doubled with each, and the most. Short at the top: a recovered backend is to be noticed within seconds. */
-const backoff = { first: 250, most: 4_000 }
+/** Milliseconds before the first retry, doubled with each, and the most. Short at the top: what a recovered backend owes is done within seconds, and it is the breaker that keeps a dead one from being hammered. */
+const backoff = { first: 250, most: 2_000 }
 
 /**
  * Ends a claimed lease at its provider, and records the proof; or puts it back with the reason, to be tried again after a pause of full jitter.

@@ -157,7 +157,7 @@ describe('a target whose backend is dead', () => {
     expect(target.free()).toBe(2)
   })
 
-  test('is probed with one call at a time, every two seconds at the latest', async () => {
+  test('is probed with one call, every two seconds at the latest', async () => {
     const target = targetOf({ revoke })
     await failTimes(target, 3)
     now += 1_000
@@ -174,6 +174,34 @@ describe('a target whose backend is dead', () => {
       await failTimes(target, 1)
     }
     expect(asked).toBe(7)
+  })
+
+  test('is probed again while the probe before still hangs', async () => {
+    let hangs = false
+    const target = targetOf({ revoke: () => (hangs ? forever() : revoke()) })
+    await failTimes(target, 3)
+    hangs = true
+    now += 1_000
+    const probe = failure(target.revoke(lease, patient))
+    expect(target.free()).toBe(0)
+    hangs = false
+    works = true
+    now += 1_000
+    expect(await target.revoke(lease, patient)).toEqual(evidence)
+    expect(target.failing).toBe(false)
+    await vi.advanceTimersByTimeAsync(1_250)
+    await probe
+    expect(target.failing).toBe(false)
+  })
+
+  test('is not called failing any more a minute after anybody tried', async () => {
+    const target = targetOf({ revoke })
+    await failTimes(target, 3)
+    now += 64_000
+    expect(target.failing).toBe(true)
+    now += 1_000
+    expect(target.failing).toBe(false)
+    expect(target.free()).toBe(1)
   })
 
   test('is asked again soon even if the clock was set back by an hour', async () => {
@@ -203,6 +231,55 @@ describe('a target whose backend is dead', () => {
       await Promise.all(ends)
     }
     expect(hanging.failing).toBe(false)
+  })
+})
+
+describe('a target whose mints hang', () => {
+  let hangs = true
+  let asked = 0
+  const target = () => targetOf({ mint: () => (asked++, hangs ? forever() : Promise.resolve({} as Minted)) })
+  const timeOut = async (target: Target, times: number) => {
+    for (let time = 0; time < times; time++) {
+      const minting = failure(mint(target))
+      await vi.advanceTimersByTimeAsync(1_250)
+      await minting
+    }
+  }
+
+  beforeEach(() => {
+    hangs = true
+    asked = 0
+  })
+
+  test('refuses them at once after three in a row, without having asked, and lets one try every second or two', async () => {
+    const slow = target()
+    await timeOut(slow, 3)
+    expect(slow.failing).toBe(true)
+    expect(await failure(mint(slow))).toMatchObject({ fault: 'unavailable', minted: 'no' })
+    expect(asked).toBe(3)
+    now += 1_000
+    await timeOut(slow, 1)
+    expect(asked).toBe(4)
+
+    hangs = false
+    now += 2_000
+    await expect(mint(slow)).resolves.toBeDefined()
+    expect(slow.failing).toBe(false)
+  })
+
+  test('still ends what it holds', async () => {
+    const slow = target()
+    await timeOut(slow, 3)
+    expect(slow.free()).toBe(2)
+    await expect(slow.revoke(lease, patient)).resolves.toEqual(evidence)
+  })
+
+  test('is not taken for one where the backend answers, however badly: a single agent must not close it to the others', async () => {
+    for (const error of [new ProviderError('garbage', 'crm answered nonsense', 'maybe'), down, new ProviderError('refused', 'crm refused', 'no')]) {
+      const answering = targetOf({ mint: () => Promise.reject(error) })
+      for (let time = 0; time < 5; time++) expect(await failure(mint(answering))).toBe(error)
+      expect(answering.failing).toBe(false)
+    }
   })
 })
 
