@@ -151,12 +151,15 @@ export const entryOf = (row: JsonRow): Entry => fieldsOf(row) as Entry
 export const tasksOf = (rows: readonly JsonRow[] | null | undefined): Task[] => (rows ?? []).map(taskOf)
 export const leasesOf = (rows: readonly JsonRow[] | null | undefined): Lease[] => (rows ?? []).map(leaseOf)
 
-/** A task with its leases, oldest first. Undefined: there is none. */
-export async function findTask(ledger: Ledger, id: TaskId): Promise<{ task: Task; leases: Lease[] } | undefined> {
-  const [row] = await ledger.run<{ task: JsonRow; leases: JsonRow[] | null }>(sql`
-    select to_json(task) as task, (select json_agg(lease order by lease.id) from leases as lease where lease.task_id = task.id) as leases
+/** Milliseconds until the deadline of `task` by the store's clock, which alone decides about it; negative afterwards. */
+const left = sql`(extract(epoch from task.deadline - now()) * 1000)::double precision`
+
+/** A task with its leases, oldest first, and the milliseconds that are left of it. Undefined: there is none. */
+export async function findTask(ledger: Ledger, id: TaskId): Promise<{ task: Task; leases: Lease[]; left: number } | undefined> {
+  const [row] = await ledger.run<{ task: JsonRow; leases: JsonRow[] | null; left: number }>(sql`
+    select to_json(task) as task, ${left} as left, (select json_agg(lease order by lease.id) from leases as lease where lease.task_id = task.id) as leases
     from tasks as task where task.id = ${id}`)
-  return row && { task: taskOf(row.task), leases: leasesOf(row.leases) }
+  return row && { task: taskOf(row.task), leases: leasesOf(row.leases), left: row.left }
 }
 
 /** The decisions of a task, oldest first. */
@@ -167,12 +170,12 @@ export async function decisionsOf(ledger: Ledger, id: TaskId): Promise<DecisionR
   return rows.map((row) => decisionOf(row.decision))
 }
 
-/** One lease with its task. Undefined: there is none. */
-export async function findLease(ledger: Ledger, id: LeaseId): Promise<{ lease: Lease; task: Task } | undefined> {
-  const [row] = await ledger.run<{ lease: JsonRow; task: JsonRow }>(sql`
-    select to_json(lease) as lease, to_json(task) as task
+/** One lease with its task, and the milliseconds that are left of the task. Undefined: there is none. */
+export async function findLease(ledger: Ledger, id: LeaseId): Promise<{ lease: Lease; task: Task; left: number } | undefined> {
+  const [row] = await ledger.run<{ lease: JsonRow; task: JsonRow; left: number }>(sql`
+    select to_json(lease) as lease, to_json(task) as task, ${left} as left
     from leases as lease join tasks as task on task.id = lease.task_id where lease.id = ${id}`)
-  return row && { lease: leaseOf(row.lease), task: taskOf(row.task) }
+  return row && { lease: leaseOf(row.lease), task: taskOf(row.task), left: row.left }
 }
 
 /** The task that a token speaks for, by the token's SHA-256: ended tasks too, since completing is accepted late. */
@@ -181,10 +184,14 @@ export async function taskByTokenHash(ledger: Ledger, hash: string): Promise<Tas
   return row?.id
 }
 
-/** Whether a lease lives at this very moment, by the store's clock: what introspection answers from, on every broker alike. */
-export async function isAlive(ledger: Ledger, id: LeaseId): Promise<boolean> {
+/**
+ * Whether a lease lives at this very moment, by the store's clock: what introspection answers from, on every broker alike.
+ *
+ * @param exp when the token itself ends, in seconds since 1970: one that was refreshed ends before its lease
+ */
+export async function isAlive(ledger: Ledger, id: LeaseId, exp: number): Promise<boolean> {
   const [row] = await ledger.run<{ alive: boolean }>(sql`
     select true as alive from leases as lease join tasks as task on task.id = lease.task_id
-    where lease.id = ${id} and lease.state = 'active' and lease.expires_at > now() and task.state = 'open' and task.deadline > now()`)
+    where lease.id = ${id} and to_timestamp(${exp}::double precision) > now() and lease.state = 'active' and lease.expires_at > now() and task.state = 'open' and task.deadline > now()`)
   return row?.alive === true
 }

@@ -70,7 +70,7 @@ export interface CallLimits {
 export interface SignedTokens {
   /** RFC 7517 JWK set: every key with which a living token may have been signed. */
   keys(): Promise<readonly Record<string, unknown>[]>
-  /** The claims of a token that one of these keys signed and that has not passed its own `exp`; undefined for anything else. Never throws. */
+  /** The claims of a token that one of these keys signed; undefined for anything else. Whether it is past its `exp` is for the store's clock to say. Never throws. */
   read(token: string): Promise<TokenClaims | undefined>
 }
 

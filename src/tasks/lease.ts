@@ -25,10 +25,9 @@ export async function addLease(
   asked: GrantRequest,
   signal: AbortSignal,
 ): Promise<{ decision: DecisionRecord; lease: IssuedLease }> {
-  const task = await ownOpenTask(broker, caller, id)
+  const { task, left } = await ownOpenTask(broker, caller, id)
   const { actor, agent } = agentBehind(broker, caller, task)
-  const duration = Math.max(1, task.deadline.getTime() - broker.clock())
-  const declared = { kind: task.kind, duration: Math.min(duration, longestOf(broker, task)), grants: [asked] }
+  const declared = { kind: task.kind, duration: Math.min(Math.max(1, left), longestOf(broker, task)), grants: [asked] }
   const inquiry = broker.policy().catalogue.resolve(agent, actor, 'issue', declared)
   const decision = decideOn(broker, inquiry)
   if (decision.made.outcome === 'deny') throw await denied(broker, id, decision)
@@ -60,13 +59,13 @@ export async function refreshLease(
 ): Promise<{ decision: DecisionRecord; lease: IssuedLease }> {
   const found = await findLease(broker.ledger, id)
   if (!found || !owns(caller, found.task)) throw notFound('lease')
-  const { lease, task } = found
+  const { lease, task, left } = found
   const target = targetOf(broker, lease.provider)
   if (!target.provider.refresh || !lease.local) throw new BrokerError('conflict', `The provider ${lease.provider} has no fresh credentials to give`)
   if (lease.state !== 'active' || task.state !== 'open') throw new BrokerError('conflict', 'This lease has ended', { task: task.id })
 
   const { actor, agent } = agentBehind(broker, caller, task)
-  const duration = Math.min(Math.max(1, task.deadline.getTime() - broker.clock()), longestOf(broker, task))
+  const duration = Math.min(Math.max(1, left), longestOf(broker, task))
   const declared = { kind: task.kind, duration, grants: [{ name: lease.grant, parameters: lease.parameters }] }
   const inquiry = broker.policy().catalogue.resolve(agent, actor, 'issue', declared)
   const decision = decideOn(broker, inquiry)
@@ -85,12 +84,12 @@ export async function denied(broker: Broker, task: TaskId, decision: NewDecision
   return new BrokerError('denied', 'The policy does not permit this', { decision: decision.id, task })
 }
 
-/** An open task of the caller. @throws BrokerError `not_found`, `conflict` */
-export async function ownOpenTask(broker: Broker, caller: Caller, id: TaskId): Promise<Task> {
+/** An open task of the caller, and the milliseconds that are left of it. @throws BrokerError `not_found`, `conflict` */
+async function ownOpenTask(broker: Broker, caller: Caller, id: TaskId): Promise<{ task: Task; left: number }> {
   const found = await findTask(broker.ledger, id)
   if (!found || !owns(caller, found.task)) throw notFound('task')
   if (found.task.state !== 'open') throw hasEnded(id)
-  return found.task
+  return found
 }
 
 export function tooManyLeases(broker: Broker): BrokerError {

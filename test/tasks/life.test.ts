@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
-import { findTask } from '../../src/ledger/records.ts'
+import { findTask, isAlive } from '../../src/ledger/records.ts'
 import { listEntries } from '../../src/ledger/lists.ts'
 import { introspect } from '../../src/tasks/introspect.ts'
 import { showTask } from '../../src/tasks/show.ts'
@@ -58,6 +58,33 @@ describe.each(stores)('the life of a task on $name', ({ open }) => {
       task: { state: 'revoked', reason: 'a test says so', endedBy: 'operator:local/operator:ops' },
     })
     expect(await task.complete()).toMatchObject({ ended: true, task: { state: 'revoked' } })
+  })
+
+  test.each([
+    { words: 'five minutes ahead', skew: 300_000 },
+    { words: 'five minutes behind', skew: -300_000 },
+  ])("a broker whose clock is $words of the store's gives, refreshes and introspects as long as the store says, and no longer", async ({ skew }) => {
+    house.skew = skew
+    try {
+      const task = await house.declare(['api'], { duration: 120_000 })
+      const more = await task.add('slow-api')
+      const fresh = await task.refresh(task.leases[0]!)
+      const end = task.opened.task.deadline.getTime()
+      for (const { lease } of [more, fresh]) {
+        expect(lease.expiresAt.getTime(), 'what is given lasts as long as the task').toBeGreaterThan(end - 1_000)
+        expect(lease.expiresAt.getTime()).toBeLessThanOrEqual(end)
+      }
+      expect(await isActive(task.secrets[0]!)).toBe(true)
+      expect(await isAlive(house.ledger, more.lease.id, end / 1_000)).toBe(true)
+      expect(await isAlive(house.ledger, more.lease.id, Date.now() / 1_000 - 1), 'a token that ended before its lease').toBe(false)
+
+      await house.backdate(task.id, '121 seconds')
+
+      expect(await isActive(task.secrets[0]!)).toBe(false)
+      await task.complete()
+    } finally {
+      house.skew = 0
+    }
   })
 
   test('a task that nobody completes dies at its deadline with all its leases', async () => {

@@ -80,7 +80,7 @@ export const jwtKind: ProviderKind<JwtSettings, JwtGrant> = {
       },
       tokens: {
         keys: () => keyring.published(),
-        read: (token) => readToken(token, publicUrl, keyring, clock()),
+        read: (token) => readToken(token, publicUrl, keyring),
       },
     } satisfies Provider
   },
