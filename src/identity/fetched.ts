@@ -23,8 +23,11 @@ const staleFor = 60 * minute
 /** Milliseconds between two fetches because of a `kid` that is not there: anyone may invent one. */
 const unknownEvery = 30 * second
 
-/** After a failure, milliseconds without another try; doubled by each further one, and up to half of it taken off at random. */
-const pause = { first: 1 * second, longest: 60 * second } as const
+/**
+ * After a failure, milliseconds without another try; doubled by each further one, and up to half of it taken off at random. Without any keys nobody of
+ * this issuer gets in, so that its return has to be seen within seconds; with old ones nobody waits for it.
+ */
+const pause = { first: 1 * second, longest: 60 * second, longestWithoutKeys: 4 * second } as const
 
 /** How a fetch ended, for the metrics. */
 export type Fetched = 'changed' | 'unchanged' | 'failed'
@@ -75,7 +78,7 @@ export function fetchedKeys(rules: Rules, clock: Clock, fetched: (outcome: Fetch
       if (stop.signal.aborted) return
       fault = describe(error)
       failures++
-      const longest = Math.min(pause.longest, pause.first * 2 ** (failures - 1))
+      const longest = Math.min(usable() ? pause.longest : pause.longestWithoutKeys, pause.first * 2 ** (failures - 1))
       retryAt = clock() + longest * (1 - Math.random() / 2)
       fetched('failed')
     }

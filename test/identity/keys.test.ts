@@ -159,19 +159,37 @@ describe('An issuer that does not give its keys', () => {
     expect(issuer.asked.get('/elsewhere')).toBeUndefined()
   })
 
-  test('is asked ever more rarely, and accepted again when it is back', async () => {
+  test('is asked ever more rarely while its last keys are good, and heard again when it is back', async () => {
+    const { issuer, gate, asks } = await published()
+    await gate.accept(tokenBy(key, gate))
+    issuer.answers('/keys', (response) => void response.writeHead(503).end())
+    const due = start + 10 * minute
+    for (let second = 0; second < 600; second++) {
+      gate.now = due + second * 1_000
+      await gate.accept(tokenBy(key, gate))
+    }
+    // Pauses of 1, 2, 4, … 60 s, of which up to half is taken off: the first, and at most the 26 of half of each. Nobody waits for them, so there may be fewer.
+    await issuer.askedFor('/keys', 2)
+    expect(asks()).toBeLessThanOrEqual(29)
+
+    issuer.answers('/keys', { keys: [key.jwk, next.jwk] })
+    gate.now += minute
+    await gate.accept(tokenBy(next, gate))
+  })
+
+  test('is asked every few seconds while there are no keys, and accepted four seconds after it is back at the latest', async () => {
     const { issuer, gate, asks } = await published()
     issuer.answers('/keys', (response) => void response.writeHead(503).end())
     for (let second = 0; second < 600; second++) {
       gate.now = start + second * 1_000
       await gate.refusal(tokenBy(key, gate))
     }
-    // Pauses of 1, 2, 4, … 60 s, of which up to half is taken off: at least the 14 of no luck at all, at most the 26 of half of each.
-    expect(asks()).toBeGreaterThanOrEqual(14)
-    expect(asks()).toBeLessThanOrEqual(28)
+    // Pauses of 4 s, of which up to half is taken off, and looked at once a second.
+    expect(asks()).toBeGreaterThanOrEqual(150)
+    expect(asks()).toBeLessThanOrEqual(305)
 
     issuer.answers('/keys', { keys: [key.jwk] })
-    gate.now += minute
+    gate.now += 4_000
     await gate.accept(tokenBy(key, gate))
   })
 
