@@ -68,14 +68,17 @@ export async function nextDue(ledger: Ledger, targets: readonly string[]): Promi
   return row?.wait === null || row === undefined ? undefined : Math.max(0, Math.ceil(row.wait))
 }
 
-/** Forgets what has no meaning any more: keys and spent tokens past their time. @returns how many rows went */
+/**
+ * Forgets what has no meaning any more: keys past their time, and spent tokens an hour after, for it is the clock of a broker that says when a token
+ * ends, and one that is behind the store's would take it again. @returns how many rows went
+ */
 export async function sweep(ledger: Ledger, limit: number): Promise<number> {
   const [row] = await ledger.run<{ count: number }>(sql`
     with keys as (
       delete from idempotency_keys where key in (select key from idempotency_keys where expires_at <= now() limit ${limit}) returning 1
     ),
     tokens as (
-      delete from spent_tokens where key in (select key from spent_tokens where expires_at <= now() limit ${limit}) returning 1
+      delete from spent_tokens where key in (select key from spent_tokens where expires_at <= now() - interval '1 hour' limit ${limit}) returning 1
     )
     select ((select count(*) from keys) + (select count(*) from tokens))::int as count`)
   return row?.count ?? 0

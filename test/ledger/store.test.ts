@@ -9,6 +9,7 @@ import { openFolder } from '../../src/ledger/embedded.ts'
 import { archivePolicySet } from '../../src/ledger/entries.ts'
 import { spendToken } from '../../src/ledger/keys.ts'
 import { listEntries } from '../../src/ledger/lists.ts'
+import { sweep } from '../../src/ledger/queue.ts'
 import { isId } from '../../src/base/ids.ts'
 import { openDatabase, type OpenedStore, openEmbedded, stores } from '../support/stores.ts'
 
@@ -74,6 +75,17 @@ describe.each(stores)('the ledger on $name', ({ open }) => {
   test('a token is spent exactly once by many who present it at once', async () => {
     const outcomes = await Promise.all(Array.from({ length: 20 }, () => spendToken(ledger, 'token', new Date(Date.now() + 60_000))))
     expect(outcomes.filter(Boolean)).toHaveLength(1)
+  })
+
+  test('a spent token is remembered past its end, for a broker whose clock is behind, and then forgotten', async () => {
+    const ended = (minutes: number) => new Date(Date.now() - minutes * 60_000)
+    await spendToken(ledger, 'lately', ended(5))
+    await spendToken(ledger, 'long ago', ended(61))
+
+    expect(await sweep(ledger, 10)).toBe(1)
+
+    expect(await spendToken(ledger, 'lately', ended(5))).toBe(false)
+    expect(await spendToken(ledger, 'long ago', ended(61))).toBe(true)
   })
 
   test('is closed twice without harm, and refuses statements afterwards', async () => {
