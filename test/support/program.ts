@@ -41,7 +41,8 @@ export interface Site {
   readonly folder: string
   /** Signs as somebody, for brokers of this site. */
   token(sub: string): Promise<string>
-  start(): Promise<RunningBroker>
+  /** Starts a broker; one that is to reach store or lab over another wire is told so. */
+  start(over?: Partial<Pick<SiteOptions, 'store' | 'lab'>>): Promise<RunningBroker>
   write(file: string, text: string): Promise<void>
   config(): string
   remove(): Promise<void>
@@ -51,13 +52,16 @@ export interface SiteOptions {
   readonly store: StoreSettings
   /** A backend of kind http. */
   readonly lab?: string
+  /** Whether a workload token is accepted again and again, as it is where this is absent. */
+  readonly replay?: 'reusable' | 'single-use'
   readonly extra?: string
 }
 
 const audience = 'http://127.0.0.1:7420'
 
 /** Writes a configuration with a local issuer, the provider `tokens` and, where a lab is given, `lab`. */
-export async function makeSite({ store, lab, extra = '' }: SiteOptions): Promise<Site> {
+export async function makeSite(options: SiteOptions): Promise<Site> {
+  const { lab } = options
   const folder = await mkdtemp(path.join(tmpdir(), 'mayfly-site-'))
   const issuer = await openLocalIssuer(path.join(folder, 'issuer.json'))
   const write = (file: string, text: string) => writeFile(path.join(folder, file), text)
@@ -67,10 +71,10 @@ export async function makeSite({ store, lab, extra = '' }: SiteOptions): Promise
   await write('policies/site.cedar', policies)
   const configFile = path.join(folder, 'mayfly.yaml')
 
-  async function start(): Promise<RunningBroker> {
+  async function start(over: Partial<SiteOptions> = {}): Promise<RunningBroker> {
     const port = await freePort()
     const file = path.join(folder, `mayfly-${port}.yaml`)
-    await writeFile(file, configuration(port, store, lab, extra))
+    await writeFile(file, configuration(port, { ...options, ...over }))
     const child = spawn(process.execPath, [command, 'serve', '--config', file], { env: plainEnvironment(), stdio: ['ignore', 'pipe', 'pipe'] })
     const [out, err] = [collect(child.stdout), collect(child.stderr)]
     const url = `http://127.0.0.1:${port}`
@@ -91,7 +95,7 @@ export async function makeSite({ store, lab, extra = '' }: SiteOptions): Promise
       },
     }
   }
-  await writeFile(configFile, configuration(7420, store, lab, extra))
+  await writeFile(configFile, configuration(7420, options))
   return {
     folder,
     token: (sub) => issuer.sign({ sub, aud: audience, lifetimeSeconds: 600 }, Date.now()),
@@ -102,7 +106,7 @@ export async function makeSite({ store, lab, extra = '' }: SiteOptions): Promise
   }
 }
 
-function configuration(port: number, store: StoreSettings, lab: string | undefined, extra: string): string {
+function configuration(port: number, { store, lab, replay = 'reusable', extra = '' }: SiteOptions): string {
   return `
 public_url: ${audience}
 listen: { host: 127.0.0.1, port: ${port} }
@@ -110,7 +114,7 @@ store: ${JSON.stringify(store)}
 catalogue: ./catalogue.yaml
 policies: ./policies
 identity:
-  - { name: local, profile: oidc, issuer: "urn:mayfly:local-issuer", keys: ./jwks.json }
+  - { name: local, profile: oidc, issuer: "urn:mayfly:local-issuer", keys: ./jwks.json, replay: ${replay} }
 operators:
   - { issuer: local, match: { sub: "operator:ops" }, roles: [operator, reviewer] }
   - { issuer: local, match: { sub: "operator:reader" }, roles: [reviewer] }

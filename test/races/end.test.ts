@@ -1,0 +1,113 @@
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import type { AddedLease, ClosedTask } from '../../src/http/contract.ts'
+import { type Answer, type Fleet, startFleet } from '../support/fleet.ts'
+import { stores } from '../support/stores.ts'
+
+describe.runIf(stores.some(({ name }) => name === 'Postgres'))('the end of a task, raced for at three brokers', () => {
+  let fleet: Fleet
+
+  beforeAll(async () => {
+    fleet = await startFleet(3)
+  })
+  afterEach(async () => {
+    await fleet.settled()
+    expect(await fleet.findings()).toEqual([])
+  })
+  afterAll(() => fleet.stop())
+
+  test('has one cause, whoever comes first: completed, revoked or its deadline; every answer and the ledger name the same, once', async () => {
+    const winners = new Set<string>()
+    for (let round = 0; round < 24; round++) {
+      const at = (turn: number) => fleet.brokers[(round + turn) % 3]!
+      const task = await fleet.declare(at(0), ['api', 'crm'])
+      const revoke = () => fleet.call<ClosedTask>(at(1), fleet.tokens.ops, 'POST', `/tasks/${task.id}/revoke`, { reason: 'a race' })
+      const deadline = async () => {
+        await fleet.owner`with over as (update tasks set deadline = now() where id = ${task.id} and state = 'open' returning id)
+          , cut as (update leases set expires_at = least(expires_at, now()) where task_id in (select id from over))
+          select pg_notify('mayfly_due', '') from over`
+        return undefined
+      }
+      // Each comes first in its turn. The deadline has to be noticed by somebody, so it is given a lead of one round trip.
+      const contest: (() => Promise<Answer<ClosedTask> | undefined>)[] = [() => fleet.complete(at(2), task), revoke, deadline]
+      const [first, ...rest] = [...contest.slice(round % 3), ...contest.slice(0, round % 3)]
+      const begun = first!()
+      if (first === deadline) await begun
+      const answers = await Promise.all([begun, ...rest.map((one) => one())])
+      await fleet.settled()
+
+      const [row] = await fleet.owner`select state, cause from tasks where id = ${task.id}`
+      const said = answers.flatMap((answer) => (answer ? [answer] : []))
+      for (const { status, body } of said) {
+        expect([200, 202]).toContain(status)
+        expect([body.task.state === 'closing' ? row!['state'] : body.task.state, body.task.cause]).toEqual([row!['state'], row!['cause']])
+        expect(body.leases.map(({ cause }) => cause)).toEqual([row!['cause'], row!['cause']])
+      }
+      winners.add(row!['cause'] as string)
+      const story = await fleet.story(task.id)
+      expect(story.toSorted()).toEqual(
+        ['task.opened', 'decision.made', 'lease.issued', 'lease.reserved', 'lease.issued'] //
+          .concat('task.closing', 'lease.revoked', 'lease.revoking', 'lease.revoked', 'task.ended')
+          .toSorted(),
+      )
+      expect(story.at(-1)).toBe('task.ended')
+      expect(await fleet.lab.works(task.secrets['crm']!)).toBe(false)
+      expect(await fleet.activeAt(fleet.brokers, task.secrets['api']!)).toBe(0)
+    }
+    expect(winners, 'each of them wins now and then, or this was no race').toEqual(new Set(['completed', 'revoked', 'deadline']))
+  })
+
+  test('once answered, is known to every broker in its next answer, under load: not one stale', async () => {
+    let stale = 0
+    let asked = 0
+    async function life(worker: number): Promise<void> {
+      for (let round = 0; round < 25; round++) {
+        const at = (turn: number) => fleet.brokers[(worker + round + turn) % 3]!
+        const task = await fleet.declare(at(0), ['api'])
+        expect(await fleet.activeAt(fleet.brokers, task.secrets['api']!)).toBe(3)
+        expect((await fleet.complete(at(1), task)).status).toBe(200)
+        stale += await fleet.activeAt(fleet.brokers, task.secrets['api']!)
+        asked += fleet.brokers.length
+      }
+    }
+    await Promise.all(Array.from({ length: 6 }, (_, worker) => life(worker)))
+    console.log(`${asked} introspections right after the end was answered, ${stale} stale`)
+    expect(stale).toBe(0)
+  })
+
+  test('leaves nothing of what a refresh or a further lease handed out at the same moment', async () => {
+    let late = 0
+    let stale = 0
+    for (let round = 0; round < 30; round++) {
+      const at = (turn: number) => fleet.brokers[(round + turn) % 3]!
+      const task = await fleet.declare(at(0), ['api', 'crm'])
+      const refresh = (turn: number) => fleet.call<AddedLease>(at(turn), fleet.tokens.bot, 'POST', `/leases/${task.leases[0]!.id}/refresh`, {})
+      const add = (turn: number, grant: object) => fleet.call<AddedLease>(at(turn), task.token, 'POST', `/tasks/${task.id}/leases`, grant)
+      let over = false
+      const handedOut: string[] = []
+      /** What came after the end was answered is looked at the moment that it comes. */
+      async function look(asked: Promise<Answer<AddedLease>>): Promise<void> {
+        const { status, body } = await asked
+        expect([200, 201, 409], JSON.stringify(body)).toContain(status)
+        if (status === 409) return
+        const { token } = body.lease.credential as { token: string }
+        handedOut.push(token)
+        if (!over || body.lease.grant === 'crm') return
+        late++
+        stale += await fleet.activeAt(fleet.brokers, token)
+      }
+      const asked = [refresh(0), add(1, { name: 'api' }), refresh(2), add(0, { name: 'crm', parameters: { customer: 'acme' } })].map(look)
+      const closed = await fleet.complete(at(round), task)
+      over = true
+      stale += (await Promise.all([task.secrets['api']!, ...handedOut].map((token) => fleet.activeAt(fleet.brokers, token)))).reduce((a, b) => a + b)
+      expect([200, 202]).toContain(closed.status)
+      await Promise.all(asked)
+
+      for (const token of handedOut) stale += await fleet.activeAt(fleet.brokers, token)
+      await fleet.settled()
+      expect(await fleet.lab.alive()).toEqual([])
+      for (const token of handedOut) expect(await fleet.lab.works(token)).toBe(false)
+    }
+    console.log(`${late} tokens came after the end was answered; ${stale} of all were active then`)
+    expect(stale).toBe(0)
+  })
+})
