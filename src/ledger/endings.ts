@@ -2,12 +2,13 @@ import { sql, type SQL } from 'drizzle-orm'
 import type { TaskId } from '../base/ids.ts'
 import { isUnlawful, type Ledger } from './connect.ts'
 import { entryColumns, rfc3339 } from './entries.ts'
+import { holds, isHeld, type KeyClaim } from './keys.ts'
 import { dueChannel } from './postgres.ts'
 import { type Cause, type JsonRow, type Lease, leaseOf, leasesOf, type Task, tasksOf } from './records.ts'
 import { together } from './together.ts'
 
-// Locks are taken in one order by every statement of this room: task, then lease, then agent. An order within a statement is made by letting
-// each query read from the one before it, for Postgres promises none otherwise.
+// Locks are taken in one order by every statement of this room: task, then lease, then agent; and before them the Idempotency-Key of a request that
+// may have been overtaken. An order within a statement is made by letting each query read from the one before it, for Postgres promises none otherwise.
 
 /** How a task or a lease is being ended. */
 export interface Ending {
@@ -16,6 +17,8 @@ export interface Ending {
   readonly reason?: string | undefined
   /** `agent:…`, `operator:…` or `broker`. */
   readonly by: string
+  /** Of the request that ends it, where another may have overtaken it: nothing moves unless it holds its Idempotency-Key still. */
+  readonly under?: KeyClaim | undefined
 }
 
 /** What closing did: leases that ended in the same commit, and those whose provider has to be asked now. */
@@ -41,24 +44,31 @@ export interface Closing {
 
 /**
  * Closes one open task with all its leases, in one commit, which it may share with others. Nothing moved: it is not open any more, or a lease was
- * announced at this very moment; the caller reads again and decides.
+ * announced at this very moment, or the request that ends it was overtaken; the caller reads again and decides.
  */
 export const closeTask: (ledger: Ledger, closing: Closing) => Promise<Closed> = together(closeTasks, isUnlawful)
 
 async function closeTasks(ledger: Ledger, closings: readonly Closing[]): Promise<readonly Closed[]> {
   // Of several that would end one task here, the first does. Lateral, so that each task is looked up by its id: joined, the planner walks all open ones.
   const first = new Map(closings.toReversed().map((closing) => [closing.id, closing]))
-  const asked = [...first.values()].map(({ id, outcome, ending }) => ({ id, outcome, ...ending }))
+  const asked = [...first.values()].map(({ id, outcome, ending: { under, ...ending } }) => ({
+    id,
+    outcome,
+    ...ending,
+    key: under?.key,
+    holder: under?.holder,
+  }))
   const closed = await close(
     ledger,
     sql`
       select asked.*, now() as since
       from (
-        select * from json_to_recordset(${JSON.stringify(asked)}::text::json) as asked(id text, outcome text, cause text, reason text, by text) order by id
+        select * from json_to_recordset(${JSON.stringify(asked)}::text::json)
+          as asked(id text, outcome text, cause text, reason text, by text, key text, holder text) order by id
       ) as asked
       cross join lateral (
         select from tasks as task join tasks as seen on seen.id = task.id and seen.announced_leases = task.announced_leases
-        where task.id = asked.id and task.state = 'open' for update of task
+        where task.id = asked.id and task.state = 'open' and (asked.key is null or ${isHeld(sql`asked.key`, sql`asked.holder`)}) for update of task
       ) as task`,
   )
   return closings.map((closing) => (first.get(closing.id) === closing ? partOf(closed, closing.id) : partOf(closed, undefined)))
@@ -120,13 +130,13 @@ async function close(ledger: Ledger, chosen: SQL): Promise<Closed> {
 
 /**
  * Starts the end of one live lease, whatever its task does. `revoking` comes back claimed for the caller; undefined where the lease is not
- * reserved or active any more.
+ * reserved or active any more, or the request that ends it was overtaken.
  */
 export async function closeLease(ledger: Ledger, lease: Pick<Lease, 'id' | 'taskId'>, ending: Ending): Promise<Lease | undefined> {
   const [row] = await ledger.run<{ ended: JsonRow | null; waiting: JsonRow | null }>(sql`
     with chosen as (
       select id, ${ending.cause}::text as cause, ${ending.reason ?? null}::text as reason, ${ending.by}::text as by, null::timestamptz as since
-      from tasks where id = ${lease.taskId} for update
+      from tasks where id = ${lease.taskId} ${ending.under ? sql`and ${holds(ending.under)}` : sql``} for update
     ),
     ${endedAtOnce(sql`chosen`, sql`lease.task_id = chosen.id and lease.id = ${lease.id}`)},
     ${nowWaiting(sql`chosen`, sql`lease.task_id = chosen.id and lease.id = ${lease.id}`)},

@@ -56,8 +56,15 @@ export async function releaseKey(ledger: Ledger, claim: KeyClaim): Promise<void>
 /** The statement of `releaseKey`, for those that do it together with something else. */
 export const release = (claim: KeyClaim): SQL => sql`update idempotency_keys set busy_until = null where ${isHeldBy(claim)}`
 
-/** Whether the key is still held by this very request. */
-export const holds = (claim: KeyClaim): SQL => sql`exists (select from idempotency_keys where ${isHeldBy(claim)})`
+/**
+ * Whether the key is still held by this very request, and nobody takes it before the commit of the statement that asks. Without the lock a statement
+ * that waits for its task would go by a snapshot from before another request took the key.
+ */
+export const isHeld = (key: SQL, holder: SQL): SQL =>
+  sql`exists (select from idempotency_keys as held where held.key = ${key} and held.holder = ${holder} for share)`
+
+/** The same of one claim. */
+export const holds = ({ key, holder }: KeyClaim): SQL => isHeld(sql`${key}`, sql`${holder}`)
 
 const isHeldBy = ({ key, holder }: KeyClaim): SQL => sql`key = ${key} and holder = ${holder}`
 

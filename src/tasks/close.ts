@@ -2,6 +2,7 @@ import { BrokerError } from '../base/errors.ts'
 import type { LeaseId, TaskId } from '../base/ids.ts'
 import { delay } from '../base/time.ts'
 import { closeLease, closeTask, type Ending } from '../ledger/endings.ts'
+import { keepKey } from '../ledger/keys.ts'
 import { findLease, findTask, hasEnded, type Lease, type Task, type TaskState } from '../ledger/records.ts'
 import { endLease, noteEnded } from './end.ts'
 import { type Broker, type Caller, notFound, owns } from './task.ts'
@@ -74,19 +75,21 @@ async function beginEnding(broker: Broker, lease: Pick<Lease, 'id' | 'taskId'>, 
 /**
  * Marks a task as closing with all its leases, in one commit, and begins to ask their providers. A task that is not open any more is left as it is.
  *
+ * @returns false where the request that ends it was overtaken: the task belongs to the one that holds the key now
  * @throws BrokerError `store_unavailable`; `conflict` where leases were announced faster than it could be closed
  */
-export async function beginClosing(broker: Broker, task: Pick<Task, 'id'>, outcome: TaskState, ending: Ending): Promise<void> {
+export async function beginClosing(broker: Broker, task: Pick<Task, 'id'>, outcome: TaskState, ending: Ending): Promise<boolean> {
   // Each further round means that a lease was announced in between, and their number is limited.
   for (let round = 0; round < 20; round++) {
     const closed = await closeTask(broker.ledger, { id: task.id, outcome, ending })
     if (closed.tasks.length > 0) {
       noteEnded(broker, closed.ended)
       for (const lease of closed.revoking) void broker.background.run((signal) => endLease(broker, lease, signal))
-      return
+      return true
     }
+    if (ending.under && !(await keepKey(broker.ledger, ending.under))) return false
     const now = await findTask(broker.ledger, task.id)
-    if (now?.task.state !== 'open') return
+    if (now?.task.state !== 'open') return true
   }
   throw new BrokerError('conflict', 'This task is being given leases faster than it can be closed', { task: task.id, retryAfter: 1 })
 }

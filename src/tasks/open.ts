@@ -138,7 +138,7 @@ async function reissue(broker: Broker, opening: Opening, task: TaskId, claim: Ke
   await Promise.all(
     (before?.leases ?? [])
       .filter((lease) => !leaseHasEnded(lease))
-      .map((lease) => endLeaseNow(broker, lease, { cause: 'answer_lost', by: 'broker' })),
+      .map((lease) => endLeaseNow(broker, lease, { cause: 'answer_lost', by: 'broker', under: claim })),
   )
   const { inquiry, decision, limits } = opening
   const announced = await announceLeases(broker.ledger, task, decision, newLeases(broker, inquiry, decision), limits, {
@@ -146,6 +146,7 @@ async function reissue(broker: Broker, opening: Opening, task: TaskId, claim: Ke
     claim,
   })
   if (announced.outcome !== 'announced') {
+    if (!(await keepKey(broker.ledger, claim))) throw inFlight()
     await releaseKey(broker.ledger, claim)
     throw announced.outcome === 'limit' ? tooManyLeases(broker) : hasEnded(task)
   }
@@ -159,8 +160,7 @@ async function reissue(broker: Broker, opening: Opening, task: TaskId, claim: Ke
  * leaves the task to the retry that has it now; what it minted itself, that one has ended.
  */
 async function fail(broker: Broker, task: Task, claim: KeyClaim | undefined, error: BrokerError): Promise<never> {
-  if (claim && !(await keepKey(broker.ledger, claim))) throw inFlight()
-  await beginClosing(broker, task, 'failed', { cause: 'mint_failed', by: 'broker' })
+  if (!(await beginClosing(broker, task, 'failed', { cause: 'mint_failed', by: 'broker', under: claim }))) throw inFlight()
   if (claim) await releaseKey(broker.ledger, claim)
   throw error
 }

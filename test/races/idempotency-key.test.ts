@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
-import { type Answer, type Fleet, type Held, heldOf, startFleet } from '../support/fleet.ts'
+import { type Answer, type Fleet, type Held, heldOf, startFleet, until } from '../support/fleet.ts'
 import type { OpenedTask } from '../../src/http/contract.ts'
 import { stores } from '../support/stores.ts'
 
@@ -72,5 +72,35 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('an Idempotency-K
     }
     const [row] = await fleet.owner`select count(*)::int as open from tasks where state = 'open'`
     expect(row!['open'], 'a task that failed is not left open').toBe(0)
+  })
+
+  test('lets a retry that waits for the task announce nothing behind the back of the one that takes the key after it', async () => {
+    const [row] = await fleet.owner`select current_database() as name`
+    const waiting = async (): Promise<number> =>
+      (
+        await fleet.owner`select count(*)::int as count from pg_stat_activity where datname = ${row!['name'] as string} and wait_event_type = 'Lock'`
+      )[0]!['count'] as number
+    const headers = { 'idempotency-key': 'behind' }
+    const task = await fleet.declare(fleet.brokers[0]!, ['api'], headers)
+    await fleet.call(fleet.brokers[0]!, task.token, 'POST', `/leases/${task.leases[0]!.id}/revoke`, {})
+    // Every hold runs out the moment that it begins, as after a sleep of its patience.
+    await fleet.owner.unsafe(`
+      create function impatient() returns trigger language plpgsql as $$ begin new.busy_until := least(new.busy_until, now()); return new; end $$;
+      create trigger impatient before update on idempotency_keys for each row execute function impatient()`)
+
+    const answers: Promise<Answer<OpenedTask>>[] = []
+    await fleet.owner.begin(async (transaction) => {
+      await transaction`select 1 from tasks where id = ${task.id} for update`
+      for (const broker of [0, 1]) {
+        answers.push(fleet.ask(fleet.brokers[broker]!, ['api'], headers))
+        await until(`${broker + 1} retries wait`, async () => (await waiting()) === broker + 1)
+      }
+    })
+    const held = (await Promise.all(answers)).map(({ status, body }) => (expect(status).toBe(201), heldOf(body)))
+    await fleet.owner.unsafe('drop trigger impatient on idempotency_keys')
+
+    const active = await Promise.all(held.map(({ secrets }) => fleet.activeAt(fleet.brokers, secrets['api']!)))
+    expect(active.toSorted((one, other) => one - other)).toEqual([0, 3])
+    expect((await fleet.complete(fleet.brokers[2]!, held[active.indexOf(3)]!)).status).toBe(200)
   })
 })

@@ -9,7 +9,7 @@ import { openDatabase } from './stores.ts'
 /** One answer of a broker. Its body is what the caller expects it to be, or a problem. */
 export interface Answer<Body = unknown> {
   readonly status: number
-  readonly body: Body & { readonly code?: string; readonly task?: unknown }
+  readonly body: Body & { readonly code?: string }
 }
 
 /** What a declaration handed out. */
@@ -99,14 +99,21 @@ export async function startFleet(
     storeUrl,
     brokers,
     tokens,
-    async call<Body>(broker: RunningBroker, token: string, method: string, path: string, body?: object, headers: Headers = {}) {
+    async call<Body>(
+      broker: RunningBroker,
+      token: string,
+      method: string,
+      path: string,
+      body?: object,
+      headers: Headers = {},
+    ): Promise<Answer<Body>> {
       everyBroker.add(broker)
       const answer = await fetch(broker.url + path, {
         method,
         headers: { authorization: `Bearer ${token}`, ...(body && { 'content-type': 'application/json' }), ...headers },
         ...(body && { body: JSON.stringify(body) }),
       })
-      const content = (await answer.json()) as Answer<Body>['body']
+      const content = (await answer.json()) as Body & { code?: string }
       secrets.push(...secretsIn(content))
       return { status: answer.status, body: content }
     },

@@ -1,10 +1,18 @@
 import { createServer as createHttpServer, request } from 'node:http'
 import { type AddressInfo, connect, createServer, type Server } from 'node:net'
 
-/** Counts what crosses the wires of a broker, there and back, and strikes at one crossing: that one and whatever follows is never passed on. */
+/**
+ * Counts what crosses the wires of a broker, there and back, and strikes at one crossing: that one and whatever follows is never passed on, until
+ * it is disarmed.
+ */
 export interface Tripwire {
-  /** From here on those crossings count that `counts` says. @param at the crossing at which to strike, from 1 */
-  arm(strike: () => void, at: number, counts: (what: string) => boolean): void
+  /**
+   * From here on those crossings count that `counts` says.
+   *
+   * @param strike what happens there; where it answers `passes`, everything is passed on all the same
+   * @param at the crossing at which to strike, from 1
+   */
+  arm(strike: () => unknown, at: number, counts: (what: string) => boolean): void
   /** What has crossed since, in order. The last is where it struck, if it did. */
   crossings(): readonly string[]
   struck(): boolean
@@ -15,7 +23,7 @@ export interface Tripwire {
 }
 
 export function createTripwire(): Tripwire {
-  let armed: { strike: () => void; at: number; counts: (what: string) => boolean } | undefined
+  let armed: { strike: () => unknown; at: number; counts: (what: string) => boolean } | undefined
   let seen: string[] = []
   let struck = false
   return {
@@ -34,8 +42,9 @@ export function createTripwire(): Tripwire {
       seen.push(what)
       if (seen.length < armed.at) return true
       struck = true
-      armed.strike()
-      return false
+      if (armed.strike() !== 'passes') return false
+      armed = undefined
+      return true
     },
   }
 }

@@ -1,0 +1,189 @@
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import type { AddedLease, ClosedTask } from '../../src/http/contract.ts'
+import { type Answer, type Fleet, type Held, heldOf, startFleet, until } from '../support/fleet.ts'
+import { freeze, thaw } from '../support/freeze.ts'
+import type { RunningBroker } from '../support/program.ts'
+import { stores } from '../support/stores.ts'
+import { createTripwire, type Wire, wireHttp, wirePostgres } from '../support/tripwire.ts'
+
+describe.runIf(stores.some(({ name }) => name === 'Postgres'))(
+  'a broker that freezes past its claims, and goes on after another has taken over',
+  () => {
+    const tripwire = createTripwire()
+    let fleet: Fleet
+    let wires: Wire[]
+    /** The one whose wires are watched. */
+    let frozen: RunningBroker
+    let other: RunningBroker
+
+    beforeAll(async () => {
+      fleet = await startFleet(1)
+      wires = [await wirePostgres(fleet.storeUrl, tripwire), await wireHttp(fleet.lab.url, tripwire)]
+      other = fleet.brokers[0]!
+      frozen = await fleet.site.start({ store: { url: wires[0]!.url }, lab: wires[1]!.url })
+      fleet.brokers.push(frozen)
+    })
+    afterEach(async () => {
+      await fleet.settled()
+      expect(await fleet.findings()).toEqual([])
+    })
+    afterAll(async () => {
+      await fleet.stop()
+      await Promise.all(wires.map((wire) => wire.stop()))
+    })
+
+    const commitOrRequest = (what: string): boolean => what.startsWith('after') && /backend|a commit/.test(what)
+    const lookOfReaper = (what: string): boolean => commitOrRequest(what) || /^after a look .*(task\.closing|leases$)/.test(what)
+
+    /**
+     * Freezes the broker at the crossing `at` of what `act` begins, where an answer is on its way to it: what the answer says has happened, and
+     * whatever would follow comes late. While it is frozen every claim and every patience of its own runs out, and the other
+     * broker, which may be frozen itself until then, looks.
+     *
+     * @param meanwhile what happens at the other broker before this one goes on
+     * @returns what `act` came to, and where it froze; undefined where `act` was through before
+     */
+    async function freezeAt<Came>(
+      at: number,
+      counts: (what: string) => boolean,
+      act: () => Promise<Came>,
+      meanwhile: () => Promise<void>,
+    ): Promise<{ came: Came; where: string | undefined }> {
+      const stopped = new Promise<void>((resolve) => {
+        const strike = () => (freeze(frozen.process), resolve(), 'passes')
+        tripwire.arm(strike, at, counts)
+      })
+      const acting = act()
+      await Promise.race([stopped, acting])
+      tripwire.disarm()
+      thaw(other.process)
+      try {
+        await fleet.owner`update idempotency_keys set busy_until = null`
+        await fleet.owner`update leases set due_at = now() where state in ('reserved', 'revoking')`
+        await fleet.wake()
+        await fleet.settled()
+        await meanwhile()
+      } finally {
+        thaw(frozen.process)
+      }
+      return { came: await acting, where: tripwire.struck() ? tripwire.crossings().at(-1) : undefined }
+    }
+
+    /** Secrets of this task that work. */
+    const aliveOf = async (task: string): Promise<string[]> =>
+      (await fleet.lab.alive()).filter((credential) => credential.task === task).map(({ secret }) => secret)
+
+    /** One crossing after the other, until the deed is through twice without coming that far. */
+    async function matrix(name: string, cell: (at: number) => Promise<string | undefined>): Promise<void> {
+      let at = 1
+      for (let through = 0; through < 2; at++) {
+        const where = await cell(at)
+        through = where === undefined ? through + 1 : 0
+        console.log(`${name}, crossing ${at}: ${where === undefined ? 'it was through before' : `frozen ${where}`}`)
+      }
+      expect(at, 'it froze somewhere').toBeGreaterThan(3)
+    }
+
+    for (const { words, retried, fails } of [
+      { words: 'while it declares', retried: false, fails: false },
+      { words: 'while it declares and the backend mints but does not say so', retried: false, fails: true },
+      { words: 'while it serves a retry', retried: true, fails: false },
+      { words: 'while it serves a retry and the backend mints but does not say so', retried: true, fails: true },
+    ]) {
+      test(`${words}, leaves the task to the retry at the other`, { timeout: 60_000 }, async () => {
+        await matrix(words, async (at) => {
+          const headers = { 'idempotency-key': `${retried ? 'retried' : 'first'}-${fails}-${at}` }
+          const lost = retried ? [await fleet.declare(other, ['api', 'crm'], headers)] : []
+          if (fails) await fleet.lab.next('put', 'fails', { done: true })
+          let retry: Held | undefined
+          const { came, where } = await freezeAt(
+            at,
+            commitOrRequest,
+            () => fleet.ask(frozen, ['api', 'crm'], headers),
+            async () => {
+              await fleet.lab.clear()
+              retry = await fleet.declare(other, ['api', 'crm'], headers)
+            },
+          )
+          await fleet.settled()
+
+          expect([201, 409, 503], JSON.stringify(came.body)).toContain(came.status)
+          // Whoever was served last has the task. One that froze before it had taken the key takes it when it goes on, and may be that.
+          const served = [retry!, ...(came.status === 201 ? [heldOf(came.body)] : [])]
+          const working = await aliveOf(retry!.id)
+          const [held, ...more] = served.filter(({ secrets }) => working.includes(secrets['crm']!))
+          expect({ more, working: working.length }).toEqual({ more: [], working: 1 })
+          expect(await fleet.activeAt(fleet.brokers, held!.secrets['api']!)).toBe(2)
+          for (const dead of [...lost, ...served].filter((one) => one !== held))
+            expect(await fleet.activeAt(fleet.brokers, dead.secrets['api']!)).toBe(0)
+          expect(await fleet.complete(frozen, held!)).toMatchObject({ status: 200, body: { ended: true, task: { state: 'completed' } } })
+          return where
+        })
+      })
+    }
+
+    /** What is under way when it freezes, while the other completes the task. */
+    const deeds: readonly { readonly name: string; run(task: Held): Promise<Answer<Partial<ClosedTask & AddedLease>>> }[] = [
+      { name: 'complete', run: (task) => fleet.complete(frozen, task) },
+      { name: 'revoke', run: (task) => fleet.call(frozen, fleet.tokens.ops, 'POST', `/tasks/${task.id}/revoke`, { reason: 'a freeze' }) },
+      { name: 'refresh', run: (task) => fleet.call(frozen, task.token, 'POST', `/leases/${task.leases[0]!.id}/refresh`, {}) },
+      {
+        name: 'add a lease',
+        run: (task) => fleet.call(frozen, task.token, 'POST', `/tasks/${task.id}/leases`, { name: 'crm', parameters: { customer: 'other' } }),
+      },
+    ]
+
+    test.each(deeds)('while it has to $name, changes nothing about an end that the other answered', { timeout: 60_000 }, async ({ name, run }) => {
+      await matrix(name, async (at) => {
+        const task = await fleet.declare(other, ['api', 'crm'])
+        let ended: ClosedTask['task'] | undefined
+        const { came, where } = await freezeAt(
+          at,
+          commitOrRequest,
+          () => run(task),
+          async () => {
+            const { status, body } = await fleet.complete(other, task)
+            expect([status, body.ended]).toEqual([200, true])
+            ended = body.task
+          },
+        )
+        await fleet.settled()
+
+        // 502: its late PUT met the fence of the other, and was refused by the backend.
+        expect([200, 201, 409, 502], JSON.stringify(came.body)).toContain(came.status)
+        const said = came.body.ended ? came.body.task : undefined
+        if (said) expect([said.state, said.cause, said.ended_at]).toEqual([ended!.state, ended!.cause, ended!.ended_at])
+        const { token = task.secrets['api']! } = (came.body.lease?.credential ?? {}) as { token?: string }
+        expect(await fleet.activeAt(fleet.brokers, token), 'nothing that it hands out late is active').toBe(0)
+        expect(await aliveOf(task.id)).toEqual([])
+        const story = await fleet.story(task.id)
+        expect(story.filter((kind) => kind.startsWith('task.'))).toEqual(['task.opened', 'task.closing', 'task.ended'])
+        return where
+      })
+    })
+
+    test('while it ends what has passed its deadline, leaves each end in the ledger once', { timeout: 60_000 }, async () => {
+      await matrix('deadline', async (at) => {
+        const task = await fleet.declare(other, ['api', 'crm'])
+        freeze(other.process)
+        const { where } = await freezeAt(
+          at,
+          lookOfReaper,
+          async () => {
+            await fleet.owner`with over as (update tasks set deadline = now() where id = ${task.id})
+            update leases set expires_at = now() where task_id = ${task.id}`
+            await fleet.wake()
+            await until(
+              'the task has ended',
+              async () => (await fleet.owner`select 1 from tasks where id = ${task.id} and state = 'expired'`).length > 0,
+            )
+          },
+          async () => {},
+        )
+        expect((await fleet.story(task.id)).filter((kind) => kind.startsWith('task.'))).toEqual(['task.opened', 'task.closing', 'task.ended'])
+        expect(await aliveOf(task.id)).toEqual([])
+        return where
+      })
+    })
+  },
+)
