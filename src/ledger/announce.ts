@@ -1,6 +1,6 @@
 import { sql, type SQL } from 'drizzle-orm'
 import type { LeaseId, TaskId } from '../base/ids.ts'
-import { isUnlawful, type Ledger } from './connect.ts'
+import type { Ledger } from './connect.ts'
 import { decidedRows, decisionEntries, entryColumns, json, keepDecisions, leaseEntries, type NewDecision, rfc3339 } from './entries.ts'
 import { claimKeys, holds, type KeyClaim } from './keys.ts'
 import { type Declarant, type JsonRow, type Lease, leasesOf, type Task, taskOf } from './records.ts'
@@ -67,7 +67,7 @@ export type Announcing = Announced | { readonly outcome: 'limit' } | { readonly 
  * `key_taken`: another request holds this Idempotency-Key. `limit`: the agent has too many live leases. Nothing was written in both cases, but
  * for the key, which then stands for a task that does not exist.
  */
-export const announceTask: (ledger: Ledger, announcement: Announcement) => Promise<Announcing> = together(announceTasks, isUnlawful)
+export const announceTask: (ledger: Ledger, announcement: Announcement) => Promise<Announcing> = together(announceTasks, 'later')
 
 async function announceTasks(ledger: Ledger, all: readonly Announcement[]): Promise<readonly Announcing[]> {
   const written = await writeAll(ledger, all)
@@ -98,7 +98,8 @@ async function writeAll(ledger: Ledger, all: readonly Announcement[]): Promise<W
     body: openedBody(task),
   }))
   const claims = all.flatMap(({ task, leases, claim }) => (claim ? [{ task: task.id, claim, busy: !leases.every(({ local }) => local) }] : []))
-  const rows = await ledger.run<{ id: TaskId; task: JsonRow | null; leases: JsonRow[] | null }>(sql`
+  const rows = await ledger.run<{ id: TaskId; task: JsonRow | null; leases: JsonRow[] | null }>(
+    sql`
     with asked as materialized (
       select * from json_to_recordset(${JSON.stringify(asked)}::text::json) as asked(id text, kind text, agent text, owner text, actor jsonb, purpose text,
         labels jsonb, "tokenHash" text, duration double precision, deadline timestamptz, leases int, most int, keyed boolean, body jsonb)
@@ -124,7 +125,9 @@ async function writeAll(ledger: Ledger, all: readonly Announcement[]): Promise<W
       union all ${leaseEntries}
     )
     select asking.id, (select to_json(task) from task where task.id = asking.id) as task,
-      (select json_agg(announced order by announced.id) from announced where announced.task_id = asking.id) as leases from asking`)
+      (select json_agg(announced order by announced.id) from announced where announced.task_id = asking.id) as leases from asking`,
+    'later',
+  )
   return new Map(rows.map(({ id, ...written }) => [id, written]))
 }
 
@@ -148,7 +151,8 @@ export async function announceLeases(
   limits: LeaseLimits,
   reissue?: Reissue,
 ): Promise<Announced | { readonly outcome: 'limit' } | { readonly outcome: 'not_open' }> {
-  const [row] = await ledger.run<{ found: boolean; task: JsonRow | null; leases: JsonRow[] | null }>(sql`
+  const [row] = await ledger.run<{ found: boolean; task: JsonRow | null; leases: JsonRow[] | null }>(
+    sql`
     with ${decidedRows([{ task, decision }])},
     ${wantedRows([{ task, decision, leases }])},
     found as (select * from tasks where id = ${task} and state = 'open' and deadline > now() ${reissue ? sql`and ${holds(reissue.claim)}` : sql``} for update),
@@ -172,7 +176,9 @@ export async function announceLeases(
       union all ${leaseEntries}
     )
     select exists (select from found) as found, (select to_json(task) from task) as task,
-      (select json_agg(announced order by announced.id) from announced) as leases`)
+      (select json_agg(announced order by announced.id) from announced) as leases`,
+    'later',
+  )
   if (!row?.found) return { outcome: 'not_open' }
   if (!row.task) return { outcome: 'limit' }
   return { outcome: 'announced', task: taskOf(row.task), leases: leasesOf(row.leases) }
@@ -189,7 +195,8 @@ export async function recordDenial(
   cause: 'policy' | 'limit',
   claim: KeyClaim | undefined,
 ): Promise<void> {
-  await ledger.run(sql`
+  await ledger.run(
+    sql`
     with ${decidedRows([{ task: task.id, decision }])},
     ${claim ? sql`${claimKeys([{ task: task.id, claim, busy: false }])},` : sql``}
     task as (
@@ -201,16 +208,21 @@ export async function recordDenial(
     kept as (${keepDecisions(sql`select id from task`)})
     ${entryColumns}
     select 'task.denied', task.agent, task.id, null, null, ${json({ ...openedBody(task), cause })} from task
-    union all ${decisionEntries(sql`select id from task`)}`)
+    union all ${decisionEntries(sql`select id from task`)}`,
+    'later',
+  )
 }
 
 /** Keeps a decision about a task that exists already: a refused further lease, refresh or renewal. */
 export async function recordDecision(ledger: Ledger, task: TaskId, decision: NewDecision): Promise<void> {
-  await ledger.run(sql`
+  await ledger.run(
+    sql`
     with ${decidedRows([{ task, decision }])},
     task as (select id from tasks where id = ${task}),
     kept as (${keepDecisions(sql`select id from task`)})
-    ${entryColumns} ${decisionEntries(sql`select id from task`)}`)
+    ${entryColumns} ${decisionEntries(sql`select id from task`)}`,
+    'later',
+  )
 }
 
 export const milliseconds = (count: number): SQL => sql`make_interval(secs => ${count}::double precision / 1000)`

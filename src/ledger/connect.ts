@@ -1,6 +1,7 @@
 import { type SQL } from 'drizzle-orm'
 import { PgDialect } from 'drizzle-orm/pg-core'
 import { BrokerError } from '../base/errors.ts'
+import { createTurns, type Rank } from './turns.ts'
 
 /** Where the ledger lives: a folder of this process alone, or a Postgres that many brokers share. */
 export type StoreSettings =
@@ -14,6 +15,8 @@ export type StoreSettings =
 /** What differs between the two stores; everything above speaks to one of these. */
 export interface Door {
   readonly embedded: boolean
+  /** How many statements it runs at once. It is never given more. */
+  readonly connections: number
   /** Runs one statement. Parameters are text, numbers, booleans or null: the two drivers disagree about everything else. Rejects with the driver's error. */
   query(text: string, parameters: readonly unknown[]): Promise<readonly Record<string, unknown>[]>
   /** Calls back whenever any broker announces that work is due. It only wakes earlier: what is due is found by looking. */
@@ -24,8 +27,11 @@ export interface Door {
 /** The store behind one repository layer. Each verb of this room is one statement: one commit, one round trip, all or nothing. */
 export interface Ledger {
   readonly embedded: boolean
-  /** Rows of one statement. @throws BrokerError `store_unavailable`, whoever asked may retry; `internal` where a constraint caught a bug of ours */
-  run<Row extends object>(statement: SQL): Promise<readonly Row[]>
+  /**
+   * Rows of one statement. @param rank `later` for new work, which everything else goes before
+   * @throws BrokerError `store_unavailable`, whoever asked may retry; `internal` where a constraint caught a bug of ours
+   */
+  run<Row extends object>(statement: SQL, rank?: Rank): Promise<readonly Row[]>
   onDue(listener: () => void): Promise<void>
   close(): Promise<void>
   [Symbol.asyncDispose](): Promise<void>
@@ -49,17 +55,18 @@ const tries = 4
 
 export function overDoor(door: Door): Ledger {
   const dialect = new PgDialect()
+  const turns = createTurns(door.connections)
   const close = () => door.close()
   return {
     embedded: door.embedded,
     onDue: (listener) => door.onDue(listener),
     close,
     [Symbol.asyncDispose]: close,
-    async run<Row extends object>(statement: SQL): Promise<readonly Row[]> {
+    async run<Row extends object>(statement: SQL, rank: Rank = 'first'): Promise<readonly Row[]> {
       const { sql: text, params } = dialect.sqlToQuery(statement)
       for (let attempt = 1; ; attempt++) {
         try {
-          return (await door.query(text, params)) as readonly Row[]
+          return (await turns.take(rank, () => door.query(text, params))) as readonly Row[]
         } catch (error) {
           const fault = storeFault(error)
           if (attempt === tries || !(fault.state === '40P01' || fault.state === '40001')) throw fault.error

@@ -48,6 +48,7 @@ async function openDatabase(folder: string, lock: Server, upkeepEvery: number): 
   let upkeep = round()
   return {
     embedded: true,
+    connections: 1,
     async query(text, parameters) {
       if (closed) throw new BrokerError('store_unavailable', 'The ledger is closed')
       const { rows } = await track(running, database.query<Record<string, unknown>>(text, [...parameters]))

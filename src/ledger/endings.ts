@@ -1,6 +1,6 @@
 import { sql, type SQL } from 'drizzle-orm'
 import type { TaskId } from '../base/ids.ts'
-import { isUnlawful, type Ledger } from './connect.ts'
+import type { Ledger } from './connect.ts'
 import { entryColumns, rfc3339 } from './entries.ts'
 import { holds, isHeld, type KeyClaim } from './keys.ts'
 import { dueChannel } from './postgres.ts'
@@ -46,7 +46,7 @@ export interface Closing {
  * Closes one open task with all its leases, in one commit, which it may share with others. Nothing moved: it is not open any more, or a lease was
  * announced at this very moment, or the request that ends it was overtaken; the caller reads again and decides.
  */
-export const closeTask: (ledger: Ledger, closing: Closing) => Promise<Closed> = together(closeTasks, isUnlawful)
+export const closeTask: (ledger: Ledger, closing: Closing) => Promise<Closed> = together(closeTasks, 'first')
 
 async function closeTasks(ledger: Ledger, closings: readonly Closing[]): Promise<readonly Closed[]> {
   // Of several that would end one task here, the first does. Lateral, so that each task is looked up by its id: joined, the planner walks all open ones.

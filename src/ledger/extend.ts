@@ -44,7 +44,8 @@ export async function confirmLeases(
  * never past the deadline. For leases whose minting changes nothing outside the broker. Undefined: the lease or its task has ended.
  */
 export async function extendLease(ledger: Ledger, lease: Lease, decision: NewDecision, ttl: number): Promise<Lease | undefined> {
-  const [row] = await ledger.run<{ lease: JsonRow | null }>(sql`
+  const [row] = await ledger.run<{ lease: JsonRow | null }>(
+    sql`
     with ${decidedRows([{ task: lease.taskId, decision }])},
     task as (select * from tasks where id = ${lease.taskId} and state = 'open' and deadline > now() for update),
     announced as (
@@ -59,7 +60,9 @@ export async function extendLease(ledger: Ledger, lease: Lease, decision: NewDec
       ${decisionEntries(sql`select task_id from announced`)}
       union all ${leaseEntriesOf(sql`'lease.refreshed'`)}
     )
-    select (select to_json(announced) from announced) as lease`)
+    select (select to_json(announced) from announced) as lease`,
+    'later',
+  )
   return row?.lease ? leaseOf(row.lease) : undefined
 }
 
@@ -70,7 +73,8 @@ export async function extendTask(
   decision: NewDecision,
   asked: Pick<NewTask, 'duration' | 'deadline'>,
 ): Promise<Task | undefined> {
-  const [row] = await ledger.run<{ task: JsonRow | null }>(sql`
+  const [row] = await ledger.run<{ task: JsonRow | null }>(
+    sql`
     with ${decidedRows([{ task: id, decision }])},
     task as (
       update tasks set deadline = ${deadlineOf(asked)} where id = ${id} and state = 'open' and deadline > now() returning *
@@ -82,6 +86,8 @@ export async function extendTask(
       union all
       select 'task.renewed', task.agent, task.id, null, ${decision.id}::text, jsonb_build_object('deadline', ${rfc3339(sql`task.deadline`)}) from task
     )
-    select (select to_json(task) from task) as task`)
+    select (select to_json(task) from task) as task`,
+    'later',
+  )
   return row?.task ? taskOf(row.task) : undefined
 }

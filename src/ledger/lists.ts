@@ -91,8 +91,11 @@ async function list<Item extends { readonly id: string }>(
   conditions: readonly (SQL | undefined)[],
 ): Promise<Listed<Item>> {
   const where = and(sql`true`, ...conditions, cursor === undefined ? undefined : sql`id < ${cursor}`)
-  const rows = await ledger.run<{ item: JsonRow }>(sql`
-    select to_json(found) as item from (select * from ${sql.identifier(table)} where ${where} order by id desc limit ${limit + 1}) as found order by id desc`)
+  const rows = await ledger.run<{ item: JsonRow }>(
+    sql`
+    select to_json(found) as item from (select * from ${sql.identifier(table)} where ${where} order by id desc limit ${limit + 1}) as found order by id desc`,
+    'later',
+  )
   const items = rows.slice(0, limit).map((row) => read(row.item))
   return { items, next: rows.length > limit ? items.at(-1)!.id : null }
 }

@@ -45,6 +45,7 @@ export async function openPostgres(url: string, pool: number): Promise<Door> {
   })
   return {
     embedded: false,
+    connections: pool,
     query: (text, parameters) => withPatience(client.unsafe(text, parameters as postgres.ParameterOrJSON<never>[], { prepare: true })),
     async onDue(listener) {
       await client.listen(dueChannel, listener, listener)

@@ -1,6 +1,6 @@
 import { sql } from 'drizzle-orm'
 import type { Evidence, Handle } from '../base/evidence.ts'
-import { isUnlawful, type Ledger } from './connect.ts'
+import type { Ledger } from './connect.ts'
 import { closing, countDown, endedEntries, freePlaces, taskEndedEntries } from './endings.ts'
 import { entryColumns, json } from './entries.ts'
 import { type JsonRow, type Lease, leasesOf } from './records.ts'
@@ -22,7 +22,7 @@ export interface Settling {
  * Ends a lease for good, and its task with it where it was the last, in one commit, which it may share with others. Undefined: somebody else moved it
  * first; read it again, never force it.
  */
-export const settle: (ledger: Ledger, settling: Settling) => Promise<Lease | undefined> = together(settleAll, isUnlawful)
+export const settle: (ledger: Ledger, settling: Settling) => Promise<Lease | undefined> = together(settleAll, 'first')
 
 async function settleAll(ledger: Ledger, all: readonly Settling[]): Promise<readonly (Lease | undefined)[]> {
   const asked = all.map(({ lease, settlement }) => ({ id: lease.id, task: lease.taskId, ...settlement }))

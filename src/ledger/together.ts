@@ -1,4 +1,6 @@
-import type { Ledger } from './connect.ts'
+import { stopwatch } from '../base/time.ts'
+import { isUnlawful, type Ledger } from './connect.ts'
+import { type Rank, tooMuch } from './turns.ts'
 
 /** Does something for many at once: one statement, one commit. Results in the order of the items. */
 export type Verb<Item, Result> = (ledger: Ledger, items: readonly Item[]) => Promise<readonly Result[]>
@@ -9,8 +11,13 @@ const lanes = 2
 /** Items of one statement at most: bounds its parameters (some 4 KB an item) and how long it holds its locks. */
 const most = 32
 
+/** Milliseconds after which new work that still waits is refused: whoever asked for it has been told so, or is about to be. As in turns.ts. */
+const patience = 5_000
+
 interface Waiting<Item, Result> {
   readonly item: Item
+  /** Milliseconds that it has waited. */
+  readonly waited: () => number
   resolve(result: Result): void
   reject(error: unknown): void
 }
@@ -24,29 +31,26 @@ interface Waiting<Item, Result> {
  *
  * A statement that fails has failed for all its items. Where it was refused because of what one of them says, the others must not suffer: then
  * each is asked for alone.
+ *
+ * @param rank `later` for new work: what has waited too long for its statement is refused with `store_unavailable`, and was never begun
  */
-export function together<Item, Result>(
-  verb: Verb<Item, Result>,
-  isRefusal: (error: unknown) => boolean,
-): (ledger: Ledger, item: Item) => Promise<Result> {
+export function together<Item, Result>(verb: Verb<Item, Result>, rank: Rank): (ledger: Ledger, item: Item) => Promise<Result> {
   const queues = new WeakMap<Ledger, (item: Item) => Promise<Result>>()
   return (ledger, item) => {
-    const queue = queues.get(ledger) ?? queueOf((items) => verb(ledger, items), isRefusal)
+    const queue = queues.get(ledger) ?? queueOf((items) => verb(ledger, items), rank === 'later' ? patience : Number.POSITIVE_INFINITY)
     queues.set(ledger, queue)
     return queue(item)
   }
 }
 
-function queueOf<Item, Result>(
-  run: (items: readonly Item[]) => Promise<readonly Result[]>,
-  isRefusal: (error: unknown) => boolean,
-): (item: Item) => Promise<Result> {
+function queueOf<Item, Result>(run: (items: readonly Item[]) => Promise<readonly Result[]>, longest: number): (item: Item) => Promise<Result> {
   const waiting: Waiting<Item, Result>[] = []
   let underWay = 0
 
   function depart(): void {
-    if (underWay === lanes || waiting.length === 0) return
-    const batch = waiting.splice(0, most)
+    if (underWay === lanes) return
+    const batch = next()
+    if (batch.length === 0) return
     underWay++
     void runAll(batch).finally(() => {
       underWay--
@@ -54,19 +58,25 @@ function queueOf<Item, Result>(
     })
   }
 
+  function next(): readonly Waiting<Item, Result>[] {
+    const stillWanted = waiting.findIndex(({ waited }) => waited() <= longest)
+    for (const { reject } of waiting.splice(0, stillWanted === -1 ? waiting.length : stillWanted)) reject(tooMuch())
+    return waiting.splice(0, most)
+  }
+
   async function runAll(batch: readonly Waiting<Item, Result>[]): Promise<void> {
     try {
       const results = await run(batch.map(({ item }) => item))
       batch.forEach(({ resolve }, index) => resolve(results[index]!))
     } catch (error) {
-      if (batch.length > 1 && isRefusal(error)) for (const one of batch) await runAll([one])
+      if (batch.length > 1 && isUnlawful(error)) for (const one of batch) await runAll([one])
       else for (const { reject } of batch) reject(error)
     }
   }
 
   return (item) =>
     new Promise((resolve, reject) => {
-      waiting.push({ item, resolve, reject })
+      waiting.push({ item, waited: stopwatch(), resolve, reject })
       // Behind whatever this turn of the event loop still reads: requests that came together go together.
       setImmediate(depart)
     })

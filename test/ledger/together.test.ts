@@ -1,27 +1,27 @@
-import { expect, test } from 'vitest'
+import { afterEach, expect, test, vi } from 'vitest'
 import { BrokerError } from '../../src/base/errors.ts'
 import type { Ledger } from '../../src/ledger/connect.ts'
 import { together } from '../../src/ledger/together.ts'
+import type { Rank } from '../../src/ledger/turns.ts'
 
 const ledger = {} as Ledger
 const refusal = new BrokerError('internal', 'refused')
 const outage = new BrokerError('store_unavailable', 'gone')
 
+afterEach(() => void vi.useRealTimers())
+
 /** A verb whose statements answer when the test says so: each letter becomes a capital. */
-function verbUnderTest(faults: Readonly<Record<string, BrokerError>> = {}) {
+function verbUnderTest(faults: Readonly<Record<string, BrokerError>> = {}, rank: Rank = 'later') {
   const statements: { readonly items: readonly string[]; answer(): void }[] = []
   let arrived: () => void = () => {}
-  const one = together<string, string>(
-    async (_, items) => {
-      const answered = new Promise<void>((resolve) => statements.push({ items, answer: resolve }))
-      arrived()
-      await answered
-      const fault = items.map((item) => faults[item]).find((found) => found !== undefined)
-      if (fault) throw fault
-      return items.map((item) => item.toUpperCase())
-    },
-    (error) => error === refusal,
-  )
+  const one = together<string, string>(async (_, items) => {
+    const answered = new Promise<void>((resolve) => statements.push({ items, answer: resolve }))
+    arrived()
+    await answered
+    const fault = items.map((item) => faults[item]).find((found) => found !== undefined)
+    if (fault) throw fault
+    return items.map((item) => item.toUpperCase())
+  }, rank)
   return {
     statements,
     ask: (item: string) => one(ledger, item),
@@ -85,4 +85,27 @@ test('no statement grows without a bound', async () => {
   }
   expect(await answers).toHaveLength(70)
   expect(statements.map(({ items }) => items.length)).toEqual([32, 32, 6])
+})
+
+test.each([
+  ['later', 'new work that has waited too long is refused and never begun', [{ reason: { code: 'store_unavailable' } }]],
+  ['first', 'what ends something is done however long it had to wait', [{ value: 'C' }]],
+] as const)('%s: %s', async (rank, _, outcome) => {
+  vi.useFakeTimers({ toFake: ['performance'] })
+  const { ask, statements, sent } = verbUnderTest({}, rank)
+  const early = [ask('a')]
+  await sent(1)
+  early.push(ask('b'))
+  await sent(2)
+  const late = Promise.allSettled([ask('c')])
+  vi.advanceTimersByTime(6_000)
+  statements[0]!.answer()
+  if (rank === 'first') {
+    await sent(3)
+    statements[2]!.answer()
+  }
+  expect(await late).toMatchObject(outcome)
+  statements[1]!.answer()
+  expect(await Promise.all(early)).toEqual(['A', 'B'])
+  expect(statements).toHaveLength(rank === 'first' ? 3 : 2)
 })
