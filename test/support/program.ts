@@ -54,6 +54,8 @@ export interface SiteOptions {
   readonly lab?: string
   /** Whether a workload token is accepted again and again, as it is where this is absent. */
   readonly replay?: 'reusable' | 'single-use'
+  /** How long one call to it may take. */
+  readonly labTimeout?: string
   readonly extra?: string
 }
 
@@ -106,7 +108,7 @@ export async function makeSite(options: SiteOptions): Promise<Site> {
   }
 }
 
-function configuration(port: number, { store, lab, replay = 'reusable', extra = '' }: SiteOptions): string {
+function configuration(port: number, { store, lab, labTimeout = '2s', replay = 'reusable', extra = '' }: SiteOptions): string {
   return `
 public_url: ${audience}
 listen: { host: 127.0.0.1, port: ${port} }
@@ -123,7 +125,7 @@ resource_servers:
   - { issuer: local, match: { sub: "resource:other" }, audience: https://other.example.com }
 providers:
   - { name: tokens, kind: jwt }
-${lab === undefined ? '' : `  - { name: lab, kind: http, url: "${lab}", revocation: provider, timeout: 2s }`}
+${lab === undefined ? '' : `  - { name: lab, kind: http, url: "${lab}", revocation: provider, timeout: ${labTimeout} }`}
 ${extra}`
 }
 

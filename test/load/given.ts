@@ -1,0 +1,51 @@
+import { makeSite, type RunningBroker, type Site } from '../support/program.ts'
+import type { StoreSettings } from '../../src/ledger/connect.ts'
+
+export interface Answer {
+  readonly status: number
+  readonly headers: Headers
+  readonly body: Record<string, unknown>
+}
+
+/** One call on the built program. */
+export async function call(broker: RunningBroker, token: string, method: string, where: string, body?: object): Promise<Answer> {
+  const content = body === undefined ? {} : { body: JSON.stringify(body) }
+  const headers = { authorization: `Bearer ${token}`, ...(body !== undefined && { 'content-type': 'application/json' }) }
+  const answer = await fetch(broker.url + where, { method, headers, ...content })
+  return { status: answer.status, headers: answer.headers, body: (await answer.json()) as Record<string, unknown> }
+}
+
+export const declaration = (grant: 'api' | 'crm') => ({ kind: 'work', purpose: 'a load', duration: '10m', grants: [{ name: grant }] })
+
+export interface Opened {
+  readonly id: string
+  readonly token: string
+  readonly lease: string
+}
+
+export function openedOf({ status, body }: Answer): Opened {
+  if (status !== 201) throw new Error(`not opened: ${status} ${JSON.stringify(body)}`)
+  const { task, task_token, leases } = body as { task: { id: string }; task_token: string; leases: { id: string }[] }
+  return { id: task.id, token: task_token, lease: leases[0]!.id }
+}
+
+/** A site whose agents may hold and ask for as much as a load needs. @param limits lines of `limits`, such as `in_flight: 8` */
+export async function makeLoadedSite(store: StoreSettings, lab: string, limits = ''): Promise<Site> {
+  const extra = `limits: { requests_per_second: 100000, burst: 1000000${limits && `, ${limits}`} }\n`
+  const site = await makeSite({ store, lab, labTimeout: '60s', extra })
+  const agent = (name: string) =>
+    `  ${name}: { issuer: local, match: { sub: "agent:${name}" }, owner: ${name}@example.com, groups: [robots], max_live_leases: 100000 }`
+  await site.write(
+    'catalogue.yaml',
+    `agents:
+${agent('bot')}
+${agent('rival')}
+  stranger: { issuer: local, match: { sub: "agent:stranger" }, owner: stranger@example.com, groups: [] }
+kinds: { work: { owner: owner@example.com, max_duration: 30m, grants: [api, crm] } }
+grants:
+  api: { provider: tokens, audience: "https://api.example.com", scope: "read", max_ttl: 10m }
+  crm: { provider: lab, max_ttl: 20m }
+`,
+  )
+  return site
+}
