@@ -49,7 +49,10 @@ export const tasks = pgTable(
     index('tasks_due')
       .on(table.deadline)
       .where(sql`state = 'open'`),
+    // A page of tasks reads one of these backwards, whatever is asked for: it costs what it shows, not what there is.
     index('tasks_by_agent').on(table.agent, table.id),
+    index('tasks_by_kind').on(table.kind, table.id),
+    index('tasks_by_owner').on(table.owner, table.id),
     index('tasks_by_state').on(table.state, table.id),
   ],
 )
@@ -100,9 +103,14 @@ export const leases = pgTable(
     index('leases_due')
       .on(table.provider, table.dueAt)
       .where(sql`due_at is not null`),
+    index('leases_expiring')
+      .on(table.expiresAt)
+      .where(sql`due_at is not null`),
     index('leases_by_task').on(table.taskId),
     index('leases_by_agent').on(table.agent, table.id),
     index('leases_by_grant').on(table.grant, table.id),
+    index('leases_by_provider').on(table.provider, table.id),
+    index('leases_by_state').on(table.state, table.id),
     index('leases_unfinished')
       .on(table.closingAt)
       .where(sql`state in ('revoking', 'lapsing')`),
@@ -148,7 +156,10 @@ export const entries = pgTable(
   },
   (table) => [
     index('entries_by_task').on(table.taskId, table.id),
-    index('entries_by_lease').on(table.leaseId, table.id),
+    // Most entries are of no lease.
+    index('entries_by_lease')
+      .on(table.leaseId, table.id)
+      .where(sql`lease_id is not null`),
     index('entries_by_agent').on(table.agent, table.id),
     index('entries_by_kind').on(table.kind, table.id),
   ],
