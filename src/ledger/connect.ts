@@ -12,13 +12,19 @@ export type StoreSettings =
       readonly pool?: number
     }
 
+/**
+ * Whether Postgres may keep the plan of a statement. `fresh` where the best one depends on the values: a kept plan is made without them, and reads
+ * every task of a busy agent to find none that failed, or every task there is to close the few that are due.
+ */
+export type Plan = 'kept' | 'fresh'
+
 /** What differs between the two stores; everything above speaks to one of these. */
 export interface Door {
   readonly embedded: boolean
   /** How many statements it runs at once. It is never given more. */
   readonly connections: number
   /** Runs one statement. Parameters are text, numbers, booleans or null: the two drivers disagree about everything else. Rejects with the driver's error. */
-  query(text: string, parameters: readonly unknown[]): Promise<readonly Record<string, unknown>[]>
+  query(text: string, parameters: readonly unknown[], plan?: Plan): Promise<readonly Record<string, unknown>[]>
   /** Calls back whenever any broker announces that work is due. It only wakes earlier: what is due is found by looking. */
   onDue(listener: () => void): Promise<void>
   close(): Promise<void>
@@ -31,7 +37,7 @@ export interface Ledger {
    * Rows of one statement. @param rank `later` for new work, which everything else goes before
    * @throws BrokerError `store_unavailable`, whoever asked may retry; `internal` where a constraint caught a bug of ours
    */
-  run<Row extends object>(statement: SQL, rank?: Rank): Promise<readonly Row[]>
+  run<Row extends object>(statement: SQL, rank?: Rank, plan?: Plan): Promise<readonly Row[]>
   onDue(listener: () => void): Promise<void>
   close(): Promise<void>
   [Symbol.asyncDispose](): Promise<void>
@@ -62,11 +68,11 @@ export function overDoor(door: Door): Ledger {
     onDue: (listener) => door.onDue(listener),
     close,
     [Symbol.asyncDispose]: close,
-    async run<Row extends object>(statement: SQL, rank: Rank = 'first'): Promise<readonly Row[]> {
+    async run<Row extends object>(statement: SQL, rank: Rank = 'first', plan: Plan = 'kept'): Promise<readonly Row[]> {
       const { sql: text, params } = dialect.sqlToQuery(statement)
       for (let attempt = 1; ; attempt++) {
         try {
-          return (await turns.take(rank, () => door.query(text, params))) as readonly Row[]
+          return (await turns.take(rank, () => door.query(text, params, plan))) as readonly Row[]
         } catch (error) {
           const fault = storeFault(error)
           if (attempt === tries || !(fault.state === '40P01' || fault.state === '40001')) throw fault.error

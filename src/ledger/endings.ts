@@ -1,6 +1,6 @@
 import { sql, type SQL } from 'drizzle-orm'
 import type { TaskId } from '../base/ids.ts'
-import type { Ledger } from './connect.ts'
+import type { Ledger, Plan } from './connect.ts'
 import { entryColumns, rfc3339 } from './entries.ts'
 import { holds, isHeld, type KeyClaim } from './keys.ts'
 import { dueChannel } from './postgres.ts'
@@ -92,6 +92,7 @@ export const closeOverdue = (ledger: Ledger, limit: number): Promise<Closed> =>
       select task.id, 'expired' as outcome, 'deadline' as cause, null as reason, 'broker' as by, task.deadline as since
       from tasks as task join tasks as seen on seen.id = task.id and seen.announced_leases = task.announced_leases
       where task.state = 'open' and task.deadline <= now() order by task.deadline limit ${limit} for update of task skip locked`,
+    'fresh',
   )
 
 /**
@@ -100,8 +101,9 @@ export const closeOverdue = (ledger: Ledger, limit: number): Promise<Closed> =>
  * The self-join in `chosen` is what makes one statement enough: its snapshot cannot see a lease that was announced while it waited for the task's
  * lock, but Postgres checks the condition again on the row that it finds then, and the count of leases ever announced no longer agrees.
  */
-async function close(ledger: Ledger, chosen: SQL): Promise<Closed> {
-  const [row] = await ledger.run<{ tasks: JsonRow[] | null; ended: JsonRow[] | null; revoking: JsonRow[] | null }>(sql`
+async function close(ledger: Ledger, chosen: SQL, plan?: Plan): Promise<Closed> {
+  const [row] = await ledger.run<{ tasks: JsonRow[] | null; ended: JsonRow[] | null; revoking: JsonRow[] | null }>(
+    sql`
     with chosen as (${chosen}),
     ${endedAtOnce(sql`chosen`, sql`lease.task_id = chosen.id`)},
     ${nowWaiting(sql`chosen`, sql`lease.task_id = chosen.id`)},
@@ -124,7 +126,10 @@ async function close(ledger: Ledger, chosen: SQL): Promise<Closed> {
     ),
     woken as (select pg_notify(${dueChannel}, '') from (select 1 from waiting limit 1) as one)
     select (select json_agg(shut) from shut) as tasks, (select json_agg(ended) from ended) as ended,
-      (select json_agg(waiting) from waiting where waiting.state = 'revoking') as revoking, (select count(*) from woken) as woken`)
+      (select json_agg(waiting) from waiting where waiting.state = 'revoking') as revoking, (select count(*) from woken) as woken`,
+    'first',
+    plan,
+  )
   return { tasks: tasksOf(row?.tasks), ended: leasesOf(row?.ended), revoking: leasesOf(row?.revoking) }
 }
 

@@ -46,7 +46,8 @@ export async function openPostgres(url: string, pool: number): Promise<Door> {
   return {
     embedded: false,
     connections: pool,
-    query: (text, parameters) => withPatience(client.unsafe(text, parameters as postgres.ParameterOrJSON<never>[], { prepare: true })),
+    query: (text, parameters, plan) =>
+      withPatience(client.unsafe(text, parameters as postgres.ParameterOrJSON<never>[], { prepare: plan !== 'fresh' })),
     async onDue(listener) {
       await client.listen(dueChannel, listener, listener)
     },

@@ -1,7 +1,7 @@
 import { inspect } from 'node:util'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { isId, newId } from '../../src/base/ids.ts'
+import { idFrom, isId, newId } from '../../src/base/ids.ts'
 import { parseJson } from '../../src/base/json.ts'
 import { Secret } from '../../src/base/secret.ts'
 import { formatDuration, parseDuration } from '../../src/base/time.ts'
@@ -70,6 +70,15 @@ describe('durations', () => {
 })
 
 describe('ids', () => {
+  test('an id sorts behind the moment in which it was made, and before the next', () => {
+    const before = Date.now()
+    const id = newId('task')
+    expect(idFrom('task', before) <= id && id < idFrom('task', Date.now() + 1)).toBe(true)
+    // The example of RFC 9562, appendix A.6: 0x017F22E279B0.
+    expect(idFrom('ent', 1_645_557_742_000)).toBe('ent_01fwhe4ydg')
+    expect([idFrom('ent', -1), idFrom('ent', Infinity)]).toEqual(['ent_0000000000', 'ent_7zzzzzzzzz'])
+  })
+
   test('carry their noun and sort by time', () => {
     const ids = Array.from({ length: 200 }, () => newId('task'))
     expect(new Set(ids).size).toBe(200)

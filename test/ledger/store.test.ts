@@ -60,6 +60,18 @@ describe.each(stores)('the ledger on $name', ({ open }) => {
     for (const { id } of items) expect(isId('ent', id)).toBe(true)
   })
 
+  test('a page between two times has the entries of that time, the first moment in and the last one out', async () => {
+    const { items } = await listEntries(ledger, {}, { limit: 100 })
+    for (const { at } of items) {
+      const within = items.filter((entry) => entry.at.getTime() === at.getTime()).map(({ id }) => id)
+      const next = new Date(at.getTime() + 1)
+      expect((await listEntries(ledger, { from: at, to: next }, { limit: 100 })).items.map(({ id }) => id)).toEqual(within)
+      expect((await listEntries(ledger, { to: at }, { limit: 100 })).items).toEqual(items.filter((entry) => entry.at < at))
+      expect((await listEntries(ledger, { from: next }, { limit: 100 })).items).toEqual(items.filter((entry) => entry.at > at))
+    }
+    expect((await listEntries(ledger, { from: new Date(0), to: new Date(8_640_000_000_000_000) }, { limit: 100 })).items).toEqual(items)
+  })
+
   test('pages follow each other without a gap or a repetition', async () => {
     const whole = await listEntries(ledger, {}, { limit: 100 })
     const seen: string[] = []
