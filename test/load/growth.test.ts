@@ -1,0 +1,175 @@
+import { readdir, readFile } from 'node:fs/promises'
+import path from 'node:path'
+import { PgDialect } from 'drizzle-orm/pg-core'
+import postgres from 'postgres'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { Ledger } from '../../src/ledger/connect.ts'
+import { newId } from '../../src/base/ids.ts'
+import { recordDecision } from '../../src/ledger/announce.ts'
+import { journal } from '../../src/ledger/endings.ts'
+import { archivePolicySet } from '../../src/ledger/entries.ts'
+import { keepKey, spendToken } from '../../src/ledger/keys.ts'
+import { counts, listEntries, listLeases, listTasks, policySetOf, showDecision } from '../../src/ledger/lists.ts'
+import { nextDue, retryLater, sweep } from '../../src/ledger/queue.ts'
+import { lap } from '../../src/reaper.ts'
+import { introspect } from '../../src/tasks/introspect.ts'
+import { showTask, taskOfToken } from '../../src/tasks/show.ts'
+import type { Broker } from '../../src/tasks/task.ts'
+import { type House, startHouse } from '../support/house.ts'
+import { openDatabase, type OpenedStore, stores } from '../support/stores.ts'
+import { nameOf, pastLease, pastTask, writeLiving, writePast } from './past.ts'
+import { createExaminer, type Examiner } from './plans.ts'
+
+/** Tasks of the past. Their tables have some 30,000 pages with their indexes. */
+const past = 40_000
+
+/** Tasks that are open and not due. */
+const living = 1_500
+
+/** Pages that a statement may touch: a page of a listing touches one for each row and a few of the index. */
+const few = 400
+
+/** Every choice of one value for each key. */
+function choices<Options extends Record<string, readonly unknown[]>>(options: Options): { [Key in keyof Options]: Options[Key][number] }[] {
+  const found = Object.entries(options).reduce<Record<string, unknown>[]>(
+    (chosen, [name, values]) => chosen.flatMap((choice) => values.map((value) => ({ ...choice, [name]: value }))),
+    [{}],
+  )
+  return found as { [Key in keyof Options]: Options[Key][number] }[]
+}
+
+const named = (column: string) => [undefined, ...(['busy', 'other', 'none'] as const).map((which) => nameOf(column, which))]
+const daysAgo = (days: number) => new Date(Date.now() - days * 86_400_000)
+
+describe.runIf(stores.some(({ name }) => name === 'Postgres'))(`with ${past} past tasks and ${living} living ones`, () => {
+  let store: OpenedStore
+  let house: House
+  let owner: postgres.Sql
+  let examiner: Examiner
+  /** A broker of the house whose every statement is examined before it is run. */
+  let broker: Broker
+
+  beforeAll(async () => {
+    store = await openDatabase()
+    house = await startHouse(store.settings)
+    owner = postgres((store.settings as { url: string }).url, { max: 1, onnotice: () => {} })
+    await writePast(owner, past)
+    await writeLiving(owner, living)
+    examiner = createExaminer(owner)
+    const dialect = new PgDialect()
+    const ledger: Ledger = {
+      ...house.ledger,
+      run: async (statement, rank, plan) => {
+        const verb = verbOf(new Error().stack)
+        const { sql, params } = dialect.sqlToQuery(statement)
+        await examiner.examine(verb, sql, params, plan)
+        return await house.ledger.run(statement, rank, plan)
+      },
+    }
+    broker = { ...house.broker, ledger }
+  }, 120_000)
+
+  afterAll(async () => {
+    await owner.end()
+    await house.stop()
+    await store.dispose()
+  })
+
+  test('a task lives, and is ended in every way, with statements that touch few pages', async () => {
+    const declared = await house.declare(['api', 'crm'], { broker, key: 'growth' })
+    const retried = await house.declare(['api', 'crm'], { broker, key: 'growth' })
+    expect(retried.id).toBe(declared.id)
+    const [api, crm] = retried.leases
+    await retried.add('api')
+    await retried.refresh(api!)
+    await retried.renew(120_000)
+    await retried.revokeLease(crm!)
+    await introspect(broker, retried.secrets[0]!, 'all')
+    await taskOfToken(broker, retried.token)
+    await showTask(broker, house.operator, retried.id)
+    const { decision } = retried.opened
+    await showDecision(broker.ledger, decision.id)
+    await recordDecision(broker.ledger, retried.id, {
+      id: newId('dec'),
+      agent: 'bot',
+      kind: 'work',
+      action: 'renew',
+      made: { ...decision, answers: [] },
+    })
+    await policySetOf(broker.ledger, decision.policyDigest)
+    await archivePolicySet(broker.ledger, decision.policyDigest, {})
+    await keepKey(broker.ledger, { key: 'growth', requestDigest: '', holder: decision.id, from: undefined })
+    await spendToken(broker.ledger, 'growth', daysAgo(0))
+    await retried.complete()
+
+    await expect(house.declare(['api'], { broker, agent: 'stranger', key: 'denied' })).rejects.toMatchObject({ code: 'denied' })
+    const { id } = await house.declare(['api', 'crm', 'gone-by-itself'], { broker })
+    await house.backdate(id, '2 minutes')
+    await journal(broker.ledger, { id: pastLease(0), taskId: pastTask(0) }, {})
+    await retryLater(broker.ledger, { id: pastLease(0) }, null, 0)
+    while (await lap(broker));
+    await nextDue(broker.ledger, [...broker.targets.keys()])
+    await house.broker.background.settled()
+    await sweep(broker.ledger, 200)
+    await counts(broker.ledger)
+
+    expect(examiner.found.filter(touchesMuch).map(inWords)).toEqual([])
+  })
+
+  test('a page of tasks, leases or entries touches few pages, whatever it is asked for', async () => {
+    const before = examiner.found.length
+    for (const cursor of [undefined, pastTask(past / 2)]) {
+      for (const filter of choices({
+        state: [undefined, 'completed', 'failed', 'open'] as const,
+        agent: named('agent'),
+        kind: named('kind'),
+        owner: named('owner'),
+      }))
+        await listTasks(broker.ledger, filter, { limit: 50, cursor })
+    }
+    for (const filter of choices({
+      state: [undefined, 'revoked', 'failed', 'revoking', 'active'] as const,
+      agent: named('agent'),
+      grant: named('grant'),
+      provider: named('provider'),
+      task: [undefined, pastTask(past / 2)],
+      stuck: [undefined, true, false],
+    }))
+      await listLeases(broker.ledger, filter, { limit: 50 })
+    for (const filter of choices({
+      kind: [undefined, 'task.opened', 'lease.stuck'],
+      agent: named('agent'),
+      task: [undefined, pastTask(past / 2)],
+      lease: [undefined, pastLease(past / 2)],
+      from: [undefined, daysAgo(0.1), daysAgo(20)],
+      to: [undefined, daysAgo(0.1), daysAgo(20)],
+    }))
+      await listEntries(broker.ledger, filter, { limit: 50 })
+
+    const asked = examiner.found.slice(before)
+    expect(asked.length).toBeGreaterThan(1_000)
+    expect(asked.filter(touchesMuch).map(inWords)).toEqual([])
+  }, 120_000)
+
+  test('no statement of the ledger was forgotten here', async () => {
+    expect([...new Set(examiner.found.map(({ verb }) => verb))].toSorted()).toEqual(await verbsOfLedger())
+  })
+})
+
+const touchesMuch = ({ scans, pages }: Examiner['found'][number]) => scans.length > 0 || pages > few
+const inWords = ({ verb, plan, scans, pages, text, params }: Examiner['found'][number]) =>
+  `${verb} (${plan} plan) touches ${pages} pages${scans.length > 0 ? `, all of ${scans.join()}` : ''}: ${text.slice(0, 400)} ${JSON.stringify(params).slice(0, 200)}`
+
+/** The function of the ledger room whose statement it is, from a stack. */
+const verbOf = (stack = ''): string => /at (?:async )?(\w+) \([^)]*\/src\/ledger\/(?!connect)\w+\.ts/.exec(stack)?.[1] ?? 'unknown'
+
+/** Every function of the ledger room that runs a statement. */
+async function verbsOfLedger(): Promise<string[]> {
+  const room = path.join(import.meta.dirname, '../../src/ledger')
+  const texts = await Promise.all((await readdir(room)).map((file) => readFile(path.join(room, file), 'utf8')))
+  return texts
+    .flatMap((text) => text.split(/^(?:export )?async function /m).slice(1))
+    .filter((body) => body.includes('ledger.run'))
+    .map((body) => /^\w+/.exec(body)![0])
+    .toSorted()
+}

@@ -1,0 +1,64 @@
+import type postgres from 'postgres'
+
+/** Names as the rows of the past have them: half of the rows have `busy`, the other half a hundred others, and nobody has `none`. */
+export const nameOf = (column: string, which: 'busy' | 'other' | 'none'): string => `${column}-${which === 'other' ? 7 : which}`
+
+/** Ids of the `n`th task of the past and its lease. */
+export const pastTask = (n: number) => `task_${String(n).padStart(26, '0')}` as const
+export const pastLease = (n: number) => `lease_${String(n).padStart(26, '0')}` as const
+
+/** Writes tasks that ended in the last 30 days into a database: a lease, a decision and five entries each, and keys and spent tokens besides. */
+export async function writePast(owner: postgres.Sql, rows: number): Promise<void> {
+  const step = 100_000
+  await owner.unsafe(entryIdAt)
+  for (let from = 1; from <= rows; from += step) await owner.begin((sql) => writeSome(sql, from, Math.min(rows, from + step - 1), rows))
+  await owner`drop function entry_id_at`
+  await owner`vacuum analyze`
+}
+
+async function writeSome(sql: postgres.TransactionSql, from: number, to: number, rows: number): Promise<void> {
+  const some = (column: string, every: number) =>
+    sql.unsafe(`case when n % ${every} < ${every / 2} then '${column}-busy' else '${column}-' || (n::bigint * 7919) % 100 end`)
+  const numbers = sql`(select n, now() - interval '30 days' + n * interval '30 days' / ${rows}::int as at from generate_series(${from}::int, ${to}::int) as n) as numbers`
+  const id = (prefix: string) => sql`${prefix}::text || lpad(n::text, 26, '0')`
+  // What ended is not checked again, row by row.
+  await sql`set local session_replication_role = replica`
+  await sql`
+    insert into tasks (id, state, kind, agent, owner, actor, purpose, labels, token_hash, opened_at, deadline, outcome, cause, ended_by, closing_at, ended_at, announced_leases)
+    select ${id('task_')}, case when n % 20 = 0 then 'expired' when n % 33 = 0 then 'revoked' when n % 47 = 0 then 'denied' when n % 5000 = 1 then 'failed' else 'completed' end,
+      ${some('kind', 10)}, ${some('agent', 14)}, ${some('owner', 22)}, '{}', 'long ago', '{}', 'past-' || n, at, at, 'completed', 'completed', 'broker', at, at, 1 from ${numbers}`
+  await sql`
+    insert into leases (id, task_id, decision_id, agent, grant_name, provider, local, revocation, standing, state, parameters, ttl, reserved_at, issued_at, expires_at, cause, closing_at, ended_at, evidence)
+    select ${id('lease_')}, ${id('task_')}, ${id('dec_')}, ${some('agent', 14)}, ${some('grant', 10)}, ${some('provider', 22)}, n % 2 = 0, 'provider', false,
+      case when n % 20 = 0 then 'expired' when n % 5000 = 1 then 'failed' else 'revoked' end, '{}', 60000, at, at, at, 'completed', at, at, '{}' from ${numbers}`
+  await sql`
+    insert into decisions (id, task_id, agent, kind, action, outcome, policies, policy_digest, obligations, answers)
+    select ${id('dec_')}, ${id('task_')}, ${some('agent', 14)}, ${some('kind', 10)}, 'issue', 'permit', '[]', '', '{}', '[]' from ${numbers}`
+  await sql`
+    insert into entries (id, at, kind, agent, task_id, lease_id, body)
+    select entry_id_at(at, n * 5 + k), at, (array['task.opened', 'decision.made', 'lease.issued', 'lease.revoked', 'task.ended'])[k], ${some('agent', 14)},
+      ${id('task_')}, case when k in (3, 4) then ${id('lease_')} end, '{}' from ${numbers}, generate_series(1, 5) as k`
+  await sql`insert into idempotency_keys (key, request_digest, task_id, expires_at) select 'past-' || n, '', '', now() + interval '1 hour' from ${numbers}`
+  await sql`insert into spent_tokens (key, expires_at) select 'past-' || n, now() + interval '1 hour' from ${numbers}`
+}
+
+/** Writes open tasks with one active lease each, which end tomorrow. */
+export async function writeLiving(owner: postgres.Sql, rows: number): Promise<void> {
+  const numbers = owner`generate_series(1, ${rows}::int) as n`
+  const tomorrow = owner`now() + interval '1 day' + n * interval '1 second'`
+  await owner`
+    insert into tasks (id, state, kind, agent, owner, actor, purpose, labels, token_hash, deadline, live_leases, announced_leases)
+    select 'task_1' || lpad(n::text, 25, '0'), 'open', 'kind-busy', 'agent-busy', 'owner-busy', '{}', 'now', '{}', 'living-' || n, ${tomorrow}, 1, 1 from ${numbers}`
+  await owner`
+    insert into leases (id, task_id, decision_id, agent, grant_name, provider, local, revocation, standing, state, parameters, ttl, expires_at, due_at)
+    select 'lease_1' || lpad(n::text, 25, '0'), 'task_1' || lpad(n::text, 25, '0'), '', 'agent-busy', 'grant-busy', 'provider-busy', n % 2 = 0, 'provider', false, 'active', '{}', 60000, ${tomorrow}, ${tomorrow}
+    from ${numbers}`
+  await owner`vacuum analyze`
+}
+
+/** A TypeID over a UUIDv7 begins with its time, in ten characters of base 32. */
+const entryIdAt = `
+  create function entry_id_at(at timestamptz, n int) returns text language sql immutable as $$
+    select 'ent_' || string_agg(substr('0123456789abcdefghjkmnpqrstvwxyz', ((extract(epoch from at) * 1000)::bigint >> (45 - 5 * place) & 31)::int + 1, 1), '' order by place)
+      || lpad(n::text, 16, '0') from generate_series(0, 9) as place
+  $$`
