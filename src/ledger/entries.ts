@@ -47,9 +47,9 @@ export const entryColumns = sql`insert into entries (kind, agent, task_id, lease
 /** Decisions and the tasks that they are about: the query `decided`. */
 export function decidedRows(decisions: readonly { readonly task: TaskId; readonly decision: NewDecision }[]): SQL {
   const rows = decisions.map(({ task, decision: { made, ...decision } }) => ({
-    task,
-    ...decision,
     ...made,
+    ...decision,
+    task,
     body: decidedBody(decision.action, made),
   }))
   return sql`

@@ -1,5 +1,6 @@
 import type postgres from 'postgres'
 import type { Plan } from '../../src/ledger/connect.ts'
+import { planByKey } from '../../src/ledger/postgres.ts'
 
 /** What one plan of a statement really did. */
 export interface Examined {
@@ -38,7 +39,8 @@ export function createExaminer(owner: postgres.Sql): Examiner {
   async function explain(plan: Examined['plan'], text: string, params: readonly unknown[]): Promise<Node> {
     const session = await owner.reserve()
     try {
-      await session.unsafe(`begin; set local plan_cache_mode = force_${plan}_plan`)
+      const settings = Object.entries({ plan_cache_mode: `force_${plan}_plan`, ...planByKey }).map(([name, value]) => `set local ${name} = ${value}`)
+      await session.unsafe(['begin', ...settings].join('; '))
       await session.unsafe(`prepare examined as ${text}`)
       const values = params.length > 0 ? `(${params.map(literal).join()})` : ''
       const [row] = await session.unsafe(`explain (analyze, buffers, timing off, format json) execute examined${values}`)
