@@ -1,19 +1,21 @@
 import { serve } from '@hono/node-server'
 import { Hono } from 'hono'
+import { randomBytes } from 'node:crypto'
 import postgres from 'postgres'
 
-// What the machine allows: the same HTTP server, the same bodies parsed, the same round trips and bytes through the same driver, and nothing else.
-// Arguments: the Postgres URL, the bytes that issuing a task writes, the bytes of its answer.
-const [url, written, answered] = process.argv.slice(2)
+// What the machine allows: the same HTTP server, the same bodies parsed, the same commits and bytes through the same driver, and nothing else.
+// Arguments: the Postgres URL, the bytes that one declaration sends to Postgres and those it is sent, the bytes of its answer.
+const [url, sent, received, answered] = process.argv.slice(2)
 const sql = postgres(url, { max: 10, onnotice: () => {} })
 await sql`create table if not exists bare (id bigserial primary key, body text not null, state text not null default 'open')`
-const body = 'x'.repeat(Number(written))
+// Text that Postgres cannot compress: ours are many small columns, which it stores as they are.
+const body = randomBytes(Number(sent)).toString('base64url').slice(0, Number(sent))
 const answer = 'x'.repeat(Number(answered))
 
 const app = new Hono()
 app.post('/issue', async (context) => {
   await context.req.json()
-  const [row] = await sql`insert into bare (body) values (${body}) returning id`
+  const [row] = await sql`insert into bare (body) values (${body}) returning id, left(body, ${Number(received)}) as body`
   return context.json({ id: row.id, answer }, 201)
 })
 app.post('/complete/:id', async (context) => {

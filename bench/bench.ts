@@ -1,314 +1,288 @@
-import { type ChildProcess, execFileSync, fork } from 'node:child_process'
-import { once } from 'node:events'
-import { readFileSync, writeFileSync } from 'node:fs'
-import { cpus, totalmem } from 'node:os'
+import { execFileSync } from 'node:child_process'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { cpus, tmpdir, totalmem } from 'node:os'
 import path from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import postgres from 'postgres'
 import { test } from 'vitest'
-import { startLab } from '../test/support/lab.ts'
-import { makeSite, type RunningBroker, type Site } from '../test/support/program.ts'
+import { decide } from '../src/policy/decide.ts'
+import { writePast } from '../test/load/past.ts'
+import { actorNamed, loadPolicy } from '../test/support/house.ts'
+import { type Lab, startLab } from '../test/support/lab.ts'
+import type { RunningBroker, Site } from '../test/support/program.ts'
 import { openDatabase, openEmbedded } from '../test/support/stores.ts'
+import { conclude, ratesOf, spread, tell } from './figures.ts'
+import { completes, type Generators, introspects, issues, type Load, openedOf, post, startGenerators } from './load.ts'
+import {
+  bareIssue,
+  bytesOfDeclaration,
+  drained,
+  endAll,
+  postgresTime,
+  processorTime,
+  residentMegabytes,
+  siteOf,
+  startBare,
+  startUp,
+  tokensOf,
+} from './stage.ts'
 
 const quick = process.env['BENCH_QUICK'] === 'yes'
-const agents = 16
 
-/** The answer of the load generator to one order. */
-interface Load {
-  readonly seconds: number
-  /** Milliseconds, one a request. */
-  readonly latencies: readonly number[]
-  readonly statuses: Readonly<Record<string, number>>
-  readonly bodies: readonly string[]
-}
-
-interface Order {
-  readonly targets: readonly string[]
-  readonly inFlight: number
-  readonly requests: readonly string[]
-  readonly count?: number
-  readonly keep?: boolean
-}
-
-interface Opened {
-  readonly task: { readonly id: string }
-  readonly task_token: string
-  readonly leases: readonly { readonly credential: { readonly token: string } }[]
-}
-
-const results: Record<string, unknown> = {
-  at: new Date().toISOString(),
-  commit: execFileSync('git', ['rev-parse', '--short', 'HEAD']).toString().trim(),
-  machine: { processors: cpus().length, model: cpus()[0]?.model, memoryGigabytes: Math.round(totalmem() / 2 ** 30), node: process.version },
-  note: 'Postgres runs with fsync=off on the same machine as the broker and the load',
-}
-
-/** Keeps a figure and prints it. */
-function tell(name: string, figures: Record<string, unknown>): void {
-  results[name] = figures
-  const words = Object.entries(figures).map(([key, value]) => `${key} ${typeof value === 'number' ? Number(value.toFixed(2)) : String(value)}`)
-  console.log(`${name.padEnd(44)} ${words.join(' | ')}`)
-}
-
-const generators: ChildProcess[] = []
-const busy = new Set<ChildProcess>()
-
-async function load(order: Order): Promise<Load> {
-  let generator = generators.find((idle) => !busy.has(idle))
-  if (!generator) {
-    generator = fork(path.join(import.meta.dirname, 'load.mjs'), { execArgv: [], serialization: 'advanced' })
-    generators.push(generator)
-  }
-  busy.add(generator)
-  const targets = order.targets.map((url) => ({ host: new URL(url).hostname, port: Number(new URL(url).port) }))
-  generator.send({ ...order, targets })
-  const [result] = (await once(generator, 'message')) as [Load & { error?: string }]
-  busy.delete(generator)
-  if (result.error !== undefined) throw new Error(result.error)
-  return result
-}
-
-const request = (route: string, body: string, token: string, type = 'application/json'): string =>
-  `POST ${route} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer ${token}\r\ncontent-type: ${type}\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`
-
-const percentile = (sorted: readonly number[], share: number): number => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0
-
-/** Several runs of the same thing as one. Anything but the status that was expected is an error of the bench. */
-function figuresOf(runs: readonly Load[], status: string): { rate: number; p50: number; p95: number; p99: number } {
-  for (const { statuses } of runs) {
-    if (Object.keys(statuses).some((seen) => seen !== status)) throw new Error(`expected only ${status}, got ${JSON.stringify(statuses)}`)
-  }
-  const latencies = runs.flatMap(({ latencies }) => latencies).toSorted((one, other) => one - other)
-  const seconds = runs.reduce((sum, run) => sum + run.seconds, 0)
-  return { rate: latencies.length / seconds, p50: percentile(latencies, 0.5), p95: percentile(latencies, 0.95), p99: percentile(latencies, 0.99) }
-}
-
-async function siteOf(store: Parameters<typeof makeSite>[0]['store'], lab: string): Promise<Site> {
-  const extra = 'limits: { requests_per_second: 100000, burst: 1000000, in_flight: 1024 }\nlog: { level: error }\n'
-  const site = await makeSite({ store, lab, extra })
-  const names = Array.from({ length: agents }, (_, index) => `bot-${index}`)
-  const lines = names.map(
-    (name) => `  ${name}: { issuer: local, match: { sub: "agent:${name}" }, owner: o@example.com, groups: [robots], max_live_leases: 100000 }`,
-  )
-  await site.write(
-    'catalogue.yaml',
-    `agents:\n${lines.join('\n')}
-kinds: { work: { owner: o@example.com, max_duration: 30m, grants: [api, crm] } }
-grants:
-  api: { provider: tokens, audience: "https://api.example.com", scope: "read", max_ttl: 30m }
-  crm: { provider: lab, max_ttl: 30m }
-`,
-  )
-  return site
-}
-
-const declaration = (grant: string, duration = '30m'): string =>
-  JSON.stringify({ kind: 'work', purpose: 'the bench', duration, grants: [{ name: grant }] })
-
-async function tokensOf(site: Site): Promise<{ bots: string[]; resource: string }> {
-  const bots = await Promise.all(Array.from({ length: agents }, (_, index) => site.token(`agent:bot-${index}`)))
-  return { bots, resource: await site.token('resource:api') }
-}
-
-const issues = (bots: readonly string[], grant = 'api', duration?: string): string[] =>
-  bots.map((bot) => request('/tasks', declaration(grant, duration), bot))
-const completes = (opened: readonly Opened[]): string[] =>
-  opened.map(({ task, task_token }) => request(`/tasks/${task.id}/complete`, '{}', task_token))
-const introspects = (opened: readonly Opened[], resource: string): string[] =>
-  opened.map(({ leases }) => request('/introspect', `token=${leases[0]!.credential.token}`, resource, 'application/x-www-form-urlencoded'))
-const openedOf = (run: Load): Opened[] => run.bodies.map((body) => JSON.parse(body) as Opened)
-
-/** Kilobytes that a process holds in memory, as Linux counts them. */
-const residentMegabytes = (broker: RunningBroker): number =>
-  Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${broker.process.pid}/status`, 'utf8'))![1]) / 1_024
-
-async function verbs(name: string, targets: readonly string[], bots: readonly string[], resource: string, bare: string | undefined): Promise<void> {
-  const size = quick ? 1 : 4
-  for (const inFlight of [1, 8, 32]) {
-    const count = size * (inFlight === 1 ? 300 : 1_200)
-    const ours: Record<string, Load[]> = { issue: [], introspect: [], complete: [] }
-    const theirs: Record<string, Load[]> = { issue: [], introspect: [], complete: [] }
-    // In turns, so that what else the machine does falls on both.
-    for (let turn = 0; turn < 2; turn++) {
-      const issued = await load({ targets, inFlight, requests: issues(bots), count, keep: true })
-      ours['issue']!.push(issued)
-      const opened = openedOf(issued)
-      if (bare) {
-        const stored = await load({ targets: [bare], inFlight, requests: [request('/issue', declaration('api'), bots[0]!)], count, keep: true })
-        theirs['issue']!.push(stored)
-        const ids = stored.bodies.map((body) => (JSON.parse(body) as { id: string }).id)
-        ours['introspect']!.push(await load({ targets, inFlight, requests: introspects(opened, resource) }))
-        theirs['introspect']!.push(
-          await load({
-            targets: [bare],
-            inFlight,
-            requests: ids.map((id) =>
-              request(`/introspect/${id}`, `token=${opened[0]!.leases[0]!.credential.token}`, resource, 'application/x-www-form-urlencoded'),
-            ),
-          }),
-        )
-        ours['complete']!.push(await load({ targets, inFlight, requests: completes(opened) }))
-        theirs['complete']!.push(await load({ targets: [bare], inFlight, requests: ids.map((id) => request(`/complete/${id}`, '{}', bots[0]!)) }))
-      } else {
-        ours['introspect']!.push(await load({ targets, inFlight, requests: introspects(opened, resource) }))
-        ours['complete']!.push(await load({ targets, inFlight, requests: completes(opened) }))
-      }
-    }
-    for (const verb of ['issue', 'introspect', 'complete']) {
-      const figures = figuresOf(ours[verb]!, verb === 'issue' ? '201' : '200')
-      if (!bare) {
-        tell(`${name}: ${verb}, ${inFlight} in flight`, figures)
-        continue
-      }
-      const against = figuresOf(theirs[verb]!, verb === 'issue' ? '201' : '200')
-      tell(`${name}: ${verb}, ${inFlight} in flight`, { ...figures, bare: against.rate, barep99: against.p99, ratio: figures.rate / against.rate })
-    }
-  }
-}
-
-/** Rows of tasks that are long over: one lease, one decision and five entries each. */
-async function grow(owner: postgres.Sql, from: number, to: number): Promise<void> {
-  for (let start = from; start < to; start += 100_000) {
-    const end = Math.min(to, start + 100_000) - 1
-    await owner.begin(async (sql) => {
-      await sql`set local session_replication_role = replica`
-      const one = sql`(select * from tasks where state = 'completed' limit 1)`
-      const id = (prefix: string) => sql`${prefix}::text || lpad(n::text, 26, '0')`
-      await sql`insert into tasks select (jsonb_populate_record(t, jsonb_build_object('id', ${id('task_')}, 'token_hash', 'past-' || n))).* from ${one} as t, generate_series(${start}::int, ${end}::int) as n`
-      const lease = sql`(select * from leases where state = 'revoked' and local limit 1)`
-      await sql`insert into leases select (jsonb_populate_record(l, jsonb_build_object('id', ${id('lease_')}, 'task_id', ${id('task_')}))).* from ${lease} as l, generate_series(${start}::int, ${end}::int) as n`
-      const decision = sql`(select * from decisions limit 1)`
-      await sql`insert into decisions select (jsonb_populate_record(d, jsonb_build_object('id', ${id('decision_')}, 'task_id', ${id('task_')}))).* from ${decision} as d, generate_series(${start}::int, ${end}::int) as n`
-      const entry = sql`(select * from entries where lease_id is not null limit 1)`
-      await sql`insert into entries select (jsonb_populate_record(e, jsonb_build_object('id', ('-' || n || k)::bigint, 'task_id', ${id('task_')}, 'lease_id', ${id('lease_')}))).* from ${entry} as e, generate_series(${start}::int, ${end}::int) as n, generate_series(1, 5) as k`
-    })
-  }
-  await owner.unsafe('vacuum analyze')
-}
-
-async function startUp(site: Site): Promise<{ broker: RunningBroker; seconds: number }> {
-  const started = performance.now()
-  const broker = await site.start()
-  return { broker, seconds: (performance.now() - started) / 1_000 }
+/** Everything that the tables on Postgres need. */
+interface Stage {
+  readonly owner: postgres.Sql
+  readonly site: Site
+  readonly broker: RunningBroker
+  readonly generators: Generators
+  readonly bots: readonly string[]
+  readonly resource: string
 }
 
 test('the bench', async () => {
   const [store, lab] = await Promise.all([openDatabase(), startLab()])
-  const { url } = store.settings as { url: string }
-  const owner = postgres(url, { max: 2, onnotice: () => {} })
-  const site = await siteOf(store.settings, lab.url)
-  const first = await startUp(site)
-  let { broker } = first
-  const { bots, resource } = await tokensOf(site)
-
-  // Warm, and large enough to know what one task writes and answers.
-  const warm = await load({ targets: [broker.url], inFlight: 8, requests: issues(bots), count: 600, keep: true })
-  const [row] = await owner<{ written: number }[]>`
-    select (avg(pg_column_size(t.*)) + avg(pg_column_size(l.*)) + (select avg(pg_column_size(d.*)) from decisions d)
-      + (select avg(pg_column_size(e.*)) from entries e) * 3)::int as written from tasks t join leases l on l.task_id = t.id`
-  const answered = Buffer.byteLength(warm.bodies[0]!)
-  const bare = fork(path.join(import.meta.dirname, 'bare.mjs'), [url, String(row!.written), String(answered)], { execArgv: [] })
-  const [{ port }] = (await once(bare, 'message')) as [{ port: number }]
-  const bareUrl = `http://127.0.0.1:${port}`
-  await load({ targets: [bareUrl], inFlight: 8, requests: [request('/issue', declaration('api'), bots[0]!)], count: 600 })
-  await load({ targets: [broker.url], inFlight: 8, requests: completes(openedOf(warm)) })
-  tell('bytes of one task', { written: row!.written, answered })
-
-  await verbs('Postgres', [broker.url], bots, resource, bareUrl)
-  const hot = [await load({ targets: [broker.url], inFlight: 32, requests: issues(bots.slice(0, 1)), count: quick ? 1_000 : 4_000 })]
-  tell('Postgres: issue, one agent alone, 32 in flight', figuresOf(hot, '201'))
-  tell('resident memory after that', { megabytes: residentMegabytes(broker) })
-
-  if (!quick) {
-    const two = await site.start()
-    await verbs('Postgres, two brokers', [broker.url, two.url], bots, resource, undefined)
-    await two.stop()
-
-    // Dead by complete and by deadline, with an outside credential.
-    const outside = await load({ targets: [broker.url], inFlight: 1, requests: issues(bots, 'crm'), count: 200, keep: true })
-    await load({ targets: [broker.url], inFlight: 1, requests: completes(openedOf(outside)) })
-    await load({ targets: [broker.url], inFlight: 1, requests: issues(bots, 'crm', '2s'), count: 200 })
-    await pause(4_000)
-    for (const cause of ['completed', 'deadline']) {
-      const rows = await owner<{ ms: number }[]>`
-        select extract(epoch from ended_at - closing_at)::float8 * 1000 as ms from leases where not local and cause = ${cause} order by 1`
-      const sorted = rows.map(({ ms }) => ms)
-      tell(`time to dead by ${cause}, ms`, {
-        leases: sorted.length,
-        p50: percentile(sorted, 0.5),
-        p99: percentile(sorted, 0.99),
-        most: sorted.at(-1) ?? 0,
-      })
-    }
-
-    // The storm.
-    const storm = 10_000
-    await owner`update tasks set deadline = now() where state = 'open'`
-    await drained(owner)
-    const idle = figuresOf([await load({ targets: [broker.url], inFlight: 4, requests: issues(bots), count: 2_000 })], '201')
-    await owner`update tasks set deadline = now() where state = 'open'`
-    await drained(owner)
-    for (const grant of ['api', 'crm']) await load({ targets: [broker.url], inFlight: 16, requests: issues(bots, grant), count: storm / 2 })
-    await owner`update tasks set deadline = date_trunc('second', now()) + interval '2 seconds' where state = 'open'`
-    const [{ at }] = (await owner`select max(deadline) as at from tasks where state = 'open'`) as unknown as [{ at: Date }]
-    await pause(at.getTime() - Date.now())
-    const meanwhile = figuresOf([await load({ targets: [broker.url], inFlight: 4, requests: issues(bots), count: 2_000 })], '201')
-    await drained(owner)
-    const [last] = await owner<{ seconds: number; leases: number }[]>`
-      select extract(epoch from max(l.ended_at) - ${at}::timestamptz)::float8 as seconds, count(*)::int as leases from leases l join tasks t on t.id = l.task_id where t.deadline = ${at}`
-    tell('storm of deadlines in one second', { ...last, idlep99: idle.p99, meanwhilep99: meanwhile.p99, times: meanwhile.p99 / idle.p99 })
-
-    // Growth.
-    const rates: number[] = []
-    for (const [from, to] of [
-      [0, 0],
-      [0, 100_000],
-      [100_000, 1_000_000],
-    ] as const) {
-      if (to > from) await grow(owner, from + 1, to + 1)
-      const runs = [await load({ targets: [broker.url], inFlight: 8, requests: issues(bots), count: 4_000, keep: true })]
-      await load({ targets: [broker.url], inFlight: 8, requests: completes(openedOf(runs[0]!)) })
-      const { rate, p99 } = figuresOf(runs, '201')
-      rates.push(rate)
-      tell(`issue with ${to} past leases`, { rate, p99, share: rate / rates[0]! })
-    }
-    tell('resident memory at the end', { megabytes: residentMegabytes(broker) })
+  const generators = startGenerators()
+  await onPostgres((store.settings as { url: string }).url, lab, generators)
+  await onEmbedded(lab, generators)
+  if (!quick) await decisions()
+  const about = {
+    at: new Date().toISOString(),
+    commit: execFileSync('git', ['rev-parse', '--short', 'HEAD']).toString().trim(),
+    machine: { processors: cpus().length, model: cpus()[0]?.model, memoryGigabytes: Math.round(totalmem() / 2 ** 30), node: process.version },
+    note: 'broker, Postgres, load and backend share the machine; Postgres is as durable as it is by default',
   }
-
-  await broker.stop()
-  const again = await startUp(site)
-  broker = again.broker
-  tell('start to ready on Postgres, seconds', { first: first.seconds, again: again.seconds })
-  await broker.stop()
-
-  const embedded = await openEmbedded()
-  const home = await siteOf({ embedded: `${(embedded.settings as { embedded: string }).embedded}-new` }, lab.url)
-  const boot = await startUp(home)
-  await boot.broker.stop()
-  const reopened = await startUp(home)
-  tell('start to ready, embedded, seconds', { first: boot.seconds, again: reopened.seconds })
-  if (!quick) {
-    const tokens = await tokensOf(home)
-    await verbs('embedded', [reopened.broker.url], tokens.bots, tokens.resource, undefined)
-    tell('resident memory, embedded', { megabytes: residentMegabytes(reopened.broker) })
-  }
-  await reopened.broker.stop()
-
-  writeFileSync(path.join(import.meta.dirname, 'results.json'), `${JSON.stringify(results, undefined, 2)}\n`)
-  for (const child of [bare, ...generators]) child.kill()
-  await Promise.all([owner.end(), lab.stop(), site.remove(), home.remove(), embedded.dispose()])
+  writeFileSync(path.join(import.meta.dirname, 'results.json'), `${JSON.stringify({ ...about, ...conclude() }, undefined, 2)}\n`)
+  generators.stop()
+  await lab.stop()
   await store.dispose()
 })
 
-/** Waits until nothing is open and nothing is to be ended. */
-async function drained(owner: postgres.Sql): Promise<void> {
-  await owner`notify mayfly_due`
-  for (;;) {
-    const [row] = await owner<
-      { left: boolean }[]
-    >`select exists (select from leases where state in ('reserved', 'revoking') or (state = 'active' and due_at <= now()))
-      or exists (select from tasks where state = 'closing' or (state = 'open' and deadline <= now())) as left`
-    if (!row!.left) return
-    await pause(100)
+async function onPostgres(url: string, lab: Lab, generators: Generators): Promise<void> {
+  const owner = postgres(url, { max: 2, onnotice: () => {} })
+  const site = await siteOf({ url }, lab.url)
+  const first = await startUp(site)
+  const { bots, resource } = await tokensOf(site)
+  const stage: Stage = { owner, site, broker: first.broker, generators, bots, resource }
+
+  const bytes = await bytesOfDeclaration(site, url, generators, bots)
+  tell('bytes of one declaration', bytes)
+  const bare = await startBare(url, bytes)
+  await verbsBesideBare(stage, bare)
+  bare.stop()
+  if (!quick) {
+    await oneAgentAlone(stage)
+    await twoBrokers(stage)
+    await deaths(stage)
+    await storm(stage)
+    await growth(stage)
   }
+  tell('resident memory at the end', { megabytes: residentMegabytes(stage.broker.process.pid!) })
+  await stage.broker.stop()
+  const again = await startUp(site)
+  tell('start to ready on Postgres, seconds', { first: first.seconds, again: again.seconds })
+  await again.broker.stop()
+  await owner.end()
+  await site.remove()
+}
+
+/** Rates of the three verbs, each beside the bare server's, in turns, so that what else the machine does falls on both. */
+async function verbsBesideBare(stage: Stage, bare: { readonly url: string; readonly pid: number }): Promise<void> {
+  const { generators, bots, resource, broker, owner } = stage
+  const at = (url: string, inFlight: number) => ({ targets: [url], inFlight })
+  // Until the compiler has nothing left to do: a broker runs for weeks, and its first thousands of requests cost it twice as much.
+  for (const warm of [await generators.run({ ...at(broker.url, 32), requests: issues(bots), count: quick ? 6_000 : 12_000, keep: true })]) {
+    await generators.run({ ...at(broker.url, 32), requests: introspects(openedOf(warm).slice(0, 4_000), resource) })
+    await generators.run({ ...at(broker.url, 32), requests: completes(openedOf(warm)) })
+  }
+  await generators.run({ ...at(bare.url, 32), requests: bareIssue(bots[0]!), count: 6_000 })
+
+  for (const inFlight of [1, 8, 32]) {
+    const count = (quick ? 1 : 4) * (inFlight === 1 ? 300 : 1_500)
+    const [ours, theirs] = [emptyRuns(), emptyRuns()]
+    const used = { broker: 0, postgres: 0, bare: 0 }
+    for (let turn = 0; turn < 3; turn++) {
+      const before = [processorTime(broker.process.pid!), await postgresTime(owner)] as const
+      const issued = await generators.run({ ...at(broker.url, inFlight), requests: issues(bots), count, keep: true })
+      used.broker += processorTime(broker.process.pid!) - before[0]
+      used.postgres += (await postgresTime(owner)) - before[1]
+      ours.issue.push(issued)
+      const bareBefore = processorTime(bare.pid)
+      const stored = await generators.run({ ...at(bare.url, inFlight), requests: bareIssue(bots[0]!), count, keep: true })
+      used.bare += processorTime(bare.pid) - bareBefore
+      theirs.issue.push(stored)
+
+      const opened = openedOf(issued)
+      const ids = stored.bodies.map((body) => (JSON.parse(body) as { id: string }).id)
+      ours.introspect.push(await generators.run({ ...at(broker.url, inFlight), requests: introspects(opened, resource) }))
+      theirs.introspect.push(
+        await generators.run({ ...at(bare.url, inFlight), requests: ids.map((id) => post(`/introspect/${id}`, 'token=x', resource)) }),
+      )
+      ours.complete.push(await generators.run({ ...at(broker.url, inFlight), requests: completes(opened) }))
+      theirs.complete.push(await generators.run({ ...at(bare.url, inFlight), requests: ids.map((id) => post(`/complete/${id}`, '{}', bots[0]!)) }))
+    }
+    for (const verb of ['issue', 'introspect', 'complete'] as const) {
+      const status = verb === 'issue' ? '201' : '200'
+      const [own, other] = [ratesOf(ours[verb], status), ratesOf(theirs[verb], status)]
+      tell(`Postgres: ${verb}, ${inFlight} in flight`, { ...own, 'bare rate': other.rate, 'bare p99': other.p99, ratio: own.rate / other.rate })
+    }
+    const requests = 3 * count
+    tell(`processor time of one declaration, ${inFlight} in flight, ms`, {
+      broker: used.broker / requests,
+      Postgres: used.postgres / requests,
+      bare: used.bare / requests,
+    })
+  }
+}
+
+type Runs = Record<'issue' | 'introspect' | 'complete', Load[]>
+const emptyRuns = (): Runs => ({ issue: [], introspect: [], complete: [] })
+
+/** Rates of the three verbs at one or more brokers. */
+async function verbs(
+  name: string,
+  targets: readonly string[],
+  { generators, bots, resource }: Pick<Stage, 'generators' | 'bots' | 'resource'>,
+): Promise<void> {
+  for (const inFlight of [1, 8, 32]) {
+    const count = inFlight === 1 ? 500 : 3_000
+    const issued = await generators.run({ targets, inFlight, requests: issues(bots), count, keep: true })
+    const introspected = await generators.run({ targets, inFlight, requests: introspects(openedOf(issued), resource) })
+    const completed = await generators.run({ targets, inFlight, requests: completes(openedOf(issued)) })
+    tell(`${name}: issue, ${inFlight} in flight`, ratesOf([issued], '201'))
+    tell(`${name}: introspect, ${inFlight} in flight`, ratesOf([introspected], '200'))
+    tell(`${name}: complete, ${inFlight} in flight`, ratesOf([completed], '200'))
+  }
+}
+
+/** One agent's declarations all want the row that counts its live leases. */
+async function oneAgentAlone({ generators, broker, bots, owner }: Stage): Promise<void> {
+  const run = await generators.run({ targets: [broker.url], inFlight: 32, requests: issues(bots.slice(0, 1)), count: 4_000 })
+  tell('Postgres: issue, one agent alone, 32 in flight', ratesOf([run], '201'))
+  await endAll(owner)
+}
+
+/** Rates of two brokers together, and whether what was completed at one is ever active at the other. */
+async function twoBrokers(stage: Stage): Promise<void> {
+  const { site, broker, generators, bots, resource } = stage
+  const { broker: other } = await startUp(site)
+  const targets = [broker.url, other.url]
+  await verbs('Postgres, two brokers', targets, stage)
+
+  let stale = 0
+  const asked = 2_000
+  const issued = openedOf(await generators.run({ targets, inFlight: 16, requests: issues(bots), count: asked, keep: true }))
+  for (let from = 0; from < asked; from += 100) {
+    const some = issued.slice(from, from + 100)
+    await generators.run({ targets: [broker.url], inFlight: 16, requests: completes(some) })
+    for (const target of targets) {
+      const { bodies } = await generators.run({ targets: [target], inFlight: 16, requests: introspects(some, resource), keep: true })
+      stale += bodies.filter((body) => (JSON.parse(body) as { active: boolean }).active).length
+    }
+  }
+  tell('introspection after complete was answered, at both brokers', { asked: 2 * asked, stale })
+  await other.stop()
+}
+
+/** How long a credential of an outside backend lives past its complete and its deadline, on an idle broker, by the ledger's own times. */
+async function deaths({ owner, generators, broker, bots }: Stage): Promise<void> {
+  const at = { targets: [broker.url], inFlight: 1 }
+  const outside = await generators.run({ ...at, requests: issues(bots, 'crm'), count: 300, keep: true })
+  await generators.run({ ...at, requests: completes(openedOf(outside)) })
+  await generators.run({ ...at, requests: issues(bots, 'crm', '2s'), count: 300 })
+  await pause(2_500)
+  await drained(owner)
+  for (const cause of ['completed', 'deadline']) {
+    const rows = await owner<{ ms: number }[]>`
+      select extract(epoch from ended_at - closing_at)::float8 * 1000 as ms from leases where not local and cause = ${cause}`
+    const times = rows.map(({ ms }) => ms)
+    tell(`time to dead by ${cause}, ms`, { leases: times.length, ...spread(times), most: Math.max(...times) })
+  }
+}
+
+/** 10,000 deadlines in one second, half of them of leases at an outside backend, while agents go on declaring. */
+async function storm({ owner, generators, broker, bots }: Stage): Promise<void> {
+  const size = 10_000
+  const calm = { targets: [broker.url], inFlight: 4, requests: issues(bots) }
+  const idle = ratesOf([await generators.run({ ...calm, count: 4_000 })], '201')
+  await endAll(owner)
+  for (const grant of ['api', 'crm']) await generators.run({ targets: [broker.url], inFlight: 16, requests: issues(bots, grant), count: size / 2 })
+  await owner`update tasks set deadline = date_trunc('second', now()) + interval '2 seconds' where state = 'open'`
+  const [{ at }] = (await owner`select max(deadline) as at from tasks where state = 'open'`) as unknown as [{ at: Date }]
+  await pause(at.getTime() - Date.now())
+  // As long as the storm lasts, and a little more.
+  const meanwhile: Load[] = []
+  const over = drained(owner).then(() => true)
+  do meanwhile.push(await generators.run({ ...calm, count: 500 }))
+  while (!(await Promise.race([over, pause(1, false)])))
+  const [last] = await owner<{ seconds: number; leases: number }[]>`
+    select extract(epoch from max(l.ended_at) - ${at}::timestamptz)::float8 as seconds, count(*)::int as leases
+    from leases l join tasks t on t.id = l.task_id where t.deadline = ${at}`
+  const during = ratesOf(meanwhile, '201')
+  tell('storm of deadlines in one second', {
+    leases: last!.leases,
+    'seconds to the last': last!.seconds,
+    'issue p99': during.p99,
+    'idle p99': idle.p99,
+    'p99 to idle': during.p99 / idle.p99,
+  })
+  await endAll(owner)
+}
+
+/** The issue rate beside a long past. */
+async function growth({ owner, generators, broker, bots }: Stage): Promise<void> {
+  let empty = 0
+  for (const [from, to] of [
+    [0, 0],
+    [0, 100_000],
+    [100_000, 1_000_000],
+  ] as const) {
+    if (to > from) await writePast(owner, to, from + 1)
+    const runs: Load[] = []
+    for (let turn = 0; turn < 3; turn++) {
+      runs.push(await generators.run({ targets: [broker.url], inFlight: 32, requests: issues(bots), count: 4_000, keep: true }))
+      await generators.run({ targets: [broker.url], inFlight: 32, requests: completes(openedOf(runs.at(-1)!)) })
+    }
+    const { rate, p99 } = ratesOf(runs, '201')
+    empty ||= rate
+    tell(`issue with ${to} past leases`, { rate, p99, 'share of empty': rate / empty })
+  }
+}
+
+/** What the policy engine takes for questions that it was never asked. */
+async function decisions(): Promise<void> {
+  const folder = mkdtempSync(path.join(tmpdir(), 'mayfly-bench-'))
+  const more = Array.from(
+    { length: 20 },
+    (_, n) => `@id("more-${n}") permit(principal in Group::"group-${n}", action, resource) when { context.ttl <= duration("15m") };`,
+  )
+  const { catalogue, set } = await loadPolicy(folder, { policies: more.join('\n') })
+  const agent = catalogue.agents.get('bot')!
+  const times = Array.from({ length: 5_000 }, (_, n) => {
+    const inquiry = catalogue.resolve(agent, actorNamed('agent:bot'), 'issue', {
+      kind: 'work',
+      grants: [{ name: 'crm-for', parameters: { customer: inLetters(n) } }],
+    })
+    const started = performance.now()
+    decide(set, inquiry, new Date(1_800_000_000_000 + n))
+    return performance.now() - started
+  })
+  tell('policy decision, nothing remembered, ms', { policies: Object.keys(set.texts.policies).length, ...spread(times) })
+  rmSync(folder, { recursive: true })
+}
+
+/** A number as a name that the grant's pattern allows. */
+const inLetters = (n: number): string => n.toString(26).replaceAll(/\d/g, (digit) => 'qrstuvwxyz'[Number(digit)]!)
+
+async function onEmbedded(lab: Lab, generators: Generators): Promise<void> {
+  const embedded = await openEmbedded()
+  const site = await siteOf({ embedded: `${(embedded.settings as { embedded: string }).embedded}-new` }, lab.url)
+  const boot = await startUp(site)
+  await boot.broker.stop()
+  const { broker, seconds } = await startUp(site)
+  tell('start to ready, embedded, seconds', { first: boot.seconds, again: seconds })
+  if (!quick) await verbs('embedded', [broker.url], { generators, ...(await tokensOf(site)) })
+  tell('resident memory, embedded', { megabytes: residentMegabytes(broker.process.pid!) })
+  await broker.stop()
+  await site.remove()
+  await embedded.dispose()
 }

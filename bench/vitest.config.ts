@@ -3,7 +3,7 @@ import { defineConfig } from 'vitest/config'
 export default defineConfig({
   test: {
     include: ['bench/bench.ts'],
-    globalSetup: ['test/support/global-setup.ts'],
+    globalSetup: ['bench/global-setup.ts'],
     pool: 'forks',
     maxWorkers: 1,
     testTimeout: 40 * 60_000,

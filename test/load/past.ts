@@ -7,11 +7,14 @@ export const nameOf = (column: string, which: 'busy' | 'other' | 'none'): string
 export const pastTask = (n: number) => `task_${String(n).padStart(26, '0')}` as const
 export const pastLease = (n: number) => `lease_${String(n).padStart(26, '0')}` as const
 
-/** Writes tasks that ended in the last 30 days into a database: a lease, a decision and five entries each, and keys and spent tokens besides. */
-export async function writePast(owner: postgres.Sql, rows: number): Promise<void> {
+/**
+ * Writes tasks that ended in the last 30 days into a database, from the `first` to the one numbered `rows`: a lease, a decision and five entries
+ * each, and keys and spent tokens besides.
+ */
+export async function writePast(owner: postgres.Sql, rows: number, first = 1): Promise<void> {
   const step = 100_000
   await owner.unsafe(entryIdAt)
-  for (let from = 1; from <= rows; from += step) await owner.begin((sql) => writeSome(sql, from, Math.min(rows, from + step - 1), rows))
+  for (let from = first; from <= rows; from += step) await owner.begin((sql) => writeSome(sql, from, Math.min(rows, from + step - 1), rows))
   await owner`drop function entry_id_at`
   await owner`vacuum analyze`
 }

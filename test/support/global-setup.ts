@@ -14,10 +14,13 @@ declare module 'vitest' {
   }
 }
 
-export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+export default (project: TestProject) => setUp(project, {})
+
+/** @returns what takes it down again */
+export async function setUp(project: TestProject, options: { readonly durable?: boolean }): Promise<() => Promise<void>> {
   const folder = await mkdtemp(path.join(tmpdir(), 'mayfly-template-'))
   const template = path.join(folder, 'store')
-  const [postgres] = await Promise.all([startPostgres(), openFolder(template).then((door) => door.close())])
+  const [postgres] = await Promise.all([startPostgres(options), openFolder(template).then((door) => door.close())])
   project.provide('postgresUrl', postgres?.url ?? null)
   project.provide('embeddedTemplate', template)
   return async () => {

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { Writable } from 'node:stream'
 import { sql } from 'drizzle-orm'
+import type { Actor } from '../../src/identity/actor.ts'
 import { connect, type Ledger, type StoreSettings } from '../../src/ledger/connect.ts'
 import { archivePolicySet } from '../../src/ledger/entries.ts'
 import type { Lease } from '../../src/ledger/records.ts'
@@ -246,14 +247,16 @@ async function connectTargets(lab: Lab, keys: string, clock: () => number): Prom
   }
 }
 
+/** Somebody whose workload token was verified. */
+export const actorNamed = (subject: string): Actor => ({
+  issuer: 'local',
+  profile: 'oidc',
+  subject,
+  trustDomain: undefined,
+  attributes: { sub: subject },
+  token: { digest: 'ab', jti: undefined, kid: 'k', alg: 'ES256', expiresAt: 0 },
+})
+
 function callerOf(subject: string, agent: Caller['agent'], roles: readonly ('operator' | 'reviewer')[]): Caller {
-  const actor = {
-    issuer: 'local',
-    profile: 'oidc',
-    subject,
-    trustDomain: undefined,
-    attributes: { sub: subject },
-    token: { digest: 'ab', jti: undefined, kid: 'k', alg: 'ES256', expiresAt: 0 },
-  } as const
-  return { actor, agent, task: undefined, roles: new Set(roles) }
+  return { actor: actorNamed(subject), agent, task: undefined, roles: new Set(roles) }
 }

@@ -19,12 +19,14 @@ export interface TestPostgres {
 /**
  * A real Postgres for the tests: `TEST_DATABASE_URL` where it is set, else one of our own from Debian's binaries, on loopback and gone afterwards.
  * Undefined where there is neither; in CI that is an error, since no test with a real peer may be skipped there.
+ *
+ * @param durable whether one of our own waits for the disk at each commit, as it does by default: a test need not, a measurement must
  */
-export async function startPostgres(): Promise<TestPostgres | undefined> {
+export async function startPostgres({ durable = false } = {}): Promise<TestPostgres | undefined> {
   const given = process.env['TEST_DATABASE_URL']
   if (given !== undefined) return { url: given, stop: async () => {} }
   const binaries = await findBinaries()
-  if (binaries !== undefined) return await startOwn(binaries)
+  if (binaries !== undefined) return await startOwn(binaries, durable)
   const advice = 'no Postgres: install one (`apt-get install postgresql`) or set TEST_DATABASE_URL'
   if (process.env['CI'] !== undefined) throw new Error(advice)
   process.stderr.write(`tests on a real Postgres are left out: ${advice}\n`)
@@ -37,7 +39,7 @@ async function findBinaries(): Promise<string | undefined> {
   return newest === undefined ? undefined : path.join(versions, newest, 'bin')
 }
 
-async function startOwn(binaries: string): Promise<TestPostgres> {
+async function startOwn(binaries: string, durable: boolean): Promise<TestPostgres> {
   const folder = await mkdtemp(path.join(tmpdir(), 'mayfly-postgres-'))
   const isRoot = process.getuid?.() === 0
   if (isRoot) {
@@ -52,7 +54,7 @@ async function startOwn(binaries: string): Promise<TestPostgres> {
   const port = await freePort()
   const cluster = path.join(folder, 'cluster')
   await as('initdb', ['--no-sync', '-A', 'trust', '-U', 'postgres', '-D', cluster])
-  const settings = `-p ${port} -k ${folder} -c listen_addresses=127.0.0.1 -c fsync=off -c max_connections=200`
+  const settings = `-p ${port} -k ${folder} -c listen_addresses=127.0.0.1 -c fsync=${durable ? 'on' : 'off'} -c max_connections=200`
   await as('pg_ctl', ['-w', '-D', cluster, '-o', settings, '-l', path.join(folder, 'log'), 'start'])
   return {
     url: `postgres://postgres@127.0.0.1:${port}/postgres`,

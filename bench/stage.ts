@@ -1,0 +1,147 @@
+import { fork } from 'node:child_process'
+import { once } from 'node:events'
+import { readdirSync, readFileSync } from 'node:fs'
+import { connect, createServer, type Socket } from 'node:net'
+import path from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
+import type postgres from 'postgres'
+import { makeSite, type RunningBroker, type Site } from '../test/support/program.ts'
+import { completes, declaration, type Generators, issues, openedOf, post } from './load.ts'
+
+const agents = 16
+
+/** A site with agents that nothing limits but the machine. */
+export async function siteOf(store: Parameters<typeof makeSite>[0]['store'], lab: string): Promise<Site> {
+  const extra = 'limits: { requests_per_second: 100000, burst: 1000000, in_flight: 1024 }\nlog: { level: error }\n'
+  const site = await makeSite({ store, lab, extra })
+  const lines = names.map(
+    (name) => `  ${name}: { issuer: local, match: { sub: "agent:${name}" }, owner: o@example.com, groups: [robots], max_live_leases: 100000 }`,
+  )
+  await site.write(
+    'catalogue.yaml',
+    `agents:\n${lines.join('\n')}
+kinds: { work: { owner: o@example.com, max_duration: 30m, grants: [api, crm] } }
+grants:
+  api: { provider: tokens, audience: "https://api.example.com", scope: "read", max_ttl: 30m }
+  crm: { provider: lab, max_ttl: 30m }
+`,
+  )
+  return site
+}
+
+const names = Array.from({ length: agents }, (_, index) => `bot-${index}`)
+
+/** Tokens of the agents, of a resource server and of an operator. */
+export async function tokensOf(site: Site): Promise<{ bots: string[]; resource: string; operator: string }> {
+  const bots = await Promise.all(names.map((name) => site.token(`agent:${name}`)))
+  return { bots, resource: await site.token('resource:api'), operator: await site.token('operator:ops') }
+}
+
+/** A broker that answers, and the seconds until it did. */
+export async function startUp(site: Site): Promise<{ broker: RunningBroker; seconds: number }> {
+  const started = performance.now()
+  const broker = await site.start()
+  return { broker, seconds: (performance.now() - started) / 1_000 }
+}
+
+/** What one declaration costs on the wire to Postgres, and in the answer: bytes, by counting them. Declarations one at a time, so that none shares a statement. */
+export async function bytesOfDeclaration(
+  site: Site,
+  url: string,
+  generators: Generators,
+  bots: readonly string[],
+): Promise<{ sent: number; received: number; answered: number }> {
+  const counter = await countBytes(url)
+  const broker = await site.start({ store: { url: counter.url } })
+  const target = { targets: [broker.url], inFlight: 1, keep: true }
+  const warm = await generators.run({ ...target, requests: issues(bots), count: 200 })
+  const before = { ...counter.bytes }
+  const count = 300
+  const counted = await generators.run({ ...target, requests: issues(bots), count })
+  const bytes = { sent: (counter.bytes.sent - before.sent) / count, received: (counter.bytes.received - before.received) / count }
+  await generators.run({ ...target, requests: completes([...openedOf(warm), ...openedOf(counted)]) })
+  await broker.stop()
+  await counter.stop()
+  return { sent: Math.round(bytes.sent), received: Math.round(bytes.received), answered: Buffer.byteLength(counted.bodies[0]!) }
+}
+
+/** Passes a connection to Postgres on, and counts. */
+async function countBytes(target: string): Promise<{ url: string; bytes: { sent: number; received: number }; stop(): Promise<void> }> {
+  const url = new URL(target)
+  const bytes = { sent: 0, received: 0 }
+  const open = new Set<Socket>()
+  const server = createServer((client) => {
+    const store = connect(Number(url.port), url.hostname)
+    for (const socket of [client, store]) open.add(socket.on('error', () => socket.destroy()).on('close', () => open.delete(socket)))
+    client.on('data', (chunk) => (bytes.sent += chunk.length)).pipe(store)
+    store.on('data', (chunk) => (bytes.received += chunk.length)).pipe(client)
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const counted = new URL(target)
+  counted.port = String((server.address() as { port: number }).port)
+  return {
+    url: counted.href,
+    bytes,
+    async stop() {
+      for (const socket of open) socket.destroy()
+      await new Promise<void>((resolve) => server.close(() => resolve()))
+    },
+  }
+}
+
+/** The server that does nothing but what the machine allows: bench/bare.mjs. */
+export async function startBare(
+  url: string,
+  bytes: { sent: number; received: number; answered: number },
+): Promise<{ url: string; pid: number; stop(): void }> {
+  const child = fork(path.join(import.meta.dirname, 'bare.mjs'), [url, bytes.sent, bytes.received, bytes.answered].map(String), { execArgv: [] })
+  const [{ port }] = (await once(child, 'message')) as [{ port: number }]
+  return { url: `http://127.0.0.1:${port}`, pid: child.pid!, stop: () => child.kill() }
+}
+
+export const bareIssue = (bot: string): string[] => [post('/issue', declaration('api'), bot)]
+
+/** Megabytes that a process holds in memory, as Linux counts them. */
+export const residentMegabytes = (pid: number): number => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]) / 1_024
+
+/** Milliseconds of processor time that a process has used, all its threads together. */
+export const processorTime = (pid: number): number => {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ')
+  return (Number(fields[11]) + Number(fields[12])) * 10
+}
+
+/** The same of a Postgres, by the parent of one of its backends. */
+export async function postgresTime(owner: postgres.Sql): Promise<number> {
+  const [row] = await owner<{ pid: number }[]>`select pg_backend_pid() as pid`
+  const parent = parentOf(String(row!.pid))
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name) && parentOf(name) === parent)
+    .reduce((sum, pid) => sum + processorTime(Number(pid)), 0)
+}
+
+function parentOf(pid: string): string | undefined {
+  try {
+    return readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ')[1]
+  } catch {
+    // It ended between the look at the folder and this one.
+    return undefined
+  }
+}
+
+/** Waits until nothing is open and nothing is to be ended. */
+export async function drained(owner: postgres.Sql): Promise<void> {
+  await owner`notify mayfly_due`
+  for (;;) {
+    const [row] = await owner<{ left: boolean }[]>`
+      select exists (select from leases where state in ('reserved', 'revoking') or (state = 'active' and due_at <= now()))
+        or exists (select from tasks where state = 'closing' or (state = 'open' and deadline <= now())) as left`
+    if (!row!.left) return
+    await pause(100)
+  }
+}
+
+/** Ends whatever is open. */
+export async function endAll(owner: postgres.Sql): Promise<void> {
+  await owner`update tasks set deadline = now() where state = 'open'`
+  await drained(owner)
+}
