@@ -68,10 +68,8 @@ export function createExaminer(owner: postgres.Sql): Examiner {
   }
 }
 
-function literal(value: unknown): string {
-  if (value === null || typeof value === 'number' || typeof value === 'boolean') return String(value)
-  return `'${String(value).replaceAll("'", "''")}'`
-}
+/** Text, a number, a boolean or null: what a parameter of the ledger may be. */
+const literal = (value: unknown): string => (typeof value === 'string' ? `'${value.replaceAll("'", "''")}'` : JSON.stringify(value))
 
 /** Small by nature: a row an agent, a row a policy set. */
 const small = new Set(['agents', 'policy_sets'])
