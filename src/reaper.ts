@@ -1,7 +1,8 @@
 import { describe } from './base/errors.ts'
+import { stopwatch } from './base/time.ts'
 import { closeOverdue } from './ledger/endings.ts'
+import { claimDue, markStuck, nextDue, releaseClaims, sweep } from './ledger/queue.ts'
 import { expireLeases } from './ledger/settlement.ts'
-import { claimDue, markStuck, nextDue, sweep } from './ledger/queue.ts'
 import { endLease, noteEnded } from './tasks/end.ts'
 import type { Broker } from './tasks/task.ts'
 
@@ -46,17 +47,22 @@ export async function lap(broker: Broker, done: () => void = () => {}): Promise<
 }
 
 export function startReaper(broker: Broker): Reaper {
-  const { ledger, clock, telemetry } = broker
+  const { ledger, telemetry } = broker
   let stopped = false
   let wakeUp: (() => void) | undefined
   let woken = false
-  let last = clock()
-  let swept = 0
+  // Not the clock: one that jumps would call the loop late, or hide that it stands still.
+  let sinceLap = stopwatch()
+  let sinceSweep: (() => number) | undefined
+  let failures = 0
 
   async function round(): Promise<boolean> {
+    const seen = ledger.failures()
+    if (seen !== failures) await releaseClaims(ledger)
+    failures = seen
     const more = await lap(broker, wake)
-    if (clock() - swept > sweepEvery && (await sweep(ledger, batch)) < batch) swept = clock()
-    last = clock()
+    if ((sinceSweep?.() ?? Infinity) > sweepEvery && (await sweep(ledger, batch)) < batch) sinceSweep = stopwatch()
+    sinceLap = stopwatch()
     return more
   }
 
@@ -101,7 +107,7 @@ export function startReaper(broker: Broker): Reaper {
     await running
   }
   return {
-    lastLap: () => clock() - last,
+    lastLap: () => sinceLap(),
     stop,
     [Symbol.asyncDispose]: stop,
   }

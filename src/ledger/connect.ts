@@ -39,6 +39,8 @@ export interface Ledger {
    */
   run<Row extends object>(statement: SQL, rank?: Rank, plan?: Plan): Promise<readonly Row[]>
   onDue(listener: () => void): Promise<void>
+  /** How many statements so far failed because of the store: each may have been carried out or not, and somebody may have stopped half-way. */
+  failures(): number
   close(): Promise<void>
   [Symbol.asyncDispose](): Promise<void>
 }
@@ -63,19 +65,29 @@ export function overDoor(door: Door): Ledger {
   const dialect = new PgDialect()
   const turns = createTurns(door.connections)
   const close = () => door.close()
+  let failures = 0
   return {
     embedded: door.embedded,
+    failures: () => failures,
     onDue: (listener) => door.onDue(listener),
     close,
     [Symbol.asyncDispose]: close,
     async run<Row extends object>(statement: SQL, rank: Rank = 'first', plan: Plan = 'kept'): Promise<readonly Row[]> {
       const { sql: text, params } = dialect.sqlToQuery(statement)
+      let begun = false
+      const ask = () => {
+        begun = true
+        return door.query(text, params, plan)
+      }
       for (let attempt = 1; ; attempt++) {
         try {
-          return (await turns.take(rank, () => door.query(text, params, plan))) as readonly Row[]
+          return (await turns.take(rank, ask)) as readonly Row[]
         } catch (error) {
           const fault = storeFault(error)
-          if (attempt === tries || !(fault.state === '40P01' || fault.state === '40001')) throw fault.error
+          if (attempt < tries && (fault.state === '40P01' || fault.state === '40001')) continue
+          // What never had its turn changed nothing.
+          if (begun && fault.error.code === 'store_unavailable') failures++
+          throw fault.error
         }
       }
     },

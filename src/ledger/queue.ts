@@ -41,11 +41,24 @@ export async function retryLater(ledger: Ledger, lease: Pick<Lease, 'id'>, error
   return rows.length > 0
 }
 
-/** Flags leases whose revocation has failed for longer than the alarm limit; they are still retried. @param after seconds */
+/**
+ * Makes whatever is being revoked due now. After the store was away nobody may be working on what is claimed: the answer to a claim was lost, or what
+ * came of it could not be written. Whoever still works on one finds that it was asked about twice, which is harmless.
+ */
+export async function releaseClaims(ledger: Ledger): Promise<void> {
+  await ledger.run(sql`
+    update leases set due_at = now()
+    where id in (select id from leases where state = 'revoking' and due_at > now() for update skip locked)`)
+}
+
+/**
+ * Flags leases whose revocation has failed for longer than the alarm limit; they are still retried. One that was not tried yet, because no broker or no
+ * store was there, has not failed. @param after seconds
+ */
 export async function markStuck(ledger: Ledger, after: number, limit: number): Promise<readonly Lease[]> {
   const [row] = await ledger.run<{ leases: JsonRow[] | null }>(sql`
     with late as (
-      select id from leases where state = 'revoking' and stuck_since is null and closing_at <= now() - make_interval(secs => ${after})
+      select id from leases where state = 'revoking' and error is not null and stuck_since is null and closing_at <= now() - make_interval(secs => ${after})
       order by closing_at limit ${limit} for update skip locked
     ),
     stuck as (update leases as lease set stuck_since = now() from late where lease.id = late.id returning lease.*),

@@ -133,6 +133,7 @@ function ledgerOf(run: NonNullable<Built['ledger']>): Ledger {
       return (await run(sql, params)) as readonly Row[]
     },
     onDue: async () => {},
+    failures: () => 0,
     close,
     [Symbol.asyncDispose]: close,
   }
