@@ -9,4 +9,6 @@ export const serveCommand = (): Command =>
     .action(async ({ config }: { config: string }) => {
       const { serve } = await import('../main.ts')
       await serve(config, stopSignal())
+      // A connection that the store's end has forgotten would hold the process for as long as TCP hopes. Whatever had to be ended has been.
+      process.exit()
     })

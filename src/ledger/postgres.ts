@@ -3,6 +3,7 @@ import { drizzle } from 'drizzle-orm/postgres-js'
 import { migrate } from 'drizzle-orm/postgres-js/migrator'
 import postgres from 'postgres'
 import { BrokerError, ConfigurationError, describe } from '../base/errors.ts'
+import { stopwatch } from '../base/time.ts'
 import type { Door } from './connect.ts'
 
 export const migrationsFolder = path.join(import.meta.dirname, '../../migrations')
@@ -28,38 +29,67 @@ export const dueChannel = 'mayfly_due'
  */
 export async function openPostgres(url: string, pool: number): Promise<Door> {
   await migratePostgres(url)
-  const client = postgres(url, {
-    max: pool,
-    connect_timeout: 5,
-    // A recovered database has to be found again within a second: the default backs off to many.
-    backoff: (failures: number) => Math.min(0.05 * 2 ** failures, 1),
-    onnotice: () => {},
-    connection: {
-      application_name: 'mayfly',
-      role: 'mayfly_app',
-      TimeZone: 'UTC',
-      statement_timeout: 10_000,
-      idle_in_transaction_session_timeout: 10_000,
-      ...planByKey,
-    },
-  })
+  const open = () =>
+    postgres(url, {
+      max: pool,
+      // A recovered database has to be found again within seconds: an attempt that began before is lost, and the default backs off to many.
+      connect_timeout: 2,
+      backoff: (failures: number) => Math.min(0.05 * 2 ** failures, 1),
+      onnotice: () => {},
+      connection: {
+        application_name: 'mayfly',
+        role: 'mayfly_app',
+        TimeZone: 'UTC',
+        statement_timeout: 10_000,
+        idle_in_transaction_session_timeout: 10_000,
+        ...planByKey,
+      },
+    })
+  let client = open()
+  let age = stopwatch()
+  const waking = open()
+
+  /** Other connections from now on. Those that wait for a dead peer would be waited for until TCP gives up, a quarter of an hour later. */
+  function renew(stale: postgres.Sql): void {
+    if (stale !== client || age() < renewEvery) return
+    client = open()
+    age = stopwatch()
+    void stale.end({ timeout: 1 })
+  }
+
   return {
     embedded: false,
     connections: pool,
-    query: (text, parameters, plan) =>
-      withPatience(client.unsafe(text, parameters as postgres.ParameterOrJSON<never>[], { prepare: plan !== 'fresh' })),
+    async query(text, parameters, plan) {
+      const asked = client
+      try {
+        return await withPatience(asked.unsafe(text, parameters as postgres.ParameterOrJSON<never>[], { prepare: plan !== 'fresh' }))
+      } catch (error) {
+        if (isOfItsConnection(error)) renew(asked)
+        throw error
+      }
+    },
     async onDue(listener) {
-      await client.listen(dueChannel, listener, listener)
+      await waking.listen(dueChannel, listener, listener)
     },
     // By now nothing is under way but LISTEN, whose connection may be one that was lost.
-    close: () => client.end({ timeout: 1 }),
+    close: async () => void (await Promise.all([client.end({ timeout: 1 }), waking.end({ timeout: 1 })])),
   }
 }
+
+/** Milliseconds between two times that all connections are replaced: while the store fails, each statement would be a reason. */
+const renewEvery = 500
+
+const tooLate = 'The ledger did not answer in time'
+
+/** What another connection may not have: no answer at all, or a server that can only be read (SQLSTATE 25006), as the primary of yesterday is. */
+const isOfItsConnection = (error: unknown): boolean =>
+  (error instanceof BrokerError && error.detail === tooLate) || (error as { code?: unknown }).code === '25006'
 
 async function withPatience<Row>(query: PromiseLike<Row>): Promise<Row> {
   let timer: NodeJS.Timeout | undefined
   const tooLong = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new BrokerError('store_unavailable', 'The ledger did not answer in time', { retryAfter: 1 })), patience)
+    timer = setTimeout(() => reject(new BrokerError('store_unavailable', tooLate, { retryAfter: 1 })), patience)
   })
   try {
     return await Promise.race([query, tooLong])
