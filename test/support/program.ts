@@ -39,10 +39,15 @@ export interface RunningBroker {
 /** A configuration on disk, for any number of brokers that share it. */
 export interface Site {
   readonly folder: string
-  /** Signs as somebody, for brokers of this site. */
-  token(sub: string): Promise<string>
-  /** Starts a broker; one that is to reach store or lab over another wire is told so. */
-  start(over?: Partial<Pick<SiteOptions, 'store' | 'lab'>>): Promise<RunningBroker>
+  /** Public keys of its issuer. */
+  readonly jwks: object
+  /** Signs as somebody, for brokers of this site. @param ahead milliseconds by which the issuer's clock is ahead of the machine's */
+  token(sub: string, ahead?: number): Promise<string>
+  /**
+   * Starts a broker; one that is to reach store or lab over another wire is told so.
+   * @param environment what it finds in its environment besides what every program has
+   */
+  start(over?: Partial<Pick<SiteOptions, 'store' | 'lab'>>, environment?: Readonly<Record<string, string>>): Promise<RunningBroker>
   write(file: string, text: string): Promise<void>
   config(): string
   remove(): Promise<void>
@@ -56,6 +61,12 @@ export interface SiteOptions {
   readonly replay?: 'reusable' | 'single-use'
   /** How long one call to it may take. */
   readonly labTimeout?: string
+  /** Settings of that backend besides its address, as YAML: `, ca: ./ca.pem`. */
+  readonly labSettings?: string
+  /** Another backend of kind http, `other`, with a grant of that name. */
+  readonly other?: string
+  /** Where the issuer's keys are fetched; pinned where absent. */
+  readonly keys?: string
   readonly extra?: string
 }
 
@@ -63,21 +74,21 @@ const audience = 'http://127.0.0.1:7420'
 
 /** Writes a configuration with a local issuer, the provider `tokens` and, where a lab is given, `lab`. */
 export async function makeSite(options: SiteOptions): Promise<Site> {
-  const { lab } = options
   const folder = await mkdtemp(path.join(tmpdir(), 'mayfly-site-'))
   const issuer = await openLocalIssuer(path.join(folder, 'issuer.json'))
   const write = (file: string, text: string) => writeFile(path.join(folder, file), text)
   await write('jwks.json', JSON.stringify(issuer.jwks))
-  await write('catalogue.yaml', catalogue(lab !== undefined))
+  await write('catalogue.yaml', catalogue(options))
   await mkdir(path.join(folder, 'policies'))
   await write('policies/site.cedar', policies)
   const configFile = path.join(folder, 'mayfly.yaml')
 
-  async function start(over: Partial<SiteOptions> = {}): Promise<RunningBroker> {
+  async function start(over: Partial<SiteOptions> = {}, environment: Readonly<Record<string, string>> = {}): Promise<RunningBroker> {
     const port = await freePort()
     const file = path.join(folder, `mayfly-${port}.yaml`)
     await writeFile(file, configuration(port, { ...options, ...over }))
-    const child = spawn(process.execPath, [command, 'serve', '--config', file], { env: plainEnvironment(), stdio: ['ignore', 'pipe', 'pipe'] })
+    const env = { ...plainEnvironment(), ...environment }
+    const child = spawn(process.execPath, [command, 'serve', '--config', file], { env, stdio: ['ignore', 'pipe', 'pipe'] })
     const [out, err] = [collect(child.stdout), collect(child.stderr)]
     const url = `http://127.0.0.1:${port}`
     const closed = once(child, 'close')
@@ -100,7 +111,8 @@ export async function makeSite(options: SiteOptions): Promise<Site> {
   await writeFile(configFile, configuration(7420, options))
   return {
     folder,
-    token: (sub) => issuer.sign({ sub, aud: audience, lifetimeSeconds: 600 }, Date.now()),
+    jwks: issuer.jwks,
+    token: (sub, ahead = 0) => issuer.sign({ sub, aud: audience, lifetimeSeconds: 600 }, Date.now() + ahead),
     start,
     write,
     config: () => configFile,
@@ -108,7 +120,10 @@ export async function makeSite(options: SiteOptions): Promise<Site> {
   }
 }
 
-function configuration(port: number, { store, lab, labTimeout = '2s', replay = 'reusable', extra = '' }: SiteOptions): string {
+function configuration(
+  port: number,
+  { store, lab, labTimeout = '2s', labSettings = '', other, keys = './jwks.json', replay = 'reusable', extra = '' }: SiteOptions,
+): string {
   return `
 public_url: ${audience}
 listen: { host: 127.0.0.1, port: ${port} }
@@ -116,7 +131,7 @@ store: ${JSON.stringify(store)}
 catalogue: ./catalogue.yaml
 policies: ./policies
 identity:
-  - { name: local, profile: oidc, issuer: "urn:mayfly:local-issuer", keys: ./jwks.json, replay: ${replay} }
+  - { name: local, profile: oidc, issuer: "urn:mayfly:local-issuer", keys: "${keys}", replay: ${replay} }
 operators:
   - { issuer: local, match: { sub: "operator:ops" }, roles: [operator, reviewer] }
   - { issuer: local, match: { sub: "operator:reader" }, roles: [reviewer] }
@@ -125,19 +140,21 @@ resource_servers:
   - { issuer: local, match: { sub: "resource:other" }, audience: https://other.example.com }
 providers:
   - { name: tokens, kind: jwt }
-${lab === undefined ? '' : `  - { name: lab, kind: http, url: "${lab}", revocation: provider, timeout: ${labTimeout} }`}
+${lab === undefined ? '' : `  - { name: lab, kind: http, url: "${lab}", revocation: provider, timeout: ${labTimeout}${labSettings} }`}
+${other === undefined ? '' : `  - { name: other, kind: http, url: "${other}", revocation: provider, timeout: 2s }`}
 ${extra}`
 }
 
-const catalogue = (lab: boolean): string => `
+const catalogue = ({ lab, other }: SiteOptions): string => `
 agents:
   bot: { issuer: local, match: { sub: "agent:bot" }, owner: owner@example.com, groups: [robots] }
   rival: { issuer: local, match: { sub: "agent:rival" }, owner: rival@example.com, groups: [robots] }
 kinds:
-  work: { owner: owner@example.com, max_duration: 30m, grants: [api${lab ? ', crm' : ''}] }
+  work: { owner: owner@example.com, max_duration: 30m, grants: [api${lab === undefined ? '' : ', crm'}${other === undefined ? '' : ', other'}] }
 grants:
   api: { provider: tokens, audience: "https://api.example.com", scope: "read", max_ttl: 10m }
-${lab ? '  crm: { provider: lab, max_ttl: 20m, parameters: { customer: { pattern: "[a-z0-9-]{1,32}" } } }' : ''}
+${lab !== undefined ? '  crm: { provider: lab, max_ttl: 20m, parameters: { customer: { pattern: "[a-z0-9-]{1,32}" } } }' : ''}
+${other !== undefined ? '  other: { provider: other, max_ttl: 20m }' : ''}
 `
 
 const policies = `

@@ -1,0 +1,167 @@
+import postgres from 'postgres'
+import { expect } from 'vitest'
+import { connect, type StoreSettings } from '../../src/ledger/connect.ts'
+import { audit, type Finding } from '../support/audit.ts'
+import { type Lab, startLab } from '../support/lab.ts'
+import { makeSite, type RunningBroker, type Site, type SiteOptions } from '../support/program.ts'
+import { type OpenedStore } from '../support/stores.ts'
+
+export interface Answer {
+  readonly status: number
+  /** `retry-after`, in seconds. */
+  readonly retryAfter: string | null
+  readonly body: Record<string, unknown>
+}
+
+/** A task as its agent has it: the ids of its leases, and the secrets, in order of its grants. */
+export interface Opened {
+  readonly id: string
+  readonly token: string
+  readonly leases: readonly string[]
+  readonly secrets: readonly string[]
+}
+
+/** The built broker between dependencies that a test can take away. */
+export interface Ground {
+  readonly lab: Lab
+  readonly site: Site
+  readonly broker: RunningBroker
+  call(token: string, method: string, path: string, body?: object, headers?: object): Promise<Answer>
+  /** Asks for a task. @param as the workload token of the agent `bot` where absent */
+  declare(grants: readonly string[], as?: string): Promise<Answer>
+  /** A task that is open. Fails where it is refused. */
+  open(...grants: readonly string[]): Promise<Opened>
+  complete(task: Opened, wait?: number): Promise<Answer>
+  revoke(task: Opened): Promise<Answer>
+  /** Whether a resource server is told that a signed token lives. */
+  introspect(token: string): Promise<Answer>
+  readyz(): Promise<Answer>
+  /** The value of one series of /metrics, such as `mayfly_leases{state="active"}`: NaN where it says so, undefined where it is missing. */
+  metric(series: string): Promise<number | undefined>
+  /** Another broker of the same site takes the place of this one, which is stopped. */
+  restart(environment?: Readonly<Record<string, string>>): Promise<void>
+  stop(): Promise<void>
+}
+
+export interface GroundOptions extends Omit<SiteOptions, 'store' | 'lab'> {
+  /** Where the broker finds its store. */
+  readonly store: StoreSettings
+  /** What stands in front of the lab, as the broker knows it. */
+  readonly front?: (lab: string) => Promise<string>
+  readonly environment?: Readonly<Record<string, string>>
+}
+
+const grantOf = (name: string) => (name === 'crm' ? { name, parameters: { customer: 'acme' } } : { name })
+
+export async function startGround({ front = async (lab) => lab, environment = {}, ...options }: GroundOptions): Promise<Ground> {
+  const lab = await startLab()
+  const site = await makeSite({ ...options, lab: await front(lab.url) })
+  let broker = await site.start({}, environment)
+  const [bot, ops, api] = await Promise.all(['agent:bot', 'operator:ops', 'resource:api'].map((sub) => site.token(sub)))
+
+  async function call(token: string, method: string, path: string, body?: object, headers: object = {}): Promise<Answer> {
+    const form = body instanceof URLSearchParams
+    const answer = await fetch(broker.url + path, {
+      method,
+      headers: { authorization: `Bearer ${token}`, ...(body && !form && { 'content-type': 'application/json' }), ...headers },
+      ...(body && { body: form ? body : JSON.stringify(body) }),
+    })
+    return { status: answer.status, retryAfter: answer.headers.get('retry-after'), body: (await answer.json()) as Answer['body'] }
+  }
+  const declare = (grants: readonly string[], as = bot!) =>
+    call(as, 'POST', '/tasks', { kind: 'work', purpose: 'an outage', duration: '5m', grants: grants.map(grantOf) })
+
+  return {
+    lab,
+    site,
+    get broker() {
+      return broker
+    },
+    call,
+    declare,
+    async open(...grants) {
+      const { status, body } = await declare(grants)
+      expect(status, JSON.stringify(body)).toBe(201)
+      const { task, task_token, leases } = body as {
+        task: { id: string }
+        task_token: string
+        leases: { id: string; credential: { token: string } }[]
+      }
+      return { id: task.id, token: task_token, leases: leases.map(({ id }) => id), secrets: leases.map(({ credential }) => credential.token) }
+    },
+    complete: (task, wait = 0) => call(task.token, 'POST', `/tasks/${task.id}/complete`, {}, { prefer: `wait=${wait}` }),
+    revoke: (task) => call(ops!, 'POST', `/tasks/${task.id}/revoke`, { reason: 'an outage' }, { prefer: 'wait=0' }),
+    introspect: (token) => call(api!, 'POST', '/introspect', new URLSearchParams({ token })),
+    readyz: () => call('nobody', 'GET', '/readyz'),
+    async metric(series) {
+      const text = await (await fetch(`${broker.url}/metrics`)).text()
+      const line = text.split('\n').find((found) => found.startsWith(`${series} `))
+      return line === undefined ? undefined : Number(line.slice(series.length + 1).replace('Nan', 'NaN'))
+    },
+    async restart(again = environment) {
+      await broker.stop()
+      broker = await site.start({}, again)
+    },
+    async stop() {
+      expect(await broker.stop()).toBe(0)
+      await lab.stop()
+      await site.remove()
+    },
+  }
+}
+
+/** What a test does to the store behind the broker's back: on Postgres only, for the embedded store belongs to its broker alone. */
+export interface Backstage {
+  readonly sql: postgres.Sql
+  /** Moves everything into the past, so that time has passed that nobody has waited for. */
+  age(interval: string): Promise<void>
+  /** How many leases have to be ended, or looked after, and are not; and how many tasks have outlived their deadline. */
+  owed(): Promise<number>
+  audit(): Promise<Finding[]>
+  stop(): Promise<void>
+}
+
+export async function backstageOf(store: OpenedStore): Promise<Backstage> {
+  const sql = postgres((store.settings as { url: string }).url, { max: 2, onnotice: () => {} })
+  const ledger = await connect(store.settings)
+  return {
+    sql,
+    async age(interval) {
+      await sql`update tasks set opened_at = opened_at - ${interval}::interval, deadline = deadline - ${interval}::interval, closing_at = closing_at - ${interval}::interval
+        where state in ('open', 'closing')`
+      await sql`update leases set reserved_at = reserved_at - ${interval}::interval, issued_at = issued_at - ${interval}::interval, expires_at = expires_at - ${interval}::interval,
+        closing_at = closing_at - ${interval}::interval, due_at = due_at - ${interval}::interval where due_at is not null`
+      await sql`update idempotency_keys set busy_until = busy_until - ${interval}::interval`
+    },
+    async owed() {
+      const [row] = await sql<
+        { owed: number }[]
+      >`select (select count(*) from leases where state in ('reserved', 'revoking') or (due_at <= now()))::int
+        + (select count(*) from tasks where state = 'open' and deadline <= now())::int as owed`
+      return row!.owed
+    },
+    audit: () => audit(ledger),
+    async stop() {
+      await Promise.all([sql.end(), ledger.close()])
+    },
+  }
+}
+
+/** Looks again and again, as long as the test has time. */
+export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  while (!(await condition())) await new Promise(setImmediate)
+}
+
+/**
+ * How long it takes from a recovery to the last end that is owed: measured from before `recover` to when the condition holds, told, and held against the
+ * five seconds that are promised.
+ */
+export async function secondsAfter(what: string, recover: () => Promise<void>, done: () => Promise<boolean>): Promise<number> {
+  const began = performance.now()
+  await recover()
+  await until(done)
+  const seconds = (performance.now() - began) / 1_000
+  console.log(`${what}: everything due was done ${seconds.toFixed(2)} s after recovery`)
+  expect(seconds, `after ${what}`).toBeLessThanOrEqual(5)
+  return seconds
+}

@@ -1,0 +1,62 @@
+import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
+
+/** A wire of TCP between a broker and what it depends on, that can be cut, and that can go silent. */
+export interface FaultyWire {
+  /** The address of the far end, with this wire's port. */
+  readonly url: string
+  /** Nobody listens any more, and every connection is reset. */
+  cut(): Promise<void>
+  /** Connections stand and new ones are accepted, and whatever is sent is lost without a word. */
+  hang(): void
+  /** New connections pass again. Those that hung stay silent for ever, as behind a firewall that has lost track of them. */
+  mend(): Promise<void>
+  stop(): Promise<void>
+}
+
+/** @param target URL of the far end */
+export async function faultyWire(target: string): Promise<FaultyWire> {
+  const { hostname, port } = new URL(target)
+  const ends = new Set<Socket>()
+  let hangs = false
+
+  function hold(end: Socket, close: () => void): void {
+    ends.add(end)
+    end
+      .on('error', () => {})
+      .on('close', () => {
+        ends.delete(end)
+        close()
+      })
+  }
+  const server = createServer((near) => {
+    if (hangs) return hold(near.resume(), () => {})
+    const far = connect(Number(port), hostname)
+    hold(near, () => far.destroy())
+    hold(far, () => near.destroy())
+    near.pipe(far).pipe(near)
+  })
+  const listen = (at: number) => new Promise<void>((resolve) => server.listen(at, '127.0.0.1', resolve))
+  async function cut(): Promise<void> {
+    const closed = new Promise<void>((resolve) => (server.listening ? server.close(() => resolve()) : resolve()))
+    for (const end of ends) end.resetAndDestroy()
+    await closed
+  }
+
+  await listen(0)
+  const url = new URL(target)
+  const own = (server.address() as AddressInfo).port
+  url.port = String(own)
+  return {
+    url: url.href.replace(/\/$/, ''),
+    cut,
+    hang() {
+      hangs = true
+      for (const end of ends) end.unpipe().resume()
+    },
+    async mend() {
+      hangs = false
+      if (!server.listening) await listen(own)
+    },
+    stop: cut,
+  }
+}
