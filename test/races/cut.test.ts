@@ -1,0 +1,128 @@
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import type { AddedLease, ClosedTask, OpenedTask, RenewedTask } from '../../src/http/contract.ts'
+import { type Answer, type Fleet, type Held, heldOf, startFleet } from '../support/fleet.ts'
+import type { RunningBroker } from '../support/program.ts'
+import { stores } from '../support/stores.ts'
+import { createTripwire, type Wire, wirePostgres } from '../support/tripwire.ts'
+
+/** What is under way when the connection is cut. `ends`: what it acknowledges is that the task is over. */
+interface Deed {
+  readonly name: string
+  readonly ends: boolean
+  run(task: Held): Promise<Answer<Partial<ClosedTask & AddedLease & RenewedTask>>>
+}
+
+describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a connection to Postgres that is cut in the middle of a commit', () => {
+  const tripwire = createTripwire()
+  let fleet: Fleet
+  let wire: Wire
+  /** The one whose connections are cut. It lives on. */
+  let broker: RunningBroker
+  let other: RunningBroker
+
+  beforeAll(async () => {
+    fleet = await startFleet(1)
+    wire = await wirePostgres(fleet.storeUrl, tripwire)
+    other = fleet.brokers[0]!
+    broker = await fleet.site.start({ store: { url: wire.url } })
+    fleet.brokers.push(broker)
+  })
+  afterEach(async () => {
+    await fleet.settled()
+    expect(await fleet.findings()).toEqual([])
+  })
+  afterAll(async () => {
+    await fleet.stop()
+    await wire.stop()
+  })
+
+  const aliveOf = async (task: string): Promise<number> => (await fleet.lab.alive()).filter((credential) => credential.task === task).length
+
+  /**
+   * Cuts at each commit of a deed: before Postgres has it, so that it did not happen, and after, so that it happened and the answer was lost. Each
+   * connection once, and then again with a network that is gone until the agent has its answer.
+   */
+  async function matrix(
+    name: string,
+    cell: (armed: (deed: () => Promise<Answer<object>>) => Promise<Answer<object>>) => Promise<void>,
+  ): Promise<void> {
+    for (const lasting of [false, true]) {
+      let at = 0
+      for (let through = false; !through;) {
+        at++
+        await cell(async (deed) => {
+          tripwire.arm(lasting ? () => {} : () => tripwire.disarm(), at, (what) => what.includes('a commit'))
+          const answer = await deed()
+          tripwire.disarm()
+          // What a crash would leave is left here too: claims and holds that nobody works on. They run out.
+          await fleet.owner`update idempotency_keys set busy_until = null`
+          await fleet.owner`update leases set due_at = now() where state in ('reserved', 'revoking')`
+          await fleet.wake()
+          await fleet.settled()
+          return answer
+        })
+        through = !tripwire.struck()
+        const where = tripwire.struck() ? `cut ${tripwire.crossings().at(-1)}` : 'not cut'
+        console.log(`${name}, ${lasting ? 'for a while' : 'once'}, crossing ${at}: ${where}`)
+      }
+      expect(at, 'every commit has two sides').toBeGreaterThan(2)
+    }
+  }
+
+  /** It happened, or whoever asked is told that nobody knows and to come back. */
+  function expectTruth({ status, body }: Answer<object>, done: readonly number[]): boolean {
+    if (done.includes(status)) return true
+    expect({ status, ...body }).toMatchObject({ status: 503, code: 'store_unavailable', retry: 'later' })
+    return false
+  }
+
+  test('makes a declaration a 503 or the truth; the same Idempotency-Key heals it, and nothing unknown is alive', { timeout: 60_000 }, async () => {
+    let round = 0
+    await matrix('declare', async (armed) => {
+      const headers = { 'idempotency-key': `cut-${round++}` }
+      const answer = (await armed(() => fleet.ask(broker, ['api', 'crm'], headers))) as Answer<OpenedTask>
+      const first = expectTruth(answer, [201]) ? heldOf(answer.body) : undefined
+      if (first) expect([await fleet.lab.works(first.secrets['crm']!), await fleet.active(other, first.secrets['api']!)]).toEqual([true, true])
+
+      const task = first ?? (await fleet.declare(broker, ['api', 'crm'], headers))
+      expect(await aliveOf(task.id)).toBe(1)
+      expect(await fleet.activeAt(fleet.brokers, task.secrets['api']!)).toBe(2)
+      expect(await fleet.complete(broker, task)).toMatchObject({ status: 200, body: { ended: true } })
+      expect(await fleet.lab.alive()).toEqual([])
+    })
+  })
+
+  const soon = { prefer: 'wait=1' }
+  const deeds: readonly Deed[] = [
+    { name: 'complete', ends: true, run: (task) => fleet.complete(broker, task, soon) },
+    {
+      name: 'revoke',
+      ends: true,
+      run: (task) => fleet.call(broker, fleet.tokens.ops, 'POST', `/tasks/${task.id}/revoke`, { reason: 'a cut' }, soon),
+    },
+    { name: 'refresh', ends: false, run: (task) => fleet.call(broker, task.token, 'POST', `/leases/${task.leases[0]!.id}/refresh`, {}) },
+    { name: 'renew', ends: false, run: (task) => fleet.call(broker, fleet.tokens.bot, 'POST', `/tasks/${task.id}/renew`, { duration: '20m' }) },
+    {
+      name: 'add a lease',
+      ends: false,
+      run: (task) => fleet.call(broker, task.token, 'POST', `/tasks/${task.id}/leases`, { name: 'crm', parameters: { customer: 'other' } }),
+    },
+  ]
+
+  test.each(deeds)('makes $name a 503 or the truth; asking again heals it', { timeout: 60_000 }, async ({ name, ends, run }) => {
+    await matrix(name, async (armed) => {
+      const task = await fleet.declare(other, ['api', 'crm'])
+      const answer = (await armed(() => run(task))) as Awaited<ReturnType<Deed['run']>>
+      const done = expectTruth(answer, [200, 201, 202])
+      if (done && answer.body.ended) expect(await aliveOf(task.id)).toBe(0)
+      const [row] = await fleet.owner`select state, deadline from tasks where id = ${task.id}`
+      if (done && name === 'renew') expect((row!['deadline'] as Date).toISOString()).toBe(answer.body.task!.deadline)
+
+      if (!done || ends) expect([200, 201]).toContain((await run(task)).status)
+      expect(await fleet.activeAt(fleet.brokers, task.secrets['api']!)).toBe(ends ? 0 : 2)
+      expect((await fleet.complete(broker, task)).body.ended).toBe(true)
+      expect(await fleet.lab.alive()).toEqual([])
+      expect((await fleet.story(task.id)).filter((kind) => kind === 'task.closing' || kind === 'task.ended')).toEqual(['task.closing', 'task.ended'])
+    })
+  })
+})
