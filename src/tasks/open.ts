@@ -47,7 +47,7 @@ export async function openTask(
   idempotencyKey: string | undefined,
   signal: AbortSignal,
 ): Promise<OpenedTask> {
-  const { actor, agent } = agentOf(caller)
+  const { actor, agent } = agentOf(broker, caller)
   const opening = prepare(broker, actor, agent, declared)
   const claim = idempotencyKey === undefined ? undefined : claimOf(actor, idempotencyKey, declared, opening.decision.id)
   if (opening.decision.made.outcome === 'deny') return await refuse(broker, opening, claim)

@@ -24,7 +24,7 @@ export async function renewTask(
   if (!found || !owns(caller, found.task)) throw notFound('task')
   if (found.task.state !== 'open') throw hasEnded(id)
 
-  const { actor, agent } = agentOf(caller)
+  const { actor, agent } = agentOf(broker, caller)
   const grants = found.leases.filter((lease) => !leaseHasEnded(lease)).map(({ grant, parameters }) => ({ name: grant, parameters }))
   const declared = { kind: found.task.kind, ...durationOf(asked, broker.clock()), grants }
   const inquiry = broker.policy().catalogue.resolve(agent, actor, grants.length > 0 ? 'renew' : 'declare', declared)

@@ -63,10 +63,15 @@ export interface GrantRequest {
   readonly ttl?: number
 }
 
-/** The caller as an agent. @throws BrokerError `agent_unknown` */
-export function agentOf(caller: Caller): { actor: Actor; agent: Agent } {
-  if (!caller.actor || !caller.agent) throw new BrokerError('agent_unknown', 'No single agent of the catalogue matches this identity')
-  return { actor: caller.actor, agent: caller.agent }
+/**
+ * The caller as an agent, as it stands in the catalogue in force now: who it is was found out when its request came in, and the files may have been
+ * reloaded since. @throws BrokerError `agent_unknown`
+ */
+export function agentOf(broker: Broker, { actor, agent }: Caller): { actor: Actor; agent: Agent } {
+  const { catalogue } = broker.policy()
+  const found = actor && agent && (catalogue.agents.get(agent.name) === agent ? agent : catalogue.agentOf(actor))
+  if (!found || found.name !== agent.name) throw new BrokerError('agent_unknown', 'No single agent of the catalogue matches this identity')
+  return { actor, agent: found }
 }
 
 /** Whether the task is the caller's own: declared by the same agent, or spoken for by its token. */
@@ -77,7 +82,7 @@ export const notFound = (noun: 'task' | 'lease' | 'decision'): BrokerError => ne
 
 /** The agent behind a task that its token speaks for: as it stands in the catalogue now, with what was proven when the task was declared. */
 export function agentBehind(broker: Broker, caller: Caller, task: Task): { actor: Actor; agent: Agent } {
-  if (caller.actor && caller.agent) return { actor: caller.actor, agent: caller.agent }
+  if (caller.actor && caller.agent) return agentOf(broker, caller)
   const agent = broker.policy().catalogue.agents.get(task.agent)
   if (!agent) throw new BrokerError('agent_unknown', 'The agent of this task is no longer in the catalogue')
   return { actor: task.actor, agent }
