@@ -66,7 +66,10 @@ export async function extendLease(ledger: Ledger, lease: Lease, decision: NewDec
   return row?.lease ? leaseOf(row.lease) : undefined
 }
 
-/** Gives an open task a new deadline under a fresh decision. Undefined: it has ended or passed its deadline. */
+/**
+ * Gives an open task a later deadline under a fresh decision. An earlier one than it has leaves it as it is: credentials that live until the old one
+ * would outlive their task. Undefined: it has ended or passed its deadline.
+ */
 export async function extendTask(
   ledger: Ledger,
   id: TaskId,
@@ -77,7 +80,7 @@ export async function extendTask(
     sql`
     with ${decidedRows([{ task: id, decision }])},
     task as (
-      update tasks set deadline = ${deadlineOf(asked)} where id = ${id} and state = 'open' and deadline > now() returning *
+      update tasks set deadline = greatest(deadline, ${deadlineOf(asked)}) where id = ${id} and state = 'open' and deadline > now() returning *
     ),
     kept as (${keepDecisions(sql`select id from task`)}),
     told as (

@@ -8,8 +8,8 @@ import { hasEnded } from './mint.ts'
 import { agentOf, type Broker, type Caller, type Declaration, durationOf, notFound, owns } from './task.ts'
 
 /**
- * Gives a task a new deadline, counted from now, under a new decision about each of its living grants. Its leases stay as they are: what ends
- * before the new deadline is refreshed, where its provider has fresh ones, or asked for again.
+ * Gives a task a later deadline, counted from now, under a new decision about each of its living grants; never an earlier one than it has. Its
+ * leases stay as they are: what ends before the new deadline is refreshed, where its provider has fresh ones, or asked for again.
  *
  * @throws BrokerError `forbidden` (needs a live workload token), `not_found`, `conflict` (the task has ended), `denied` (kept; the task goes on as it was)
  */

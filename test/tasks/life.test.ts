@@ -189,6 +189,13 @@ describe.each(stores)('the life of a task on $name', ({ open }) => {
     await expect(task.renew(60_000)).rejects.toMatchObject({ code: 'conflict' })
   })
 
+  test('a renewal never brings the deadline forward, so that no credential outlives its task', async () => {
+    const task = await house.declare(['crm'], { duration: 600_000 })
+    const renewed = await task.renew(1_000)
+    expect(renewed.deadline).toEqual(task.opened.task.deadline)
+    await task.complete()
+  })
+
   test('a lease whose end is not waited for is committed as ending before it is answered', async () => {
     const task = await house.declare(['api', 'crm'])
     const [api, crm] = [task.leases[0]!, task.leases[1]!]
