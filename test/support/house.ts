@@ -35,8 +35,8 @@ export interface House {
   declare(grants: readonly string[], options?: DeclareOptions): Promise<Declared>
   caller(agent: string): Caller
   readonly operator: Caller
-  /** Goes round with the reaper until nothing is due, and waits for what it began. */
-  reap(): Promise<void>
+  /** Goes round with the reaper until nothing is due, and waits for what it began. By itself, or as another broker of the store. */
+  reap(on?: Broker): Promise<void>
   /** Moves a task with its leases into the past, so that time passes without waiting. */
   backdate(task: string, interval: string): Promise<void>
   /** Everything that was logged so far. */
@@ -64,6 +64,8 @@ export interface Declared {
   /** The secret of each lease, in order. */
   readonly secrets: readonly string[]
   readonly leases: readonly Lease[]
+  /** The same task, spoken to at another broker. */
+  at(broker: Broker): Declared
   complete(wait?: number): Promise<ClosedTask>
   revoke(wait?: number): Promise<ClosedTask>
   add(grant: string): Promise<IssuedLease>
@@ -134,6 +136,24 @@ export async function startHouse(store: StoreSettings | 'embedded'): Promise<Hou
     return secret!
   }
 
+  function spokenTo(on: Broker, caller: Caller, facts: Pick<Declared, 'opened' | 'id' | 'token' | 'secrets' | 'leases'>): Declared {
+    const { id } = facts
+    return {
+      ...facts,
+      at: (other) => spokenTo(other, caller, facts),
+      complete: (wait = 5) => completeTask(on, caller, id, wait, never),
+      revoke: (wait = 5) => revokeTask(on, house.operator, id, 'a test says so', wait, never),
+      async add(grant) {
+        const { lease } = await addLease(on, caller, id, { name: grant, parameters: {} }, never)
+        open(lease)
+        return lease
+      },
+      refresh: async (lease) => (await refreshLease(on, caller, lease.id, never)).lease,
+      renew: async (duration) => (await renewTask(on, caller, id, { duration })).task,
+      revokeLease: (lease, wait = 5) => revokeLease(on, caller, lease.id, undefined, wait, never),
+    }
+  }
+
   const house: House = {
     broker,
     ledger,
@@ -159,38 +179,36 @@ export async function startHouse(store: StoreSettings | 'embedded'): Promise<Hou
       const opened = await openTask(on, caller, declaration, options.key, never)
       const token = opened.taskToken.open()
       secrets.push(token)
-      const { id } = opened.task
-      return {
+      return spokenTo(on, caller, {
         opened,
-        id,
+        id: opened.task.id,
         token,
         secrets: opened.leases.map(open),
         leases: opened.leases.map(({ lease }) => lease),
-        complete: (wait = 5) => completeTask(on, caller, id, wait, never),
-        revoke: (wait = 5) => revokeTask(on, house.operator, id, 'a test says so', wait, never),
-        async add(grant) {
-          const { lease } = await addLease(on, caller, id, { name: grant, parameters: {} }, never)
-          open(lease)
-          return lease
-        },
-        async refresh(lease) {
-          const refreshed = await refreshLease(on, caller, lease.id, never)
-          return refreshed.lease
-        },
-        renew: async (duration) => (await renewTask(on, caller, id, { duration })).task,
-        revokeLease: (lease, wait = 5) => revokeLease(on, caller, lease.id, undefined, wait, never),
-      }
+      })
     },
-    async reap() {
-      while (await lap(broker));
-      await broker.background.settled()
+    async reap(on = broker) {
+      while (await lap(on));
+      await on.background.settled()
     },
     async backdate(task, interval) {
       const by = sql`${interval}::text::interval`
-      await ledger.run(sql`
-        with moved as (update tasks set opened_at = opened_at - ${by}, deadline = deadline - ${by}, closing_at = closing_at - ${by} where id = ${task})
-        update leases set reserved_at = reserved_at - ${by}, issued_at = issued_at - ${by}, expires_at = expires_at - ${by},
-          closing_at = closing_at - ${by}, due_at = due_at - ${by} where task_id = ${task}`)
+      // As in closing a task: what was announced while this waited for the task is not in its snapshot, so it looks again.
+      const move = sql`
+        with chosen as (
+          select task.id from tasks as task join tasks as seen on seen.id = task.id and seen.announced_leases = task.announced_leases
+          where task.id = ${task} for update of task
+        ),
+        moved as (
+          update tasks as task set opened_at = opened_at - ${by}, deadline = deadline - ${by}, closing_at = closing_at - ${by}
+          from chosen where task.id = chosen.id returning task.id
+        ),
+        with_it as (
+          update leases as lease set reserved_at = reserved_at - ${by}, issued_at = issued_at - ${by}, expires_at = expires_at - ${by},
+            closing_at = closing_at - ${by}, due_at = due_at - ${by} from chosen where lease.task_id = chosen.id
+        )
+        select id from moved`
+      while ((await ledger.run(move)).length === 0);
     },
     log: () => lines.join(''),
     async neighbour() {
