@@ -118,6 +118,11 @@ async function run(config: Config, stop: AbortSignal, ready: (url: string) => vo
   const digestKey = await openDigestKey(config.keys)
   await using ledger = await connect(config.store)
   const policy = await putInForce(() => loadPolicy(config), ledger, telemetry)
+  // Until the very end: without a listener the signal ends the process, requests and revocations under way with it.
+  let reloaded = Promise.resolve()
+  const reload = (): void => void (reloaded = policy.reload())
+  process.on('SIGHUP', reload)
+  await using reloading = { [Symbol.asyncDispose]: () => (process.off('SIGHUP', reload), reloaded) }
   const background = createBackground(telemetry.log)
   const broker: Broker = {
     ledger,
@@ -145,15 +150,12 @@ async function run(config: Config, stop: AbortSignal, ready: (url: string) => vo
   const { publicUrl, operators, resourceServers, rates, doorLimits } = config
   const app = createApp({ broker, verifier, reaper, publicUrl, operators, resourceServers, rates, limits: doorLimits })
   await using server = await listen(app.fetch, config.listen, telemetry.log)
-  const reload = (): void => void policy.reload()
-  process.on('SIGHUP', reload)
   ready(server.url)
   telemetry.log.info({ url: server.url, public_url: publicUrl, embedded: ledger.embedded }, 'the broker is listening')
 
   await fired(stop)
-  process.off('SIGHUP', reload)
   telemetry.log.info({}, 'the broker stops: requests under way finish first')
-  void [draining, watching]
+  void [reloading, draining, watching]
 }
 
 async function connectTargets(config: Config, telemetry: Telemetry): Promise<ReadonlyMap<string, Target>> {

@@ -99,4 +99,28 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('policies that ar
     await rename('robots')
     await reload(broker)
   })
+
+  test('do not end a broker that is stopping, in the middle of what it has to finish', async () => {
+    const broker = await fleet.site.start()
+    await fleet.lab.next('put', 'held')
+    const asked = fleet.ask(broker, ['crm'])
+    await fleet.lab.hanging('put')
+    const stopped = broker.stop()
+    await until(
+      'it refuses to be asked',
+      async () =>
+        await fetch(`${broker.url}/healthz`).then(
+          () => false,
+          () => true,
+        ),
+    )
+
+    broker.process.kill('SIGHUP')
+    await fleet.lab.release()
+
+    const { status, body } = await asked
+    expect(status).toBe(201)
+    expect(await stopped).toBe(0)
+    expect((await fleet.complete(fleet.brokers[1]!, heldOf(body))).status).toBe(200)
+  })
 })
