@@ -2,11 +2,11 @@ import { createHash } from 'node:crypto'
 import { chmod, lstat, mkdir, realpath } from 'node:fs/promises'
 import { createServer, type Server } from 'node:net'
 import path from 'node:path'
-import { PGlite } from '@electric-sql/pglite'
 import { drizzle } from 'drizzle-orm/pglite'
 import { migrate } from 'drizzle-orm/pglite/migrator'
 import { BrokerError, ConfigurationError, describe } from '../base/errors.ts'
 import type { Door } from './connect.ts'
+import { type Instance, startInstance } from './instance.ts'
 import { dueChannel, migrationsFolder, planByKey } from './postgres.ts'
 
 /** Milliseconds between two checkpoints. PGlite 0.5.16 has neither a checkpointer nor autovacuum: without these its log and its indexes only grow. */
@@ -31,69 +31,51 @@ export async function openFolder(folder: string, upkeepEvery = usualUpkeep): Pro
 }
 
 async function openDatabase(folder: string, lock: Server, upkeepEvery: number): Promise<Door> {
-  const database = await startDatabase(folder)
-  // PGlite makes its files world-writable whatever the umask is; the 0700 folder around them is what protects them.
-  await chmod(folder, 0o700)
-  await migrate(drizzle(database), { migrationsFolder, migrationsSchema: 'mayfly_schema' })
-  // Upkeep is this process' own work here. On a Postgres of its own the role has neither right.
-  await database.exec('grant pg_checkpoint, pg_maintain to mayfly_app')
-  await database.exec('set role mayfly_app')
-  for (const [name, value] of Object.entries(planByKey)) await database.exec(`set ${name} = ${value}`)
-
-  const running = new Set<Promise<unknown>>()
+  const listeners: (() => void)[] = []
+  const instance = await startInstance(folder, async (database) => {
+    // PGlite makes its files world-writable whatever the umask is; the 0700 folder around them is what protects them.
+    await chmod(folder, 0o700)
+    await migrate(drizzle(database), { migrationsFolder, migrationsSchema: 'mayfly_schema' })
+    // Upkeep is this process' own work here. On a Postgres of its own the role has neither right.
+    await database.exec('grant pg_checkpoint, pg_maintain to mayfly_app')
+    await database.exec('set role mayfly_app')
+    for (const [name, value] of Object.entries(planByKey)) await database.exec(`set ${name} = ${value}`)
+    for (const listener of listeners) await database.listen(dueChannel, listener)
+  })
   let closed = false
   // One round after the other: the next is set when the last is through.
-  const round = (): NodeJS.Timeout =>
-    setTimeout(() => void track(running, tidy(database)).then(() => (upkeep = closed ? upkeep : round())), upkeepEvery).unref()
+  const round = (): NodeJS.Timeout => setTimeout(() => void tidy(instance).then(() => (upkeep = closed ? upkeep : round())), upkeepEvery).unref()
   let upkeep = round()
   return {
     embedded: true,
     connections: 1,
     async query(text, parameters) {
       if (closed) throw new BrokerError('store_unavailable', 'The ledger is closed')
-      const { rows } = await track(running, database.query<Record<string, unknown>>(text, [...parameters]))
+      const { rows } = await instance.run((database) => database.query<Record<string, unknown>>(text, [...parameters]))
       return rows
     },
     async onDue(listener) {
-      await database.listen(dueChannel, listener)
+      listeners.push(listener)
+      await instance.run((database) => database.listen(dueChannel, listener))
     },
     async close() {
       if (closed) return
       closed = true
       clearTimeout(upkeep)
-      // A close that races a statement wedged earlier versions for good (pglite 1084, 1058).
-      await Promise.allSettled(running)
-      await database.close()
+      await instance.close()
       lock.close()
     },
   }
 }
 
-async function startDatabase(folder: string): Promise<PGlite> {
-  try {
-    return await PGlite.create({ dataDir: folder, postgresqlconf: ['shared_buffers=16MB', 'max_wal_size=64MB'] })
-  } catch (error) {
-    throw new BrokerError('store_unavailable', 'The embedded ledger cannot be opened', { cause: new Error(describe(error)) })
-  }
-}
-
-async function track<Value>(running: Set<Promise<unknown>>, work: Promise<Value>): Promise<Value> {
-  running.add(work)
-  try {
-    return await work
-  } finally {
-    running.delete(work)
-  }
-}
-
 /**
- * One statement after the other, as any other query: PGlite's own `runExclusive` would wait for itself here. What keeps it from succeeding, such as a
- * full disk, meets every other statement too, and is told there; the next round tries again.
+ * One statement after the other, each in its turn. What keeps it from succeeding, such as a full disk, meets every other statement too, and is told
+ * there; the next round tries again.
  */
-async function tidy(database: PGlite): Promise<void> {
-  await database
-    .exec('checkpoint')
-    .then(() => database.exec('vacuum analyze'))
+async function tidy(instance: Instance): Promise<void> {
+  await instance
+    .run((database) => database.exec('checkpoint'))
+    .then(() => instance.run((database) => database.exec('vacuum analyze')))
     .catch(() => {})
 }
 
