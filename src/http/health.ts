@@ -35,13 +35,13 @@ export function healthRoutes({ broker, verifier, reaper }: Observed) {
   return new OpenAPIHono<Env>()
     .openapi(live, (c) => c.json({ status: 'ok' as const }, 200))
     .openapi(ready, async (c) => {
-      const found = await countInTime(broker)
+      const { found, writable } = await lookAtStore(broker)
       const lap = reaper.lastLap()
       const laps = lap <= longestLap
       const answer: Readiness = {
         // Not the issuers and providers: a broker that cannot issue must still be reached by those who want to complete and revoke.
-        status: found?.writable && laps ? 'ready' : 'not_ready',
-        store: condition(found?.writable === true),
+        status: writable && laps ? 'ready' : 'not_ready',
+        store: condition(writable),
         reaper: { state: condition(laps), last_lap_seconds: Math.round(lap / 100) / 10 },
         issuers: verifier.ready().map(({ issuer, ok }) => ({ name: issuer, state: condition(ok) })),
         providers: [...broker.targets].map(([name, target]) => ({ name, state: condition(!target.failing) })),
@@ -52,7 +52,7 @@ export function healthRoutes({ broker, verifier, reaper }: Observed) {
     })
     .openapi(metrics, async (c) => {
       const { registry } = broker.telemetry.metrics
-      setGauges(broker, await countInTime(broker))
+      setGauges(broker, await lookAtStore(broker))
       return c.text(await registry.metrics(), 200, { 'content-type': registry.contentType })
     })
 }
@@ -64,14 +64,26 @@ const secondsApart = (broker: Broker, { now }: Counts): number => Math.round((no
 
 const clockOf = (apart: number) => ({ state: condition(Math.abs(apart) <= mostApart), seconds_apart: apart })
 
-/** What lives, by the store; undefined when it does not say so in time. */
-async function countInTime(broker: Broker): Promise<Counts | undefined> {
+/** What the store says of itself, and what is seen of it from outside. */
+interface Look {
+  readonly found: Counts | undefined
+  /** Whether what is to be written can be: it answers, takes writes, and its disk has room. */
+  readonly writable: boolean
+}
+
+async function lookAtStore(broker: Broker): Promise<Look> {
+  const [found, room] = await Promise.all([inTime(broker, counts(broker.ledger)), inTime(broker, broker.ledger.hasRoom())])
+  return { found, writable: found?.writable === true && room === true }
+}
+
+/** What the store answers; undefined when it does not say so in time. */
+async function inTime<Answer>(broker: Broker, question: Promise<Answer>): Promise<Answer | undefined> {
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<undefined>((resolve) => {
     timer = setTimeout(() => resolve(undefined), patience)
   })
   try {
-    return await Promise.race([counts(broker.ledger), late])
+    return await Promise.race([question, late])
   } catch (error) {
     broker.telemetry.log.warn({ error: describe(error) }, 'the store did not answer a probe')
     return undefined
@@ -81,9 +93,9 @@ async function countInTime(broker: Broker): Promise<Counts | undefined> {
 }
 
 /** Set at the scrape. What lives comes from the store: every broker of one ledger says the same, and a restart forgets nothing. */
-function setGauges(broker: Broker, found: Counts | undefined): void {
+function setGauges(broker: Broker, { found, writable }: Look): void {
   const { leases, tasks, stuckLeases, oldestUnfinishedRevocation, storeUp, clockApart, providerUp } = broker.telemetry.metrics
-  storeUp.set(found?.writable ? 1 : 0)
+  storeUp.set(writable ? 1 : 0)
   clockApart.set(found ? secondsApart(broker, found) : Number.NaN)
   for (const [provider, target] of broker.targets) providerUp.set({ provider }, target.failing ? 0 : 1)
   leases.reset()

@@ -27,6 +27,8 @@ export interface Door {
   query(text: string, parameters: readonly unknown[], plan?: Plan): Promise<readonly Record<string, unknown>[]>
   /** Calls back whenever any broker announces that work is due. It only wakes earlier: what is due is found by looking. */
   onDue(listener: () => void): Promise<void>
+  /** Whether there is room to write; always, as far as anybody here can know, where the disk is somebody else's. */
+  hasRoom(): Promise<boolean>
   close(): Promise<void>
 }
 
@@ -41,6 +43,7 @@ export interface Ledger {
   onDue(listener: () => void): Promise<void>
   /** How many statements so far failed because of the store: each may have been carried out or not, and somebody may have stopped half-way. */
   failures(): number
+  hasRoom(): Promise<boolean>
   close(): Promise<void>
   [Symbol.asyncDispose](): Promise<void>
 }
@@ -70,6 +73,7 @@ export function overDoor(door: Door): Ledger {
     embedded: door.embedded,
     failures: () => failures,
     onDue: (listener) => door.onDue(listener),
+    hasRoom: () => door.hasRoom(),
     close,
     [Symbol.asyncDispose]: close,
     async run<Row extends object>(statement: SQL, rank: Rank = 'first', plan: Plan = 'kept'): Promise<readonly Row[]> {

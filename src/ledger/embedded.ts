@@ -6,7 +6,7 @@ import { drizzle } from 'drizzle-orm/pglite'
 import { migrate } from 'drizzle-orm/pglite/migrator'
 import { BrokerError, ConfigurationError, describe } from '../base/errors.ts'
 import type { Door } from './connect.ts'
-import { type Instance, startInstance } from './instance.ts'
+import { hasRoom, type Instance, startInstance } from './instance.ts'
 import { dueChannel, migrationsFolder, planByKey } from './postgres.ts'
 
 /** Milliseconds between two checkpoints. PGlite 0.5.16 has neither a checkpointer nor autovacuum: without these its log and its indexes only grow. */
@@ -58,6 +58,7 @@ async function openDatabase(folder: string, lock: Server, upkeepEvery: number): 
       listeners.push(listener)
       await instance.run((database) => database.listen(dueChannel, listener))
     },
+    hasRoom: () => hasRoom(folder),
     async close() {
       if (closed) return
       closed = true

@@ -16,7 +16,7 @@ const leastRoom = 2 * 16 * 1024 * 1024
 const patience = 10_000
 
 /** Whether the disk of this folder has room for what is yet to be written. */
-async function hasRoom(folder: string): Promise<boolean> {
+export async function hasRoom(folder: string): Promise<boolean> {
   const { bavail, bsize } = await statfs(folder)
   return bavail * bsize >= leastRoom
 }

@@ -72,6 +72,7 @@ export async function openPostgres(url: string, pool: number): Promise<Door> {
     async onDue(listener) {
       await waking.listen(dueChannel, listener, listener)
     },
+    hasRoom: async () => true,
     // By now nothing is under way but LISTEN, whose connection may be one that was lost.
     close: async () => void (await Promise.all([client.end({ timeout: 1 }), waking.end({ timeout: 1 })])),
   }

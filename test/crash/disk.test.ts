@@ -2,10 +2,16 @@ import { randomBytes } from 'node:crypto'
 import { cp } from 'node:fs/promises'
 import path from 'node:path'
 import { afterEach, beforeEach, describe, expect, inject, test } from 'vitest'
+import type { LeaseId } from '../../src/base/ids.ts'
 import { connect } from '../../src/ledger/connect.ts'
 import { archivePolicySet } from '../../src/ledger/entries.ts'
 import { listEntries } from '../../src/ledger/lists.ts'
+import { findLease } from '../../src/ledger/records.ts'
+import { audit } from '../support/audit.ts'
 import { type Disk, mayMount, mountDisk } from '../support/disk.ts'
+import { startLab } from '../support/lab.ts'
+import { makeSite } from '../support/program.ts'
+import { declarationOf, type Held } from './held.ts'
 
 const mebibyte = 1024 * 1024
 
@@ -19,6 +25,56 @@ describe.runIf(mayMount())('an embedded store on a small disk', () => {
     await cp(inject('embeddedTemplate'), embedded, { recursive: true, preserveTimestamps: true })
   })
   afterEach(() => disk.unmount())
+
+  test('that is full issues nothing and says so, and ends what it has to when there is room', { timeout: 60_000 }, async () => {
+    const lab = await startLab()
+    const site = await makeSite({ store: { embedded }, lab: lab.url })
+    const broker = await site.start()
+    const bot = await site.token('agent:bot')
+    const post = async (where: string, body: object) => {
+      const headers = { authorization: `Bearer ${bot}`, 'content-type': 'application/json' }
+      const answer = await fetch(broker.url + where, { method: 'POST', headers, body: JSON.stringify(body) })
+      return { status: answer.status, body: (await answer.json()) as Record<string, unknown> }
+    }
+    const readiness = async () => {
+      const answer = await fetch(`${broker.url}/readyz`)
+      return { status: answer.status, body: await answer.json() }
+    }
+    const tasks: Held[] = []
+    const declare = async () => {
+      const answer = await post('/tasks', declarationOf(['api', 'crm']))
+      if (answer.status === 201) tasks.push(answer.body as unknown as Held)
+      return answer
+    }
+    const aliveOfThose = async (which: boolean) =>
+      (await lab.alive()).filter(({ task }) => tasks.some((held) => held.task.id === task) === which).map(({ lease }) => lease)
+    expect((await declare()).status).toBe(201)
+
+    disk.fill()
+    let refused = await declare()
+    // What was allocated before is used up first.
+    while (refused.status === 201) refused = await declare()
+
+    expect(refused).toMatchObject({ status: 503, body: { code: 'store_unavailable', retry: 'later' } })
+    expect(await readiness()).toMatchObject({ status: 503, body: { status: 'not_ready', store: 'failing' } })
+    expect((await fetch(`${broker.url}/healthz`)).status).toBe(200)
+
+    disk.makeRoom()
+    expect((await readiness()).status).toBe(200)
+    expect((await declare()).status).toBe(201)
+    for (const { task } of tasks) expect(await post(`/tasks/${task.id}/complete`, {})).toMatchObject({ status: 200, body: { ended: true } })
+    expect(await aliveOfThose(true)).toEqual([])
+
+    expect(await broker.stop()).toBe(0)
+    const ledger = await connect({ embedded })
+    const secrets = tasks.flatMap(({ task_token, leases }) => [task_token, ...leases.map(({ credential }) => credential.token)])
+    expect(await audit(ledger, secrets)).toEqual([])
+    // The one that was refused may have been minted already: then it is the reaper's.
+    for (const lease of await aliveOfThose(false)) expect(await findLease(ledger, lease as LeaseId)).toMatchObject({ lease: { state: 'reserved' } })
+    for (const secret of secrets) expect(broker.log()).not.toContain(secret)
+    await ledger.close()
+    await Promise.all([lab.stop(), site.remove()])
+  })
 
   test('whose log cannot grow starts anew from its log when there is room, with all that was acknowledged', { timeout: 60_000 }, async () => {
     const ledger = await connect({ embedded })

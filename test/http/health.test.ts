@@ -79,6 +79,14 @@ describe('a probe', () => {
     expect(await (await house.ask('/metrics')).text()).toContain(`mayfly_clock_apart_seconds ${seconds}`)
   })
 
+  test('finds the broker not ready while the disk of its store is full, and still says what lives', async () => {
+    const house = buildHouse({ ledger: found })
+    const full = { ...house.parts.broker.ledger, hasRoom: async () => false }
+    const answer = await buildHouse({ parts: { broker: { ...house.parts.broker, ledger: full } } }).ask('/readyz')
+    expect(answer.status).toBe(503)
+    expect(await answer.json()).toMatchObject({ status: 'not_ready', store: 'failing', stuck_leases: 2 })
+  })
+
   test('finds the broker not ready while its reaper stands still', async () => {
     const house = buildHouse({ ledger: found, parts: { reaper: { lastLap: () => 61_000 } } })
     const answer = await house.ask('/readyz')

@@ -134,6 +134,7 @@ function ledgerOf(run: NonNullable<Built['ledger']>): Ledger {
     },
     onDue: async () => {},
     failures: () => 0,
+    hasRoom: async () => true,
     close,
     [Symbol.asyncDispose]: close,
   }
