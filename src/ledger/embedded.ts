@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { chmod, lstat, mkdir, realpath } from 'node:fs/promises'
+import { access, chmod, constants, lstat, mkdir, realpath } from 'node:fs/promises'
 import { createServer, type Server } from 'node:net'
 import path from 'node:path'
 import { drizzle } from 'drizzle-orm/pglite'
@@ -89,6 +89,7 @@ async function ownPrivately(folder: string): Promise<void> {
     if ((found.mode & 0o077) !== 0) {
       throw new ConfigurationError([`store.embedded: ${folder} is open to others (mode ${(found.mode & 0o777).toString(8)}): chmod 700 it`])
     }
+    await access(folder, constants.W_OK)
   } catch (error) {
     if (error instanceof ConfigurationError) throw error
     throw new ConfigurationError([`store.embedded: ${folder} cannot be used: ${describe(error)}`])

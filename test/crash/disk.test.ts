@@ -10,7 +10,7 @@ import { findLease } from '../../src/ledger/records.ts'
 import { audit } from '../support/audit.ts'
 import { type Disk, mayMount, mountDisk } from '../support/disk.ts'
 import { startLab } from '../support/lab.ts'
-import { makeSite } from '../support/program.ts'
+import { makeSite, mayfly } from '../support/program.ts'
 import { declarationOf, type Held } from './held.ts'
 
 const mebibyte = 1024 * 1024
@@ -98,5 +98,14 @@ describe.runIf(mayMount())('an embedded store on a small disk', () => {
     const kept = new Set(items.map(({ body }) => (body as { policy_digest: string }).policy_digest))
     expect(acknowledged.filter((digest) => !kept.has(digest))).toEqual([])
     await ledger.close()
+  })
+
+  test('that is read-only is refused at the start, by name', async () => {
+    const site = await makeSite({ store: { embedded } })
+    disk.readOnly()
+    const ran = await mayfly(['serve', '--config', site.config()])
+    expect(ran.status).toBe(1)
+    expect(ran.stderr).toContain(`store.embedded: ${embedded} cannot be used: EROFS`)
+    await site.remove()
   })
 })
