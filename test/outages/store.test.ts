@@ -1,5 +1,6 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { openDatabase, type OpenedStore, stores } from '../support/stores.ts'
+import { isCommit } from '../support/statements.ts'
 import { createTripwire, type Wire, wirePostgres } from '../support/tripwire.ts'
 import { type Backstage, backstageOf, type Ground, type Opened, secondsAfter, startGround, until } from './ground.ts'
 import { type FaultyWire, faultyWire } from './wire.ts'
@@ -125,15 +126,13 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a store that is 
     await store.dispose()
   })
 
-  const commits = (what: string): boolean => what.includes('a commit') && !what.includes('spent_tokens')
-
   /** Loses the store at one crossing after the other, before and after each commit, until the deed is through without coming that far. */
   async function atEachCommit<Given>(prepare: () => Promise<Given>, deed: (given: Given) => Promise<void>): Promise<void> {
     for (let at = 1; ; at++) {
       const given = await prepare()
-      tripwire.arm(() => {}, at, commits)
+      tripwire.arm(() => {}, { at, counts: isCommit })
       await deed(given)
-      const where = tripwire.struck() ? tripwire.crossings().at(-1) : undefined
+      const where = tripwire.where()
       tripwire.disarm()
       expect(await backstage.audit()).toEqual([])
       expect(await ground.lab.alive()).toEqual([])

@@ -3,6 +3,7 @@ import type { AddedLease, ClosedTask, OpenedTask, RenewedTask } from '../../src/
 import { type Answer, type Fleet, type Held, heldOf, startFleet } from '../support/fleet.ts'
 import type { RunningBroker } from '../support/program.ts'
 import { stores } from '../support/stores.ts'
+import { isCommit } from '../support/statements.ts'
 import { createTripwire, type Wire, wirePostgres } from '../support/tripwire.ts'
 
 /** What is under way when the connection is cut. `ends`: what it acknowledges is that the task is over. */
@@ -51,7 +52,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a connection to 
       for (let through = false; !through;) {
         at++
         await cell(async (deed) => {
-          tripwire.arm(lasting ? () => {} : () => tripwire.disarm(), at, (what) => what.includes('a commit'))
+          tripwire.arm(lasting ? () => {} : () => tripwire.disarm(), { at, counts: isCommit })
           const answer = await deed()
           tripwire.disarm()
           // What a crash would leave is left here too: claims and holds that nobody works on. They run out.
@@ -62,7 +63,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a connection to 
           return answer
         })
         through = !tripwire.struck()
-        const where = tripwire.struck() ? `cut ${tripwire.crossings().at(-1)}` : 'not cut'
+        const where = tripwire.struck() ? `cut ${tripwire.where()}` : 'not cut'
         console.log(`${name}, ${lasting ? 'for a while' : 'once'}, crossing ${at}: ${where}`)
       }
       expect(at, 'every commit has two sides').toBeGreaterThan(2)

@@ -4,7 +4,8 @@ import { type Answer, type Fleet, type Held, heldOf, startFleet, until } from '.
 import { freeze, thaw } from '../support/freeze.ts'
 import type { RunningBroker } from '../support/program.ts'
 import { stores } from '../support/stores.ts'
-import { createTripwire, type Wire, wireHttp, wirePostgres } from '../support/tripwire.ts'
+import { isCommitOrRequest } from '../support/statements.ts'
+import { type Count, createTripwire, type Wire, wireHttp, wirePostgres } from '../support/tripwire.ts'
 
 describe.runIf(stores.some(({ name }) => name === 'Postgres'))(
   'a broker that freezes past its claims, and goes on after another has taken over',
@@ -32,8 +33,9 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))(
       await Promise.all(wires.map((wire) => wire.stop()))
     })
 
-    const commitOrRequest = (what: string): boolean => what.startsWith('after') && /backend|a commit/.test(what)
-    const lookOfReaper = (what: string): boolean => commitOrRequest(what) || /^after a look .*(task\.closing|leases$)/.test(what)
+    const answered: Count['counts'] = (what, side) => side === 'after' && isCommitOrRequest(what)
+    const answeredOrFound: Count['counts'] = (what, side) =>
+      side === 'after' && (isCommitOrRequest(what) || what === 'close what is overdue' || what === 'claim what is due')
 
     /**
      * Freezes the broker at the crossing `at` of what `act` begins, where an answer is on its way to it: what the answer says has happened, and
@@ -45,13 +47,13 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))(
      */
     async function freezeAt<Came>(
       at: number,
-      counts: (what: string) => boolean,
+      counts: Count['counts'],
       act: () => Promise<Came>,
       meanwhile: () => Promise<void>,
     ): Promise<{ came: Came; where: string | undefined }> {
       const stopped = new Promise<void>((resolve) => {
         const strike = () => (freeze(frozen.process), resolve(), 'passes')
-        tripwire.arm(strike, at, counts)
+        tripwire.arm(strike, { at, counts })
       })
       const acting = act()
       await Promise.race([stopped, acting])
@@ -66,7 +68,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))(
       } finally {
         thaw(frozen.process)
       }
-      return { came: await acting, where: tripwire.struck() ? tripwire.crossings().at(-1) : undefined }
+      return { came: await acting, where: tripwire.where() }
     }
 
     /** Secrets of this task that work. */
@@ -98,7 +100,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))(
           let retry: Held | undefined
           const { came, where } = await freezeAt(
             at,
-            commitOrRequest,
+            answered,
             () => fleet.ask(frozen, ['api', 'crm'], headers),
             async () => {
               await fleet.lab.clear()
@@ -139,7 +141,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))(
         let ended: ClosedTask['task'] | undefined
         const { came, where } = await freezeAt(
           at,
-          commitOrRequest,
+          answered,
           () => run(task),
           async () => {
             const { status, body } = await fleet.complete(other, task)
@@ -168,7 +170,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))(
         freeze(other.process)
         const { where } = await freezeAt(
           at,
-          lookOfReaper,
+          answeredOrFound,
           async () => {
             await fleet.owner`with over as (update tasks set deadline = now() where id = ${task.id})
             update leases set expires_at = now() where task_id = ${task.id}`

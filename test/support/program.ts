@@ -26,10 +26,12 @@ export async function mayfly(args: readonly string[], environment: Record<string
   return { status, stdout: stdout(), stderr: stderr() }
 }
 
-/** A broker process that listens. */
+/** A broker process. */
 export interface RunningBroker {
   readonly url: string
   readonly process: ChildProcess
+  /** Resolves once it says that it is ready. @throws with its own words where it ends before */
+  ready(): Promise<void>
   log(): string
   /** Asks it to stop and waits. @returns its exit status */
   stop(): Promise<number | null>
@@ -48,6 +50,8 @@ export interface Site {
    * @param environment what it finds in its environment besides what every program has
    */
   start(over?: Partial<Pick<SiteOptions, 'store' | 'lab'>>, environment?: Readonly<Record<string, string>>): Promise<RunningBroker>
+  /** The same, whose process has just begun and is not ready. */
+  launch(over?: Partial<Pick<SiteOptions, 'store' | 'lab'>>, environment?: Readonly<Record<string, string>>): Promise<RunningBroker>
   write(file: string, text: string): Promise<void>
   config(): string
   remove(): Promise<void>
@@ -83,7 +87,13 @@ export async function makeSite(options: SiteOptions): Promise<Site> {
   await write('policies/site.cedar', policies)
   const configFile = path.join(folder, 'mayfly.yaml')
 
-  async function start(over: Partial<SiteOptions> = {}, environment: Readonly<Record<string, string>> = {}): Promise<RunningBroker> {
+  async function start(...how: Parameters<typeof launch>): Promise<RunningBroker> {
+    const broker = await launch(...how)
+    await broker.ready()
+    return broker
+  }
+
+  async function launch(over: Partial<SiteOptions> = {}, environment: Readonly<Record<string, string>> = {}): Promise<RunningBroker> {
     const port = await freePort()
     const file = path.join(folder, `mayfly-${port}.yaml`)
     await writeFile(file, configuration(port, { ...options, ...over }))
@@ -92,10 +102,10 @@ export async function makeSite(options: SiteOptions): Promise<Site> {
     const [out, err] = [collect(child.stdout), collect(child.stderr)]
     const url = `http://127.0.0.1:${port}`
     const closed = once(child, 'close')
-    await ready(url, child, err)
     return {
       url,
       process: child,
+      ready: () => ready(url, child, err),
       log: () => out() + err(),
       async stop() {
         child.kill('SIGTERM')
@@ -114,6 +124,7 @@ export async function makeSite(options: SiteOptions): Promise<Site> {
     jwks: issuer.jwks,
     token: (sub, ahead = 0) => issuer.sign({ sub, aud: audience, lifetimeSeconds: 600 }, Date.now() + ahead),
     start,
+    launch,
     write,
     config: () => configFile,
     remove: () => rm(folder, { recursive: true, force: true }),
@@ -166,7 +177,7 @@ permit(principal in Group::"robots", action == Action::"declare", resource == Ki
 
 async function ready(url: string, child: ChildProcess, err: () => string): Promise<void> {
   for (let look = 0; look < 200; look++) {
-    if (child.exitCode !== null) throw new Error(`the broker ended: ${err()}`)
+    if (child.exitCode !== null || child.signalCode !== null) throw new Error(`the broker ended: ${err()}`)
     const answer = await fetch(`${url}/readyz`).catch(() => undefined)
     if (answer?.status === 200) return
     // There is nothing to wait on but the process itself: it says that it is ready by answering.

@@ -1,51 +1,112 @@
 import { createServer as createHttpServer, request } from 'node:http'
 import { type AddressInfo, connect, createServer, type Server } from 'node:net'
+import { nameOfStatement } from './statements.ts'
 
-/**
- * Counts what crosses the wires of a broker, there and back, and strikes at one crossing: that one and whatever follows is never passed on, until
- * it is disarmed.
- */
+/** One side of one thing that a broker asks of a peer. */
+export interface Crossing {
+  /** `before`: the peer never hears of it. `after`: the peer has done it, and its answer is lost. */
+  readonly side: 'before' | 'after'
+  readonly what: string
+  /** Which one of this name, from 1. */
+  readonly nth: number
+}
+
+/** The crossing that is the `at`th, from 1, of all that count. */
+export interface Count {
+  readonly at: number
+  counts(what: string, side: Crossing['side']): boolean
+}
+
+/** Sees what crosses the wires of a broker, and strikes at one crossing: that one and whatever follows is never passed on, until it is disarmed. */
 export interface Tripwire {
   /**
-   * From here on those crossings count that `counts` says.
+   * From here on it sees what sets out, and strikes at `where` if it ever comes to that.
    *
    * @param strike what happens there; where it answers `passes`, everything is passed on all the same
-   * @param at the crossing at which to strike, from 1
    */
-  arm(strike: () => unknown, at: number, counts: (what: string) => boolean): void
-  /** What has crossed since, in order. The last is where it struck, if it did. */
-  crossings(): readonly string[]
+  arm(strike: () => unknown, where?: Crossing | Count): void
+  /** What has set out since, in order. */
+  seen(): readonly string[]
+  /** Where it struck, in words; undefined if it did not. */
+  where(): string | undefined
   struck(): boolean
   /** Lets everything pass again. */
   disarm(): void
-  /** Whether this crossing may be passed on. */
-  cross(what: string): boolean
+  /** Whether nothing is on its way between the broker and its peers. */
+  quiet(): boolean
+  /** Something sets out. Undefined: it may not be passed on. */
+  send(what: string): Passage | undefined
+}
+
+/** What has set out and waits for its answer. */
+export interface Passage {
+  /** The answer is there. @returns whether it may be passed on */
+  answered(): boolean
+  /** Nobody waits for the answer any more. */
+  lost(): void
 }
 
 export function createTripwire(): Tripwire {
-  let armed: { strike: () => unknown; at: number; counts: (what: string) => boolean } | undefined
-  let seen: string[] = []
-  let struck = false
+  interface Arming {
+    readonly strike: () => unknown
+    readonly where: Crossing | Count | undefined
+    readonly seen: string[]
+    /** Crossings that counted. */
+    crossed: number
+    struck: string | undefined
+    over: boolean
+  }
+  let arming: Arming | undefined
+  const underWay = new Set<Passage>()
+  const blocked = (): boolean => arming?.struck !== undefined && !arming.over
+  const disarm = (): void => {
+    if (arming) arming.over = true
+  }
+
+  /** Strikes if this is where. What set out under another arming is none of this one's business, its answer neither. */
+  function strikes(under: Arming | undefined, side: Crossing['side'], what: string, nth: number): boolean {
+    if (!under || under.over || under.struck !== undefined || !isThere(under, side, what, nth)) return false
+    under.struck = `${side} ${what}`
+    if (under.strike() === 'passes') under.over = true
+    return !under.over
+  }
+
+  function isThere(under: Arming, side: Crossing['side'], what: string, nth: number): boolean {
+    const { where } = under
+    if (where === undefined) return false
+    if ('side' in where) return where.side === side && where.what === what && where.nth === nth
+    if (!where.counts(what, side)) return false
+    return ++under.crossed === where.at
+  }
+
+  function send(what: string): Passage | undefined {
+    if (blocked()) return undefined
+    const under = arming
+    under?.seen.push(what)
+    const nth = under?.seen.filter((name) => name === what).length ?? 0
+    if (strikes(under, 'before', what, nth)) return undefined
+    const passage: Passage = {
+      answered() {
+        underWay.delete(passage)
+        return !blocked() && !strikes(under, 'after', what, nth)
+      },
+      lost: () => void underWay.delete(passage),
+    }
+    underWay.add(passage)
+    return passage
+  }
+
   return {
-    arm(strike, at, counts) {
-      armed = { strike, at, counts }
-      seen = []
-      struck = false
+    arm(strike, where) {
+      disarm()
+      arming = { strike, where, seen: [], crossed: 0, struck: undefined, over: false }
     },
-    crossings: () => seen,
-    struck: () => struck,
-    disarm: () => void (armed = undefined),
-    cross(what) {
-      if (!armed) return true
-      if (struck) return false
-      if (!armed.counts(what)) return true
-      seen.push(what)
-      if (seen.length < armed.at) return true
-      struck = true
-      if (armed.strike() !== 'passes') return false
-      armed = undefined
-      return true
-    },
+    seen: () => arming?.seen ?? [],
+    where: () => arming?.struck,
+    struck: () => arming?.struck !== undefined,
+    disarm,
+    quiet: () => underWay.size === 0,
+    send,
   }
 }
 
@@ -62,11 +123,12 @@ export async function wirePostgres(target: string, tripwire: Tripwire): Promise<
     const store = connect(Number(url.port), url.hostname)
     const statements = new Map<string, string>()
     /** Statements that were sent and have not been answered. */
-    const pending: string[] = []
+    const pending: Passage[] = []
     let held: Buffer[] = []
     const cut = () => {
       client.destroy()
       store.destroy()
+      for (const passage of pending.splice(0)) passage.lost()
     }
     client.on('error', cut).on('close', cut)
     store.on('error', cut).on('close', cut)
@@ -77,8 +139,9 @@ export async function wirePostgres(target: string, tripwire: Tripwire): Promise<
         if (type === 'P') statements.set(textAt(message, 5), textAt(message, 6 + textAt(message, 5).length))
         if (type === 'B' || type === 'Q') {
           const text = type === 'Q' ? textAt(message, 5) : (statements.get(textAt(message, 6 + textAt(message, 5).length)) ?? '')
-          if (!tripwire.cross(`before ${labelOf(text)}`)) return cut()
-          pending.push(labelOf(text))
+          const passage = tripwire.send(nameOfStatement(text))
+          if (!passage) return cut()
+          pending.push(passage)
         }
         return store.write(message)
       }),
@@ -90,7 +153,7 @@ export async function wirePostgres(target: string, tripwire: Tripwire): Promise<
         held.push(message)
         if (type !== 'Z') return undefined
         // Postgres says that it is ready only after the commit: an answer that is held until then says nothing too early.
-        if (!tripwire.cross(`after ${pending.shift()}`)) return cut()
+        if (!pending.shift()!.answered()) return cut()
         const answer = Buffer.concat(held)
         held = []
         return client.write(answer)
@@ -105,14 +168,15 @@ export async function wirePostgres(target: string, tripwire: Tripwire): Promise<
 /** A backend of kind http behind the tripwire. */
 export async function wireHttp(target: string, tripwire: Tripwire): Promise<Wire> {
   const server = createHttpServer((incoming, outgoing) => {
-    const label = `${incoming.method} at the backend`
-    if (!tripwire.cross(`before ${label}`)) return void incoming.destroy()
+    const passage = tripwire.send(incoming.method!)
+    if (!passage) return void incoming.destroy()
+    outgoing.on('close', () => passage.lost())
     const { method, headers } = incoming
     const onward = request(new URL(incoming.url!, target), { method, headers }, (answer) => {
       const chunks: Buffer[] = []
       answer.on('data', (chunk: Buffer) => chunks.push(chunk))
       answer.on('end', () => {
-        if (!tripwire.cross(`after ${label}`)) return void incoming.destroy()
+        if (!passage.answered()) return void incoming.destroy()
         outgoing.writeHead(answer.statusCode!, answer.headers).end(Buffer.concat(chunks))
       })
     })
@@ -149,18 +213,6 @@ function eachMessage(startsUntyped: boolean, take: (type: string, message: Buffe
 }
 
 const textAt = (message: Buffer, start: number): string => message.toString('utf8', start, message.indexOf(0, start))
-
-/** What a statement does, from the tables that it writes and the history that it tells. */
-function labelOf(text: string): string {
-  const writes = [...text.matchAll(/(insert into|(?<!for )update|delete from) (\w+)/g)]
-    .map(([, , table]) => table!)
-    .filter((table) => table !== 'set')
-  const facts = [...text.matchAll(/'((?:task|lease)\.\w+)'/g)].map(([, fact]) => fact!)
-  if (writes.length === 0) return 'a read'
-  // Only the loop takes what nobody else holds.
-  const who = text.includes('skip locked') ? 'a look of the reaper' : 'a commit'
-  return `${who} to ${[...new Set([...writes, ...facts])].join(', ')}`
-}
 
 async function portOf(server: Server): Promise<number> {
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))

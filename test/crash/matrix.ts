@@ -1,0 +1,122 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { isLook } from '../support/statements.ts'
+import { stores } from '../support/stores.ts'
+import type { Crossing } from '../support/tripwire.ts'
+import { openScene, type Scene } from './scene.ts'
+
+/** What is under way when the broker dies. */
+export type Deed<Given = unknown, Answered = undefined> = {
+  /** As in: a broker that is killed while it … */
+  readonly words: string
+  /** Every commit and every request that it comes to, in order. Each has two sides, and each side is a cell of the matrix. */
+  readonly crosses: readonly string[]
+  /** How many things `given` has to provide for: the cells and one undisturbed run. */
+  prepare?(scene: Scene, count: number): Promise<void>
+  given(scene: Scene): Promise<Given>
+  /** What must hold after every kill, once the reaper has done its work and whoever lost an answer has asked again. */
+  holds(scene: Scene, given: Given, answered: Answered): Promise<void>
+} & (
+  | {
+      /** Somebody asks. A further cell is the kill right after the answer. @returns what was acknowledged; rejects where the answer was lost */
+      ask(scene: Scene, given: Given): Promise<Answered>
+    }
+  | {
+      /** Nobody asks: it becomes due while the broker stands still, and the reaper finds it. */
+      due(scene: Scene, given: Given): Promise<unknown>
+      through(scene: Scene, given: Given): Promise<boolean>
+    }
+)
+
+/** Keeps the types of one deed together, and lets it stand in a list with others. */
+export const deed = <Given, Answered = undefined>(one: Deed<Given, Answered>): Deed => one as unknown as Deed
+
+/** Runs one deed with the tripwire armed, until it is through or the broker was struck. @returns undefined where an answer was lost */
+async function run(scene: Scene, one: Deed, given: unknown, where?: Crossing): Promise<undefined> {
+  const { tripwire } = scene
+  if ('ask' in one) {
+    tripwire.arm(scene.strike, where)
+    return await one.ask(scene, given).catch((error: unknown) => {
+      if (!tripwire.struck()) throw error
+      return undefined
+    })
+  }
+  await scene.whileFrozen(async () => {
+    tripwire.arm(scene.strike, where)
+    await one.due(scene, given)
+  })
+  while (!tripwire.struck() && !(await one.through(scene, given)));
+  return undefined
+}
+
+const cellsOf = ({ crosses }: Deed): Crossing[] =>
+  crosses.flatMap((what, index) => {
+    const nth = crosses.slice(0, index + 1).filter((name) => name === what).length
+    return [{ side: 'before', what, nth } as const, { side: 'after', what, nth } as const]
+  })
+
+const wordsOf = ({ side, what, nth }: Crossing): string => {
+  const act = /^[A-Z]+$/.test(what) ? `its ${what} at the backend` : `the commit to ${what}`
+  return `${side} ${act}${nth > 1 ? ' once more' : ''}`
+}
+
+/** One kill a cell, each a test of its own; prints every cell with what the dead broker left, and the size of the whole. */
+export function matrix(name: string, deeds: readonly Deed[]): void {
+  describe.runIf(stores.some((store) => store.name === 'Postgres'))('a broker that is killed while it', () => {
+    let scene: Scene
+    const report: string[] = []
+
+    beforeAll(async () => {
+      scene = await openScene()
+    })
+    afterAll(async () => {
+      const cells = deeds.reduce((sum, one) => sum + cellsOf(one).length + ('ask' in one ? 1 : 0), 0)
+      console.log(
+        [`\nThe crash matrix of ${name}:`, ...report, `${report.length - deeds.length} kills of ${cells} cells, ${deeds.length} deeds`].join('\n'),
+      )
+      await scene.stop()
+    })
+
+    describe.each(deeds.map((one) => [one.words, one] as const))('%s', (_, one) => {
+      const cells = cellsOf(one)
+      beforeAll(async () => {
+        report.push(`${one.words}: ${cells.length + ('ask' in one ? 1 : 0)} cells`)
+        await one.prepare?.(scene, cells.length + 1)
+      }, 60_000)
+
+      test('crosses exactly what the matrix kills it at', async () => {
+        const given = await one.given(scene)
+        const answered = await run(scene, one, given)
+        const seen = scene.tripwire.seen().filter((what) => !isLook(what))
+        scene.tripwire.disarm()
+        expect(seen).toEqual(one.crosses.filter((what) => !isLook(what)))
+        await one.holds(scene, given, answered)
+        await scene.check()
+      })
+
+      test.each(cells.map((cell) => [wordsOf(cell), cell] as const))('%s', { timeout: 60_000 }, async (words, cell) => {
+        const given = await one.given(scene)
+        const answered = await run(scene, one, given, cell)
+        expect(scene.tripwire.struck(), 'the broker was killed here').toBe(true)
+        await judge(one, given, answered, words)
+      })
+
+      test.runIf('ask' in one)('after its answer', { timeout: 60_000 }, async () => {
+        const given = await one.given(scene)
+        const answered = await run(scene, one, given)
+        scene.strike()
+        await judge(one, given, answered, 'after its answer')
+      })
+    })
+
+    async function judge(one: Deed, given: unknown, answered: undefined, words: string): Promise<void> {
+      await scene.bury()
+      report.push(`  ${words}: left ${await scene.left()}`)
+      await scene.recover()
+      await scene.check()
+      // All that a client has to do whose answer was lost.
+      const acknowledged = 'ask' in one && answered === undefined ? await one.ask(scene, given) : answered
+      await one.holds(scene, given, acknowledged)
+      await scene.check()
+    }
+  })
+}

@@ -1,0 +1,46 @@
+/**
+ * What each commit of the broker does, by what its statement writes and tells the history. The first that fits counts. The looks of the reaper
+ * are commits only when they find something, and come whenever they like.
+ */
+const commits: readonly { readonly name: string; readonly look?: true; readonly is: RegExp }[] = [
+  { name: 'announce the task', is: /'task\.opened'/ },
+  { name: 'keep the denial', is: /'task\.denied'/ },
+  { name: 'announce anew', is: /'task\.reissued'/ },
+  { name: 'renew the task', is: /'task\.renewed'/ },
+  { name: 'refresh the lease', is: /'lease\.refreshed'/ },
+  { name: 'announce the lease', is: /insert into leases/ },
+  { name: 'keep the decision', is: /'decision\.made'/ },
+  { name: 'confirm', is: /'lease\.issued'/ },
+  { name: 'journal a handle', is: /'lease\.reopened'/ },
+  { name: 'flag what is stuck', look: true, is: /'lease\.stuck'/ },
+  { name: 'close what is overdue', look: true, is: /skip locked[^]*'task\.closing'/ },
+  { name: 'close the task', is: /'task\.closing'/ },
+  { name: 'expire what is over', look: true, is: /skip locked[^]*'lease\.' \|\| ended\.state/ },
+  { name: 'close the lease', is: /'lease\.' \|\| waiting\.state/ },
+  { name: 'record the end', is: /'lease\.' \|\| ended\.state/ },
+  { name: 'claim what is due', look: true, is: /update leases[^]*skip locked/ },
+  { name: 'put the lease back', is: /update leases/ },
+  { name: 'take the key', is: /update idempotency_keys set busy_until = [^]*, holder =/ },
+  { name: 'let the key go', is: /update idempotency_keys set busy_until = null/ },
+  { name: 'keep the key', is: /update idempotency_keys/ },
+  { name: 'put the policies in force', is: /insert into policy_sets/ },
+  { name: 'forget keys and tokens', look: true, is: /delete from idempotency_keys/ },
+]
+
+const writes = /\b(insert into|(?<!for )update|delete from) (?!of\b|skip\b)\w/
+
+export const isLook = (name: string): boolean => name === reading || commits.some((commit) => commit.name === name && commit.look)
+
+/** Whether it is a commit that somebody waits for. */
+export const isCommit = (name: string): boolean => commits.some((commit) => commit.name === name && !commit.look)
+
+/** Whether it is that, or what is asked of a backend, which goes by its method. */
+export const isCommitOrRequest = (name: string): boolean => isCommit(name) || /^[A-Z]+$/.test(name)
+
+const reading = 'read'
+
+/** The name of what a statement does. One that writes and has no name here is called by its text, so that it is missed nowhere. */
+export function nameOfStatement(text: string): string {
+  if (!writes.test(text)) return reading
+  return commits.find(({ is }) => is.test(text))?.name ?? text
+}
