@@ -70,6 +70,7 @@ async function onPostgres(url: string, lab: Lab, generators: Generators): Promis
   await verbsBesideBare(stage, bare)
   bare.stop()
   if (!quick) {
+    await traces(stage)
     await oneAgentAlone(stage)
     await twoBrokers(stage)
     await deaths(stage)
@@ -152,6 +153,22 @@ async function verbs(
     tell(`${name}: introspect, ${inFlight} in flight`, ratesOf([introspected], '200'))
     tell(`${name}: complete, ${inFlight} in flight`, ratesOf([completed], '200'))
   }
+}
+
+/** What a task with one lease leaves in Postgres when it has ended: bytes of its log, which replicas are sent, and of its tables with their indexes. */
+async function traces({ generators, broker, bots, owner }: Stage): Promise<void> {
+  const count = 4_000
+  const weigh = async () => {
+    const [row] = await owner<{ log: number; tables: number }[]>`
+      select (pg_current_wal_lsn() - '0/0')::float8 as log, sum(pg_total_relation_size(relid))::float8 as tables from pg_stat_user_tables
+      where relname in ('tasks', 'leases', 'decisions', 'entries')`
+    return row!
+  }
+  const before = await weigh()
+  const issued = await generators.run({ targets: [broker.url], inFlight: 32, requests: issues(bots), count, keep: true })
+  await generators.run({ targets: [broker.url], inFlight: 32, requests: completes(openedOf(issued)) })
+  const after = await weigh()
+  tell('bytes that a task leaves in Postgres', { log: (after.log - before.log) / count, tables: (after.tables - before.tables) / count })
 }
 
 /** One agent's declarations all want the row that counts its live leases. */
