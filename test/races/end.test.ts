@@ -85,8 +85,9 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('the end of a tas
       /** What came after the end was answered is looked at the moment that it comes. */
       async function look(asked: Promise<Answer<AddedLease>>): Promise<void> {
         const { status, body } = await asked
-        expect([200, 201, 409], JSON.stringify(body)).toContain(status)
-        if (status === 409) return
+        // 502: its PUT came after the DELETE of the end, and was refused by the backend.
+        expect([200, 201, 409, 502], JSON.stringify(body)).toContain(status)
+        if (status > 201) return
         const { token } = body.lease.credential as { token: string }
         handedOut.push(token)
         if (!over || body.lease.grant === 'crm') return
