@@ -176,7 +176,8 @@ permit(principal in Group::"robots", action == Action::"declare", resource == Ki
 `
 
 async function ready(url: string, child: ChildProcess, err: () => string): Promise<void> {
-  for (let look = 0; look < 200; look++) {
+  // The first start on an embedded store takes seconds, and on a busy machine many.
+  for (let look = 0; look < 1_000; look++) {
     if (child.exitCode !== null || child.signalCode !== null) throw new Error(`the broker ended: ${err()}`)
     const answer = await fetch(`${url}/readyz`).catch(() => undefined)
     if (answer?.status === 200) return
