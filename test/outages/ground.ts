@@ -1,3 +1,6 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
 import postgres from 'postgres'
 import { expect } from 'vitest'
 import { connect, type StoreSettings } from '../../src/ledger/connect.ts'
@@ -33,8 +36,8 @@ export interface Ground {
   open(...grants: readonly string[]): Promise<Opened>
   complete(task: Opened, wait?: number): Promise<Answer>
   revoke(task: Opened): Promise<Answer>
-  /** Whether a resource server is told that a signed token lives. */
-  introspect(token: string): Promise<Answer>
+  /** What a resource server is told about a signed token. @param as its workload token */
+  introspect(token: string, as?: string): Promise<Answer>
   readyz(): Promise<Answer>
   /** The value of one series of /metrics, such as `mayfly_leases{state="active"}`: NaN where it says so, undefined where it is missing. */
   metric(series: string): Promise<number | undefined>
@@ -91,7 +94,7 @@ export async function startGround({ front = async (lab) => lab, environment = {}
     },
     complete: (task, wait = 0) => call(task.token, 'POST', `/tasks/${task.id}/complete`, {}, { prefer: `wait=${wait}` }),
     revoke: (task) => call(ops!, 'POST', `/tasks/${task.id}/revoke`, { reason: 'an outage' }, { prefer: 'wait=0' }),
-    introspect: (token) => call(api!, 'POST', '/introspect', new URLSearchParams({ token })),
+    introspect: (token, as = api!) => call(as, 'POST', '/introspect', new URLSearchParams({ token })),
     readyz: () => call('nobody', 'GET', '/readyz'),
     async metric(series) {
       const text = await (await fetch(`${broker.url}/metrics`)).text()
@@ -108,6 +111,24 @@ export async function startGround({ front = async (lab) => lab, environment = {}
       await site.remove()
     },
   }
+}
+
+/** The clock of one broker, in the hands of a test. */
+export interface ShiftedClock {
+  /** For the broker to be started with. */
+  readonly environment: Readonly<Record<string, string>>
+  /** Sets it, while the broker runs. @param ahead milliseconds ahead of the machine's */
+  set(ahead: number): Promise<void>
+  remove(): Promise<void>
+}
+
+export async function shiftedClock(): Promise<ShiftedClock> {
+  const folder = await mkdtemp(path.join(tmpdir(), 'mayfly-clock-'))
+  const file = path.join(folder, 'ahead')
+  const set = (ahead: number) => writeFile(file, String(ahead))
+  await set(0)
+  const preload = path.join(import.meta.dirname, '../support/shifted-clock.mjs')
+  return { environment: { NODE_OPTIONS: `--import=${preload}`, SHIFTED_CLOCK: file }, set, remove: () => rm(folder, { recursive: true }) }
 }
 
 /** What a test does to the store behind the broker's back: on Postgres only, for the embedded store belongs to its broker alone. */
