@@ -27,7 +27,7 @@ const unknownEvery = 30 * second
  * After a failure, milliseconds without another try; doubled by each further one, and up to half of it taken off at random. Without any keys nobody of
  * this issuer gets in, so that its return has to be seen within seconds; with old ones nobody waits for it.
  */
-const pause = { first: 1 * second, longest: 60 * second, longestWithoutKeys: 4 * second } as const
+const pause = { first: 1 * second, longest: 60 * second, longestWithoutKeys: 2 * second } as const
 
 /** How a fetch ended, for the metrics. */
 export type Fetched = 'changed' | 'unchanged' | 'failed'

@@ -177,19 +177,19 @@ describe('An issuer that does not give its keys', () => {
     await gate.accept(tokenBy(next, gate))
   })
 
-  test('is asked every few seconds while there are no keys, and accepted four seconds after it is back at the latest', async () => {
+  test('is asked every few seconds while there are no keys, and accepted two seconds after it is back at the latest', async () => {
     const { issuer, gate, asks } = await published()
     issuer.answers('/keys', (response) => void response.writeHead(503).end())
     for (let second = 0; second < 600; second++) {
       gate.now = start + second * 1_000
       await gate.refusal(tokenBy(key, gate))
     }
-    // Pauses of 4 s, of which up to half is taken off, and looked at once a second.
-    expect(asks()).toBeGreaterThanOrEqual(150)
-    expect(asks()).toBeLessThanOrEqual(305)
+    // Pauses of 2 s, of which up to half is taken off, and looked at once a second.
+    expect(asks()).toBeGreaterThanOrEqual(295)
+    expect(asks()).toBeLessThanOrEqual(600)
 
     issuer.answers('/keys', { keys: [key.jwk] })
-    gate.now += 4_000
+    gate.now += 2_000
     await gate.accept(tokenBy(key, gate))
   })
 
