@@ -1,4 +1,4 @@
-import { statfs } from 'node:fs/promises'
+import { access, rename, rm, statfs } from 'node:fs/promises'
 import { PGlite } from '@electric-sql/pglite'
 import { BrokerError, describe } from '../base/errors.ts'
 
@@ -31,6 +31,7 @@ export async function hasRoom(folder: string): Promise<boolean> {
  * @throws BrokerError `store_unavailable`
  */
 export async function startInstance(folder: string, prepare: (database: PGlite) => Promise<void>): Promise<Instance> {
+  if (!(await exists(folder))) await makeCluster(folder)
   let database: PGlite | undefined = await start(folder, prepare)
   let refused: unknown
   let last: Promise<unknown> = Promise.resolve()
@@ -68,6 +69,24 @@ export async function startInstance(folder: string, prepare: (database: PGlite) 
     },
   }
 }
+
+/**
+ * Makes a cluster beside its place, and moves it there when it is whole. PGlite (0.5.16) copies a new one file by file, and one that was copied
+ * halfway when the process died would be taken for whole, and never start.
+ */
+async function makeCluster(folder: string): Promise<void> {
+  const draft = `${folder}.new`
+  await rm(draft, { recursive: true, force: true })
+  const database = await start(draft, async () => {})
+  await database.close()
+  await rename(draft, folder)
+}
+
+const exists = (folder: string): Promise<boolean> =>
+  access(folder).then(
+    () => true,
+    () => false,
+  )
 
 async function start(folder: string, prepare: (database: PGlite) => Promise<void>): Promise<PGlite> {
   let database: PGlite

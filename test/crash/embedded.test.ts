@@ -8,7 +8,7 @@ import { audit } from '../support/audit.ts'
 import { type Lab, startLab } from '../support/lab.ts'
 import { makeSite, mayfly, type RunningBroker, type Site } from '../support/program.ts'
 import { openEmbedded } from '../support/stores.ts'
-import { declarationOf, type Held } from './held.ts'
+import { type Answer, declarationOf, type Held } from './held.ts'
 
 describe('a broker on the embedded store', () => {
   let lab: Lab
@@ -29,17 +29,17 @@ describe('a broker on the embedded store', () => {
   }
 
   /** @returns undefined where the answer was lost */
-  async function post<Body>(broker: RunningBroker, where: string, body: object): Promise<{ status: number; body: Body } | undefined> {
+  async function post(broker: RunningBroker, where: string, body: object): Promise<{ status: number; body: unknown } | undefined> {
     const headers = { authorization: `Bearer ${bot}`, 'content-type': 'application/json' }
     try {
       const answer = await fetch(broker.url + where, { method: 'POST', headers, body: JSON.stringify(body) })
-      return { status: answer.status, body: (await answer.json()) as Body }
+      return { status: answer.status, body: await answer.json() }
     } catch {
       return undefined
     }
   }
 
-  const declare = (broker: RunningBroker) => post<Held>(broker, '/tasks', declarationOf(['api', 'crm']))
+  const declare = (broker: RunningBroker) => post(broker, '/tasks', declarationOf(['api', 'crm'])) as Promise<Answer<Held> | undefined>
   const complete = (broker: RunningBroker, { task }: Held) => post(broker, `/tasks/${task.id}/complete`, {})
 
   test(
@@ -124,9 +124,9 @@ describe('a broker on the embedded store', () => {
   )
 
   test.each([
-    ['its folder is there', 'postgres'],
-    ['most of the cluster is copied', 'postgres/base/5/2600'],
-    ['the cluster is complete', 'postgres/PG_VERSION'],
+    ['most of the cluster is copied', 'postgres.new/base/5/2600'],
+    ['the cluster looks whole', 'postgres.new/PG_VERSION'],
+    ['the cluster is in its place', 'postgres'],
     ['the first table is made', 'postgres/base/5/16386'],
   ])('that is killed at its very first start, when %s, starts the next time', { timeout: 120_000 }, async (_, file) => {
     await siteOn('./store')
