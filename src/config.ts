@@ -27,6 +27,8 @@ export interface Config {
   readonly rates: { readonly issue: { readonly burst: number; readonly perSecond: number } }
   /** How many requests at once, and how long one may take. */
   readonly doorLimits: { readonly inFlight: number; readonly time: number }
+  /** Of clients, at once. */
+  readonly connections: number
   readonly log: { readonly level: string }
 }
 
@@ -96,6 +98,7 @@ export async function loadConfig(file: string, kinds: Kinds, environment: Enviro
     limits: { leasesPerTask: limits.leases_per_task, stuckAfter: limits.stuck_after },
     rates: { issue: { burst: limits.burst, perSecond: limits.requests_per_second } },
     doorLimits: { inFlight: limits.in_flight, time: limits.request_timeout },
+    connections: limits.connections,
     log,
   }
 }

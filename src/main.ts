@@ -25,6 +25,9 @@ import { createTelemetry, type Telemetry } from './telemetry.ts'
 /** Milliseconds that revocations under way have to finish when the broker stops; what is left is due in the ledger. */
 const drainGrace = 10_000
 
+/** Milliseconds after which a connection is cut on which nothing moves: more than the 45 s that completing may take. */
+const shortestSilence = 60_000
+
 /** Runs a broker in production until `stop` fires, then drains. @throws ConfigurationError with every fault, BrokerError `store_unavailable` */
 export async function serve(configFile: string, stop: AbortSignal): Promise<void> {
   await run(await loadConfig(configFile, providerKinds), stop)
@@ -147,9 +150,10 @@ async function run(config: Config, stop: AbortSignal, ready: (url: string) => vo
     keysFetched: (issuer, outcome) => telemetry.metrics.issuerKeys.inc({ issuer, outcome }),
   })
   await using watching = { [Symbol.asyncDispose]: async () => verifier.close() }
-  const { publicUrl, operators, resourceServers, rates, doorLimits } = config
+  const { publicUrl, operators, resourceServers, rates, doorLimits, connections } = config
   const app = createApp({ broker, verifier, reaper, publicUrl, operators, resourceServers, rates, limits: doorLimits })
-  await using server = await listen(app.fetch, config.listen, telemetry.log)
+  const clients = { connections, silence: Math.max(shortestSilence, doorLimits.time + 15_000) }
+  await using server = await listen(app.fetch, { ...config.listen, clients }, telemetry.log)
   ready(server.url)
   telemetry.log.info({ url: server.url, public_url: publicUrl, embedded: ledger.embedded }, 'the broker is listening')
 

@@ -23,6 +23,23 @@ export interface ListenOptions {
   }
   /** How long requests under way have to finish when the broker stops. Milliseconds. */
   readonly grace?: number
+  /** What the connections of clients may cost, where it is not what the house says. */
+  readonly clients?: Partial<ClientLimits>
+}
+
+/** Times in milliseconds. */
+export interface ClientLimits {
+  /** Connections at once; the next ones are closed as soon as they are accepted. */
+  readonly connections: number
+  /** From the first byte of a request, or the connection, to the last byte of the headers, and of the request. */
+  readonly headers: number
+  readonly request: number
+  /** Between an answer and the next request. */
+  readonly keepAlive: number
+  /** With nothing sent or read on a connection. More than any request may take: its client waits in silence for the answer. */
+  readonly silence: number
+  /** How often headers and requests that are late are looked for. */
+  readonly look: number
 }
 
 /** A server that listens. */
@@ -35,10 +52,10 @@ export interface Listening {
 }
 
 /**
- * Milliseconds. Node's own are 300 and 60 seconds: time in which one idle client can hold a connection for nothing. Requests are small, so
- * these are for their arrival only, not for the answer.
+ * Node's own are 60 and 300 seconds for a request to arrive, and no limit for the rest: a client that sends one byte now and then, or never reads its
+ * answer, would hold a connection for nothing. Requests are small, so these times are short.
  */
-const arrival = { requestTimeout: 15_000, headersTimeout: 10_000, keepAliveTimeout: 20_000, connectionsCheckingInterval: 2_000 } as const
+const usualClients: ClientLimits = { connections: 4_096, headers: 10_000, request: 15_000, keepAlive: 20_000, silence: 60_000, look: 2_000 }
 
 /** Less than the 30 seconds after which Kubernetes kills. What was to be ended is in the ledger by then, whoever waits for the answer. */
 const usualGrace = 25_000
@@ -54,7 +71,7 @@ export async function listen(fetch: Fetch, options: ListenOptions, log: Log): Pr
     if (stopping) outgoing.shouldKeepAlive = false
     void listener(incoming, outgoing)
   }
-  const server: Server = options.tls ? createTlsServer({ ...arrival, ...certificates(options.tls) }, answer) : createServer({ ...arrival }, answer)
+  const server = open(options, answer)
 
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
@@ -69,6 +86,20 @@ export async function listen(fetch: Fetch, options: ListenOptions, log: Log): Pr
   const stop = (): Promise<void> => (stopping ??= drain(server, options.grace ?? usualGrace, log))
   const host = address.family === 'IPv6' ? `[${address.address}]` : address.address
   return { address, url: `${options.tls ? 'https' : 'http'}://${host}:${address.port}`, stop, [Symbol.asyncDispose]: stop }
+}
+
+function open({ tls, clients }: ListenOptions, answer: (incoming: IncomingMessage, outgoing: ServerResponse) => void): Server {
+  const limits = { ...usualClients, ...clients }
+  const arrival = {
+    headersTimeout: limits.headers,
+    requestTimeout: limits.request,
+    keepAliveTimeout: limits.keepAlive,
+    connectionsCheckingInterval: limits.look,
+  }
+  const server: Server = tls ? createTlsServer({ ...arrival, ...certificates(tls) }, answer) : createServer(arrival, answer)
+  server.timeout = limits.silence
+  server.maxConnections = limits.connections
+  return server
 }
 
 /** TLS 1.2 and up: 1.3 alone would lock out agents behind older company proxies, and 1.2 here means its authenticated ciphers only. */
