@@ -105,12 +105,15 @@ export const leases = pgTable(
       .where(sql`due_at is not null`),
     index('leases_expiring')
       .on(table.expiresAt)
-      .where(sql`due_at is not null`),
+      .where(sql`state in ('active', 'revoking', 'lapsing')`),
     index('leases_by_task').on(table.taskId),
     index('leases_by_agent').on(table.agent, table.id),
     index('leases_by_grant').on(table.grant, table.id),
     index('leases_by_provider').on(table.provider, table.id),
-    index('leases_by_state').on(table.state, table.id),
+    // What is alive is found by `leases_due` and `leases_expiring`, and would only cost here.
+    index('leases_by_state')
+      .on(table.state, table.id)
+      .where(sql`state in ('revoked', 'expired', 'failed')`),
     index('leases_unfinished')
       .on(table.closingAt)
       .where(sql`state in ('revoking', 'lapsing')`),

@@ -24,7 +24,7 @@ import { createExaminer, type Examiner } from './plans.ts'
 const past = 40_000
 
 /** Tasks that are open and not due. */
-const living = 1_500
+const living = 2_500
 
 /** Pages that a statement may touch: a page of a listing touches one for each row and a few of the index. */
 const few = 400
@@ -120,7 +120,8 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))(`with ${past} pas
     const before = examiner.found.length
     for (const cursor of [undefined, pastTask(past / 2)]) {
       for (const filter of choices({
-        state: [undefined, 'completed', 'failed', 'open'] as const,
+        // Nothing open is that old, which Postgres cannot know: the page behind the last open task is the one that may cost more.
+        state: [undefined, 'completed', 'failed', ...(cursor === undefined ? (['open'] as const) : [])] as const,
         agent: named('agent'),
         kind: named('kind'),
         owner: named('owner'),
@@ -156,7 +157,9 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))(`with ${past} pas
   })
 })
 
-const touchesMuch = ({ scans, pages }: Examiner['found'][number]) => scans.length > 0 || pages > few
+/** To count what is alive, each of them is looked at. */
+const mostPages = (verb: string): number => (verb === 'counts' ? living : few)
+const touchesMuch = ({ verb, scans, pages }: Examiner['found'][number]) => scans.length > 0 || pages > mostPages(verb)
 const inWords = ({ verb, plan, scans, pages, text, params }: Examiner['found'][number]) =>
   `${verb} (${plan} plan) touches ${pages} pages${scans.length > 0 ? `, all of ${scans.join()}` : ''}: ${text.slice(0, 400)} ${JSON.stringify(params).slice(0, 200)}`
 

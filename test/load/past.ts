@@ -19,9 +19,11 @@ export async function writePast(owner: postgres.Sql, rows: number, first = 1): P
   await owner`vacuum analyze`
 }
 
+/** What a row has in a column of names. Columns are independent of each other: they repeat after different numbers of rows. */
+const some = (sql: postgres.Sql | postgres.TransactionSql, column: string, every: number) =>
+  sql.unsafe(`case when n % ${every} < ${every / 2} then '${column}-busy' else '${column}-' || (n::bigint * 7919) % 100 end`)
+
 async function writeSome(sql: postgres.TransactionSql, from: number, to: number, rows: number): Promise<void> {
-  const some = (column: string, every: number) =>
-    sql.unsafe(`case when n % ${every} < ${every / 2} then '${column}-busy' else '${column}-' || (n::bigint * 7919) % 100 end`)
   const numbers = sql`(select n, now() - interval '30 days' + n * interval '30 days' / ${rows}::int as at from generate_series(${from}::int, ${to}::int) as n) as numbers`
   const id = (prefix: string) => sql`${prefix}::text || lpad(n::text, 26, '0')`
   // What ended is not checked again, row by row.
@@ -29,34 +31,36 @@ async function writeSome(sql: postgres.TransactionSql, from: number, to: number,
   await sql`
     insert into tasks (id, state, kind, agent, owner, actor, purpose, labels, token_hash, opened_at, deadline, outcome, cause, ended_by, closing_at, ended_at, announced_leases)
     select ${id('task_')}, case when n % 20 = 0 then 'expired' when n % 33 = 0 then 'revoked' when n % 47 = 0 then 'denied' when n % 5000 = 1 then 'failed' else 'completed' end,
-      ${some('kind', 10)}, ${some('agent', 14)}, ${some('owner', 22)}, '{}', 'long ago', '{}', 'past-' || n, at, at, 'completed', 'completed', 'broker', at, at, 1 from ${numbers}`
+      ${some(sql, 'kind', 10)}, ${some(sql, 'agent', 14)}, ${some(sql, 'owner', 22)}, '{}', 'long ago', '{}', 'past-' || n, at, at, 'completed', 'completed', 'broker', at, at, 1 from ${numbers}`
   await sql`
     insert into leases (id, task_id, decision_id, agent, grant_name, provider, local, revocation, standing, state, parameters, ttl, reserved_at, issued_at, expires_at, cause, closing_at, ended_at, evidence)
-    select ${id('lease_')}, ${id('task_')}, ${id('dec_')}, ${some('agent', 14)}, ${some('grant', 10)}, ${some('provider', 22)}, n % 2 = 0, 'provider', false,
+    select ${id('lease_')}, ${id('task_')}, ${id('dec_')}, ${some(sql, 'agent', 14)}, ${some(sql, 'grant', 10)}, ${some(sql, 'provider', 22)}, n % 2 = 0, 'provider', false,
       case when n % 20 = 0 then 'expired' when n % 5000 = 1 then 'failed' else 'revoked' end, '{}', 60000, at, at, at, 'completed', at, at, '{}' from ${numbers}`
   await sql`
     insert into decisions (id, task_id, agent, kind, action, outcome, policies, policy_digest, obligations, answers)
-    select ${id('dec_')}, ${id('task_')}, ${some('agent', 14)}, ${some('kind', 10)}, 'issue', 'permit', '[]', '', '{}', '[]' from ${numbers}`
+    select ${id('dec_')}, ${id('task_')}, ${some(sql, 'agent', 14)}, ${some(sql, 'kind', 10)}, 'issue', 'permit', '[]', '', '{}', '[]' from ${numbers}`
   await sql`
     insert into entries (id, at, kind, agent, task_id, lease_id, body)
-    select entry_id_at(at, n * 5 + k), at, (array['task.opened', 'decision.made', 'lease.issued', 'lease.revoked', 'task.ended'])[k], ${some('agent', 14)},
+    select entry_id_at(at, n * 5 + k), at, (array['task.opened', 'decision.made', 'lease.issued', 'lease.revoked', 'task.ended'])[k], ${some(sql, 'agent', 14)},
       ${id('task_')}, case when k in (3, 4) then ${id('lease_')} end, '{}' from ${numbers}, generate_series(1, 5) as k`
   await sql`insert into idempotency_keys (key, request_digest, task_id, expires_at) select 'past-' || n, '', '', now() + interval '1 hour' from ${numbers}`
   await sql`insert into spent_tokens (key, expires_at) select 'past-' || n, now() + interval '1 hour' from ${numbers}`
 }
 
-/** Writes open tasks with one active lease each, which end tomorrow. */
+/**
+ * Writes open tasks with one active lease each, which end tomorrow. Postgres counts them at once, as its autovacuum does after some thousand changes.
+ */
 export async function writeLiving(owner: postgres.Sql, rows: number): Promise<void> {
   const numbers = owner`generate_series(1, ${rows}::int) as n`
   const tomorrow = owner`now() + interval '1 day' + n * interval '1 second'`
   await owner`
     insert into tasks (id, state, kind, agent, owner, actor, purpose, labels, token_hash, deadline, live_leases, announced_leases)
-    select 'task_1' || lpad(n::text, 25, '0'), 'open', 'kind-busy', 'agent-busy', 'owner-busy', '{}', 'now', '{}', 'living-' || n, ${tomorrow}, 1, 1 from ${numbers}`
+    select 'task_1' || lpad(n::text, 25, '0'), 'open', ${some(owner, 'kind', 10)}, ${some(owner, 'agent', 14)}, ${some(owner, 'owner', 22)}, '{}', 'now', '{}', 'living-' || n, ${tomorrow}, 1, 1 from ${numbers}`
   await owner`
     insert into leases (id, task_id, decision_id, agent, grant_name, provider, local, revocation, standing, state, parameters, ttl, expires_at, due_at)
-    select 'lease_1' || lpad(n::text, 25, '0'), 'task_1' || lpad(n::text, 25, '0'), '', 'agent-busy', 'grant-busy', 'provider-busy', n % 2 = 0, 'provider', false, 'active', '{}', 60000, ${tomorrow}, ${tomorrow}
+    select 'lease_1' || lpad(n::text, 25, '0'), 'task_1' || lpad(n::text, 25, '0'), '', ${some(owner, 'agent', 14)}, ${some(owner, 'grant', 10)}, ${some(owner, 'provider', 22)}, n % 2 = 0, 'provider', false, 'active', '{}', 60000, ${tomorrow}, ${tomorrow}
     from ${numbers}`
-  await owner`vacuum analyze`
+  await owner`analyze`
 }
 
 /** A TypeID over a UUIDv7 begins with its time, in ten characters of base 32. */
