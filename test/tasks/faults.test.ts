@@ -2,9 +2,10 @@ import { sql } from 'drizzle-orm'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import type { TaskId } from '../../src/base/ids.ts'
 import { announceTask } from '../../src/ledger/announce.ts'
+import { closeTask } from '../../src/ledger/endings.ts'
 import { findTask } from '../../src/ledger/records.ts'
 import { nextDue } from '../../src/ledger/queue.ts'
-import { listLeases } from '../../src/ledger/lists.ts'
+import { listEntries, listLeases } from '../../src/ledger/lists.ts'
 import { decideOn } from '../../src/tasks/decision.ts'
 import { newLeases } from '../../src/tasks/mint.ts'
 import { type House, never, startHouse } from '../support/house.ts'
@@ -105,6 +106,17 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
     house.skew += 10_000
     await untilNothingIsDue()
     expect((await stateOf(task.id)).leases[0]).toMatchObject({ state: 'revoked', stuckSince: null })
+  })
+
+  test('a revocation that nobody could try, because broker or store were away, is tried and not called stuck', async () => {
+    const task = await house.declare(['crm'])
+    await closeTask(house.ledger, task.id, 'completed', { cause: 'completed', by: 'agent:bot' })
+    await house.ledger.run(sql`update leases set closing_at = closing_at - interval '6 minutes', due_at = now() where task_id = ${task.id}`)
+
+    await house.reap()
+
+    expect((await stateOf(task.id)).leases[0]).toMatchObject({ state: 'revoked', evidence: { by: 'provider' } })
+    expect((await listEntries(house.ledger, { task: task.id, kind: 'lease.stuck' }, { limit: 10 })).items).toEqual([])
   })
 
   test('a backend that stays dead past the end of its credential leaves it expired, with the last error', async () => {
