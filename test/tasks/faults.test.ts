@@ -110,7 +110,7 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
 
   test('a revocation that nobody could try, because broker or store were away, is tried and not called stuck', async () => {
     const task = await house.declare(['crm'])
-    await closeTask(house.ledger, task.id, 'completed', { cause: 'completed', by: 'agent:bot' })
+    await closeTask(house.ledger, { id: task.id, outcome: 'completed', ending: { cause: 'completed', by: 'agent:bot' } })
     await house.ledger.run(sql`update leases set closing_at = closing_at - interval '6 minutes', due_at = now() where task_id = ${task.id}`)
 
     await house.reap()
