@@ -1,6 +1,7 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import postgres from 'postgres'
 import { expect } from 'vitest'
 import { connect, type StoreSettings } from '../../src/ledger/connect.ts'
@@ -170,7 +171,8 @@ export async function backstageOf(store: OpenedStore): Promise<Backstage> {
 
 /** Looks again and again, as long as the test has time. */
 export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await condition())) await new Promise(setImmediate)
+  // Looking costs the broker and this process what they need to get there.
+  while (!(await condition())) await pause(25)
 }
 
 /**

@@ -218,7 +218,7 @@ describe('a provider that hangs for ever', () => {
     await measure(30)
     for (const call of ['put', 'delete', 'get'] as const) await ground.lab.next(call, 'hangs', always)
     for (const task of held) expect(await ground.complete(task)).toMatchObject({ status: 202 })
-    const rounds = 40
+    const rounds = 30
     const alone = { mint: [] as number[], end: [] as number[] }
     const beside = { mint: [] as number[], end: [] as number[] }
     const add = (to: typeof alone, more: typeof alone) => (to.mint.push(...more.mint), to.end.push(...more.end))
