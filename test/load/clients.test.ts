@@ -38,6 +38,9 @@ function trickle({ socket }: Client, head: string): void {
   socket.once('close', () => clearInterval(timer))
 }
 
+/** A busy machine takes its time. */
+const patient = { interval: 20, timeout: 15_000 }
+
 const half =
   'POST /tasks HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 5000\r\nauthorization: Bearer agent\r\n\r\n{'
 
@@ -94,7 +97,7 @@ describe('a server cuts off a client', () => {
     const client = await dialUp(server.address.port)
     client.socket.pause()
     client.socket.write('GET /large HTTP/1.1\r\nhost: localhost\r\n\r\n')
-    await expect.poll(() => cut !== undefined).toBe(true)
+    await expect.poll(() => cut !== undefined, patient).toBe(true)
     await cut
     client.socket.destroy()
   })
@@ -109,11 +112,13 @@ describe('a server cuts off a client', () => {
     one.socket.destroy()
     await one.closed
     await expect
-      .poll(() =>
-        fetch(`${server.url}/healthz`).then(
-          ({ status }) => status,
-          () => 0,
-        ),
+      .poll(
+        () =>
+          fetch(`${server.url}/healthz`).then(
+            ({ status }) => status,
+            () => 0,
+          ),
+        patient,
       )
       .toBe(200)
   })

@@ -15,6 +15,9 @@ function follow<Answered>(calls: readonly Promise<Answered>[]) {
   return { all: Promise.all(calls), seen }
 }
 
+/** A busy machine takes its time. */
+const patient = { interval: 20, timeout: 15_000 }
+
 const many = <Item>(count: number, make: () => Item): Item[] => Array.from({ length: count }, make)
 const count = (answers: readonly Answer[], status: number) => answers.filter((answer) => answer.status === status).length
 
@@ -49,7 +52,7 @@ describe.each(stores)('on $name, ten times more declarations than a broker lets 
     await lab.next('put', 'held', { times: inFlight })
     const before = (await lab.calls()).filter(({ call: what }) => what === 'put').length
     const inside = follow(many(inFlight, () => declare('crm')))
-    await expect.poll(async () => (await lab.calls()).filter(({ call: what }) => what === 'put').length).toBe(before + inFlight)
+    await expect.poll(async () => (await lab.calls()).filter(({ call: what }) => what === 'put').length, patient).toBe(before + inFlight)
     return inside
   }
 
@@ -133,7 +136,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('declarations tha
         select count(*)::int from pg_stat_activity where application_name = 'mayfly' and datname = current_database() and wait_event_type = 'Lock'`
       return row!.count
     }
-    await expect.poll(waiting, { interval: 20 }).toBeGreaterThanOrEqual(8)
+    await expect.poll(waiting, patient).toBeGreaterThanOrEqual(8)
 
     const completed = await call(broker, one.token, 'POST', `/tasks/${one.id}/complete`, {})
     const revoked = await call(broker, ops, 'POST', `/tasks/${other.id}/revoke`, { reason: 'overload' })
@@ -156,5 +159,5 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('declarations tha
     await owner.end()
     await Promise.all([lab.stop(), site.remove()])
     await store.dispose()
-  })
+  }, 60_000)
 })
