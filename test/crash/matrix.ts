@@ -35,17 +35,25 @@ async function run(scene: Scene, one: Deed, given: unknown, where?: Crossing): P
   const { tripwire } = scene
   if ('ask' in one) {
     tripwire.arm(scene.strike, where)
-    return await one.ask(scene, given).catch((error: unknown) => {
+    const answered = await one.ask(scene, given).catch((error: unknown) => {
       if (!tripwire.struck()) throw error
       return undefined
     })
+    if (where) await untilStruck(scene)
+    return answered
   }
   await scene.whileFrozen(async () => {
     tripwire.arm(scene.strike, where)
     await one.due(scene, given)
   })
   while (!tripwire.struck() && !(await one.through(scene, given)));
+  if (where) await untilStruck(scene)
   return undefined
+}
+
+/** What was committed can be seen a moment before its answer crosses the wire: so many looks at the store take much longer than that. */
+async function untilStruck({ tripwire, owner }: Scene): Promise<void> {
+  for (let looks = 0; looks < 500 && !tripwire.struck(); looks++) await owner`select 1`
 }
 
 const cellsOf = ({ crosses }: Deed): Crossing[] =>

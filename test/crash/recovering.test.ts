@@ -101,7 +101,8 @@ const stuck = deed<string>({
     late = await leave(scene, count, 'delete', false, completeMany(scene))
   },
   given: async () => late.pop()!,
-  due: ({ owner }, lease) => owner`update leases set closing_at = closing_at - interval '6 minutes' where id = ${lease}`,
+  due: ({ owner }, lease) =>
+    owner`update leases set closing_at = closing_at - interval '6 minutes', error = 'the backend failed' where id = ${lease}`,
   through: async ({ owner }, lease) => (await owner`select 1 from leases where id = ${lease} and stuck_since is not null`).length > 0,
   async holds({ owner, until }, lease) {
     await until(() => owner`select 1 from leases where id = ${lease} and stuck_since is not null`)

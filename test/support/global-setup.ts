@@ -1,6 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
+import { setFlagsFromString } from 'node:v8'
 import type { TestProject } from 'vitest/node'
 import { openFolder } from '../../src/ledger/embedded.ts'
 import { startPostgres } from './postgres.ts'
@@ -18,6 +19,8 @@ export default (project: TestProject) => setUp(project, {})
 
 /** @returns what takes it down again */
 export async function setUp(project: TestProject, options: { readonly durable?: boolean }): Promise<() => Promise<void>> {
+  // The same flag as the workers have (vitest.config.ts), for the store that is opened here.
+  setFlagsFromString('--no-turbo-inline-js-wasm-calls')
   const folder = await mkdtemp(path.join(tmpdir(), 'mayfly-template-'))
   const template = path.join(folder, 'store')
   const [postgres] = await Promise.all([startPostgres(options), openFolder(template).then((door) => door.close())])
