@@ -12,7 +12,7 @@ const agents = 16
 
 /** A site with agents that nothing limits but the machine. */
 export async function siteOf(store: Parameters<typeof makeSite>[0]['store'], lab: string): Promise<Site> {
-  const extra = 'limits: { requests_per_second: 100000, burst: 1000000, in_flight: 1024 }\nlog: { level: error }\n'
+  const extra = 'limits: { requests_per_second: 100000, burst: 1000000, introspections_per_second: 100000, in_flight: 1024 }\nlog: { level: error }\n'
   const site = await makeSite({ store, lab, extra })
   const lines = names.map(
     (name) => `  ${name}: { issuer: local, match: { sub: "agent:${name}" }, owner: o@example.com, groups: [robots], max_live_leases: 100000 }`,

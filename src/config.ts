@@ -24,7 +24,7 @@ export interface Config {
   readonly providers: readonly ProviderSettings[]
   readonly limits: { readonly leasesPerTask: number; readonly stuckAfter: number }
   /** How often one caller may ask for something new. */
-  readonly rates: { readonly issue: { readonly burst: number; readonly perSecond: number } }
+  readonly rates: Readonly<Record<'issue' | 'introspect', { readonly burst: number; readonly perSecond: number }>>
   /** How many requests at once, and how long one may take. */
   readonly doorLimits: { readonly inFlight: number; readonly time: number }
   /** Of clients, at once. */
@@ -96,7 +96,11 @@ export async function loadConfig(file: string, kinds: Kinds, environment: Enviro
     resourceServers,
     providers,
     limits: { leasesPerTask: limits.leases_per_task, stuckAfter: limits.stuck_after },
-    rates: { issue: { burst: limits.burst, perSecond: limits.requests_per_second } },
+    rates: {
+      issue: { burst: limits.burst, perSecond: limits.requests_per_second },
+      // Two seconds' worth at once: a resource server asks as its own callers come.
+      introspect: { burst: 2 * limits.introspections_per_second, perSecond: limits.introspections_per_second },
+    },
     doorLimits: { inFlight: limits.in_flight, time: limits.request_timeout },
     connections: limits.connections,
     log,

@@ -87,7 +87,7 @@ describe('a configuration', () => {
       resourceServers: [{ issuer: 'corp', match: { sub: 'invoices' }, audience: 'https://invoices.example.com' }],
       providers: [{ name: 'tokens', kind: 'jwt', settings: { algorithm: 'ES256', rotate_every: 86_400_000 } }],
       limits: { leasesPerTask: 16, stuckAfter: 300_000 },
-      rates: { issue: { burst: 200, perSecond: 50 } },
+      rates: { issue: { burst: 200, perSecond: 50 }, introspect: { burst: 2_000, perSecond: 1_000 } },
       doorLimits: { inFlight: 256, time: 30_000 },
       connections: 4_096,
       log: { level: 'info' },
@@ -102,7 +102,7 @@ describe('a configuration', () => {
 
   test('sets limits, level, a Postgres store and a folder of keys', async () => {
     const text = `${changed('{ embedded: ./data }', '{ url: postgres://mayfly@db/mayfly, pool: 20 }')}keys: ../keys
-limits: { requests_per_second: 5, burst: 10, in_flight: 64, connections: 500, request_timeout: 10s, leases_per_task: 4, stuck_after: 90s }
+limits: { requests_per_second: 5, burst: 10, introspections_per_second: 7, in_flight: 64, connections: 500, request_timeout: 10s, leases_per_task: 4, stuck_after: 90s }
 log: { level: debug }
 `
     const { config, folder } = await load({ text })
@@ -110,7 +110,7 @@ log: { level: debug }
       store: { url: 'postgres://mayfly@db/mayfly', pool: 20 },
       keys: path.join(path.dirname(folder), 'keys'),
       limits: { leasesPerTask: 4, stuckAfter: 90_000 },
-      rates: { issue: { burst: 10, perSecond: 5 } },
+      rates: { issue: { burst: 10, perSecond: 5 }, introspect: { burst: 14, perSecond: 7 } },
       doorLimits: { inFlight: 64, time: 10_000 },
       connections: 500,
       log: { level: 'debug' },
@@ -367,7 +367,7 @@ resource_servers:
 providers:
   - { name: V, kind: V }
   - { name: crm, kind: http, url: V, token_file: V, mtls: { cert: V, key: V }, ca: V, revocation: V, timeout: V, concurrency: V, allow_http: V }
-limits: { requests_per_second: V, burst: V, in_flight: V, connections: V, request_timeout: V, leases_per_task: V, stuck_after: V }
+limits: { requests_per_second: V, burst: V, introspections_per_second: V, in_flight: V, connections: V, request_timeout: V, leases_per_task: V, stuck_after: V }
 log: { level: V }
 extra: V
 `

@@ -133,6 +133,7 @@ export const ProviderHead = z.looseObject({ name: Name, kind: z.string() })
 export const Limits = z.strictObject({
   requests_per_second: whole(1, 100_000).default(50),
   burst: whole(1, 1_000_000).default(200),
+  introspections_per_second: whole(1, 100_000).default(1_000),
   in_flight: whole(1, 100_000).default(256),
   connections: whole(1, 100_000).default(4_096),
   request_timeout: duration(1_000, hour / 12).prefault('30s'),
