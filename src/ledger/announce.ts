@@ -74,11 +74,17 @@ async function announceTasks(ledger: Ledger, all: readonly Announcement[]): Prom
   const outcomes = all.map((announcement) => outcomeOf(written.get(announcement.task.id)))
   if (all.length === 1) return outcomes
   // The places of an agent were given to all of its announcements here or to none. Near its limit some may still fit.
-  for (const [index, { outcome }] of outcomes.entries()) {
-    if (outcome === 'limit') [outcomes[index]] = (await announceTasks(ledger, [all[index]!])) as [Announcing]
+  for (const [index, announcement] of all.entries()) {
+    if (outcomes[index]!.outcome === 'limit') [outcomes[index]] = (await announceTasks(ledger, [again(announcement)])) as [Announcing]
   }
   return outcomes
 }
+
+/** The same, whose key already stands for this task: it is taken over from itself. */
+const again = ({ claim, ...announcement }: Announcement): Announcement => ({
+  ...announcement,
+  claim: claim && { ...claim, from: announcement.task.id },
+})
 
 /** What became of each announcement whose key was free, by its task. */
 type Written = ReadonlyMap<string, { readonly task: JsonRow | null; readonly leases: JsonRow[] | null }>

@@ -81,6 +81,15 @@ describe.each(stores)('an Idempotency-Key on $name', ({ open }) => {
     await expect(house.declare(['crm'], { key: 'denied', agent: 'stranger' })).rejects.toMatchObject({ code: 'denied' })
   })
 
+  test('says that a limit is met, and not that its request is under way, where several met it at once', async () => {
+    const declared = await Promise.allSettled([1, 2, 3, 4, 5].map((number) => house.declare(['crm'], { agent: 'small', key: `at-once-${number}` })))
+
+    const opened = declared.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []))
+    expect(opened).toHaveLength(3)
+    for (const outcome of declared) if (outcome.status === 'rejected') expect(outcome.reason).toMatchObject({ code: 'rate_limited' })
+    for (const task of opened) await task.complete()
+  })
+
   test('is free again after a limit refused its request', async () => {
     const full = await house.declare(['crm', 'api'], { agent: 'small' })
     await expect(house.declare(['crm', 'crm-for'], { agent: 'small', key: 'full' })).rejects.toMatchObject({ code: 'rate_limited' })
