@@ -54,7 +54,8 @@ function queueOf<Item, Result>(run: (items: readonly Item[]) => Promise<readonly
     underWay++
     void runAll(batch).finally(() => {
       underWay--
-      depart()
+      // Not at once: the embedded store answers within this turn of the event loop, and nobody else would have theirs while a line is left.
+      setImmediate(depart)
     })
   }
 

@@ -108,7 +108,7 @@ async function unlawfulStories(ledger: Ledger): Promise<Finding[]> {
 async function looseDecisions(ledger: Ledger): Promise<Finding[]> {
   const rows = await ledger.run<{ id: string; answers: unknown; digest: string | null }>(sql`
     select decision.id, decision.answers, entry.body ->> 'answers_digest' as digest
-    from decisions as decision left join entries as entry on entry.decision_id = decision.id and entry.kind = 'decision.made'`)
+    from decisions as decision left join entries as entry on entry.task_id = decision.task_id and entry.decision_id = decision.id and entry.kind = 'decision.made'`)
   return rows.flatMap(({ id, answers, digest }) =>
     digest === digestOfText(canonical(answers)) ? [] : [`a decision is not what its entry says: ${id}`],
   )
