@@ -46,16 +46,28 @@ export function together<Item, Result>(verb: Verb<Item, Result>, rank: Rank): (l
 function queueOf<Item, Result>(run: (items: readonly Item[]) => Promise<readonly Result[]>, longest: number): (item: Item) => Promise<Result> {
   const waiting: Waiting<Item, Result>[] = []
   let underWay = 0
+  let scheduled = false
+
+  /**
+   * Once a turn of the event loop, behind whatever this one still reads: requests that came together go together. And never within a turn, for the
+   * embedded store answers in that same turn: nobody else would have theirs while a line is left.
+   */
+  function schedule(): void {
+    if (scheduled) return
+    scheduled = true
+    setImmediate(() => {
+      scheduled = false
+      while (underWay < lanes && waiting.length > 0) depart()
+    })
+  }
 
   function depart(): void {
-    if (underWay === lanes) return
     const batch = next()
     if (batch.length === 0) return
     underWay++
     void runAll(batch).finally(() => {
       underWay--
-      // Not at once: the embedded store answers within this turn of the event loop, and nobody else would have theirs while a line is left.
-      setImmediate(depart)
+      schedule()
     })
   }
 
@@ -78,7 +90,6 @@ function queueOf<Item, Result>(run: (items: readonly Item[]) => Promise<readonly
   return (item) =>
     new Promise((resolve, reject) => {
       waiting.push({ item, waited: stopwatch(), resolve, reject })
-      // Behind whatever this turn of the event loop still reads: requests that came together go together.
-      setImmediate(depart)
+      schedule()
     })
 }
