@@ -161,7 +161,7 @@ describe('beside clients of the worst kind, the built program', () => {
     const silent = await Promise.all(Array.from({ length: 1_000 }, () => dialUp(port)))
     const slow = await Promise.all(Array.from({ length: 50 }, () => dialUp(port)))
     for (const [at, client] of slow.entries()) trickle(client, at % 2 === 0 ? 'GET /healthz HTTP/1.1\r\nhost: localhost\r\nx-slow: ' : half)
-    expect(descriptors(broker.process.pid!)).toBeGreaterThan(idle + 900)
+    await expect.poll(() => descriptors(broker.process.pid!), patient).toBeGreaterThan(idle + 900)
     await serves()
 
     // Gone in the middle of a request, and of waiting for an answer.
