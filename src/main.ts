@@ -183,9 +183,9 @@ async function connectTargets(config: Config, telemetry: Telemetry): Promise<Rea
 
 /** Catalogue and policies, with the faults of both at once. */
 async function loadPolicy(config: Config): Promise<ActivePolicy> {
-  const shapes = new Map(config.providers.map(({ name, kind }) => [name, providerKinds.get(kind)!.grant]))
+  const rules = new Map(config.providers.map(({ name, kind }) => [name, providerKinds.get(kind)!]))
   const issuers = new Set(config.identity.map(({ name }) => name))
-  const [catalogue, set] = await Promise.allSettled([loadCatalogue(config.catalogue, shapes, issuers), loadPolicySet(config.policies)])
+  const [catalogue, set] = await Promise.allSettled([loadCatalogue(config.catalogue, rules, issuers), loadPolicySet(config.policies)])
   if (catalogue.status === 'fulfilled' && set.status === 'fulfilled') return { catalogue: catalogue.value, set: set.value }
   const reasons: unknown[] = [catalogue, set].flatMap((loaded) => (loaded.status === 'rejected' ? [loaded.reason] : []))
   const faults = reasons.flatMap((reason) => (reason instanceof ConfigurationError ? reason.faults : []))

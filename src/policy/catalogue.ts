@@ -22,19 +22,30 @@ export interface Catalogue {
   resolve(agent: Agent, actor: Actor, action: Action, declared: Declared): Inquiry
 }
 
+/** What a provider asks of the grants that name it. */
+export interface GrantRules {
+  /** Shape of a grant's own keys: those that not every grant has. */
+  readonly grant: ZodType
+  /** Faults that the shape cannot see, because they lie in how the own keys fit what every grant has. */
+  grantFaults?(
+    settings: unknown,
+    entry: { readonly standing: boolean; readonly parameters: ReadonlySet<string> },
+  ): readonly { readonly path: readonly (string | number)[]; readonly message: string }[]
+}
+
 /**
  * Loads the catalogue.
  *
- * @param grantShapes for each configured provider, by name: the shape of a grant's own keys
+ * @param rules for each configured provider, by name: what it asks of a grant's own keys
  * @param issuers names of the configured issuers
  * @throws ConfigurationError with every fault, each as `file:line: path: message`
  */
-export async function loadCatalogue(file: string, grantShapes: ReadonlyMap<string, ZodType>, issuers: ReadonlySet<string>): Promise<Catalogue> {
+export async function loadCatalogue(file: string, rules: ReadonlyMap<string, GrantRules>, issuers: ReadonlySet<string>): Promise<Catalogue> {
   const yaml = await readYaml(file)
   const sections = readSections(yaml)
   const agents = readEntries(yaml, sections, 'agents', (name, entry) => readAgent(yaml, name, entry, issuers))
   const kinds = readEntries(yaml, sections, 'kinds', (name, entry) => readKind(yaml, name, entry, sections.grants))
-  const grants = readEntries(yaml, sections, 'grants', (name, entry) => readGrant(yaml, name, entry, grantShapes))
+  const grants = readEntries(yaml, sections, 'grants', (name, entry) => readGrant(yaml, name, entry, rules))
   yaml.refuseFaults()
   return createCatalogue(agents, kinds, grants)
 }
@@ -137,16 +148,18 @@ function readKind(yaml: YamlFile, name: string, value: unknown, known: Sections[
   return { name, owner: entry.owner, maxDuration: entry.max_duration, grants: entry.grants }
 }
 
-function readGrant(yaml: YamlFile, name: string, value: unknown, shapes: ReadonlyMap<string, ZodType>): Grant | undefined {
+function readGrant(yaml: YamlFile, name: string, value: unknown, rules: ReadonlyMap<string, GrantRules>): Grant | undefined {
   const entry = yaml.parse(GrantEntry, value, ['grants', name])
   if (!entry) return undefined
   const { provider, max_ttl: maxTtl, sensitivity, standing, parameters, ...own } = entry
-  const shape = shapes.get(provider)
-  if (!shape) {
+  const rule = rules.get(provider)
+  if (!rule) {
     yaml.fault(['grants', name, 'provider'], `no provider is configured with the name "${provider}"`)
     return undefined
   }
-  const settings = yaml.parse(shape, own, ['grants', name])
+  const settings = yaml.parse(rule.grant, own, ['grants', name])
+  const faults = settings === undefined ? undefined : rule.grantFaults?.(settings, { standing, parameters: new Set(Object.keys(parameters)) })
+  for (const { path, message } of faults ?? []) yaml.fault(['grants', name, ...path], message)
   const patterns = Object.fromEntries(Object.entries(parameters).map(([parameter, { pattern }]) => [parameter, pattern]))
   return { name, provider, maxTtl, sensitivity, standing, parameters: patterns, settings }
 }

@@ -24,10 +24,12 @@ export interface Reservation<Settings = unknown> {
   readonly policyDigest: string
 }
 
-/** What is left of a lease when it is to be ended: its id and what the provider journaled. */
+/** What is left of a lease when it is to be ended: its id, when it was announced, and what the provider journaled. */
 export interface LeaseReference {
   readonly lease: LeaseId
   readonly task: TaskId
+  /** The store's time when the lease was announced: what nobody journaled of it is as old at most. */
+  readonly reservedAt: Date
   readonly handles: readonly Handle[]
 }
 
@@ -38,8 +40,11 @@ export interface Minted {
   readonly expiresAt: Date
 }
 
-/** Why a provider did not do what it was asked. */
-export type ProviderFault = 'refused' | 'unavailable' | 'timed_out' | 'garbage' | 'busy'
+/** How a credential can be ended before its time. */
+export type Revocation = 'provider' | 'deny' | 'expiry'
+
+/** Why a provider did not do what it was asked. `downstream`: the backend answers, but not what stands behind it, such as a database. */
+export type ProviderFault = 'refused' | 'unavailable' | 'downstream' | 'timed_out' | 'garbage' | 'busy'
 
 /**
  * The only error that leaves a provider's folder. Its message is written to the ledger and shown to agents, so it holds no answer of the
@@ -93,8 +98,8 @@ export interface Provider {
   /** Its name in the configuration: the target of leases. */
   readonly name: string
   readonly kind: string
-  /** How a credential can be ended before its time; told to agents and reviewers, so it must be the truth. */
-  readonly revocation: 'provider' | 'deny' | 'expiry'
+  /** How a credential of a grant with these settings can be ended before its time; told to agents and reviewers, so it must be the truth. */
+  revocation(settings: unknown): Revocation
   /**
    * Minting changes nothing outside the broker, and the broker itself answers whether a credential lives. Its leases are announced `active` and
    * end in the commit that ends them; `revoke` and `recover` are never asked.
@@ -111,7 +116,7 @@ export interface Provider {
   refresh?(reservation: Reservation, handles: readonly Handle[], signal: AbortSignal): Promise<Minted>
   /**
    * Ends the credential and answers with what proves it. Idempotent: ending what is already gone is success. A mint of the same lease that is
-   * still under way, or arrives later, must not leave anything alive. Where `revocation` is `expiry` nothing can be proven: the late mint is
+   * still under way, or arrives later, must not leave anything alive. Where `revocation` answers `expiry` nothing can be proven: the late mint is
    * fenced off all the same, and the answer is a refusal. @throws ProviderError
    */
   revoke(lease: LeaseReference, signal: AbortSignal): Promise<Evidence>
@@ -134,6 +139,12 @@ export interface ProviderSurroundings {
   readonly clock: Clock
 }
 
+/** What is wrong with a grant in the catalogue. `path` leads to it within the grant. */
+export interface GrantFault {
+  readonly path: readonly (string | number)[]
+  readonly message: string
+}
+
 /** A class of backends: the shapes of its configuration and of its grants, and how to connect one. One entry each in providers/kinds.ts. */
 export interface ProviderKind<Settings = unknown, Grant = unknown> {
   readonly kind: string
@@ -141,5 +152,7 @@ export interface ProviderKind<Settings = unknown, Grant = unknown> {
   readonly settings: ZodType<Settings>
   /** Shape of a grant's own keys in the catalogue, without those that every grant has. Unknown keys are faults. */
   readonly grant: ZodType<Grant>
+  /** Faults of a grant's own keys that lie in how they fit what every grant has. */
+  grantFaults?(settings: Grant, entry: { readonly standing: boolean; readonly parameters: ReadonlySet<string> }): readonly GrantFault[]
   connect(name: string, settings: Settings, surroundings: ProviderSurroundings): Promise<Provider>
 }

@@ -151,8 +151,8 @@ const isAbort = (error: unknown): boolean => error instanceof DOMException && (e
 
 // Our own bulkhead, our own store and a caller who left show nothing about a backend.
 
-/** A refusal shows that the backend lives. */
-const heardByEnd = ({ fault }: ProviderError): Heard => (fault === 'refused' ? 'answered' : 'nothing')
+/** A refusal shows that the backend lives, and so does its word about what stands behind it: one dead database must not close the way to the others. */
+const heardByEnd = ({ fault }: ProviderError): Heard => (fault === 'refused' || fault === 'downstream' ? 'answered' : 'nothing')
 
 /**
  * Only silence counts, which costs each mint its whole timeout, and a connection that cannot be had. A mint that fails at once costs nobody

@@ -64,4 +64,4 @@ async function asRevoking(broker: Broker, lease: Lease): Promise<Lease | undefin
   return lease.state === 'active' ? await closeLease(broker.ledger, lease, { cause: 'lease_expired', by: 'broker' }) : lease
 }
 
-const referenceOf = (lease: Lease): LeaseReference => ({ lease: lease.id, task: lease.taskId, handles: lease.handles })
+const referenceOf = (lease: Lease): LeaseReference => ({ lease: lease.id, task: lease.taskId, reservedAt: lease.reservedAt, handles: lease.handles })

@@ -35,7 +35,7 @@ export function newLeases(broker: Broker, inquiry: Inquiry, decision: NewDecisio
       grant: grant.name,
       provider: provider.name,
       local: provider.local,
-      revocation: provider.revocation,
+      revocation: provider.revocation(grant.settings),
       standing: grant.standing,
       parameters,
       ttl: within(ttl, decision.made.answers[index]?.obligations.maxTtl),
@@ -131,7 +131,7 @@ async function noteFailure(broker: Broker, lease: Lease, reason: unknown): Promi
 
 /** A provider's failure as whoever asked may see it. */
 export function asBrokerError(error: ProviderError, lease: Pick<Lease, 'taskId'>): BrokerError {
-  const temporary = error.fault === 'unavailable' || error.fault === 'timed_out' || error.fault === 'busy'
+  const temporary = error.fault !== 'refused' && error.fault !== 'garbage'
   const context = { cause: error, task: lease.taskId, ...(temporary && { retryAfter: 2 }) }
   return new BrokerError(temporary ? 'provider_unavailable' : 'provider_failed', error.message, context)
 }

@@ -9,7 +9,7 @@ const folder = join(import.meta.dirname, '../../deploy/example')
 
 test('the configuration that npm start runs loads, and its policies answer every case as expected', async () => {
   const tokens = z.strictObject({ audience: z.url(), scope: z.string() })
-  const catalogue = await loadCatalogue(join(folder, 'catalogue.yaml'), new Map([['tokens', tokens]]), new Set(['local']))
+  const catalogue = await loadCatalogue(join(folder, 'catalogue.yaml'), new Map([['tokens', { grant: tokens }]]), new Set(['local']))
   const set = await loadPolicySet(join(folder, 'policies'))
 
   const results = await checkCases(catalogue, set, join(folder, 'policies/cases.yaml'))

@@ -22,7 +22,7 @@ export const tokensShape = z.strictObject({ audience: z.url(), scope: z.string()
 
 export async function catalogueOf(text: string): Promise<Catalogue> {
   const folder = await folderWith({ 'catalogue.yaml': text })
-  return loadCatalogue(join(folder, 'catalogue.yaml'), new Map([['tokens', tokensShape]]), new Set(['local', 'ci']))
+  return loadCatalogue(join(folder, 'catalogue.yaml'), new Map([['tokens', { grant: tokensShape }]]), new Set(['local', 'ci']))
 }
 
 export async function setOf(...policies: readonly string[]): Promise<PolicySet> {

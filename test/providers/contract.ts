@@ -73,7 +73,12 @@ export function providerContract(name: string, steps: Steps | undefined, connect
       ({ lease }: Reservation) =>
       async (handle: Handle): Promise<void> =>
         void journaled.set(lease, [...(journaled.get(lease) ?? []), handle])
-    const referenceTo = ({ lease, task }: Reservation): LeaseReference => ({ lease, task, handles: journaled.get(lease) ?? [] })
+    const referenceTo = ({ lease, task, issuedAt }: Reservation): LeaseReference => ({
+      lease,
+      task,
+      reservedAt: issuedAt,
+      handles: journaled.get(lease) ?? [],
+    })
     const mint = (reservation: Reservation, signal = patient): Promise<Minted> => subject.provider.mint(reservation, journalOf(reservation), signal)
     const revoke = (reservation: Reservation, signal = patient) => subject.provider.revoke(referenceTo(reservation), signal)
     const recover = (reservation: Reservation, signal = patient) => subject.provider.recover(referenceTo(reservation), signal)

@@ -154,7 +154,7 @@ describe('what a backend answers', () => {
 
   test('about another lease, or of one that lives on after its end, recovers nothing', async () => {
     const reservation = reservationOf({ settings: {} })
-    const reference = { lease: reservation.lease, task: reservation.task, handles: [] }
+    const reference = { lease: reservation.lease, task: reservation.task, reservedAt: reservation.issuedAt, handles: [] }
     const known = { lease: reservation.lease, state: 'ended', minted: true }
     for (const body of [{ ...known, lease: 'lease_other' }, { ...known, state: 'live' }, { ...known, minted: 'yes' }, {}]) {
       answer = (response, method) => (method === 'DELETE' ? void response.writeHead(204).end() : json(200, body)(response))
@@ -167,12 +167,12 @@ describe('what a backend answers', () => {
 
 describe('what a backend declares about its revocation', () => {
   const { lease, task } = reservationOf({})
-  const reference = { lease, task, handles: [] }
+  const reference = { lease, task, reservedAt: new Date(), handles: [] }
 
   test('stands in the evidence where its credentials are denied and not ended', async () => {
     answer = (response) => response.writeHead(204).end()
     const crm = await connect({ revocation: 'deny' })
-    expect(crm.revocation).toBe('deny')
+    expect(crm.revocation({})).toBe('deny')
     await expect(crm.revoke(reference, patient)).resolves.toMatchObject({ by: 'provider', statement: 'DELETE answered 204: denied at the backend' })
   })
 

@@ -9,7 +9,7 @@ import { reservationOf } from './reservation.ts'
 const patient = new AbortController().signal
 const journal = async () => {}
 const reservation = reservationOf({})
-const lease: LeaseReference = { lease: newId('lease'), task: newId('task'), handles: [] }
+const lease: LeaseReference = { lease: newId('lease'), task: newId('task'), reservedAt: new Date(0), handles: [] }
 const evidence: Evidence = { by: 'provider', statement: 'gone', at: '2026-11-24T00:00:00.000Z' }
 const down = new ProviderError('unavailable', 'crm did not answer', 'maybe')
 
@@ -21,7 +21,7 @@ function targetOf(verbs: Partial<Pick<Provider, 'mint' | 'revoke' | 'local'>>): 
   const provider: Provider = {
     name: 'crm',
     kind: 'test',
-    revocation: 'provider',
+    revocation: () => 'provider',
     local: false,
     limits: { timeout: 1_000, concurrency: 2 },
     mint: async () => ({}) as Minted,

@@ -242,9 +242,9 @@ export async function loadPolicy(folder: string, extra: { catalogue?: string; po
   await writeFile(catalogue, catalogueText(extra.catalogue ?? ''))
   await writeFile(path.join(policies, 'house.cedar'), policyText + (extra.policies ?? ''))
   const shapes = new Map([
-    ['tokens', providerKinds.get('jwt')!.grant],
-    ['lab', providerKinds.get('http')!.grant],
-    ['lapsing', providerKinds.get('http')!.grant],
+    ['tokens', providerKinds.get('jwt')!],
+    ['lab', providerKinds.get('http')!],
+    ['lapsing', providerKinds.get('http')!],
   ])
   return { catalogue: await loadCatalogue(catalogue, shapes, new Set(['local'])), set: await loadPolicySet(policies) }
 }

@@ -3,7 +3,7 @@ import { parseJson } from '../../base/json.ts'
 import { Secret } from '../../base/secret.ts'
 import type { ProviderFault } from '../provider.ts'
 import { httpGrant } from './settings.ts'
-import type { Answer } from './transport.ts'
+import type { Answer } from '../exchange.ts'
 
 /*
  * What is said between the broker and a backend of kind `http`. docs/provider-http holds these shapes as JSON Schemas; a test keeps them equal.

@@ -4,7 +4,8 @@ import type { LeaseReference, Minted, Provider, ProviderKind, Reservation } from
 import { ProviderError } from '../provider.ts'
 import { bodyOf, faultOf, leaseAnswer, leftNothing, mintAnswer, type MintRequest } from './contract.ts'
 import { type HttpGrant, httpGrant, type HttpSettings, httpSettings } from './settings.ts'
-import { type Answer, createTransport, type Method, NoAnswer } from './transport.ts'
+import { type Answer, NoAnswer } from '../exchange.ts'
+import { createTransport, type Method } from './transport.ts'
 
 /** Backends that people bring themselves, behind the contract of docs/writing-a-provider.md. */
 export const httpKind: ProviderKind<HttpSettings, HttpGrant> = {
@@ -35,7 +36,7 @@ export const httpKind: ProviderKind<HttpSettings, HttpGrant> = {
     return {
       name,
       kind: 'http',
-      revocation: settings.revocation,
+      revocation: () => settings.revocation,
       local: false,
       limits: { timeout: settings.timeout, concurrency: settings.concurrency },
 

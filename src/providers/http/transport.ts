@@ -1,113 +1,26 @@
-import type { ClientRequest, IncomingMessage } from 'node:http'
-import { createAuthorization, createConnection } from './connection.ts'
+import { createConnection } from '../connection.ts'
+import { type Answer, exchange, unlessUnreadable } from '../exchange.ts'
+import { freshToken } from '../files.ts'
 import type { HttpSettings } from './settings.ts'
-
-/** A whole answer. */
-export interface Answer {
-  readonly status: number
-  /** Lower case, without parameters; empty where the answer names none. */
-  readonly mediaType: string
-  readonly body: string
-}
-
-/** No answer. `sent` tells whether the backend may have heard the question: false only where no connection ever stood. */
-export class NoAnswer extends Error {
-  readonly fault: 'unavailable' | 'timed_out' | 'garbage'
-  readonly sent: boolean
-
-  constructor(fault: NoAnswer['fault'], sent: boolean, message: string, cause?: unknown) {
-    super(message, { cause })
-    this.name = 'NoAnswer'
-    this.fault = fault
-    this.sent = sent
-  }
-}
 
 export type Method = 'PUT' | 'DELETE' | 'GET'
 
 /** Asks one backend. No redirects, no retries. @throws NoAnswer */
 export type Transport = (method: Method, path: string, body: string | undefined, signal: AbortSignal) => Promise<Answer>
 
-/** Bytes of an answer: room for the largest credential that the contract allows, and no more than a mint may cost. */
-const largestAnswer = 65_536
-
-/** node:http and not fetch, which has no option for a client certificate. */
 export function createTransport(settings: HttpSettings): Transport {
   const connection = createConnection(settings)
-  const authorization = createAuthorization(settings.token_file)
+  const token = settings.token_file === undefined ? undefined : freshToken(settings.token_file)
   const base = settings.url.replace(/\/+$/, '')
 
   return async (method, path, body, signal) => {
-    const [open, token] = await unlessUnreadable(() => Promise.all([connection(), authorization()]))
+    const [open, bearer] = await unlessUnreadable(() => Promise.all([connection(), token?.()]))
     const headers = {
       accept: 'application/json, application/problem+json',
       'user-agent': 'mayfly',
-      ...(token === undefined ? {} : { authorization: token }),
+      ...(bearer === undefined ? {} : { authorization: `Bearer ${bearer}` }),
       ...(body === undefined ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }),
     }
     return exchange(() => open(new URL(base + path), { method, headers }), body, signal)
-  }
-}
-
-/** One question and its whole answer, or the reason why there is none. */
-function exchange(open: () => ClientRequest, body: string | undefined, signal: AbortSignal): Promise<Answer> {
-  return new Promise((resolve, reject) => {
-    if (signal.aborted) return reject(new NoAnswer('timed_out', false, 'no answer in time'))
-    let request: ClientRequest
-    try {
-      request = open()
-    } catch (cause) {
-      // A certificate file that holds no certificate: nothing was connected.
-      return reject(new NoAnswer('unavailable', false, 'no connection', cause))
-    }
-
-    let sent = false
-    const fail = (fault: NoAnswer['fault'], message: string, cause?: unknown): void => {
-      reject(new NoAnswer(fault, sent, message, cause))
-      request.destroy()
-    }
-    const giveUp = (): void => fail('timed_out', 'no answer in time')
-    signal.addEventListener('abort', giveUp, { once: true })
-
-    request.on('socket', (socket) => {
-      if (request.reusedSocket) sent = true
-      // A TLS connection stands once the backend's certificate was accepted; before that not a byte of the question leaves.
-      else socket.once('encrypted' in socket ? 'secureConnect' : 'connect', () => (sent = true))
-    })
-    request.on('error', (error: NodeJS.ErrnoException) => {
-      if (error.code?.startsWith('HPE_')) return fail('garbage', 'the answer is not HTTP')
-      return fail('unavailable', sent ? 'the connection was lost' : 'no connection', error)
-    })
-    request.on('close', () => signal.removeEventListener('abort', giveUp))
-    request.on('response', (response) => read(response, resolve, fail))
-    request.end(body)
-  })
-}
-
-/** Reads an answer to its end, or fails once it is larger than any answer of the contract. */
-function read(
-  response: IncomingMessage,
-  resolve: (answer: Answer) => void,
-  fail: (fault: NoAnswer['fault'], message: string, cause?: unknown) => void,
-) {
-  const chunks: Buffer[] = []
-  let size = 0
-  response.on('data', (chunk: Buffer) => {
-    size += chunk.length
-    if (size > largestAnswer) return fail('garbage', 'the answer is too large')
-    chunks.push(chunk)
-  })
-  response.on('error', (error) => fail('unavailable', 'the connection was lost', error))
-  response.on('end', () => {
-    const mediaType = (response.headers['content-type'] ?? '').split(';')[0]?.trim().toLowerCase() ?? ''
-    resolve({ status: response.statusCode ?? 0, mediaType, body: Buffer.concat(chunks).toString('utf8') })
-  })
-}
-
-async function unlessUnreadable<T>(files: () => Promise<T>): Promise<T> {
-  try {
-    return await files()
-  } catch (cause) {
-    throw new NoAnswer('unavailable', false, 'its token or certificate files cannot be used', cause)
   }
 }

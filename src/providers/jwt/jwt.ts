@@ -65,7 +65,7 @@ export const jwtKind: ProviderKind<JwtSettings, JwtGrant> = {
     return {
       name,
       kind: 'jwt',
-      revocation: 'provider',
+      revocation: () => 'provider',
       local: true,
       mint,
       // The same lease with a later end. The token before it ends with the lease, or by its own `exp`.

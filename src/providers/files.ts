@@ -23,3 +23,13 @@ export function freshFile(path: string, most: number): () => Promise<FileText> {
     return last
   }
 }
+
+/** The token in a file, such as one that a platform rotates: one line, as it is now. @throws Error without the token in it */
+export function freshToken(path: string): () => Promise<string> {
+  const read = freshFile(path, 8_192)
+  return async () => {
+    const token = (await read()).text.trim()
+    if (!/^[\x21-\x7e]+$/.test(token)) throw new Error('the token file does not hold one line with a token')
+    return token
+  }
+}

@@ -1,7 +1,15 @@
 import { Agent as PlainAgent, type ClientRequest, request as plainRequest, type RequestOptions } from 'node:http'
 import { Agent as SecureAgent, request as secureRequest } from 'node:https'
 import { type FileText, freshFile } from './files.ts'
-import type { HttpSettings } from './settings.ts'
+
+/** Where a backend listens, and the files with which it and the broker know each other, PEM; read again when they change. */
+export interface Connection {
+  readonly url: string
+  /** Who may sign the backend's certificate; the system's where absent. */
+  readonly ca?: string | undefined
+  /** The broker's client certificate. */
+  readonly mtls?: { readonly cert: string; readonly key: string } | undefined
+}
 
 /** Opens one request on a kept connection or a new one. */
 export type Open = (url: URL, options: RequestOptions) => ClientRequest
@@ -13,7 +21,7 @@ const idle = 4_000
  * Connections to a backend, with the broker's client certificate where one is configured. A changed certificate file opens new connections; the
  * old ones idle out. @throws whatever reading the files throws
  */
-export function createConnection(settings: HttpSettings): () => Promise<Open> {
+export function createConnection(settings: Connection): () => Promise<Open> {
   if (new URL(settings.url).protocol === 'http:') {
     const agent = new PlainAgent({ keepAlive: true, timeout: idle })
     return async () => (url, options) => plainRequest(url, { ...options, agent })
@@ -30,19 +38,8 @@ export function createConnection(settings: HttpSettings): () => Promise<Open> {
   }
 }
 
-/** The `Authorization` header by the token file as it is now; undefined where none is configured. @throws Error without the token in it */
-export function createAuthorization(path: string | undefined): () => Promise<string | undefined> {
-  if (path === undefined) return async () => undefined
-  const read = freshFile(path, 8_192)
-  return async () => {
-    const token = (await read()).text.trim()
-    if (!/^[\x21-\x7e]+$/.test(token)) throw new Error('the token file does not hold one line with a token')
-    return `Bearer ${token}`
-  }
-}
-
 /** The configured certificate files, and a mark that changes with any of them. */
-function readers(settings: HttpSettings): () => Promise<{ readonly version: string; readonly pem: Readonly<Record<string, string>> }> {
+function readers(settings: Connection): () => Promise<{ readonly version: string; readonly pem: Readonly<Record<string, string>> }> {
   const paths = { ca: settings.ca, cert: settings.mtls?.cert, key: settings.mtls?.key }
   const files = Object.entries(paths).flatMap(([name, path]) => (path === undefined ? [] : [{ name, read: freshFile(path, 262_144) }]))
   return async () => {
