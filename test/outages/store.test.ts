@@ -3,7 +3,7 @@ import { openDatabase, type OpenedStore, stores } from '../support/stores.ts'
 import { isCommit } from '../support/statements.ts'
 import { createTripwire, type Wire, wirePostgres } from '../support/tripwire.ts'
 import { type Backstage, backstageOf, type Ground, type Opened, secondsAfter, startGround, until } from './ground.ts'
-import { type FaultyWire, faultyWire } from './wire.ts'
+import { type FaultyWire, faultyWire } from '../support/wire.ts'
 
 const unavailable = { status: 503, retryAfter: '1', body: { code: 'store_unavailable', retry: 'later' } }
 
