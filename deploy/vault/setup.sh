@@ -1,0 +1,70 @@
+#!/bin/sh
+# Sets up OpenBao or Vault, and one Postgres database behind it, for a Mayfly broker. As often as you like: what is there is brought to what stands
+# beside this file, and no password or token changes.
+#
+#   BAO_ADDR=https://bao:8200 PGHOST=ledger.internal PGDATABASE=ledger deploy/vault/setup.sh
+#
+# Speaks with `bao` or `vault` as whoever they are logged in as, and with `psql` as whoever PGUSER and the rest of libpq's environment name: an
+# administrator here and a superuser there. Also from the environment:
+#   CONNECTION_URL     how OpenBao reaches the database, if not at the same address and with its certificate verified. {{username}} and {{password}} stay
+#                      as they are: OpenBao fills them in
+#   BROKER_TOKEN_FILE  writes a token for the broker into this file, unless it is there already. For development and tests: it lives as long as
+#                      somebody renews it once a day. In production let the broker log in by jwt, kubernetes or approle, with the policy mayfly-broker.
+set -eu
+# Files hold a password for a moment, and the token for longer.
+umask 077
+here=$(dirname "$0")
+bao=$(command -v bao || command -v vault) || { echo 'neither bao nor vault is on the PATH' >&2; exit 1; }
+
+did() { printf '%s\n' "$1"; }
+
+enabled() { "$bao" secrets list -format=json | grep -q "\"$1/\""; }
+
+# The broker's own rights, and one policy per grant of the catalogue.
+for policy in "$here"/mayfly-*.hcl; do
+  name=$(basename "$policy" .hcl)
+  "$bao" policy write "$name" "$policy" >/dev/null
+  did "policy $name"
+done
+
+# Tokens of tasks. Orphans: a child would die with the broker's own token. Service tokens: batch tokens cannot be revoked. The explicit maximum is
+# what no renewal passes: no shorter than the longest task of the catalogue.
+"$bao" write auth/token/roles/mayfly-task @"$here/token-role.json" >/dev/null
+did 'token role mayfly-task'
+
+enabled database || "$bao" secrets enable database >/dev/null
+
+# The password of Vault's login is made here, told to both, and forgotten. It goes through files and pipes: arguments can be read by every process.
+if "$bao" read database/config/ledger >/dev/null 2>&1; then
+  psql -X -q <"$here/postgres.sql"
+  set --
+  did 'database ledger: keeps its password'
+else
+  secret=$(mktemp)
+  trap 'rm -f "$secret"' EXIT
+  od -An -N24 -tx1 /dev/urandom | tr -d ' \n' >"$secret"
+  { printf "\\\\set vault_password '%s'\n" "$(cat "$secret")" && cat "$here/postgres.sql"; } | psql -X -q
+  set -- password=@"$secret"
+  did 'database ledger: a new password'
+fi
+
+# scram-sha-256: OpenBao hashes passwords itself, so that no statement log of the database ever has one. The template puts the lease into the name of the
+# login, for sweep.sql, and keeps the random part whole.
+[ -n "${CONNECTION_URL:-}" ] || CONNECTION_URL="postgresql://{{username}}:{{password}}@$PGHOST:${PGPORT:-5432}/$PGDATABASE?sslmode=verify-full"
+"$bao" write database/config/ledger @"$here/database-config.json" connection_url="$CONNECTION_URL" "$@" >/dev/null
+did 'database connection ledger'
+
+# 60 s: a login that was made while the broker died, and that it never heard of, ends by itself after so long. The broker renews its leases up to their
+# task's deadline. Revocation is four statements and not one: the COMMIT makes NOLOGIN true before sessions are cut, or a client that reconnects in
+# between keeps a session that nothing ends; waiting for each session means that none is alive when OpenBao answers; and the first may find no role.
+"$bao" write database/roles/ledger-read @"$here/database-role.json" >/dev/null
+did 'database role ledger-read'
+
+if [ -n "${BROKER_TOKEN_FILE:-}" ]; then
+  if [ -s "$BROKER_TOKEN_FILE" ]; then
+    did "the broker's token: as it was"
+  else
+    "$bao" token create -orphan -no-default-policy -policy=mayfly-broker -period=24h -display-name=mayfly-broker -field=token >"$BROKER_TOKEN_FILE"
+    did "the broker's token: $BROKER_TOKEN_FILE"
+  fi
+fi

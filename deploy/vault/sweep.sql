@@ -1,0 +1,33 @@
+-- Drops the logins that Vault made and lost: when it is killed, or its request aborted, between making a role and keeping its lease, the role stays
+-- in the database, and nobody knows of it. Nobody has its password either, and Postgres refuses it once its VALID UNTIL is over: this clears away the rest.
+--   psql -d ledger -f sweep.sql
+-- Run by a superuser or by Vault's login, as often as you like. Prints what was dropped, and what could not be and why.
+-- Only names made by our username_template (database-config.json), and of these only roles that cannot log in: NOLOGIN, as a revocation leaves a role
+-- that owns something; or over for a minute, so that no clock and no lease that is being renewed can be meant.
+BEGIN;
+
+CREATE TEMP TABLE swept ON COMMIT DROP AS
+  SELECT rolname AS role, rolvaliduntil AS valid_until, 'dropped' AS outcome FROM pg_roles
+  WHERE rolname ~ '^mf-.+-[A-Za-z0-9]{8}$' AND rolvaliduntil IS NOT NULL AND NOT rolsuper
+    AND (NOT rolcanlogin OR rolvaliduntil < now() - interval '1 minute');
+
+-- VALID UNTIL refuses new sessions and leaves open ones alone. Waits up to ten seconds for each to be gone.
+SELECT count(pg_terminate_backend(pid, 10000)) AS sessions_ended FROM pg_stat_activity JOIN swept ON usename = role;
+
+DO $$
+DECLARE
+  one record;
+BEGIN
+  FOR one IN SELECT role FROM swept LOOP
+    BEGIN
+      EXECUTE format('DROP ROLE IF EXISTS %I', one.role);
+    EXCEPTION WHEN OTHERS THEN
+      UPDATE swept SET outcome = 'kept: ' || SQLERRM WHERE role = one.role;
+    END;
+  END LOOP;
+END
+$$;
+
+SELECT role, valid_until, outcome FROM swept ORDER BY role;
+
+COMMIT;
