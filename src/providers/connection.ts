@@ -11,6 +11,9 @@ export interface Connection {
   readonly mtls?: { readonly cert: string; readonly key: string } | undefined
 }
 
+/** Whether a host, as a URL names it, is this machine: the only one to which secrets may travel in clear text. */
+export const isLoopback = (host: string): boolean => host === 'localhost' || host === '[::1]' || /^127\.\d+\.\d+\.\d+$/.test(host)
+
 /** Opens one request on a kept connection or a new one. */
 export type Open = (url: URL, options: RequestOptions) => ClientRequest
 

@@ -64,6 +64,7 @@ const libraries: Readonly<Record<string, readonly string[]>> = {
   commander: ['cli'],
   canonicalize: ['proof'],
   'typeid-js': ['base'],
+  'node-vault': ['providers'],
 }
 
 /** What may stand in some places only, and which. */

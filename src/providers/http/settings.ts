@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { isLoopback } from '../connection.ts'
 import { durationWithin, path } from '../shapes.ts'
 
 /** Its entry under `providers:`. `timeout` is for one whole call; `concurrency` holds for mints and, apart from them, for ends. */
@@ -43,5 +44,3 @@ export const httpGrant = z.strictObject({
 })
 
 export type HttpGrant = z.output<typeof httpGrant>
-
-const isLoopback = (host: string): boolean => host === 'localhost' || host === '[::1]' || /^127\.\d+\.\d+\.\d+$/.test(host)

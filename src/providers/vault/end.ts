@@ -1,0 +1,130 @@
+import type { Evidence } from '../../base/evidence.ts'
+import type { Clock } from '../../base/time.ts'
+import { type LeaseReference, ProviderError } from '../provider.ts'
+import { meaning, says, unexpected, warns } from './answers.ts'
+import type { VaultAnswer } from './client.ts'
+import { type Held, heldBy } from './handles.ts'
+import type { Identity } from './identity.ts'
+import type { Slots } from './slots.ts'
+
+/** What ends leases at one Vault. All of it may be asked twice, and by several brokers at once. */
+export interface Ending {
+  /** Kills the token with which secrets are read, and puts what was read with it into Vault's own queue. Proves nothing about the latter. @throws ProviderError */
+  contain(token: Held['tokens'][number], signal: AbortSignal): Promise<void>
+  /** Ends one lease, and returns when the backend behind it has done so. @throws ProviderError */
+  revokeLease(lease: Held['leases'][number], signal: AbortSignal): Promise<void>
+  /** @throws ProviderError */
+  revoke(lease: LeaseReference, signal: AbortSignal): Promise<Evidence>
+  /** @throws ProviderError */
+  recover(lease: LeaseReference, signal: AbortSignal): Promise<{ readonly minted: boolean }>
+}
+
+/**
+ * @param undecided milliseconds from the announcement of a lease after which nothing can live of which nobody knows: a token dies in its bootstrap time,
+ *   and what a broken off read brought dies by its own first time
+ */
+export function createEnding(name: string, identity: Identity, slots: Slots, undecided: number, clock: Clock): Ending {
+  async function contain({ accessor, namespace }: Held['tokens'][number], signal: AbortSignal): Promise<void> {
+    const answer = await identity.ask({ path: 'auth/token/revoke-accessor', body: { accessor }, namespace }, signal)
+    if (!isGone(answer)) throw unexpected(name, 'proof that a task token is gone', answer, 'maybe')
+  }
+
+  async function revokeLease({ leaseId, namespace }: Held['leases'][number], signal: AbortSignal): Promise<void> {
+    // Its id begins with the path that made it, which is as near as one can tell to the backend that has to end it.
+    await atBackend(leaseId.slice(0, leaseId.lastIndexOf('/')), async () => {
+      // `sync` always: without it some versions answer before anything has ended.
+      return identity.ask({ path: 'sys/leases/revoke', body: { lease_id: leaseId, sync: true }, namespace }, signal)
+    })
+  }
+
+  async function revokeCertificate({ mount, serialNumber, namespace }: Held['certificates'][number], signal: AbortSignal): Promise<void> {
+    await atBackend(mount, () => identity.ask({ path: `${mount}/revoke`, body: { serial_number: serialNumber }, namespace }, signal))
+  }
+
+  /** One question that needs a backend behind Vault. Its silence is the backend's: Vault itself has just answered. */
+  async function atBackend(backend: string, question: () => Promise<VaultAnswer>): Promise<void> {
+    const leave = slots.enter(backend)
+    if (!leave) throw new ProviderError('downstream', `${name} is ending others of the same kind: this one waits for its turn`, 'maybe')
+    let answered = false
+    try {
+      const answer = await question()
+      answered = true
+      // 204 is said for what is unknown too: somebody else has ended it. A certificate is answered with the time of its revocation.
+      if (answer.status === 204 || (answer.status === 200 && 'serial' in backendAnswer(answer))) return
+      const { fault, reason } = meaning(answer)
+      throw new ProviderError(fault, `${name} could not end it: ${reason}`, 'maybe')
+    } catch (error) {
+      if (!(error instanceof ProviderError) || error.fault !== 'timed_out') throw error
+      throw new ProviderError('downstream', `${name} did not end it in time: the backend behind it may be down`, 'maybe', error.cause)
+    } finally {
+      leave(answered)
+    }
+  }
+
+  /** Whether nothing of a lease can be left of which nobody knows. The distance: the store's clock and ours may differ either way. */
+  const decided = (reservedAt: Date): boolean => clock() - reservedAt.getTime() > undecided
+
+  return {
+    contain,
+    revokeLease,
+
+    async revoke({ handles, reservedAt }, signal) {
+      const held = heldBy(handles)
+      // The token first, always: while it lives Vault does not retry a lease that it failed to revoke, and more can be read with it.
+      await Promise.all(held.tokens.map((token) => contain(token, signal)))
+      const contained = new Date(clock()).toISOString()
+      await allOf([
+        ...held.leases.map((lease) => revokeLease(lease, signal)),
+        ...held.certificates.map((certificate) => revokeCertificate(certificate, signal)),
+      ])
+      if ((held.undecided || held.tokens.length === 0) && !decided(reservedAt))
+        throw new ProviderError(
+          'downstream',
+          `${name}: a read was cut off, and what it may have brought ends by itself within a minute or two`,
+          'maybe',
+        )
+      return { by: 'provider', statement: statementOf(held, contained), at: new Date(clock()).toISOString() }
+    },
+
+    async recover({ handles, reservedAt }, signal) {
+      const held = heldBy(handles)
+      if (held.tokens.length === 0) {
+        if (decided(reservedAt)) return { minted: false }
+        throw new ProviderError(
+          'unavailable',
+          `${name} may have made a token that nobody received: it ends by itself within a minute or two`,
+          'maybe',
+        )
+      }
+      await Promise.all(held.tokens.map((token) => contain(token, signal)))
+      return { minted: true }
+    },
+  }
+}
+
+/** The answers that say that a token does not live: done; unknown; already being revoked (all of them seen on OpenBao 2.7.2). */
+const isGone = (answer: VaultAnswer): boolean =>
+  answer.status === 204 ||
+  (answer.status === 200 && warns(answer, /No token found/i)) ||
+  (answer.status === 400 && (says(answer, 'token not found') || says(answer, 'invalid accessor')))
+
+const backendAnswer = ({ body }: VaultAnswer): object => {
+  const data = typeof body === 'object' && body !== null && 'data' in body ? body.data : undefined
+  return typeof data === 'object' && data !== null && 'revocation_time' in data ? { serial: true } : {}
+}
+
+/** All of them to their end, then the first failure: one that fails must not leave the others unasked for. */
+async function allOf(ends: readonly Promise<void>[]): Promise<void> {
+  const outcomes = await Promise.allSettled(ends)
+  for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason
+}
+
+/** What a reviewer reads. Neither accessors nor lease ids: with an accessor a token can be revoked. */
+function statementOf({ tokens, leases, certificates, undecided }: Held, contained: string): string {
+  if (tokens.length === 0) return 'no token was journaled, and its bootstrap time has passed: nothing was read'
+  const parts = [`task token gone since ${contained}`]
+  if (leases.length > 0) parts.push(`sys/leases/revoke answered 204 for ${leases.length === 1 ? 'its lease' : `its ${leases.length} leases`}`)
+  if (certificates.length > 0) parts.push('certificate revoked: relying parties have to read the revocation list')
+  if (undecided) parts.push('what a broken off read may have brought has passed its own end')
+  return parts.join('; ')
+}

@@ -1,0 +1,107 @@
+import { z } from 'zod'
+import { type GrantFault, ProviderError, type Revocation } from '../provider.ts'
+import type { Question } from './client.ts'
+
+/**
+ * What a secret is, because that says what can be promised of it: `leased` (database logins and whatever else Vault makes and ends), `pki` and `ssh`
+ * (certificates), `kubernetes` (service account tokens), `kv` (a value that stands there and that nobody can take back).
+ */
+const engines = ['leased', 'pki', 'ssh', 'kubernetes', 'kv'] as const
+export type Engine = (typeof engines)[number]
+
+/** What ends a secret before its time: its lease, the serial number of a certificate on the revocation list of its authority, or nothing. */
+export type EndedBy = 'lease' | 'serial' | 'time'
+
+/** Which ends an engine knows; the first is meant where the catalogue says nothing. */
+const ends: Readonly<Record<Engine, readonly EndedBy[]>> = {
+  leased: ['lease'],
+  pki: ['time', 'lease', 'serial'],
+  ssh: ['time'],
+  kubernetes: ['time', 'lease'],
+  kv: ['time'],
+}
+
+/** By the part of the API that makes it. The name of a mount says nothing. */
+const engineOfPart: Readonly<Record<string, Engine>> = { creds: 'leased', issue: 'pki', sign: 'ssh', data: 'kv' }
+
+const parameter = /\{([a-z0-9][a-z0-9._-]{0,63})\}/g
+const literal = /^[A-Za-z0-9_][A-Za-z0-9._-]*$/
+const segment = /^(?:[A-Za-z0-9_][A-Za-z0-9._-]*|\{[a-z0-9][a-z0-9._-]{0,63}\})$/
+
+/** A grant's own part. `data` is what is written to a path that makes something; `{name}` in it or as a whole segment of `path` stands for a parameter. */
+export const vaultGrant = z
+  .strictObject({
+    path: z
+      .string()
+      .max(512)
+      .refine((path) => path.split('/').length >= 3 && path.split('/').every((part) => segment.test(part)), {
+        message:
+          'must be a mount, what it does and a name, such as database/creds/reader: letters, digits, ".", "_", "-", or {parameter} as a whole segment',
+      }),
+    /** The Vault policy of the task token: it should read this one path and nothing else. */
+    policy: z
+      .string()
+      .regex(/^[a-z0-9][a-z0-9._-]{0,127}$/, 'must be lower-case letters, digits, ".", "_" or "-", as Vault writes names of policies'),
+    engine: z.enum(engines).optional(),
+    ended_by: z.enum(['lease', 'serial', 'time']).optional(),
+    data: z.record(z.string().regex(/^[a-z0-9_]{1,64}$/), z.union([z.string().max(1_024), z.number(), z.boolean()])).default({}),
+  })
+  .transform(({ path, policy, data, ...said }, context) => {
+    const fault = (key: string, message: string): typeof z.NEVER => {
+      context.addIssue({ code: 'custom', path: [key], message })
+      return z.NEVER
+    }
+    const parts = path.split('/')
+    const engine = said.engine ?? parts.map((part) => (Object.hasOwn(engineOfPart, part) ? engineOfPart[part] : undefined)).find(Boolean)
+    if (!engine) return fault('engine', `must say what is read there: ${engines.join(', ')}`)
+    const endedBy = said.ended_by ?? ends[engine][0]!
+    if (!ends[engine].includes(endedBy)) return fault('ended_by', `must be ${ends[engine].join(' or ')} for ${engine}`)
+    if (Object.hasOwn(data, 'ttl')) return fault('data', 'must not say ttl: the broker asks for what is left of the task')
+    const writes = engine === 'pki' || engine === 'ssh' || engine === 'kubernetes'
+    if (!writes && Object.keys(data).length > 0) return fault('data', `is not sent where ${engine} is read`)
+    if (parts[0]!.startsWith('{')) return fault('path', 'must not leave its mount to a parameter')
+    return { parts, policy, engine, endedBy, data, writes }
+  })
+
+export type VaultGrant = z.output<typeof vaultGrant>
+
+/** A standing secret has to be declared one, and whatever the agent may fill in has to be a parameter. */
+export function vaultGrantFaults(grant: VaultGrant, entry: { readonly standing: boolean; readonly parameters: ReadonlySet<string> }): GrantFault[] {
+  const faults: GrantFault[] = []
+  if (grant.engine === 'kv' && !entry.standing)
+    faults.push({ path: ['standing'], message: 'must be true: a value in a KV store lives on after the task, and nobody can take it back' })
+  const wanted = [...grant.parts, ...Object.values(grant.data).map(String)].flatMap((text) => [...text.matchAll(parameter)].map(([, name]) => name!))
+  for (const name of new Set(wanted)) {
+    if (!entry.parameters.has(name)) faults.push({ path: ['parameters'], message: `must have "${name}", which path or data names` })
+  }
+  return faults
+}
+
+/** How a secret of this grant can be ended before its time. */
+export const revocationOf = ({ endedBy }: VaultGrant): Revocation => (endedBy === 'time' ? 'expiry' : 'provider')
+
+/**
+ * What is asked of Vault for a grant. A parameter fills one segment, never two, and never one that leads elsewhere.
+ *
+ * @param life whole seconds that the secret may live
+ * @throws ProviderError `refused` for a value that cannot be part of a path: nothing was asked
+ */
+export function secretQuestion(grant: VaultGrant, parameters: Readonly<Record<string, string>>, life: number): Pick<Question, 'path' | 'body'> {
+  const path = grant.parts
+    .map((part) => filled(part, parameters))
+    .map(checkedSegment)
+    .join('/')
+  if (!grant.writes) return { path }
+  const data = Object.entries(grant.data).map(([key, value]) => [key, typeof value === 'string' ? filled(value, parameters) : value])
+  return { path, body: { ...Object.fromEntries(data), ttl: `${life}s` } }
+}
+
+/** In one pass: a value that looks like a placeholder stays what it is. */
+const filled = (text: string, parameters: Readonly<Record<string, string>>): string =>
+  text.replace(parameter, (whole, name: string) => (Object.hasOwn(parameters, name) ? parameters[name]! : whole))
+
+function checkedSegment(text: string): string {
+  if (!literal.test(text))
+    throw new ProviderError('refused', 'A parameter of this grant must be letters, digits, ".", "_" or "-", because it is part of a path', 'no')
+  return text
+}

@@ -1,0 +1,165 @@
+import { freshToken } from '../files.ts'
+import { ProviderError } from '../provider.ts'
+import { authOf, healthOf, says, selfOf, type TokenAuth, unexpected } from './answers.ts'
+import type { Ask, Question, VaultAnswer } from './client.ts'
+import { asProviderError } from './faults.ts'
+import type { VaultSettings } from './settings.ts'
+
+/** The broker as Vault knows it. Tasks do not depend on it: their tokens are orphans, and outlive this one. */
+export interface Identity {
+  /**
+   * Asks with the broker's own token. Logs in first where it has none, and once more where Vault does not know the token any more.
+   * @throws ProviderError where there is no answer; any status is one
+   */
+  ask(question: Omit<Question, 'token'>, signal: AbortSignal): Promise<VaultAnswer>
+}
+
+/** A token of the broker's. */
+interface Login {
+  readonly token: string
+  /** Seconds; 0 for one that never ends. */
+  readonly life: number
+  readonly renewable: boolean
+}
+
+/** Part of its life after which a token is renewed: time for some failures before it ends. */
+const renewedAfter = 2 / 3
+/** Milliseconds between two logins: a token that is refused again right away is no reason to hammer the auth method. */
+const loginEvery = 5_000
+/** Milliseconds; longer ones overflow a timer. */
+const longestTimer = 24 * 3_600_000
+
+/**
+ * @param assertion a JWT by which the broker names itself, signed for each login; used by the method `jwt` without a token file
+ * @param elapsed milliseconds that only grow
+ */
+export function createIdentity(name: string, settings: VaultSettings, ask: Ask, assertion: () => Promise<string>, elapsed: () => number): Identity {
+  const { namespace } = settings
+  const credentials = credentialsOf(settings, assertion)
+  let current: Promise<Login> | undefined
+  let triedAt = Number.NEGATIVE_INFINITY
+  let renewal: NodeJS.Timeout | undefined
+
+  const put = (question: Question, signal: AbortSignal): Promise<VaultAnswer> =>
+    ask({ namespace, ...question }, signal).catch((error: unknown) => {
+      throw asProviderError(name, error)
+    })
+
+  /** The login that stands, or a new one that everybody shares who asks meanwhile: so its time is its own, and not that of whoever came first. */
+  function login(): Promise<Login> {
+    if (current) return current
+    if (elapsed() - triedAt < loginEvery) throw new ProviderError('unavailable', `${name} did not accept the broker a moment ago`, 'no')
+    triedAt = elapsed()
+    const started = begin(AbortSignal.timeout(settings.timeout)).catch((error: unknown) => {
+      // Whatever became of a login, nothing was minted by it.
+      throw error instanceof ProviderError ? new ProviderError(error.fault, error.message, 'no', error.cause) : error
+    })
+    current = started
+    started.then(
+      (made) => renewInTime(made),
+      () => (current = current === started ? undefined : current),
+    )
+    return started
+  }
+
+  async function begin(signal: AbortSignal): Promise<Login> {
+    await refuseUnfitNode(name, (question) => put(question, signal))
+    const { path, body, token } = await credentials().catch((cause: unknown) => {
+      throw new ProviderError('unavailable', `${name}: the file with the broker's own credential cannot be used`, 'no', cause)
+    })
+    if (token !== undefined) return await lookUp(token, signal)
+    const answer = await put({ path, body }, signal)
+    const auth = authOf(answer)
+    if (!auth) throw unexpected(name, 'login to the broker', answer, 'no')
+    return loginOf(auth.auth)
+  }
+
+  /** A token from a file: how long it lives is for Vault to say. */
+  async function lookUp(token: string, signal: AbortSignal): Promise<Login> {
+    const answer = await put({ path: 'auth/token/lookup-self', token }, signal)
+    const self = selfOf(answer)
+    if (!self) throw unexpected(name, 'word about the token of the broker', answer, 'no')
+    return { token, life: self.data.ttl, renewable: self.data.renewable ?? false }
+  }
+
+  /** Renews a token before it ends; where it cannot be made to live as long again, the next question logs in. */
+  function renewInTime({ token, life, renewable }: Login): void {
+    clearTimeout(renewal)
+    if (life === 0) return
+    renewal = setTimeout(() => void renew().catch(() => (current = undefined)), Math.min(longestTimer, life * 1_000 * renewedAfter)).unref()
+
+    async function renew(): Promise<void> {
+      const signal = AbortSignal.timeout(settings.timeout)
+      const renewed = renewable ? authOf(await put({ path: 'auth/token/renew-self', body: {}, token }, signal)) : undefined
+      const lasting = renewed && renewed.auth.lease_duration >= life / 2
+      // A file is all there is of that method: its token is used to its end.
+      if (!lasting && settings.auth.method !== 'token') return void (current = undefined)
+      const next = renewed ? { token, life: renewed.auth.lease_duration, renewable: renewed.auth.renewable } : { token, life: 0, renewable: false }
+      current = Promise.resolve(next)
+      renewInTime(next)
+    }
+  }
+
+  return {
+    async ask(question, signal) {
+      const used = login()
+      const { token } = await used
+      const answer = await put({ ...question, token }, signal)
+      if (answer.status !== 403 || !tokenIsUnknown(answer)) return answer
+      if (current === used) current = undefined
+      const again = await login()
+      return again.token === token ? answer : await put({ ...question, token: again.token }, signal)
+    },
+  }
+}
+
+/** A token that is dead, as against a policy that is too small: the latter comes with the count of a multierror (seen on OpenBao 2.7.2). */
+const tokenIsUnknown = (answer: VaultAnswer): boolean => !says(answer, 'error occurred')
+
+const loginOf = ({ client_token: token, lease_duration: life, renewable }: TokenAuth): Login => ({ token, life, renewable })
+
+/** What proves the broker, read anew for each login. */
+function credentialsOf(
+  { auth }: VaultSettings,
+  assertion: () => Promise<string>,
+): () => Promise<{ path: string; body: Record<string, string>; token?: string }> {
+  switch (auth.method) {
+    case 'token': {
+      const read = freshToken(auth.token_file)
+      return async () => ({ path: '', body: {}, token: await read() })
+    }
+    case 'approle': {
+      const read = freshToken(auth.secret_id_file)
+      return async () => ({ path: `auth/${auth.mount}/login`, body: { role_id: auth.role_id, secret_id: await read() } })
+    }
+    case 'kubernetes':
+    case 'jwt': {
+      const read = auth.token_file === undefined ? assertion : freshToken(auth.token_file)
+      return async () => ({ path: `auth/${auth.mount}/login`, body: { role: auth.role, jwt: await read() } })
+    }
+  }
+}
+
+/**
+ * A standby of OpenBao 2.5.0 to 2.6.1 answers about leases and accessors from a state of its own that may be old, and does not pass revocations on: what it
+ * confirms proves nothing. @throws ProviderError
+ */
+async function refuseUnfitNode(name: string, put: (question: Question) => Promise<VaultAnswer>): Promise<void> {
+  const answer = await put({ path: 'sys/health' })
+  const health = healthOf(answer)
+  if (!health) throw unexpected(name, 'word about its health', answer, 'no')
+  if (health.sealed) throw new ProviderError('unavailable', `${name} is sealed`, 'no')
+  if (!health.initialized) throw new ProviderError('unavailable', `${name} is not initialized`, 'no')
+  if (health.standby && answersFromOldState(health.version))
+    throw new ProviderError(
+      'refused',
+      `${name} is a standby of a version that answers from old state: ask its active node, or run 2.6.2 or newer`,
+      'no',
+    )
+}
+
+/** By version alone: HashiCorp's Vault skipped these numbers, its 2.x began later and has no such reads without a licence. */
+export function answersFromOldState(version: string): boolean {
+  const [major = 0, minor = 0, patch = 0] = version.split(/[.+-]/).map(Number)
+  return major === 2 && (minor === 5 || (minor === 6 && patch < 2))
+}

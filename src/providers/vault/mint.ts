@@ -1,0 +1,209 @@
+import type { Handle } from '../../base/evidence.ts'
+import { stopwatch } from '../../base/time.ts'
+import { type Minted, ProviderError, type Reservation } from '../provider.ts'
+import { authOf, renewedOf, type SecretAnswer, secretOf, unexpected, warns } from './answers.ts'
+import type { Ask, VaultAnswer } from './client.ts'
+import { credentialOf } from './credential.ts'
+import type { Ending } from './end.ts'
+import { asProviderError } from './faults.ts'
+import { secretQuestion, type VaultGrant } from './grant.ts'
+import type { Identity } from './identity.ts'
+
+/** Seconds that a task token lives until it is known, read with and renewed: what a crash leaves behind dies in this time. */
+export const bootstrap = 45
+/** Milliseconds after which a read is given up for good: Vault ends a request after 90 s, unless the backend behind it hangs. */
+const longestRead = 100_000
+
+type Journal = (handle: Handle) => Promise<void>
+
+/** What a mint needs of its Vault. */
+export interface Mint {
+  readonly name: string
+  readonly ask: Ask
+  readonly identity: Identity
+  readonly ending: Ending
+  readonly tokenRole: string
+  readonly namespace: string | undefined
+  /** Milliseconds that containing may take after a mint went wrong. */
+  readonly timeout: number
+  /** Reads that may go on behind mints that no longer wait for them. */
+  readonly mostReads: number
+}
+
+/** A read that gave nothing that can be used, and perhaps something that lives. */
+class Ambiguous extends Error {
+  readonly fault: ProviderError
+
+  constructor(fault: ProviderError) {
+    super(fault.message)
+    this.fault = fault
+  }
+}
+
+/** Mints with a task token of its own for each lease, which is also what ends it. */
+export function createMint(vault: Mint): (reservation: Reservation, journal: Journal, signal: AbortSignal) => Promise<Minted> {
+  const { name, identity, ending, namespace } = vault
+  const place = namespace === undefined ? {} : { namespace }
+  let reads = 0
+
+  /** One attempt, with one token. @throws Ambiguous where another may do better, ProviderError and whatever `journal` throws where not */
+  async function attempt(reservation: Reservation, journal: Journal, signal: AbortSignal): Promise<Minted> {
+    // Parsed by `vaultGrant` when the catalogue was loaded.
+    const grant = reservation.settings as VaultGrant
+    const life = lifeOf(reservation)
+    const question = secretQuestion(grant, reservation.parameters, life.left().seconds)
+    const { token, accessor } = await newToken(reservation, grant.policy, signal)
+    const handle = { ...place, accessor }
+    await journal(handle)
+    try {
+      const secret = await readSecret(question, token, handle, journal, signal)
+      if (secret.lease_id) await journal({ ...handle, lease_id: secret.lease_id })
+      if (grant.endedBy === 'serial') await journal({ ...handle, mount: mountOf(grant), serial_number: serialOf(secret, name) })
+      if (grant.endedBy === 'lease' && !secret.lease_id)
+        throw new ProviderError('refused', `${name} gave a secret without a lease, and the catalogue says that its lease ends it`, 'maybe')
+      const credential = credentialOf(grant, secret.data)
+      if (!credential) throw new ProviderError('garbage', `${name} gave a secret that is none of its kind`, 'maybe')
+      if (secret.lease_id) return { credential, expiresAt: await extend(secret, accessor, life, signal) }
+      // Nothing hangs on the token any more: it has done its work.
+      await ending.contain({ accessor, namespace }, signal)
+      return { credential, expiresAt: life.until(endOf(secret)) }
+    } catch (error) {
+      await contain(handle)
+      throw error
+    }
+  }
+
+  async function newToken(reservation: Reservation, policy: string, signal: AbortSignal): Promise<{ token: string; accessor: string }> {
+    const body = {
+      ttl: `${bootstrap}s`,
+      type: 'service',
+      policies: [policy],
+      no_default_policy: true,
+      renewable: true,
+      meta: { task: reservation.task, lease: reservation.lease },
+      display_name: reservation.lease,
+    }
+    const answer = await identity.ask({ path: `auth/token/create/${vault.tokenRole}`, body, namespace }, signal)
+    const made = authOf(answer)
+    // A token by itself is nothing that could be used: none was received, and none was read with.
+    if (!made) throw unexpected(name, 'task token', answer, answer.status >= 400 && answer.status < 500 ? 'no' : 'maybe')
+    const { client_token: token, accessor, orphan, token_type: type, lease_duration: ttl, policies } = made.auth
+    const fit = orphan === true && type === 'service' && accessor !== '' && ttl <= bootstrap && policies?.length === 1 && policies[0] === policy
+    if (fit && !warns(answer, /does not exist/)) return { token, accessor }
+    if (accessor !== '') await contain({ accessor, namespace })
+    const reason = fit ? `it has no policy ${policy}` : `its token role ${vault.tokenRole} does not make what the broker asks for: see provider check`
+    throw new ProviderError('refused', `${name} gave no task token: ${reason}`, 'no')
+  }
+
+  /**
+   * Reads a secret with the task token. Never broken off: a database role whose making is cut short is known to no lease. Where it takes too long the
+   * mint stops waiting, and what arrives later is journaled and ended.
+   */
+  async function readSecret(
+    question: ReturnType<typeof secretQuestion>,
+    token: string,
+    handle: { readonly accessor: string },
+    journal: Journal,
+    signal: AbortSignal,
+  ): Promise<SecretAnswer> {
+    if (reads >= vault.mostReads) throw new ProviderError('downstream', `${name} still owes answers to many reads`, 'maybe')
+    reads++
+    const reading = vault.ask({ ...question, token, namespace }, AbortSignal.timeout(longestRead)).finally(() => reads--)
+    const answer = await Promise.race([reading, fired(signal)]).catch((error: unknown) => {
+      throw new Ambiguous(asProviderError(name, error))
+    })
+    if (answer === undefined) {
+      void endLate(reading, handle, journal)
+      throw new ProviderError('timed_out', `${name} gave no secret in time`, 'maybe')
+    }
+    const secret = secretOf(answer)
+    if (!secret) throw new Ambiguous(unexpected(name, 'secret', answer, 'maybe'))
+    return secret
+  }
+
+  /**
+   * Nobody waits for this secret any more. Its lease is journaled, so that it is ended with proof, and ended at once, in case the store cannot be written.
+   * What fails here is not lost: the token is contained, and the lease ends by its own first time.
+   */
+  async function endLate(reading: Promise<VaultAnswer>, handle: { readonly accessor: string }, journal: Journal): Promise<void> {
+    const answer = await reading.catch(() => undefined)
+    const leaseId = answer && secretOf(answer)?.lease_id
+    if (!leaseId) return
+    await Promise.allSettled([
+      journal({ ...handle, lease_id: leaseId }),
+      ending.revokeLease({ leaseId, namespace }, AbortSignal.timeout(vault.timeout)),
+    ])
+  }
+
+  /** Makes lease and token last to the end of the reservation, and no longer. @returns when they end: sooner where Vault allowed less */
+  async function extend(secret: SecretAnswer, accessor: string, life: Life, signal: AbortSignal): Promise<Date> {
+    const ends = life.left()
+    let granted = secret.lease_duration
+    if (secret.renewable) {
+      const answer = await identity.ask({ path: 'sys/leases/renew', body: { lease_id: secret.lease_id, increment: ends.seconds }, namespace }, signal)
+      const renewed = renewedOf(answer)
+      if (!renewed) throw unexpected(name, 'longer lease', answer, 'maybe')
+      granted = renewed.lease_duration
+    }
+    const token = life.left()
+    const answer = await identity.ask({ path: 'auth/token/renew-accessor', body: { accessor, increment: token.seconds }, namespace }, signal)
+    const renewed = authOf(answer)
+    if (!renewed) throw unexpected(name, 'longer life for the task token', answer, 'maybe')
+    return earlier(ends.after(granted), token.after(renewed.auth.lease_duration))
+  }
+
+  /** After something went wrong, whatever that was. Where this fails too the broker's own end of the lease does it again, with proof. */
+  const contain = (token: { readonly accessor: string; readonly namespace?: string | undefined }): Promise<void> =>
+    ending.contain({ namespace, ...token }, AbortSignal.timeout(vault.timeout)).catch(() => {})
+
+  return async (reservation, journal, signal) => {
+    try {
+      return await attempt(reservation, journal, signal).catch((error: unknown) => {
+        if (!(error instanceof Ambiguous) || signal.aborted) throw error
+        return attempt(reservation, journal, signal)
+      })
+    } catch (error) {
+      throw error instanceof Ambiguous ? error.fault : error
+    }
+  }
+}
+
+/** The time of a reservation. What counts is how long it is, by the store, so a broker or a Vault whose clock is wrong does no harm. */
+interface Life {
+  /** What is left of it now. @throws ProviderError where that is less than a second: Vault takes zero for "as long as possible" */
+  left(): { readonly seconds: number; after(granted: number): Date }
+  /** The end, or a moment before it. */
+  until(moment: Date | undefined): Date
+}
+
+function lifeOf({ issuedAt, expiresAt }: Reservation): Life {
+  const elapsed = stopwatch()
+  return {
+    left() {
+      // Before the question is sent, so that what Vault grants from when it hears it never seems longer than it is.
+      const now = issuedAt.getTime() + elapsed()
+      const seconds = Math.floor((expiresAt.getTime() - now) / 1_000)
+      if (seconds < 1) throw new ProviderError('timed_out', 'No time is left for this lease', 'maybe')
+      return { seconds, after: (granted) => earlier(expiresAt, new Date(now + granted * 1_000)) }
+    },
+    until: (moment) => (moment ? earlier(expiresAt, moment) : expiresAt),
+  }
+}
+
+const earlier = (one: Date, other: Date): Date => (other < one ? other : one)
+
+/** When a secret ends by itself, where it says so: a certificate of pki does. */
+const endOf = ({ data }: SecretAnswer): Date | undefined => (typeof data.expiration === 'number' ? new Date(data.expiration * 1_000) : undefined)
+
+/** Resolves with nothing when the signal fires. */
+function fired(signal: AbortSignal): Promise<undefined> {
+  if (signal.aborted) return Promise.resolve(undefined)
+  return new Promise((resolve) => signal.addEventListener('abort', () => resolve(undefined), { once: true }))
+}
+
+const mountOf = ({ parts }: VaultGrant): string => parts.slice(0, parts.indexOf('issue')).join('/')
+
+function serialOf({ data }: SecretAnswer, name: string): string {
+  if (typeof data.serial_number === 'string' && data.serial_number !== '') return data.serial_number
+  throw new ProviderError('garbage', `${name} gave a certificate without a serial number`, 'maybe')
+}

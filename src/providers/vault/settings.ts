@@ -1,0 +1,71 @@
+import { z } from 'zod'
+import { isLoopback } from '../connection.ts'
+import { durationWithin, path } from '../shapes.ts'
+
+/** A path of Vault's API, such as a mount: segments that need no escaping and lead nowhere else. */
+const apiPath = z
+  .string()
+  .max(256)
+  .regex(
+    /^[A-Za-z0-9_][A-Za-z0-9._-]*(\/[A-Za-z0-9_][A-Za-z0-9._-]*)*$/,
+    'must be segments of letters, digits, ".", "_" or "-" with "/" between them',
+  )
+
+/** What Vault calls a role. */
+const roleName = z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/, 'must be letters, digits, ".", "_" or "-", at most 128')
+
+/** Where a platform leaves the token of a pod, `kubernetes` being the platform. */
+const podToken = '/var/run/secrets/kubernetes.io/serviceaccount/token'
+
+/** How the broker shows Vault who it is. All files are read again when they change. */
+const auth = z.discriminatedUnion('method', [
+  /** A token that somebody else made: for development. */
+  z.strictObject({ method: z.literal('token'), token_file: path }),
+  z.strictObject({ method: z.literal('approle'), mount: apiPath.default('approle'), role_id: z.string().min(1).max(256), secret_id_file: path }),
+  z.strictObject({ method: z.literal('kubernetes'), mount: apiPath.default('kubernetes'), role: roleName, token_file: path.default(podToken) }),
+  /** With `token_file` a token of the platform; without, the broker signs for itself: `audience` is then what Vault's role is bound to. */
+  z.strictObject({
+    method: z.literal('jwt'),
+    mount: apiPath.default('jwt'),
+    role: roleName,
+    token_file: path.optional(),
+    audience: z.string().min(1).max(1_024).default('vault'),
+  }),
+])
+
+/** Its entry under `providers:`. */
+export const vaultSettings = z
+  .strictObject({
+    address: z.string().max(2_048),
+    /** Other nodes of the same cluster: the only addresses besides `address` to which a standby may redirect. */
+    nodes: z.array(z.string().max(2_048)).max(16).default([]),
+    namespace: apiPath.optional(),
+    auth,
+    /** The token role that makes the task tokens: orphans, of type service, without the policy `default`. */
+    token_role: roleName,
+    ca: path.optional(),
+    mtls: z.strictObject({ cert: path, key: path }).optional(),
+    /** For a whole mint, or a whole end. Longer than elsewhere: a database that is slow to drop a role is better waited for than asked again. */
+    timeout: durationWithin(1_000, 60_000).prefault('15s'),
+    concurrency: z.int().min(2).max(256).default(16),
+    allow_http: z.boolean().default(false),
+  })
+  .superRefine((settings, context) => {
+    for (const [key, text] of [['address', settings.address] as const, ...settings.nodes.map((node, at) => [`nodes.${at}`, node] as const)]) {
+      const message = addressFault(text, settings.allow_http)
+      if (message !== undefined) context.addIssue({ code: 'custom', path: key.split('.'), message })
+    }
+  })
+
+export type VaultSettings = z.output<typeof vaultSettings>
+
+function addressFault(text: string, allowHttp: boolean): string | undefined {
+  if (!URL.canParse(text)) return 'must be an absolute URL'
+  const url = new URL(text)
+  if (url.protocol !== 'https:' && url.protocol !== 'http:') return 'must be an https URL'
+  if (url.protocol === 'http:' && !isLoopback(url.hostname) && !allowHttp)
+    return 'must be https, because secrets travel over it; http only on loopback'
+  return url.username || url.password || url.search || url.hash || url.pathname !== '/'
+    ? 'must be a scheme, a host and a port, and nothing else'
+    : undefined
+}

@@ -1,0 +1,71 @@
+import { access, constants } from 'node:fs/promises'
+import { ConfigurationError, describe } from '../../base/errors.ts'
+import { stopwatch } from '../../base/time.ts'
+import type { Provider, ProviderKind } from '../provider.ts'
+import { selfOf, unexpected } from './answers.ts'
+import { createEnding } from './end.ts'
+import { revocationOf, type VaultGrant, vaultGrant, vaultGrantFaults } from './grant.ts'
+import { createIdentity } from './identity.ts'
+import { bootstrap, createMint } from './mint.ts'
+import { type VaultSettings, vaultSettings } from './settings.ts'
+import { createSlots } from './slots.ts'
+
+/** Milliseconds for which a database may let in what Vault has given up, beyond its own end (`VALID UNTIL` of its role). */
+const afterlife = 5_000
+
+/** HashiCorp Vault and OpenBao: secrets that they make for one task, and end with it. */
+export const vaultKind: ProviderKind<VaultSettings, VaultGrant> = {
+  kind: 'vault',
+  settings: vaultSettings,
+  grant: vaultGrant,
+  grantFaults: vaultGrantFaults,
+  async connect(name, settings, { clock }) {
+    await refuseUnusableFiles(name, settings)
+    // Only where a Vault is configured: it brings a library that takes longer to load than all the rest of this folder.
+    const { createAsk } = await import('./client.ts')
+    const { timeout, concurrency, namespace, token_role: tokenRole } = settings
+    const ask = createAsk(settings)
+    const assertion = async (): Promise<string> => {
+      throw new Error('not yet')
+    }
+    const identity = createIdentity(name, settings, ask, assertion, stopwatch())
+    const slots = createSlots(Math.max(1, Math.floor((concurrency * 3) / 4)))
+    // A mint that was cut off in its last moment, the first life of what it read, and what the database adds to it.
+    const undecided = timeout + (bootstrap + 15) * 1_000 + afterlife
+    const ending = createEnding(name, identity, slots, undecided, clock)
+    const mint = createMint({ name, ask, identity, ending, tokenRole, namespace, timeout, mostReads: concurrency * 4 })
+
+    return {
+      name,
+      kind: 'vault',
+      revocation: (grant) => revocationOf(grant as VaultGrant),
+      local: false,
+      limits: { timeout, concurrency },
+      mint,
+      revoke: ending.revoke,
+      recover: ending.recover,
+      async check(signal) {
+        const answer = await identity.ask({ path: 'auth/token/lookup-self' }, signal)
+        if (!selfOf(answer)) throw unexpected(name, 'word about the token of the broker', answer, 'no')
+      },
+    } satisfies Provider
+  },
+}
+
+/** A missing file is a fault of the configuration while the broker starts, and an unavailable backend afterwards. */
+async function refuseUnusableFiles(name: string, settings: VaultSettings): Promise<void> {
+  const { auth, ca, mtls } = settings
+  const files = {
+    'auth.token_file': 'token_file' in auth ? auth.token_file : undefined,
+    'auth.secret_id_file': 'secret_id_file' in auth ? auth.secret_id_file : undefined,
+    ca,
+    'mtls.cert': mtls?.cert,
+    'mtls.key': mtls?.key,
+  }
+  const faults: string[] = []
+  for (const [key, path] of Object.entries(files)) {
+    if (path === undefined) continue
+    await access(path, constants.R_OK).catch((error: unknown) => faults.push(`provider ${name}: ${key} cannot be read: ${describe(error)}`))
+  }
+  if (faults.length > 0) throw new ConfigurationError(faults)
+}
