@@ -1,0 +1,327 @@
+import { execFile } from 'node:child_process'
+import { readFile, stat } from 'node:fs/promises'
+import path from 'node:path'
+import { promisify } from 'node:util'
+import postgres from 'postgres'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { deployed, type RunningVault, startVault, vaultRuns } from './support/vault.ts'
+
+const run = promisify(execFile)
+
+/** A token of a task, and what it has read. */
+interface Minted {
+  readonly token: string
+  readonly accessor: string
+  readonly lease: string
+  readonly username: string
+  readonly password: string
+}
+
+describe.runIf(vaultRuns)('deploy/vault', () => {
+  let vault: RunningVault
+  let broker: string
+
+  beforeAll(async () => {
+    vault = await startVault()
+    broker = await readFile(vault.tokenFile, 'utf8')
+  })
+  afterAll(() => vault?.stop())
+
+  const asBroker = (method: string, at: string, body?: object) => vault.as(broker, method, at, body)
+  const create = (settings: object = {}) =>
+    asBroker('POST', 'auth/token/create/mayfly-task', { policies: ['mayfly-task-ledger-read'], ttl: '45s', ...settings })
+  const revokeLease = (lease: string) => asBroker('POST', 'sys/leases/revoke', { lease_id: lease, sync: true })
+
+  async function mint(grant = 'ledger-read'): Promise<Minted> {
+    const { auth } = (await create({ policies: [`mayfly-task-${grant}`], display_name: 'lease_01jd9zk3w5t8y2abcdefghjkmn' })).body
+    const { lease_id, data } = (await vault.as(auth.client_token, 'GET', `database/creds/${grant}`)).body
+    return { token: auth.client_token, accessor: auth.accessor, lease: lease_id, username: data['username']!, password: data['password']! }
+  }
+
+  async function revoke(minted: Minted): Promise<void> {
+    expect((await asBroker('POST', 'auth/token/revoke-accessor', { accessor: minted.accessor })).status).toBe(204)
+    expect((await revokeLease(minted.lease)).status).toBe(204)
+  }
+
+  describe('the policy of the broker', () => {
+    test('lets it make a token for a task, and look at, renew and end what was made with it', async () => {
+      const { token, accessor, lease } = await mint()
+      for (const [at, body] of [
+        ['auth/token/lookup-accessor', { accessor }],
+        ['auth/token/renew-accessor', { accessor, increment: 90 }],
+        ['sys/leases/lookup', { lease_id: lease }],
+        ['sys/leases/renew', { lease_id: lease, increment: 90 }],
+      ] as const) {
+        expect((await asBroker('POST', at, body)).status, at).toBe(200)
+      }
+      await revoke({ accessor, lease, token, username: '', password: '' })
+      expect((await vault.as(token, 'GET', 'database/creds/ledger-read')).status).toBe(403)
+    })
+
+    test('lets it look at, renew and end its own token', async () => {
+      const settings = { policies: ['mayfly-broker'], no_default_policy: true, no_parent: true }
+      const { auth } = (await vault.root('POST', 'auth/token/create', settings)).body
+      const asOther = (method: string, at: string) => vault.as(auth.client_token, method, `auth/token/${at}-self`)
+      expect([(await asOther('GET', 'lookup')).status, (await asOther('POST', 'renew')).status, (await asOther('POST', 'revoke')).status]).toEqual([
+        200, 200, 204,
+      ])
+    })
+
+    test.each([
+      ['GET', 'auth/token/roles/mayfly-task'],
+      ['GET', 'database/roles/ledger-read'],
+      ['GET', 'pki/roles/leased'],
+      ['GET', 'ssh/roles/deploy'],
+      ['GET', 'sys/quotas/rate-limit/everything'],
+      ['GET', 'sys/quotas/rate-limit?list=true'],
+      ['POST', 'sys/capabilities-self', { path: 'sys/raw' }],
+    ])('lets it see how things are set up: %s %s', async (method, at, body?: object) => {
+      await vault.root('POST', 'sys/quotas/rate-limit/everything', { rate: 100_000 })
+      expect((await asBroker(method, at, body)).status).toBe(200)
+    })
+
+    test.each([
+      ['POST', 'auth/token/create', { policies: ['mayfly-task-ledger-read'] }],
+      ['POST', 'auth/token/create', {}],
+      ['POST', 'auth/token/create-orphan', { policies: ['mayfly-task-ledger-read'] }],
+      ['POST', 'auth/token/create/another', {}],
+      ['POST', 'auth/token/roles/mayfly-task', { orphan: false }],
+      ['DELETE', 'auth/token/roles/mayfly-task'],
+      ['GET', 'auth/token/accessors?list=true'],
+      ['POST', 'auth/token/revoke', { token: 's.somebody' }],
+      ['POST', 'auth/token/revoke-orphan', { token: 's.somebody' }],
+      ['POST', 'auth/token/tidy'],
+      ['GET', 'sys/leases/lookup/database/creds/ledger-read?list=true'],
+      ['POST', 'sys/leases/revoke-prefix/database'],
+      ['POST', 'sys/leases/revoke-force/database'],
+      ['POST', 'sys/leases/tidy'],
+      ['GET', 'sys/policies/acl/mayfly-broker'],
+      ['POST', 'sys/policies/acl/mayfly-broker', { policy: 'path "*" { capabilities = ["sudo"] }' }],
+      ['POST', 'sys/policies/acl/mayfly-task-more', { policy: 'path "*" { capabilities = ["read"] }' }],
+      ['GET', 'database/creds/ledger-read'],
+      ['GET', 'database/config/ledger'],
+      ['POST', 'database/config/ledger', { connection_url: 'postgresql://elsewhere' }],
+      ['POST', 'database/roles/ledger-read', { db_name: 'ledger' }],
+      ['POST', 'database/rotate-root/ledger'],
+      ['GET', 'secret/data/app'],
+      ['GET', 'secret/metadata/app'],
+      ['POST', 'pki/issue/service', { common_name: 'a' }],
+      ['POST', 'pki/revoke', { serial_number: '00' }],
+      ['POST', 'ssh/sign/deploy', { public_key: 'ssh-ed25519 AAAA' }],
+      ['POST', 'sys/quotas/rate-limit/everything', { rate: 1 }],
+      ['GET', 'sys/mounts'],
+      ['POST', 'sys/mounts/more', { type: 'kv' }],
+      ['POST', 'sys/audit/file', { type: 'file' }],
+      ['PUT', 'sys/seal'],
+    ])('lets it do nothing else: %s %s', async (method, at, body?: object) => {
+      expect((await asBroker(method, at, body)).status).toBe(403)
+    })
+  })
+
+  describe('the role of tokens for tasks', () => {
+    test.each(['root', 'default', 'mayfly-broker', 'anything-else'])('gives no token the policy %s', async (policy) => {
+      expect((await create({ policies: ['mayfly-task-ledger-read', policy] })).status).toBe(400)
+    })
+
+    test('makes orphans of the kind that can be revoked, without the default policy, for a day at most', async () => {
+      const { body } = await create({ type: 'batch', ttl: '1000h', no_default_policy: false })
+      expect(body.auth).toMatchObject({ orphan: true, token_type: 'service', policies: ['mayfly-task-ledger-read'], renewable: true })
+      expect(body.auth.lease_duration).toBe(24 * 60 * 60)
+    })
+  })
+
+  test.each(['app-settings', 'service-certificate', 'deploy-ssh', 'ledger-read'])(
+    'the policy mayfly-task-%s opens its one path alone',
+    async (policy) => {
+      const { auth } = (await create({ policies: [`mayfly-task-${policy}`] })).body
+      const paths = {
+        'app-settings': ['GET', 'secret/data/app'],
+        'service-certificate': ['POST', 'pki/issue/service', { common_name: 'a.example.com' }],
+        'deploy-ssh': ['POST', 'ssh/sign/deploy', { public_key: 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIK0vHPNd2pKrYb2kSKLPUAgtCqpCSCsgqTdrFHhBWdfx' }],
+        'ledger-read': ['GET', 'database/creds/ledger-read'],
+        nothing: ['GET', 'auth/token/lookup-self'],
+      } as const
+      for (const [name, [method, at, body]] of Object.entries(paths)) {
+        const answer = await vault.as(auth.client_token, method, at, body)
+        expect(answer.status, at).toBe(name === policy ? 200 : 403)
+        if (answer.body.lease_id) await revokeLease(answer.body.lease_id)
+      }
+    },
+  )
+
+  describe('a login of the database', () => {
+    test('reads what its group may read, bears the name of its lease, and ends by itself within seconds of a minute', async () => {
+      const minted = await mint()
+      expect(minted.username).toMatch(/^mf-token-lease-01jd9zk3w5t8y2abcdefghjkmn-\w{8}$/)
+      const session = await vault.database.login(minted.username, minted.password)
+      expect(await session.query('select * from bookings')).toHaveLength(3)
+      await expect(session.query('delete from bookings')).rejects.toMatchObject({ code: '42501' })
+      await expect(session.query('create table mine (id int)')).rejects.toMatchObject({ code: '42501' })
+      const [role] = await vault.database.superuser`
+        select rolvaliduntil between now() + interval '50 s' and now() + interval '70 s' as soon from pg_roles where rolname = ${minted.username}`
+      expect(role).toEqual({ soon: true })
+      await session.close()
+      await revoke(minted)
+    })
+
+    test('is refused once it is revoked, and its open session is cut', async () => {
+      const minted = await mint()
+      const session = await vault.database.login(minted.username, minted.password)
+      await revoke(minted)
+      expect(await session.alive()).toBe(false)
+      await expect(vault.database.login(minted.username, minted.password)).rejects.toMatchObject({ code: '28P01' })
+      await session.close()
+    })
+
+    test('is refused once it is revoked though it owns something, and is kept as a role for the sweep to tell of', async () => {
+      const minted = await mint()
+      const { superuser } = vault.database
+      await superuser.unsafe(`create table owned (id int); alter table owned owner to "${minted.username}"`)
+      await asBroker('POST', 'auth/token/revoke-accessor', { accessor: minted.accessor })
+      expect((await revokeLease(minted.lease)).status).toBe(400)
+      await expect(vault.database.login(minted.username, minted.password)).rejects.toMatchObject({ code: '28000' })
+      expect(await sweep()).toMatch(new RegExp(`${minted.username} .* kept: role .* cannot be dropped`))
+      await superuser`drop table owned`
+      expect((await revokeLease(minted.lease)).status).toBe(204)
+    })
+
+    test('is revoked as well when its role has been dropped behind the back of OpenBao', async () => {
+      const minted = await mint()
+      await vault.database.superuser.unsafe(`drop role "${minted.username}"`)
+      await revoke(minted)
+    })
+
+    test.each(['ledger-read', 'ledger-read-2'])(
+      'leaves no session behind to six loops that reconnect and take on the rights of its group: %s',
+      async (grant) => {
+        for (let nth = 0; nth < 8; nth++) {
+          const minted = await mint(grant)
+          const attack = await startAttack(minted)
+          await revoke(minted)
+          expect(await attack.sessions()).toBe(0)
+          await attack.stop()
+        }
+      },
+    )
+  })
+
+  /** Six clients that reconnect as fast as they are cut. Ready when each has been in. */
+  async function startAttack({ username, password }: Minted) {
+    const { url, superuser } = vault.database
+    const [{ oid }] = await superuser<[{ oid: number }]>`select oid from pg_roles where rolname = ${username}`
+    let over = false
+    async function reconnect(isIn: () => void): Promise<void> {
+      while (!over) {
+        const client = postgres(url, { username, password, max: 1, onnotice: () => {} })
+        await client.unsafe('set role ledger_read; select * from bookings').then(isIn, () => {})
+        // Until it is cut.
+        await client`select pg_sleep(60)`.catch(() => {})
+        await client.end({ timeout: 0 })
+      }
+    }
+    const loops: Promise<void>[] = []
+    await Promise.all(Array.from({ length: 6 }, () => new Promise<void>((resolve) => loops.push(reconnect(resolve)))))
+    return {
+      /** By the id of the role: its name is gone with it. */
+      async sessions(): Promise<number> {
+        return (await superuser`select from pg_stat_activity where usesysid = ${oid}`).length
+      },
+      async stop(): Promise<void> {
+        over = true
+        await superuser`select pg_terminate_backend(pid) from pg_stat_activity where usesysid = ${oid}`
+        await Promise.all(loops)
+      },
+    }
+  }
+
+  async function sweep(): Promise<string> {
+    const { hostname, port } = new URL(vault.database.url)
+    const { stdout } = await run('psql', [
+      '-X',
+      '-v',
+      'ON_ERROR_STOP=1',
+      '-h',
+      hostname,
+      '-p',
+      port,
+      '-U',
+      'postgres',
+      '-d',
+      'ledger',
+      '-f',
+      path.join(deployed, 'sweep.sql'),
+    ])
+    return stdout
+  }
+
+  test('the sweep drops logins that were lost, with their sessions, and leaves alone who lives and who is not ours', async () => {
+    const { superuser } = vault.database
+    const [living, lost] = [await mint(), await mint()]
+    const sessions = [await vault.database.login(living.username, living.password), await vault.database.login(lost.username, lost.password)] as const
+    await superuser.unsafe(`
+      alter role "${lost.username}" valid until '2020-01-01';
+      create role "mf-token-lease-closed-AAAAAAAA" nologin valid until '2999-01-01';
+      create role "mf-token-lease-justover-AAAAAAAA" login;
+      create role "somebody" login valid until '2020-01-01';
+      create role "mf-operators" nologin`)
+    await superuser.unsafe(
+      `do $$ begin execute format('alter role "mf-token-lease-justover-AAAAAAAA" valid until %L', now() - interval '30 s'); end $$`,
+    )
+
+    const told = await sweep()
+
+    expect(told).toMatch(new RegExp(`${lost.username} .* dropped`))
+    expect(told).toMatch(/mf-token-lease-closed-AAAAAAAA .* dropped/)
+    const left = await superuser<{ rolname: string }[]>`select rolname from pg_roles where rolname ~ '^(mf-|somebody)' order by 1`
+    expect(left.map(({ rolname }) => rolname).toSorted()).toEqual(
+      [living.username, 'mf-operators', 'mf-token-lease-justover-AAAAAAAA', 'somebody'].toSorted(),
+    )
+    expect([await sessions[0].alive(), await sessions[1].alive()]).toEqual([true, false])
+
+    await Promise.all(sessions.map((session) => session.close()))
+    await superuser.unsafe('drop role somebody, "mf-operators", "mf-token-lease-justover-AAAAAAAA"')
+    await Promise.all([revoke(living), revoke(lost)])
+    expect(await vault.database.logins()).toEqual([])
+  })
+
+  test('setup.sh, applied once more, changes nothing: no password, no token, no role', async () => {
+    const before = await state()
+    const told = await vault.setUp()
+    expect(await state()).toEqual(before)
+    expect(told).toMatch(/database ledger: keeps its password[^]*the broker's token: as it was/)
+    expect(told).not.toContain(broker)
+    await revoke(await mint())
+    expect((await stat(vault.tokenFile)).mode & 0o777).toBe(0o600)
+  })
+
+  async function state(): Promise<unknown> {
+    const paths = [
+      'auth/token/roles/mayfly-task',
+      'database/config/ledger',
+      'database/roles/ledger-read',
+      'sys/policies/acl/mayfly-broker',
+      'sys/policies/acl/mayfly-task-ledger-read',
+      'sys/policies/acl?list=true',
+      'auth/token/accessors?list=true',
+    ]
+    const { superuser } = vault.database
+    return {
+      // A policy that is written again has another version and the same text.
+      openbao: await Promise.all(paths.map(async (at) => ({ ...(await vault.root('GET', at)).body.data, version: 0, modified: '' }))),
+      token: await readFile(vault.tokenFile, 'utf8'),
+      roles: [...(await superuser`select * from pg_authid order by rolname`)],
+      members: [...(await superuser`select * from pg_auth_members order by roleid, member`)],
+      rights: [...(await superuser`select relname, relacl::text from pg_class where relacl is not null order by 1`)],
+    }
+  }
+
+  test("Vault's login makes logins and ends their sessions, and is no superuser, no member of the group and no reader of its tables", async () => {
+    const { superuser } = vault.database
+    const [login] =
+      await superuser`select rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls from pg_roles where rolname = 'mayfly_vault'`
+    expect(login).toEqual({ rolsuper: false, rolcreaterole: true, rolcreatedb: false, rolreplication: false, rolbypassrls: false })
+    const [rights] =
+      await superuser`select has_table_privilege('mayfly_vault', 'bookings', 'select') as reads, pg_has_role('mayfly_vault', 'ledger_read', 'usage') as member`
+    expect(rights).toEqual({ reads: false, member: false })
+  })
+})
