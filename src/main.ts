@@ -163,7 +163,9 @@ async function run(config: Config, stop: AbortSignal, ready: (url: string) => vo
 }
 
 async function connectTargets(config: Config, telemetry: Telemetry): Promise<ReadonlyMap<string, Target>> {
-  const surroundings = { publicUrl: config.publicUrl, keys: config.keys, clock: systemClock }
+  const asked = (provider: string, request: string, outcome: string, seconds: number) =>
+    telemetry.metrics.providerRequests.observe({ provider, request, outcome }, seconds)
+  const surroundings = { publicUrl: config.publicUrl, keys: config.keys, clock: systemClock, asked }
   const targets = new Map<string, Target>()
   const faults: string[] = []
   for (const { name, kind, settings } of config.providers) {

@@ -19,6 +19,7 @@ export interface Metrics {
   readonly leasesEnded: Counter<'provider' | 'cause' | 'state'>
   readonly timeToDead: Histogram<'provider' | 'cause'>
   readonly providerCalls: Histogram<'provider' | 'call' | 'outcome'>
+  readonly providerRequests: Histogram<'provider' | 'request' | 'outcome'>
   readonly leases: Gauge<'state'>
   readonly tasks: Gauge<'state'>
   readonly stuckLeases: Gauge
@@ -57,12 +58,12 @@ export function createTelemetry({ level, destination = process.stderr }: Telemet
  * Whatever looks like a credential, struck out of a finished line. The last net, not the rule: secrets live in `Secret`, which prints itself
  * as `[secret]`, and pino's own redaction works by path, so it sees neither messages nor what stands five levels deep.
  *
- * Known are task tokens, JWTs and whatever stands behind `Bearer`. Each alternative takes its whole run of characters at once, so that a line
+ * Known are task tokens, JWTs, tokens of Vault and whatever stands behind `Bearer`. Each alternative takes its whole run of characters at once, so that a line
  * made to be slow is not: no character is looked at twice. Case counts, because the ids of tasks and leases are lower case and may hold `eyj`.
  */
 export function scrub(line: string): string {
   return line.replace(
-    /mft_[\w-]*|eyJ[\w-]+(?:\.[\w-]*)*|((?:[Bb]earer|BEARER)(?:\s|\\[tnr])+)[\w.~+/=-]+/g,
+    /mft_[\w-]*|\b(?:hv[sbr]|[sb])\.[\w-]{20,}|eyJ[\w-]+(?:\.[\w-]*)*|((?:[Bb]earer|BEARER)(?:\s|\\[tnr])+)[\w.~+/=-]+/g,
     (_, scheme?: string) => `${scheme ?? ''}[scrubbed]`,
   )
 }
@@ -96,6 +97,14 @@ function createMetrics(): Metrics {
       'cause',
     ),
     providerCalls: histogram('mayfly_provider_call_seconds', 'Time of one call to a provider', ofRequests, 'provider', 'call', 'outcome'),
+    providerRequests: histogram(
+      'mayfly_provider_request_seconds',
+      'Time of one request of a provider that makes several for a call',
+      ofRequests,
+      'provider',
+      'request',
+      'outcome',
+    ),
     leases: gauge('mayfly_leases', 'Leases that have not ended', 'state'),
     tasks: gauge('mayfly_tasks', 'Tasks that have not ended', 'state'),
     stuckLeases: gauge('mayfly_stuck_leases', 'Leases whose revocation has failed for longer than limits.stuck_after'),

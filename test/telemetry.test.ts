@@ -84,6 +84,12 @@ describe('the last net under the log', () => {
     }
   })
 
+  test('catches tokens of Vault and OpenBao', () => {
+    for (const token of ['hvs.CAESIJ4Xb0l5m3Cq0v8m3Jm0e6y2l', 's.JcZ0NwNMQ6q9y3sTgP0Qw1xb', 'hvb.AAAAAQJ4Xb0l5m3Cq0v8m3Jm0e6y2l']) {
+      expect(scrub(`{"error":"refused ${token}"}`)).toBe('{"error":"refused [scrubbed]"}')
+    }
+  })
+
   test('leaves everything else as it is', () => {
     const ids = Array.from({ length: 2_000 }, () => newId('lease')).join(' ')
     const lines = [
@@ -98,7 +104,7 @@ describe('the last net under the log', () => {
   })
 
   test('takes time that grows with the line and no faster', () => {
-    const slow = ['eyJ'.repeat(500_000), 'mft_'.repeat(400_000), 'bearer '.repeat(200_000), `bearer${' '.repeat(1_500_000)}`, 'eyJ.'.repeat(400_000)]
+    const slow = ['eyJ'.repeat(500_000), 'mft_'.repeat(400_000), 'bearer '.repeat(200_000), `bearer${' '.repeat(1_500_000)}`, 'eyJ.'.repeat(400_000), 's.'.repeat(800_000), 'hvs.a'.repeat(300_000)]
     const started = performance.now()
     for (const line of slow) scrub(line)
     // Quadratic, each of these would take minutes.
@@ -134,6 +140,7 @@ describe('metrics', () => {
       'gauge mayfly_stuck_leases',
       'gauge mayfly_tasks state',
       'histogram mayfly_provider_call_seconds provider,call,outcome',
+      'histogram mayfly_provider_request_seconds provider,request,outcome',
       'histogram mayfly_request_seconds method,route,status',
       'histogram mayfly_time_to_dead_seconds provider,cause',
     ])

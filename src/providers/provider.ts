@@ -137,6 +137,8 @@ export interface ProviderSurroundings {
   /** Folder (0700) for key files (0600) that the provider keeps itself. */
   readonly keys: string
   readonly clock: Clock
+  /** Told of each request of a provider that makes several for one call. `request` is one of few names: never an id or a path that holds one. */
+  readonly asked?: (provider: string, request: string, outcome: string, seconds: number) => void
 }
 
 /** What is wrong with a grant in the catalogue. `path` leads to it within the grant. */

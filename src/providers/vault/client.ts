@@ -1,6 +1,6 @@
 import createNodeVault from 'node-vault'
-import type { Json } from '../../base/json.ts'
-import { parseJson } from '../../base/json.ts'
+import { type Json, parseJson } from '../../base/json.ts'
+import { stopwatch } from '../../base/time.ts'
 import { createConnection } from '../connection.ts'
 import { type Answer, exchange, NoAnswer, unlessUnreadable } from '../exchange.ts'
 import type { VaultSettings } from './settings.ts'
@@ -39,7 +39,7 @@ interface Handed {
  * a TLS connection for each call, follows a redirect to any host with the token, takes its address, token and namespace from the environment, and
  * its errors carry the token. So only `read` and `write` are used, each with its own headers, and nothing that it calls an error comes from it.
  */
-export function createAsk(settings: VaultSettings): Ask {
+export function createAsk(settings: VaultSettings, asked: (request: string, outcome: string, seconds: number) => void): Ask {
   const connection = createConnection({ url: settings.address, ca: settings.ca, mtls: settings.mtls })
   const nodes = new Set([settings.address, ...settings.nodes].map((node) => new URL(node).origin))
 
@@ -77,8 +77,26 @@ export function createAsk(settings: VaultSettings): Ask {
       ...(namespace === undefined ? {} : { 'X-Vault-Namespace': namespace }),
     }
     const options = { headers, signal }
-    return (await (body === undefined ? client.read(path, options) : client.write(path, body, options))) as VaultAnswer
+    const elapsed = stopwatch()
+    let outcome = 'failed'
+    try {
+      const answer = (await (body === undefined ? client.read(path, options) : client.write(path, body, options))) as VaultAnswer
+      outcome = String(answer.status)
+      return answer
+    } catch (error) {
+      if (error instanceof NoAnswer) outcome = error.fault
+      throw error
+    } finally {
+      asked(requestOf(path), outcome, elapsed() / 1_000)
+    }
   }
+}
+
+/** What a request is for, by its path: names that can be counted. */
+function requestOf(path: string): string {
+  if (path.startsWith('auth/token/create/')) return 'auth/token/create'
+  if (path.startsWith('auth/token/') || path.startsWith('sys/')) return path
+  return path.startsWith('auth/') ? 'login' : 'secret'
 }
 
 /** Where a standby sends whoever asks it: the active node, for the same path. */

@@ -30,10 +30,16 @@ const loginEvery = 5_000
 const longestTimer = 24 * 3_600_000
 
 /**
- * @param assertion a JWT by which the broker names itself, signed for each login; used by the method `jwt` without a token file
+ * @param assertion signs a JWT by which the broker names itself; there for the method `jwt` without a token file
  * @param elapsed milliseconds that only grow
  */
-export function createIdentity(name: string, settings: VaultSettings, ask: Ask, assertion: () => Promise<string>, elapsed: () => number): Identity {
+export function createIdentity(
+  name: string,
+  settings: VaultSettings,
+  ask: Ask,
+  assertion: (() => Promise<string>) | undefined,
+  elapsed: () => number,
+): Identity {
   const { namespace } = settings
   const credentials = credentialsOf(settings, assertion)
   let current: Promise<Login> | undefined
@@ -121,7 +127,7 @@ const loginOf = ({ client_token: token, lease_duration: life, renewable }: Token
 /** What proves the broker, read anew for each login. */
 function credentialsOf(
   { auth }: VaultSettings,
-  assertion: () => Promise<string>,
+  assertion: (() => Promise<string>) | undefined,
 ): () => Promise<{ path: string; body: Record<string, string>; token?: string }> {
   switch (auth.method) {
     case 'token': {
@@ -134,7 +140,7 @@ function credentialsOf(
     }
     case 'kubernetes':
     case 'jwt': {
-      const read = auth.token_file === undefined ? assertion : freshToken(auth.token_file)
+      const read = auth.token_file === undefined ? assertion! : freshToken(auth.token_file)
       return async () => ({ path: `auth/${auth.mount}/login`, body: { role: auth.role, jwt: await read() } })
     }
   }

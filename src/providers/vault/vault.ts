@@ -3,6 +3,7 @@ import { ConfigurationError, describe } from '../../base/errors.ts'
 import { stopwatch } from '../../base/time.ts'
 import type { Provider, ProviderKind } from '../provider.ts'
 import { selfOf, unexpected } from './answers.ts'
+import { openAssertions } from './assertion.ts'
 import { createEnding } from './end.ts'
 import { revocationOf, type VaultGrant, vaultGrant, vaultGrantFaults } from './grant.ts'
 import { createIdentity } from './identity.ts'
@@ -19,20 +20,18 @@ export const vaultKind: ProviderKind<VaultSettings, VaultGrant> = {
   settings: vaultSettings,
   grant: vaultGrant,
   grantFaults: vaultGrantFaults,
-  async connect(name, settings, { clock }) {
+  async connect(name, settings, surroundings) {
     await refuseUnusableFiles(name, settings)
     // Only where a Vault is configured: it brings a library that takes longer to load than all the rest of this folder.
     const { createAsk } = await import('./client.ts')
-    const { timeout, concurrency, namespace, token_role: tokenRole } = settings
-    const ask = createAsk(settings)
-    const assertion = async (): Promise<string> => {
-      throw new Error('not yet')
-    }
-    const identity = createIdentity(name, settings, ask, assertion, stopwatch())
+    const { auth, timeout, concurrency, namespace, token_role: tokenRole } = settings
+    const ask = createAsk(settings, (request, outcome, seconds) => surroundings.asked?.(name, request, outcome, seconds))
+    const assertions = auth.method === 'jwt' && auth.token_file === undefined ? await openAssertions(name, auth.audience, surroundings) : undefined
+    const identity = createIdentity(name, settings, ask, assertions?.sign, stopwatch())
     const slots = createSlots(Math.max(1, Math.floor((concurrency * 3) / 4)))
     // A mint that was cut off in its last moment, the first life of what it read, and what the database adds to it.
     const undecided = timeout + (bootstrap + 15) * 1_000 + afterlife
-    const ending = createEnding(name, identity, slots, undecided, clock)
+    const ending = createEnding(name, identity, slots, undecided, surroundings.clock)
     const mint = createMint({ name, ask, identity, ending, tokenRole, namespace, timeout, mostReads: concurrency * 4 })
 
     return {
@@ -48,6 +47,7 @@ export const vaultKind: ProviderKind<VaultSettings, VaultGrant> = {
         const answer = await identity.ask({ path: 'auth/token/lookup-self' }, signal)
         if (!selfOf(answer)) throw unexpected(name, 'word about the token of the broker', answer, 'no')
       },
+      ...(assertions && { tokens: assertions.tokens }),
     } satisfies Provider
   },
 }
