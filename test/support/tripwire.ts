@@ -165,22 +165,30 @@ export async function wirePostgres(target: string, tripwire: Tripwire): Promise<
   return { url: wired.href, stop: () => closed(server) }
 }
 
-/** A backend of kind http behind the tripwire. */
-export async function wireHttp(target: string, tripwire: Tripwire): Promise<Wire> {
+/**
+ * A backend behind the tripwire.
+ *
+ * @param nameOf what a request is called, by its method and the path that it asks for; the method, where this is absent
+ */
+export async function wireHttp(target: string, tripwire: Tripwire, nameOf = (method: string, _path: string): string => method): Promise<Wire> {
   const server = createHttpServer((incoming, outgoing) => {
-    const passage = tripwire.send(incoming.method!)
-    if (!passage) return void incoming.destroy()
-    outgoing.on('close', () => passage.lost())
+    const passage = tripwire.send(nameOf(incoming.method!, incoming.url!))
+    if (!passage) return void incoming.socket.destroy()
     const { method, headers } = incoming
     const onward = request(new URL(incoming.url!, target), { method, headers }, (answer) => {
       const chunks: Buffer[] = []
       answer.on('data', (chunk: Buffer) => chunks.push(chunk))
       answer.on('end', () => {
-        if (!passage.answered()) return void incoming.destroy()
+        if (!passage.answered()) return void incoming.socket.destroy()
         outgoing.writeHead(answer.statusCode!, answer.headers).end(Buffer.concat(chunks))
       })
     })
-    onward.on('error', () => incoming.destroy())
+    onward.on('error', () => incoming.socket.destroy())
+    outgoing.on('close', () => {
+      passage.lost()
+      // Whoever is gone here is gone there too.
+      onward.destroy()
+    })
     incoming.pipe(onward)
   })
   return {
