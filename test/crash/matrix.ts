@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { isLook } from '../support/statements.ts'
+import { isLook, isRequest } from '../support/statements.ts'
 import { stores } from '../support/stores.ts'
 import type { Crossing } from '../support/tripwire.ts'
 import { openScene, type Scene } from './scene.ts'
@@ -63,7 +63,7 @@ const cellsOf = ({ crosses }: Deed): Crossing[] =>
   })
 
 const wordsOf = ({ side, what, nth }: Crossing): string => {
-  const act = /^[A-Z]+$/.test(what) ? `its ${what} at the backend` : `the commit to ${what}`
+  const act = isRequest(what) ? `its ${what} at the backend` : `the commit to ${what}`
   return `${side} ${act}${nth > 1 ? ' once more' : ''}`
 }
 

@@ -32,6 +32,8 @@ export interface FaultDetails {
   readonly times?: number
   /** Milliseconds of `slow`. */
   readonly ms?: number
+  /** Where `redirects` sends the caller. */
+  readonly to?: string
 }
 
 /** A credential that the lab minted. */

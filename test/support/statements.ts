@@ -1,3 +1,5 @@
+import { isVaultLook, isVaultRequest } from './vault-requests.ts'
+
 /**
  * What each commit of the broker does, by what its statement writes and tells the history. The first that fits counts. The looks of the reaper
  * are commits only when they find something, and come whenever they like.
@@ -29,13 +31,16 @@ const commits: readonly { readonly name: string; readonly look?: true; readonly 
 
 const writes = /\b(insert into|(?<!for )update|delete from) (?!of\b|skip\b)\w/
 
-export const isLook = (name: string): boolean => name === reading || commits.some((commit) => commit.name === name && commit.look)
+export const isLook = (name: string): boolean =>
+  name === reading || isVaultLook(name) || commits.some((commit) => commit.name === name && commit.look)
 
 /** Whether it is a commit that somebody waits for. */
 export const isCommit = (name: string): boolean => commits.some((commit) => commit.name === name && !commit.look)
 
-/** Whether it is that, or what is asked of a backend, which goes by its method. */
-export const isCommitOrRequest = (name: string): boolean => isCommit(name) || /^[A-Z]+$/.test(name)
+/** Whether it is asked of a backend, which goes by its method or, where it is Vault, by its name. */
+export const isRequest = (name: string): boolean => /^[A-Z]+$/.test(name) || (isVaultRequest(name) && !isVaultLook(name))
+
+export const isCommitOrRequest = (name: string): boolean => isCommit(name) || isRequest(name)
 
 const reading = 'read'
 

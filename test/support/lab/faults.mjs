@@ -1,10 +1,13 @@
 /**
  * What can go wrong with one call. Each fault is asked for once or several times, in order, by call. `done` says on which side of the fault the
  * work stands: false, it did not happen; true, it happened and the answer was lost.
+ *
+ * @param more answers that go wrong in ways of this backend's own: by name, like those in `spoil`
  */
-export function createFaults() {
+export function createFaults(more = {}) {
+  const spoils = { ...spoil, ...more }
   /** By call: faults that are still to come. */
-  const coming = { put: [], delete: [], get: [], check: [] }
+  const coming = new Map()
   /** Questions that hang now, by call; a held one goes on when it is released. */
   const hanging = []
   const watchers = new Set()
@@ -14,26 +17,26 @@ export function createFaults() {
     for (const watcher of watchers) watcher()
   }
 
-  /** Answers a question, with what was ordered for this call. */
+  /** Answers a question, with what was ordered for this call. Work that comes to nothing is not answered. */
   async function answer(call, response, work) {
-    const fault = coming[call].shift()
+    const fault = coming.get(call)?.shift()
     if (!fault) return send(response, await work())
     if (fault.how === 'slow') return setTimeout(async () => send(response, await work()), fault.ms)
-    if (fault.how === 'held') return hang(call, async () => send(response, await work()))
+    if (fault.how === 'held' && !fault.done) return hang(call, async () => send(response, await work()))
 
     const done = fault.done ? await work() : undefined
+    if (fault.how === 'held') return hang(call, () => send(response, done))
     if (fault.how === 'hangs') return hang(call, () => response.destroy())
-    return spoil[fault.how](response, done)
+    return spoils[fault.how](response, done, fault)
   }
 
   return {
     answer,
-    order({ call, how, done = false, times = 1, ms = 200 }) {
-      if (!(call in coming)) throw new Error(`no such call: ${call}`)
-      if (!['slow', 'held', 'hangs', ...Object.keys(spoil)].includes(how)) throw new Error(`no such fault: ${how}`)
-      coming[call].push(...Array.from({ length: times }, () => ({ how, done, ms })))
+    order({ call, how, done = false, times = 1, ms = 200, to }) {
+      if (!['slow', 'held', 'hangs', ...Object.keys(spoils)].includes(how)) throw new Error(`no such fault: ${how}`)
+      coming.set(call, [...(coming.get(call) ?? []), ...Array.from({ length: times }, () => ({ how, done, ms, to }))])
     },
-    clear: () => Object.values(coming).forEach((faults) => faults.splice(0)),
+    clear: () => coming.clear(),
     /** Resolves once a question of this call hangs. */
     async untilHanging(call) {
       while (!hanging.some((question) => question.call === call)) {
@@ -63,8 +66,8 @@ const spoil = {
     response.write(text.slice(0, -4), () => response.destroy())
   },
   floods: (response) => send(response, { status: 200, body: { flood: 'x'.repeat(1_000_000) } }),
-  redirects: (response) => {
-    response.writeHead(307, { location: 'http://127.0.0.1:9/elsewhere' })
+  redirects: (response, done, { to = 'http://127.0.0.1:9/elsewhere' }) => {
+    response.writeHead(307, { location: to })
     response.end()
   },
   /** A credential that lives longer than its lease. */
@@ -75,8 +78,10 @@ const spoil = {
 }
 
 /** An ordinary answer. Nothing happens where the asker has gone. */
-export function send(response, { status, body, problem }) {
-  if (body === undefined) return response.writeHead(status).end()
-  response.writeHead(status, { 'content-type': problem ? 'application/problem+json' : 'application/json' })
+export function send(response, answer) {
+  if (answer === undefined) return
+  const { status, body, problem, headers } = answer
+  if (body === undefined) return response.writeHead(status, headers).end()
+  response.writeHead(status, { 'content-type': problem ? 'application/problem+json' : 'application/json', ...headers })
   return response.end(JSON.stringify(body))
 }

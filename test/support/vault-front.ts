@@ -1,0 +1,135 @@
+import { Agent, createServer, type IncomingMessage, request, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { buffer } from 'node:stream/consumers'
+import type { FaultDetails, LabFault } from './lab.ts'
+import { createFaults, type FaultAnswer, send } from './lab/faults.mjs'
+import { nameOfVaultRequest, type VaultRequest } from './vault-requests.ts'
+
+/** What happens instead of an answer: what can happen at the lab, and what is Vault's own. `refuses` is a denial of its policies. */
+export type VaultFault =
+  | Extract<LabFault, 'refuses' | 'fails' | 'resets' | 'hangs' | 'held' | 'slow' | 'garbage' | 'another media type' | 'half' | 'floods' | 'redirects'>
+  | 'answers nothing'
+  | 'does not know the token'
+  | 'has a quota'
+  | 'is sealed'
+  | 'only queues it'
+
+const says = (status: number, error: string, headers?: Readonly<Record<string, string>>) => (response: ServerResponse) =>
+  send(response, { status, body: { errors: [error] }, ...(headers && { headers }) })
+
+const faultsOfVault: Record<Exclude<VaultFault, LabFault> | 'refuses' | 'fails', (response: ServerResponse) => unknown> = {
+  refuses: says(403, '1 error occurred:\n\t* permission denied\n\n'),
+  'does not know the token': says(403, 'permission denied'),
+  fails: says(500, '1 error occurred:\n\t* the backend failed\n\n'),
+  'answers nothing': (response) => send(response, { status: 200 }),
+  'has a quota': says(429, 'request path: rate limit quota exceeded', { 'retry-after': '7' }),
+  'is sealed': says(503, 'Vault is sealed'),
+  'only queues it': (response) => send(response, { status: 202 }),
+}
+
+/** A request that arrived, without anything secret that was in it. */
+export interface SeenRequest {
+  readonly what: VaultRequest
+  readonly method: string
+  readonly path: string
+  /** How OpenBao answered, whatever was passed on; undefined where it never heard of it, or has not answered yet. */
+  readonly status: number | undefined
+  /** Whether who asked hung up before there was an answer. */
+  readonly hungUp: boolean
+}
+
+/** Stands before an OpenBao, and lets each request pass, or fail as it is told. Who hangs up here hangs up there. */
+export interface VaultFront {
+  readonly address: string
+  /**
+   * Orders what happens to the next request of this name. With `done` OpenBao has acted before the answer goes wrong; `held` then holds its answer
+   * back, and without it the request.
+   */
+  next(what: VaultRequest, how: VaultFault, details?: FaultDetails): void
+  /** Forgets faults that were ordered and have not happened. */
+  clear(): void
+  /** Resolves once a request of this name hangs or is held, with OpenBao having acted where that was ordered. */
+  hanging(what: VaultRequest): Promise<void>
+  /** Lets every held request or answer go on, and cuts those that hang. Resolves when OpenBao has answered them. */
+  release(): Promise<void>
+  /** What has arrived since it was last forgotten, oldest first. */
+  requests(): readonly SeenRequest[]
+  forget(): void
+  stop(): Promise<void>
+}
+
+/** @param target the address of an OpenBao */
+export async function frontVault(target: string): Promise<VaultFront> {
+  const faults = createFaults(faultsOfVault)
+  const agent = new Agent({ keepAlive: true })
+  let seen: { -readonly [Field in keyof SeenRequest]: SeenRequest[Field] }[] = []
+
+  async function take(incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> {
+    const [method, path] = [incoming.method!, incoming.url!]
+    const one = { what: nameOfVaultRequest(method, path), method, path, status: undefined as number | undefined, hungUp: false }
+    const body = await buffer(incoming)
+    seen.push(one)
+    const hangUp = new AbortController()
+    onHangUp(incoming, outgoing, () => {
+      one.hungUp = true
+      hangUp.abort()
+    })
+    await faults.answer(one.what, outgoing, async () => {
+      const answer = await passOn(incoming, body, hangUp.signal)
+      one.status = answer?.status
+      // As if there were nothing in between: a peer that is not there is one that cuts the line.
+      if (answer === undefined) incoming.socket.destroy()
+      return answer
+    })
+  }
+  const server = createServer((incoming, outgoing) => {
+    take(incoming, outgoing).catch(() => incoming.socket.destroy())
+  })
+
+  /** @returns undefined where there was no answer */
+  function passOn({ method, url, headers }: IncomingMessage, body: Buffer, signal: AbortSignal): Promise<FaultAnswer | undefined> {
+    return new Promise((resolve) => {
+      const onward = request(
+        new URL(url!, target),
+        { method: method!, headers: { ...headers, host: new URL(target).host }, agent, signal },
+        (answer) => {
+          const passed = Object.entries(answer.headers).filter(([name]) => name === 'retry-after' || name === 'location')
+          buffer(answer)
+            .then((bytes) => ({
+              status: answer.statusCode!,
+              ...(bytes.length > 0 && { body: JSON.parse(bytes.toString()) as unknown }),
+              headers: Object.fromEntries(passed) as Record<string, string>,
+            }))
+            .then(resolve, () => resolve(undefined))
+        },
+      )
+      onward.on('error', () => resolve(undefined)).end(body)
+    })
+  }
+
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  return {
+    address: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    next: (what, how, details) => faults.order({ call: what, how, ...details }),
+    clear: () => faults.clear(),
+    hanging: (what) => faults.untilHanging(what),
+    release: async () => void (await faults.release()),
+    requests: () => seen,
+    forget: () => void (seen = []),
+    async stop() {
+      const closed = new Promise((resolve) => server.close(resolve))
+      server.closeAllConnections()
+      agent.destroy()
+      await closed
+    },
+  }
+}
+
+/** Calls back where the other side ends its line before the answer is complete. What is cut here does not count. */
+function onHangUp({ socket }: IncomingMessage, outgoing: ServerResponse, gone: () => void): void {
+  const ended = (): void => {
+    if (!outgoing.writableEnded) gone()
+  }
+  socket.on('end', ended).on('error', ended)
+  outgoing.on('close', () => socket.off('end', ended).off('error', ended))
+}
