@@ -104,7 +104,15 @@ describe('the last net under the log', () => {
   })
 
   test('takes time that grows with the line and no faster', () => {
-    const slow = ['eyJ'.repeat(500_000), 'mft_'.repeat(400_000), 'bearer '.repeat(200_000), `bearer${' '.repeat(1_500_000)}`, 'eyJ.'.repeat(400_000), 's.'.repeat(800_000), 'hvs.a'.repeat(300_000)]
+    const slow = [
+      'eyJ'.repeat(500_000),
+      'mft_'.repeat(400_000),
+      'bearer '.repeat(200_000),
+      `bearer${' '.repeat(1_500_000)}`,
+      'eyJ.'.repeat(400_000),
+      's.'.repeat(800_000),
+      'hvs.a'.repeat(300_000),
+    ]
     const started = performance.now()
     for (const line of slow) scrub(line)
     // Quadratic, each of these would take minutes.

@@ -24,8 +24,10 @@ interface Login {
 
 /** Part of its life after which a token is renewed: time for some failures before it ends. */
 const renewedAfter = 2 / 3
-/** Milliseconds between two logins: a token that is refused again right away is no reason to hammer the auth method. */
-const loginEvery = 5_000
+/** Milliseconds for which nobody tries again after a login failed. */
+const pause = 1_000
+/** Milliseconds for which a new token is taken to be good: if it is refused all the same, another login would not help. */
+const trusted = 5_000
 /** Milliseconds; longer ones overflow a timer. */
 const longestTimer = 24 * 3_600_000
 
@@ -43,7 +45,8 @@ export function createIdentity(
   const { namespace } = settings
   const credentials = credentialsOf(settings, assertion)
   let current: Promise<Login> | undefined
-  let triedAt = Number.NEGATIVE_INFINITY
+  let begunAt = Number.NEGATIVE_INFINITY
+  let failedAt = Number.NEGATIVE_INFINITY
   let renewal: NodeJS.Timeout | undefined
 
   const put = (question: Question, signal: AbortSignal): Promise<VaultAnswer> =>
@@ -54,18 +57,16 @@ export function createIdentity(
   /** The login that stands, or a new one that everybody shares who asks meanwhile: so its time is its own, and not that of whoever came first. */
   function login(): Promise<Login> {
     if (current) return current
-    if (elapsed() - triedAt < loginEvery) throw new ProviderError('unavailable', `${name} did not accept the broker a moment ago`, 'no')
-    triedAt = elapsed()
-    const started = begin(AbortSignal.timeout(settings.timeout)).catch((error: unknown) => {
+    if (elapsed() - failedAt < pause) throw new ProviderError('unavailable', `${name} did not accept the broker a moment ago`, 'no')
+    begunAt = elapsed()
+    const begun = begin(AbortSignal.timeout(settings.timeout)).catch((error: unknown) => {
+      current = undefined
+      failedAt = elapsed()
       // Whatever became of a login, nothing was minted by it.
       throw error instanceof ProviderError ? new ProviderError(error.fault, error.message, 'no', error.cause) : error
     })
-    current = started
-    started.then(
-      (made) => renewInTime(made),
-      () => (current = current === started ? undefined : current),
-    )
-    return started
+    begun.then(renewInTime, () => {})
+    return (current = begun)
   }
 
   async function begin(signal: AbortSignal): Promise<Login> {
@@ -109,12 +110,10 @@ export function createIdentity(
   return {
     async ask(question, signal) {
       const used = login()
-      const { token } = await used
-      const answer = await put({ ...question, token }, signal)
-      if (answer.status !== 403 || !tokenIsUnknown(answer)) return answer
+      const answer = await put({ ...question, token: (await used).token }, signal)
+      if (answer.status !== 403 || !tokenIsUnknown(answer) || (current === used && elapsed() - begunAt < trusted)) return answer
       if (current === used) current = undefined
-      const again = await login()
-      return again.token === token ? answer : await put({ ...question, token: again.token }, signal)
+      return await put({ ...question, token: (await login()).token }, signal)
     },
   }
 }
@@ -164,7 +163,7 @@ async function refuseUnfitNode(name: string, put: (question: Question) => Promis
     )
 }
 
-/** By version alone: HashiCorp's Vault skipped these numbers, its 2.x began later and has no such reads without a licence. */
+/** By number alone, as health tells no maker: a standby of HashiCorp's Vault with such a number would be refused as well, its active node not. */
 export function answersFromOldState(version: string): boolean {
   const [major = 0, minor = 0, patch = 0] = version.split(/[.+-]/).map(Number)
   return major === 2 && (minor === 5 || (minor === 6 && patch < 2))

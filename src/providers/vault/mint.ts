@@ -109,7 +109,7 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
     if (reads >= vault.mostReads) throw new ProviderError('downstream', `${name} still owes answers to many reads`, 'maybe')
     reads++
     const reading = vault.ask({ ...question, token, namespace }, AbortSignal.timeout(longestRead)).finally(() => reads--)
-    const answer = await Promise.race([reading, fired(signal)]).catch((error: unknown) => {
+    const answer = await unlessFired(reading, signal).catch((error: unknown) => {
       throw new Ambiguous(asProviderError(name, error))
     })
     if (answer === undefined) {
@@ -195,10 +195,13 @@ const earlier = (one: Date, other: Date): Date => (other < one ? other : one)
 /** When a secret ends by itself, where it says so: a certificate of pki does. */
 const endOf = ({ data }: SecretAnswer): Date | undefined => (typeof data.expiration === 'number' ? new Date(data.expiration * 1_000) : undefined)
 
-/** Resolves with nothing when the signal fires. */
-function fired(signal: AbortSignal): Promise<undefined> {
-  if (signal.aborted) return Promise.resolve(undefined)
-  return new Promise((resolve) => signal.addEventListener('abort', () => resolve(undefined), { once: true }))
+/** What work comes to, or nothing once the signal fires: then it goes on, and nobody here waits for it. */
+async function unlessFired<T>(work: Promise<T>, signal: AbortSignal): Promise<T | undefined> {
+  let stop = (): void => {}
+  const fired = new Promise<undefined>((resolve) => (stop = () => resolve(undefined)))
+  if (signal.aborted) stop()
+  signal.addEventListener('abort', stop, { once: true })
+  return await Promise.race([work, fired]).finally(() => signal.removeEventListener('abort', stop))
 }
 
 const mountOf = ({ parts }: VaultGrant): string => parts.slice(0, parts.indexOf('issue')).join('/')

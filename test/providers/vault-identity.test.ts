@@ -1,0 +1,166 @@
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { type CryptoKey, exportSPKI, importJWK } from 'jose'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { systemClock } from '../../src/base/time.ts'
+import { createAsk } from '../../src/providers/vault/client.ts'
+import { answersFromOldState, createIdentity, type Identity } from '../../src/providers/vault/identity.ts'
+import { type VaultSettings, vaultSettings } from '../../src/providers/vault/settings.ts'
+import { vaultKind } from '../../src/providers/vault/vault.ts'
+import { frontVault, type VaultFront } from '../support/vault-front.ts'
+import { type RunningVault, startVault, vaultRuns } from '../support/vault.ts'
+import { reservationOf } from './reservation.ts'
+
+const publicUrl = 'https://broker.example.com'
+const patient = new AbortController().signal
+
+describe.runIf(vaultRuns)('the broker as Vault knows it', () => {
+  let vault: RunningVault
+  let front: VaultFront
+  /** Milliseconds. */
+  let now = 0
+
+  beforeAll(async () => {
+    vault = await startVault()
+    front = await frontVault(vault.address)
+    await vault.root('POST', 'sys/auth/approle', { type: 'approle' })
+    await vault.root('POST', 'auth/approle/role/mayfly', { token_policies: ['mayfly-broker'], token_no_default_policy: true, token_ttl: '20m' })
+    await vault.root('POST', 'sys/auth/jwt', { type: 'jwt' })
+  })
+  afterAll(async () => {
+    await front.stop()
+    await vault.stop()
+  })
+  afterEach(() => {
+    front.clear()
+    front.forget()
+  })
+
+  const settingsWith = (auth: object): VaultSettings => vaultSettings.parse({ address: front.address, auth, token_role: 'mayfly-task' })
+  async function approle(): Promise<VaultSettings> {
+    const secret = (await vault.root('POST', 'auth/approle/role/mayfly/secret-id', {})).body.data['secret_id']!
+    const file = join(vault.folder, 'secret-id')
+    await writeFile(file, `${secret}\n`, { mode: 0o600 })
+    const { role_id } = (await vault.root('GET', 'auth/approle/role/mayfly/role-id')).body.data
+    return settingsWith({ method: 'approle', role_id, secret_id_file: file })
+  }
+  const identityOf = (settings: VaultSettings): Identity =>
+    createIdentity(
+      'vault',
+      settings,
+      createAsk(settings, () => {}),
+      undefined,
+      () => now,
+    )
+  const self = async (identity: Identity): Promise<string> => {
+    const { status, body } = await identity.ask({ path: 'auth/token/lookup-self' }, patient)
+    expect(status).toBe(200)
+    return (body as { data: { accessor: string } }).data.accessor
+  }
+  const logins = (): number => front.requests().filter(({ what }) => what === 'log in').length
+  const revoke = (accessor: string) => vault.root('POST', 'auth/token/revoke-accessor', { accessor })
+
+  test('logs in once for everybody who asks at the same time, with an AppRole', async () => {
+    const identity = identityOf(await approle())
+    expect(new Set(await Promise.all(Array.from({ length: 8 }, () => self(identity)))).size).toBe(1)
+    expect(logins()).toBe(1)
+  })
+
+  test('logs in once more where somebody has revoked its token, and not in a loop where that does not help', async () => {
+    const identity = identityOf(await approle())
+    const first = await self(identity)
+    await revoke(first)
+    // A token that was made a moment ago and is refused would be refused again.
+    expect((await identity.ask({ path: 'auth/token/lookup-self' }, patient)).status).toBe(403)
+    expect(logins()).toBe(1)
+
+    now += 5_000
+    expect(await self(identity)).not.toBe(first)
+    expect(logins()).toBe(2)
+  })
+
+  test('does not take a policy that is too small for a token that is dead', async () => {
+    const identity = identityOf(await approle())
+    await self(identity)
+    now += 5_000
+    expect((await identity.ask({ path: 'sys/policies/acl/mayfly-broker' }, patient)).status).toBe(403)
+    expect(logins()).toBe(1)
+  })
+
+  test('lets nobody try again for a moment after a login failed', async () => {
+    const identity = identityOf(await approle())
+    front.next('log in', 'fails')
+    await expect(self(identity)).rejects.toMatchObject({ minted: 'no' })
+    await expect(self(identity)).rejects.toMatchObject({ fault: 'unavailable', message: expect.stringContaining('a moment ago') })
+    expect(logins()).toBe(1)
+    now += 1_000
+    await self(identity)
+    expect(logins()).toBe(2)
+  })
+
+  test('follows a token file that was replaced', async () => {
+    const file = join(vault.folder, 'a-token')
+    const made = async () =>
+      (await vault.root('POST', 'auth/token/create-orphan', { policies: ['mayfly-broker'], no_default_policy: true, ttl: '1h' })).body.auth
+    const [first, second] = [await made(), await made()]
+    await writeFile(file, first.client_token)
+    const identity = identityOf(settingsWith({ method: 'token', token_file: file }))
+    expect(await self(identity)).toBe(first.accessor)
+    await revoke(first.accessor)
+    await writeFile(file, `${second.client_token}\n`)
+    now += 5_000
+    expect(await self(identity)).toBe(second.accessor)
+  })
+
+  test('renews its token before it ends', async () => {
+    await vault.root('POST', 'auth/approle/role/mayfly', { token_policies: ['mayfly-broker'], token_no_default_policy: true, token_ttl: '3s' })
+    const identity = identityOf(await approle())
+    const accessor = await self(identity)
+    while (!front.requests().some(({ what, status }) => what === 'renew own token' && status === 200)) await vault.root('GET', 'sys/health')
+    expect(await self(identity)).toBe(accessor)
+    await vault.root('POST', 'auth/approle/role/mayfly', { token_ttl: '20m' })
+  })
+
+  test('is sealed off with words where Vault is sealed, and goes on when it is not', async () => {
+    const identity = identityOf(await approle())
+    front.next('check', 'is sealed')
+    await expect(self(identity)).rejects.toMatchObject({ fault: 'unavailable', message: expect.stringContaining('sealed') })
+    now += 1_000
+    await self(identity)
+  })
+
+  test('names itself by JWTs of its own, which are no access tokens, and whose keys it publishes', async () => {
+    const settings = vaultKind.settings.parse({ address: front.address, auth: { method: 'jwt', role: 'mayfly' }, token_role: 'mayfly-task' })
+    const provider = await vaultKind.connect('self', settings, { publicUrl, keys: vault.folder, clock: systemClock })
+    const keys = await Promise.all((await provider.tokens!.keys()).map(async (jwk) => exportSPKI((await importJWK(jwk, 'ES256')) as CryptoKey)))
+    await vault.root('POST', 'auth/jwt/config', { jwt_validation_pubkeys: keys, bound_issuer: publicUrl })
+    await vault.root('POST', 'auth/jwt/role/mayfly', {
+      role_type: 'jwt',
+      user_claim: 'sub',
+      bound_subject: publicUrl,
+      bound_audiences: ['vault'],
+      token_policies: ['mayfly-broker'],
+      token_no_default_policy: true,
+      token_ttl: '20m',
+    })
+    await provider.check(patient)
+    expect(logins()).toBe(1)
+    const grant = vaultKind.grant.parse({ path: 'secret/data/app', policy: 'mayfly-task-app-settings' })
+    await expect(provider.mint(reservationOf(grant, { parameters: {} }), async () => {}, patient)).resolves.toMatchObject({
+      credential: { type: 'fields' },
+    })
+  })
+})
+
+test.each([
+  ['2.4.4', false],
+  ['2.5.0', true],
+  ['2.5.5', true],
+  ['2.6.0', true],
+  ['2.6.1', true],
+  ['2.6.2', false],
+  ['2.7.2', false],
+  ['1.18.3+ent', false],
+])('a standby of version %s answers from old state: %s', (version, old) => {
+  expect(answersFromOldState(version)).toBe(old)
+})

@@ -1,0 +1,433 @@
+import { inspect } from 'node:util'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import type { Handle } from '../../src/base/evidence.ts'
+import { systemClock } from '../../src/base/time.ts'
+import { secretsOf } from '../../src/providers/credential.ts'
+import { type LeaseReference, type Minted, type Provider, ProviderError, type Reservation } from '../../src/providers/provider.ts'
+import { vaultKind } from '../../src/providers/vault/vault.ts'
+import type { VaultFault } from '../support/vault-front.ts'
+import { frontVault, type VaultFront } from '../support/vault-front.ts'
+import type { VaultRequest } from '../support/vault-requests.ts'
+import { type RunningVault, startVault, vaultRuns } from '../support/vault.ts'
+import { providerContract } from './contract.ts'
+import { reservationOf } from './reservation.ts'
+
+const reading = { path: 'database/creds/ledger-read', policy: 'mayfly-task-ledger-read' }
+const patient = new AbortController().signal
+const publicUrl = 'https://broker.example.com'
+
+const connectTo = (vault: RunningVault, address: string, settings: object = {}) =>
+  vaultKind.connect(
+    'vault',
+    vaultKind.settings.parse({ address, auth: { method: 'token', token_file: vault.tokenFile }, token_role: 'mayfly-task', ...settings }),
+    { publicUrl, keys: vault.folder, clock: systemClock },
+  )
+
+/** Long enough ago that nothing can live of which nobody knows. */
+const longAgo = (): Date => new Date(Date.now() - 600_000)
+
+describe.runIf(vaultRuns)('Vault', () => {
+  let vault: RunningVault
+  let front: VaultFront
+  let provider: Provider
+  /** What the ledger would know. */
+  const journaled = new Map<string, Handle[]>()
+
+  beforeAll(async () => {
+    vault = await startVault()
+    front = await frontVault(vault.address)
+    provider = await connectTo(vault, front.address)
+  })
+  afterAll(async () => {
+    await front.stop()
+    await vault.stop()
+  })
+  afterEach(async () => {
+    front.clear()
+    await front.release()
+    front.forget()
+  })
+
+  const reserve = (own: object = reading, changes: Partial<Reservation> = {}): Reservation =>
+    reservationOf(vaultKind.grant.parse(own), { parameters: {}, ...changes })
+  const mint = (reservation: Reservation, signal = patient, by = provider): Promise<Minted> =>
+    by.mint(reservation, async (handle) => void journaled.set(reservation.lease, [...(journaled.get(reservation.lease) ?? []), handle]), signal)
+  const referenceTo = ({ lease, task }: Reservation, reservedAt = longAgo()): LeaseReference => ({
+    lease,
+    task,
+    reservedAt,
+    handles: journaled.get(lease) ?? [],
+  })
+
+  /** The logins of a lease that Postgres would let in. Vault writes the id into their names, with its own spelling of `_`. */
+  async function openLogins({ lease }: Reservation): Promise<readonly string[]> {
+    const logins = await vault.database.logins()
+    return logins.filter(({ name, open }) => open && name.includes(lease.replace('_', '-'))).map(({ name }) => name)
+  }
+  /** Looks until there are so many: what is in Vault's own queue is ended soon, and not when it was put there. */
+  async function untilLogins(reservation: Reservation, count: number): Promise<void> {
+    while ((await openLogins(reservation)).length !== count);
+  }
+  const login = ({ credential }: Minted) => {
+    if (credential.type !== 'username_password') throw new Error('not a login')
+    return vault.database.login(credential.username, credential.password.open())
+  }
+  /** Ends a lease as the broker would, whatever is known of it. */
+  async function end(reservation: Reservation): Promise<void> {
+    const { minted } = await provider.recover(referenceTo(reservation), patient)
+    if (minted) await provider.revoke(referenceTo(reservation), patient)
+  }
+  async function failureOf(promise: Promise<unknown>): Promise<ProviderError> {
+    const error = await promise.then(
+      () => undefined,
+      (reason: unknown) => reason,
+    )
+    expect(error).toBeInstanceOf(ProviderError)
+    return error as ProviderError
+  }
+
+  describe('a database login', () => {
+    test('opens the database, ends with its reservation and dies with its open sessions when it is revoked', async () => {
+      const reservation = reserve()
+      const minted = await mint(reservation)
+      const left = reservation.expiresAt.getTime() - minted.expiresAt.getTime()
+      expect(left).toBeGreaterThanOrEqual(0)
+      // Vault counts whole seconds, and never past the end.
+      expect(left).toBeLessThan(2_000)
+      const session = await login(minted)
+      expect(await session.query('select count(*)::int as count from bookings')).toMatchObject([{ count: 3 }])
+
+      const evidence = await provider.revoke(referenceTo(reservation, reservation.issuedAt), patient)
+      expect(evidence).toMatchObject({ by: 'provider', statement: expect.stringContaining('sys/leases/revoke answered 204') })
+      expect(await session.alive()).toBe(false)
+      expect(await openLogins(reservation)).toEqual([])
+    })
+
+    test('is journaled before it is used: first the token, then the lease, then everything lasts to the end', async () => {
+      const reservation = reserve()
+      const seen: string[] = []
+      await provider.mint(
+        reservation,
+        async (handle) => {
+          seen.push(...front.requests().map(({ what }) => what), `journal ${Object.keys(handle).join(' ')}`)
+          front.forget()
+          journaled.set(reservation.lease, [...(journaled.get(reservation.lease) ?? []), handle])
+        },
+        patient,
+      )
+      seen.push(...front.requests().map(({ what }) => what))
+      expect(seen.filter((what) => what !== 'check' && what !== 'look up own token')).toEqual([
+        'create token',
+        'journal accessor',
+        'read database/creds/ledger-read',
+        'journal accessor lease_id',
+        'renew lease',
+        'renew token',
+      ])
+      await end(reservation)
+    })
+
+    test('ends with its token by itself where the broker never comes back', async () => {
+      const reservation = reserve(reading, { expiresAt: new Date(Date.now() + 2_500) })
+      await mint(reservation)
+      await untilLogins(reservation, 0)
+      const [token] = journaled.get(reservation.lease) ?? []
+      while ((await vault.root('POST', 'auth/token/lookup-accessor', { accessor: token!['accessor'] })).status === 200);
+    })
+
+    test('that Vault makes shorter than asked is a shorter lease', async () => {
+      await vault.root('POST', 'database/roles/brief', {
+        ...(await vault.root<object>('GET', 'database/roles/ledger-read')).body.data,
+        max_ttl: '90s',
+      })
+      await vault.root('POST', 'sys/policies/acl/mayfly-task-brief', { policy: 'path "database/creds/brief" { capabilities = ["read"] }' })
+      await vault.root('POST', 'database/config/ledger', { allowed_roles: ['ledger-read', 'brief'] })
+      const reservation = reserve({ path: 'database/creds/brief', policy: 'mayfly-task-brief' })
+      const minted = await mint(reservation)
+      const life = minted.expiresAt.getTime() - reservation.issuedAt.getTime()
+      expect(life).toBeLessThanOrEqual(91_000)
+      expect(life).toBeGreaterThan(80_000)
+      await end(reservation)
+    })
+
+    test('of a grant whose policy Vault does not have is refused, and nothing was read', async () => {
+      const reservation = reserve({ ...reading, policy: 'mayfly-task-nobody' })
+      expect(await failureOf(mint(reservation))).toMatchObject({ fault: 'refused', minted: 'no', message: expect.stringContaining('no policy') })
+      expect(front.requests().map(({ what }) => what)).toContain('revoke token')
+      expect(await openLogins(reservation)).toEqual([])
+    })
+  })
+
+  describe('other secrets', () => {
+    test('a stored value is lent as fields, only time ends its lease, and its token is gone at once', async () => {
+      const reservation = reserve({ path: 'secret/data/app', policy: 'mayfly-task-app-settings' })
+      const minted = await mint(reservation)
+      expect(provider.revocation(reservation.settings)).toBe('expiry')
+      expect(Object.entries(secretsOf(minted.credential)).map(([name, secret]) => [name, secret.open()])).toEqual([['colour', 'green']])
+      const [token] = journaled.get(reservation.lease) ?? []
+      expect((await vault.root('POST', 'auth/token/lookup-accessor', { accessor: token!['accessor'] })).status).not.toBe(200)
+    })
+
+    test('a certificate with a lease is on the revocation list when its lease has ended', async () => {
+      const own = { path: 'pki/issue/leased', policy: 'mayfly-task-leased-certificate', ended_by: 'lease', data: { common_name: '{host}' } }
+      const reservation = reserve(own, { parameters: { host: 'api.example.com' } })
+      expect(provider.revocation(reservation.settings)).toBe('provider')
+      const serial = secretsOf((await mint(reservation)).credential)['serial_number']!.open()
+      await provider.revoke(referenceTo(reservation), patient)
+      expect((await vault.root<{ revocation_time: number }>('GET', `pki/cert/${serial}`)).body.data.revocation_time).toBeGreaterThan(0)
+    })
+
+    test('a certificate without a lease cannot be taken back, and says when it ends', async () => {
+      const own = { path: 'pki/issue/service', policy: 'mayfly-task-service-certificate', data: { common_name: 'api.example.com' } }
+      const reservation = reserve(own)
+      expect(provider.revocation(reservation.settings)).toBe('expiry')
+      const minted = await mint(reservation)
+      expect(minted.expiresAt.getTime()).toBeLessThanOrEqual(reservation.expiresAt.getTime())
+      expect(minted.credential).toMatchObject({ type: 'fields' })
+    })
+
+    test('a certificate that the catalogue says has a lease, and has none, is not handed out', async () => {
+      const own = {
+        path: 'pki/issue/service',
+        policy: 'mayfly-task-service-certificate',
+        ended_by: 'lease',
+        data: { common_name: 'api.example.com' },
+      }
+      expect(await failureOf(mint(reserve(own)))).toMatchObject({
+        fault: 'refused',
+        minted: 'maybe',
+        message: expect.stringContaining('without a lease'),
+      })
+    })
+  })
+
+  const hows: readonly VaultFault[] = [
+    'refuses',
+    'does not know the token',
+    'fails',
+    'resets',
+    'hangs',
+    'garbage',
+    'half',
+    'answers nothing',
+    'floods',
+    'redirects',
+    'has a quota',
+    'is sealed',
+    'only queues it',
+  ]
+  const pairs = hows.flatMap((how) => [
+    { how, done: false },
+    { how, done: true },
+  ])
+  const inWords = ({ how, done }: (typeof pairs)[number]) => `${how}, ${done ? 'and it was done' : 'and nothing was done'}`
+
+  /** Lets a verb meet a fault. Nothing secret may be in what it says about it. */
+  async function meet<T>(
+    what: VaultRequest,
+    { how, done }: (typeof pairs)[number],
+    verb: (signal: AbortSignal) => Promise<T>,
+  ): Promise<T | ProviderError> {
+    const impatient = new AbortController()
+    front.next(what, how, { done })
+    const outcome = verb(impatient.signal).catch((error: unknown) => {
+      expect(error).toBeInstanceOf(ProviderError)
+      return error as ProviderError
+    })
+    if (how === 'hangs') {
+      await front.hanging(what)
+      impatient.abort()
+    }
+    const met = await outcome
+    if (met instanceof ProviderError) {
+      const everything = inspect(met, { depth: 10, showHidden: true })
+      for (const handle of [...journaled.values()].flat()) expect(everything).not.toContain(handle['accessor'])
+      expect(everything).not.toMatch(/\bs\.[A-Za-z0-9]{20}/)
+      expect(everything).not.toContain('mf-token')
+    }
+    return met
+  }
+
+  describe.each(['create token', 'read database/creds/ledger-read', 'renew lease', 'renew token'] as const)('a mint whose "%s"', (what) => {
+    test.each(pairs)('$how (done: $done) leaves nothing that works once it has been ended', async (fault) => {
+      const reservation = reserve()
+      const met = await meet(what, fault, (signal) => mint(reservation, signal))
+      if (fault.how === 'hangs') await front.release()
+      if (!(met instanceof ProviderError)) {
+        // It started over, with a token of its own: what the first one may have read is ended by Vault meanwhile.
+        await untilLogins(reservation, 1)
+        await (await login(met)).close()
+      } else expect(met.message, inWords(fault)).not.toBe('')
+      await end(reservation)
+      await untilLogins(reservation, 0)
+    })
+  })
+
+  test.each(pairs.filter(({ how }) => how !== 'hangs'))('a read that $how (done: $done) is made once more, with another token', async (fault) => {
+    const reservation = reserve()
+    const met = await meet('read database/creds/ledger-read', fault, (signal) => mint(reservation, signal))
+    expect(met).toMatchObject({ credential: { type: 'username_password' } })
+    expect(new Set((journaled.get(reservation.lease) ?? []).map((handle) => handle['accessor'])).size).toBe(2)
+    await end(reservation)
+    await untilLogins(reservation, 0)
+  })
+
+  describe.each(['revoke token', 'revoke lease'] as const)('an end whose "%s"', (what) => {
+    // A token that Vault does not know may be cured by a login on the way: vault-identity.test.ts.
+    test.each(pairs.filter(({ how }) => how !== 'does not know the token'))(
+      '$how (done: $done) claims nothing, and ends it the next time',
+      async (fault) => {
+        const reservation = reserve()
+        await mint(reservation)
+        const met = await meet(what, fault, (signal) => provider.revoke(referenceTo(reservation), signal))
+        expect(met, inWords(fault)).toBeInstanceOf(ProviderError)
+        if (fault.how === 'hangs') await front.release()
+        await expect(provider.revoke(referenceTo(reservation), patient)).resolves.toMatchObject({ by: 'provider' })
+        expect(await openLogins(reservation)).toEqual([])
+      },
+    )
+  })
+
+  describe('a read that takes too long', () => {
+    test('is never broken off: its token is contained meanwhile, and what it brings is journaled and ended', async () => {
+      const reservation = reserve()
+      const impatient = new AbortController()
+      front.next('read database/creds/ledger-read', 'held')
+      const minting = failureOf(mint(reservation, impatient.signal))
+      await front.hanging('read database/creds/ledger-read')
+      impatient.abort()
+      expect(await minting).toMatchObject({ fault: 'timed_out', minted: 'maybe' })
+      while (!front.requests().some(({ what, status }) => what === 'revoke token' && status === 204)) await vault.database.logins()
+      expect(front.requests().filter(({ hungUp }) => hungUp)).toEqual([])
+      await front.release()
+      await end(reservation)
+      await untilLogins(reservation, 0)
+    })
+
+    test('and is revoked meanwhile is not claimed to be dead before it is known what it brought', async () => {
+      const reservation = reserve()
+      const impatient = new AbortController()
+      // OpenBao has the login, and the answer that names its lease is on its way.
+      front.next('read database/creds/ledger-read', 'held', { done: true })
+      const minting = failureOf(mint(reservation, impatient.signal))
+      await front.hanging('read database/creds/ledger-read')
+      const young = (): LeaseReference => referenceTo(reservation, reservation.issuedAt)
+      expect(await failureOf(provider.revoke(young(), patient))).toMatchObject({ fault: 'downstream', message: expect.stringContaining('cut off') })
+      await front.release()
+      await minting
+      while (!journaled.get(reservation.lease)!.some((handle) => 'lease_id' in handle)) await vault.database.logins()
+      await expect(provider.revoke(young(), patient)).resolves.toMatchObject({ by: 'provider' })
+      expect(await openLogins(reservation)).toEqual([])
+    })
+  })
+
+  describe('a lease that ended behind our back', () => {
+    test.each([
+      ['its token was revoked by somebody', async ({ accessor }: Handle) => vault.root('POST', 'auth/token/revoke-accessor', { accessor })],
+      ['its lease was revoked by somebody', async ({ lease_id }: Handle) => vault.root('POST', 'sys/leases/revoke', { lease_id, sync: true })],
+    ])('is revoked with the evidence that it is gone: %s', async (_, behindOurBack) => {
+      const reservation = reserve()
+      await mint(reservation)
+      await behindOurBack(journaled.get(reservation.lease)!.at(-1)!)
+      await expect(provider.revoke(referenceTo(reservation, reservation.issuedAt), patient)).resolves.toMatchObject({ by: 'provider' })
+      expect(await openLogins(reservation)).toEqual([])
+    })
+  })
+
+  describe('a database that is down', () => {
+    afterEach(async () => {
+      // What hung stays silent for ever, and Vault waits for it: only a reset frees its connection.
+      await vault.database.wire.cut()
+      await vault.database.wire.mend()
+    })
+
+    test('is said to be down when it should end a login, after the token was contained, and ends it when it is back', async () => {
+      const reservation = reserve()
+      await mint(reservation)
+      await vault.database.wire.cut()
+      const error = await failureOf(provider.revoke(referenceTo(reservation, reservation.issuedAt), patient))
+      expect(error).toMatchObject({ fault: 'downstream' })
+      expect(front.requests().map(({ what }) => what)).toEqual(expect.arrayContaining(['revoke token', 'revoke lease']))
+      expect(await openLogins(reservation)).toHaveLength(1)
+      await vault.database.wire.mend()
+      while ((await provider.revoke(referenceTo(reservation, reservation.issuedAt), patient).catch(() => undefined)) === undefined);
+      expect(await openLogins(reservation)).toEqual([])
+    })
+
+    test('makes no login, and says so', async () => {
+      await vault.database.wire.cut()
+      const reservation = reserve()
+      expect(await failureOf(mint(reservation))).toMatchObject({ fault: 'downstream', minted: 'maybe' })
+      await vault.database.wire.mend()
+      await end(reservation)
+    })
+
+    test('and silent does not hold up containment, nor logins of another database behind the same Vault', async () => {
+      const reservation = reserve()
+      await mint(reservation)
+      vault.database.wire.hang()
+      const impatient = new AbortController()
+      const ending = failureOf(provider.revoke(referenceTo(reservation, reservation.issuedAt), impatient.signal))
+      while (!front.requests().some(({ what, status }) => what === 'revoke token' && status === 204)) await vault.database.logins()
+
+      const other = reserve({ path: 'database/creds/ledger-read-2', policy: 'mayfly-task-ledger-read-2' })
+      await mint(other)
+      await provider.revoke(referenceTo(other, other.issuedAt), patient)
+      expect(await openLogins(other)).toEqual([])
+
+      impatient.abort()
+      expect(await ending).toMatchObject({ fault: 'downstream', message: expect.stringContaining('may be down') })
+    })
+  })
+
+  describe('a redirect', () => {
+    test('is followed to a configured node, with the whole question', async () => {
+      const both = await connectTo(vault, front.address, { nodes: [vault.address] })
+      await both.check(patient)
+      front.next('create token', 'redirects', { to: `${vault.address}/v1/auth/token/create/mayfly-task` })
+      const reservation = reserve()
+      await (await login(await mint(reservation, patient, both))).close()
+      await end(reservation)
+    })
+
+    test('to an address that is not configured is not followed, and no token goes there', async () => {
+      front.next('create token', 'redirects', { to: `${vault.address}/v1/auth/token/create/mayfly-task` })
+      expect(await failureOf(mint(reserve()))).toMatchObject({ fault: 'garbage', message: expect.stringContaining('not configured') })
+    })
+  })
+
+  test('text of an agent reaches no other path', async () => {
+    const own = { path: 'secret/data/{name}', policy: 'mayfly-task-app-settings' }
+    for (const name of ['../app', 'app/../../sys/health', 'app?version=1', '%2e%2e', 'app\n', 'app#x', '', '.', '..', 'a b', 'app/', '&#x2F;']) {
+      const error = await failureOf(mint(reserve(own, { parameters: { name } })))
+      expect(error, name).toMatchObject({ fault: 'refused', minted: 'no' })
+    }
+    expect(front.requests()).toEqual([])
+    await expect(mint(reserve(own, { parameters: { name: 'app' } }))).resolves.toMatchObject({ credential: { type: 'fields' } })
+  })
+})
+
+describe.runIf(vaultRuns)('the promise', () => {
+  providerContract('vault', undefined, async () => {
+    const vault = await startVault()
+    const provider = await connectTo(vault, vault.address)
+    const usernames: string[] = []
+    return {
+      provider: {
+        ...provider,
+        async mint(...asked) {
+          const minted = await provider.mint(...asked)
+          if (minted.credential.type === 'username_password') usernames.push(minted.credential.username)
+          return minted
+        },
+      },
+      reserve: () => reservationOf(vaultKind.grant.parse(reading), { parameters: {}, issuedAt: longAgo() }),
+      async works(password) {
+        const session = await vault.database.login(usernames.at(-1)!, password).catch(() => undefined)
+        await session?.close()
+        return session !== undefined
+      },
+      stop: () => vault.stop(),
+    }
+  })
+})
