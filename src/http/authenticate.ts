@@ -3,8 +3,8 @@ import { BrokerError } from '../base/errors.ts'
 import type { Clock } from '../base/time.ts'
 import { type Actor, type Match, matches } from '../identity/actor.ts'
 import type { Verifier } from '../identity/verify.ts'
-import { taskOfToken } from '../tasks/show.ts'
 import type { Broker, Caller } from '../tasks/task.ts'
+import { isTaskToken, taskOfToken } from '../tasks/token.ts'
 import { createBuckets, type Rate } from './bucket.ts'
 import type { Env } from './app.ts'
 import { readBody } from './body.ts'
@@ -66,8 +66,8 @@ export function createGate(parts: GateParts): Gate {
   return {
     async identify(authorization, signal) {
       const token = bearer(authorization)
-      // By its prefix, not by trying: a task token must not cost a verification, and a workload token no look into the store.
-      if (token.startsWith('mft_')) return holderOf(await taskOfToken(parts.broker, token))
+      // A task token must not cost a verification, and a workload token no look into the store.
+      if (isTaskToken(token)) return holderOf(await taskOfToken(parts.broker, token))
       const actor = await parts.verifier.verify(token, signal)
       const roles = parts.operators.filter((entry) => matches(actor, entry.issuer, entry.match)).flatMap((entry) => entry.roles)
       return { actor, agent: parts.broker.policy().catalogue.agentOf(actor), task: undefined, roles: new Set(roles) }

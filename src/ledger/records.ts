@@ -178,10 +178,10 @@ export async function findLease(ledger: Ledger, id: LeaseId): Promise<{ lease: L
   return row && { lease: leaseOf(row.lease), task: taskOf(row.task), left: row.left }
 }
 
-/** The task that a token speaks for, by the token's SHA-256: ended tasks too, since completing is accepted late. */
-export async function taskByTokenHash(ledger: Ledger, hash: string): Promise<TaskId | undefined> {
-  const [row] = await ledger.run<{ id: TaskId }>(sql`select id from tasks where token_hash = ${hash}`)
-  return row?.id
+/** SHA-256 of the token of a task, ended ones too. Undefined: there is no such task, or it was denied and has none. */
+export async function tokenHashOf(ledger: Ledger, id: TaskId): Promise<string | undefined> {
+  const [row] = await ledger.run<{ hash: string | null }>(sql`select token_hash as hash from tasks where id = ${id}`)
+  return row?.hash ?? undefined
 }
 
 /**

@@ -28,7 +28,7 @@ export const tasks = pgTable(
     purpose: text('purpose').notNull(),
     labels: jsonb('labels').notNull(),
     /** SHA-256 of the task token. Null for a task that was denied. */
-    tokenHash: text('token_hash').unique(),
+    tokenHash: text('token_hash'),
     openedAt: moment('opened_at').notNull().defaultNow(),
     deadline: moment('deadline').notNull(),
     /** The final state that a closing task goes to once its last lease has ended. */

@@ -1,7 +1,6 @@
-import { createHash, randomBytes } from 'node:crypto'
 import { BrokerError } from '../base/errors.ts'
 import { type DecisionId, newId, type TaskId } from '../base/ids.ts'
-import { Secret } from '../base/secret.ts'
+import type { Secret } from '../base/secret.ts'
 import type { Actor } from '../identity/actor.ts'
 import { type Announced, announceLeases, announceTask, type LeaseLimits, type NewTask, recordDenial } from '../ledger/announce.ts'
 import type { NewDecision } from '../ledger/entries.ts'
@@ -15,6 +14,7 @@ import { decideOn, keptDecision, within } from './decision.ts'
 import { confirmAll, hasEnded, type IssuedLease, mintAll, newLeases } from './mint.ts'
 import { tooManyLeases } from './lease.ts'
 import { agentOf, type Broker, type Caller, type Declaration, durationOf } from './task.ts'
+import { newTaskToken } from './token.ts'
 
 /** The answer to a declaration: the only copy of the secrets. If it is lost, the same Idempotency-Key ends them and mints anew. */
 export interface OpenedTask {
@@ -62,22 +62,23 @@ function prepare(broker: Broker, actor: Actor, agent: Agent, declared: Declarati
   const asked = { ...declared, ...durationOf(declared, broker.clock()) }
   const inquiry = broker.policy().catalogue.resolve(agent, actor, declared.grants.length > 0 ? 'issue' : 'declare', asked)
   const decision = decideOn(broker, inquiry)
-  const token = `mft_${randomBytes(32).toString('base64url')}`
+  const id = newId('task')
+  const { token, hash } = newTaskToken(id)
   const task: NewTask = {
-    id: newId('task'),
+    id,
     kind: inquiry.kind.name,
     agent: agent.name,
     owner: agent.owner,
     actor: { ...actor, attributes: seenByPolicy(actor, agent) },
     purpose: declared.purpose,
     labels: declared.labels,
-    tokenHash: hashOf(token),
+    tokenHash: hash,
     // Where the policy answers for the task as a whole, its shortest word counts for the task too.
     duration: inquiry.action === 'declare' ? within(inquiry.duration, decision.made.obligations.maxTtl) : inquiry.duration,
     deadline: declared.deadline,
   }
   const limits = { perAgent: agent.maxLiveLeases, perTask: broker.limits.leasesPerTask }
-  return { inquiry, decision, task, taskToken: new Secret(token), limits }
+  return { inquiry, decision, task, taskToken: token, limits }
 }
 
 const announce = (broker: Broker, { task, decision, inquiry, limits }: Opening, claim: KeyClaim | undefined) =>
@@ -141,8 +142,9 @@ async function reissue(broker: Broker, opening: Opening, task: TaskId, claim: Ke
       .map((lease) => endLeaseNow(broker, lease, { cause: 'answer_lost', by: 'broker', under: claim })),
   )
   const { inquiry, decision, limits } = opening
+  const { token, hash } = newTaskToken(task)
   const announced = await announceLeases(broker.ledger, task, decision, newLeases(broker, inquiry, decision), limits, {
-    tokenHash: opening.task.tokenHash,
+    tokenHash: hash,
     claim,
   })
   if (announced.outcome !== 'announced') {
@@ -150,7 +152,7 @@ async function reissue(broker: Broker, opening: Opening, task: TaskId, claim: Ke
     await releaseKey(broker.ledger, claim)
     throw announced.outcome === 'limit' ? tooManyLeases(broker) : hasEnded(task)
   }
-  const opened = await issue(broker, opening, announced, claim, signal)
+  const opened = await issue(broker, { ...opening, taskToken: token }, announced, claim, signal)
   await releaseKey(broker.ledger, claim)
   return opened
 }
@@ -188,6 +190,3 @@ function claimOf({ issuer, subject }: Actor, key: string, declared: Declaration,
 function seenByPolicy(actor: Actor, agent: Agent): Actor['attributes'] {
   return Object.fromEntries(Object.entries(actor.attributes).filter(([name]) => agent.tags.includes(name)))
 }
-
-/** What the ledger keeps of a task token. 256 random bits need no salt and no stretching. */
-export const hashOf = (token: string): string => createHash('sha256').update(token).digest('base64url')

@@ -1,6 +1,5 @@
 import type { LeaseId, TaskId } from '../base/ids.ts'
-import { type DecisionRecord, decisionsOf, findLease, findTask, type Lease, type Task, taskByTokenHash } from '../ledger/records.ts'
-import { hashOf } from './open.ts'
+import { type DecisionRecord, decisionsOf, findLease, findTask, type Lease, type Task } from '../ledger/records.ts'
 import { type Broker, type Caller, notFound, owns } from './task.ts'
 
 /** A task with its leases and decisions, for its agent, operators and reviewers. @throws BrokerError `not_found`, also for what is not the caller's */
@@ -19,9 +18,4 @@ export async function showLease(broker: Broker, caller: Caller, id: LeaseId): Pr
   const found = await findLease(broker.ledger, id)
   if (!found || !(owns(caller, found.task) || caller.roles.size > 0)) throw notFound('lease')
   return found.lease
-}
-
-/** The task that a token speaks for, ended ones too, since completing is accepted late. Looked up by hash, so no comparison leaks its bytes. */
-export async function taskOfToken(broker: Broker, taskToken: string): Promise<TaskId | undefined> {
-  return await taskByTokenHash(broker.ledger, hashOf(taskToken))
 }

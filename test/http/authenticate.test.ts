@@ -2,13 +2,15 @@ import { describe, expect, test } from 'vitest'
 import { BrokerError } from '../../src/base/errors.ts'
 import { newId } from '../../src/base/ids.ts'
 import { callableBy, createGate, houseRates } from '../../src/http/authenticate.ts'
+import { newTaskToken } from '../../src/tasks/token.ts'
 import { audience, buildHouse } from './house.ts'
 
-const taskToken = `mft_${'a'.repeat(43)}`
 const task = newId('task')
+const { token, hash } = newTaskToken(task)
+const taskToken = token.open()
 
-/** A house whose store knows one task token, by its hash. */
-const withTask = () => buildHouse({ frame: true, ledger: async (statement) => (statement.includes('token_hash') ? [{ id: task }] : []) })
+/** A house whose store knows one task, by its id. */
+const withTask = () => buildHouse({ frame: true, ledger: async (statement) => (statement.includes('token_hash') ? [{ hash }] : []) })
 
 describe('the token of a task', () => {
   test('speaks for its task, wherever it is let in', async () => {
@@ -27,7 +29,7 @@ describe('the token of a task', () => {
 
   test('never reaches the identity provider, so that completing needs none', async () => {
     const verifier = { ...buildHouse().parts.verifier, verify: async () => Promise.reject(new BrokerError('store_unavailable', 'keys are away')) }
-    const house = buildHouse({ frame: true, ledger: async () => [{ id: task }], parts: { verifier } })
+    const house = buildHouse({ frame: true, ledger: async () => [{ hash }], parts: { verifier } })
     house.app.post('/complete', ...callableBy(['agent', 'task']).middleware, (c) => c.text('done'))
     expect((await house.ask('/complete', { method: 'POST', token: taskToken })).status).toBe(200)
     expect((await house.ask('/complete', { method: 'POST', token: 'agent' })).status).toBe(503)
@@ -40,6 +42,44 @@ describe('the token of a task', () => {
     const answer = await house.ask(`/tasks/${task}`, { token: taskToken })
     expect(answer.headers.get('retry-after')).toBe('3')
     expect(await answer.json()).toMatchObject({ status: 503, code: 'store_unavailable', retry: 'later' })
+  })
+})
+
+describe('a text that looks like the token of a task', () => {
+  const refused = { status: 401, code: 'invalid_token' }
+  const ask = async (text: string) => {
+    const asked: string[] = []
+    const house = buildHouse({ ledger: async (statement) => (asked.push(statement), [{ hash }]) })
+    return { asked, problem: await house.problem(`/tasks/${task}`, { token: text }) }
+  }
+
+  test('is refused where its id is right and its random bits are not', async () => {
+    const last = taskToken.at(-1) === 'A' ? 'B' : 'A'
+    for (const text of [taskToken.slice(0, -1) + last, newTaskToken(task).token.open()]) {
+      expect(await ask(text)).toMatchObject({ problem: refused, asked: [expect.stringContaining('token_hash')] })
+    }
+  })
+
+  test('is refused where its random bits are right and its id is that of another task', async () => {
+    const other = taskToken.replace(task.slice(5), newId('task').slice(5))
+    expect(await ask(other)).toMatchObject({ problem: refused, asked: [expect.stringContaining('token_hash')] })
+  })
+
+  test('never becomes a question to the store unless it is well-formed', async () => {
+    const bits = taskToken.slice(-43)
+    const ids = ['', 'u'.repeat(26), '8'.repeat(26), task.slice(5).toUpperCase(), task.slice(5, -1), `${task.slice(5)}0`, task]
+    const others = [
+      'mft_',
+      `mft_${bits}`,
+      `${taskToken}=`,
+      `${taskToken}/`,
+      `${taskToken}A`,
+      taskToken.slice(0, -1),
+      taskToken.replace(/_(?=[^_]{43})/, '.'),
+    ]
+    for (const text of [...ids.map((id) => `mft_${id}_${bits}`), ...others]) {
+      expect(await ask(text), text).toMatchObject({ problem: refused, asked: [] })
+    }
   })
 })
 

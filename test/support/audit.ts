@@ -119,11 +119,13 @@ async function looseDecisions(ledger: Ledger): Promise<Finding[]> {
 
 async function storedSecrets(ledger: Ledger, secrets: readonly string[]): Promise<Finding[]> {
   const tables = ['tasks', 'leases', 'decisions', 'entries', 'policy_sets', 'idempotency_keys', 'spent_tokens', 'agents']
+  // The random bits of a task token stand at its end, and so does the signature of a JWT: either is looked for without what stands before it.
+  const ends = secrets.map((secret) => secret.slice(-43))
   const findings: Finding[] = []
   for (const table of tables) {
     const rows = await ledger.run<{ row: string }>(sql`select to_json(stored)::text as row from ${sql.identifier(table)} as stored`)
     for (const { row } of rows)
-      if (/mft_[\w-]{43}|eyJ[\w-]{10,}\./.test(row) || secrets.some((secret) => row.includes(secret))) findings.push(`a secret is stored in ${table}`)
+      if (/mft_[\w-]{43}|eyJ[\w-]{10,}\./.test(row) || ends.some((end) => row.includes(end))) findings.push(`a secret is stored in ${table}`)
   }
   return findings
 }

@@ -2,7 +2,7 @@ import { sql } from 'drizzle-orm'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { findTask } from '../../src/ledger/records.ts'
 import { introspect } from '../../src/tasks/introspect.ts'
-import { taskOfToken } from '../../src/tasks/show.ts'
+import { taskOfToken } from '../../src/tasks/token.ts'
 import { type House, startHouse } from '../support/house.ts'
 import { type OpenedStore, stores } from '../support/stores.ts'
 

@@ -1,0 +1,43 @@
+import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
+import { isId, type TaskId } from '../base/ids.ts'
+import { Secret } from '../base/secret.ts'
+import { tokenHashOf } from '../ledger/records.ts'
+import type { Broker } from './task.ts'
+
+/** `mft_`, the id of the task without its noun, `_`, and 256 random bits. */
+const shape = /^mft_([0-9a-z]{26})_[\w-]{43}$/
+
+/** Whether the text claims to be a task token. By its beginning, not by trying: what claims to be one is never taken for anything else. */
+export const isTaskToken = (text: string): boolean => text.startsWith('mft_')
+
+/** A token that speaks for this task, and what the ledger keeps of it. */
+export function newTaskToken(task: TaskId): { readonly token: Secret; readonly hash: string } {
+  const text = `mft_${task.slice('task_'.length)}_${randomBytes(32).toString('base64url')}`
+  return { token: new Secret(text), hash: hashOf(text) }
+}
+
+/**
+ * The task that a token speaks for, ended ones too, since completing is accepted late.
+ *
+ * The id in it finds the row, the hash decides, and is compared in constant time. The store would find it by its hash too, in an index of random keys:
+ * beside a long past every task that is opened would touch, and after a checkpoint log, a page of that index for itself alone.
+ */
+export async function taskOfToken(broker: Broker, text: string): Promise<TaskId | undefined> {
+  const task = taskIn(text)
+  const kept = task && (await tokenHashOf(broker.ledger, task))
+  return kept !== undefined && isEqual(kept, hashOf(text)) ? task : undefined
+}
+
+/** The task that a token names, which says nothing about whether it speaks for it. Nothing that is malformed becomes a question to the store. */
+function taskIn(text: string): TaskId | undefined {
+  const id = `task_${shape.exec(text)?.[1] ?? ''}`
+  return isId('task', id) ? id : undefined
+}
+
+/** SHA-256, base64url. 256 random bits need no salt and no stretching. */
+const hashOf = (token: string): string => createHash('sha256').update(token).digest('base64url')
+
+function isEqual(kept: string, presented: string): boolean {
+  const [one, other] = [Buffer.from(kept), Buffer.from(presented)]
+  return one.length === other.length && timingSafeEqual(one, other)
+}
