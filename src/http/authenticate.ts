@@ -115,7 +115,7 @@ function holderOf(task: Caller['task']): Caller {
 }
 
 /** Issuer and subject, which the issuer alone can choose; never a token, of which one caller can have many. */
-const nameOf = ({ actor, task }: Caller): string => (actor ? JSON.stringify([actor.issuer, actor.subject]) : (task ?? ''))
+const nameOf = ({ actor, task }: Caller): string => (actor ? JSON.stringify([actor.issuer, actor.subject]) : (task?.id ?? ''))
 
 /**
  * Spread into a route: who may call it, in force and in the document at once. The body is read behind this, so that strangers get a 401 before

@@ -76,7 +76,7 @@ function record({ log, metrics }: Telemetry): MiddlewareHandler<Env> {
       ms: Math.round(ms * 10) / 10,
       ...(caller?.actor && { issuer: caller.actor.issuer, subject: caller.actor.subject }),
       ...(caller?.agent && { agent: caller.agent.name }),
-      ...(caller?.task && { task: caller.task }),
+      ...(caller?.task && { agent: caller.task.agent, task: caller.task.id }),
     }
     if (laneOf(c) === 'probes') log.debug(line, 'request')
     else log.info(line, 'request')

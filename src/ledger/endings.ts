@@ -24,6 +24,7 @@ export interface Ending {
 /** What closing did: leases that ended in the same commit, and those whose provider has to be asked now. */
 export interface Closed {
   readonly tasks: readonly Task[]
+  /** Oldest first. */
   readonly ended: readonly Lease[]
   /** `revoking`, claimed for the caller for `claimSeconds`. */
   readonly revoking: readonly Lease[]
@@ -125,7 +126,7 @@ async function close(ledger: Ledger, chosen: SQL, plan?: Plan): Promise<Closed> 
       union all ${taskEndedEntries(sql`shut`)}
     ),
     woken as (select pg_notify(${dueChannel}, '') from (select 1 from waiting limit 1) as one)
-    select (select json_agg(shut) from shut) as tasks, (select json_agg(ended) from ended) as ended,
+    select (select json_agg(shut) from shut) as tasks, (select json_agg(ended order by ended.id) from ended) as ended,
       (select json_agg(waiting) from waiting where waiting.state = 'revoking') as revoking, (select count(*) from woken) as woken`,
     'first',
     plan,

@@ -36,6 +36,8 @@ export interface Task {
   readonly closingAt: Date | null
   readonly endedAt: Date | null
   readonly liveLeases: number
+  /** Leases that it was ever given. */
+  readonly announcedLeases: number
 }
 
 /** The record of one issued credential and its time. */
@@ -178,10 +180,12 @@ export async function findLease(ledger: Ledger, id: LeaseId): Promise<{ lease: L
   return row && { lease: leaseOf(row.lease), task: taskOf(row.task), left: row.left }
 }
 
-/** SHA-256 of the token of a task, ended ones too. Undefined: there is no such task, or it was denied and has none. */
-export async function tokenHashOf(ledger: Ledger, id: TaskId): Promise<string | undefined> {
-  const [row] = await ledger.run<{ hash: string | null }>(sql`select token_hash as hash from tasks where id = ${id}`)
-  return row?.hash ?? undefined
+/** SHA-256 of the token of a task, ended ones too, and whose task it is. Undefined: there is no such task, or it was denied and has no token. */
+export async function findTaskToken(ledger: Ledger, id: TaskId): Promise<{ hash: string; agent: string } | undefined> {
+  const [row] = await ledger.run<{ hash: string; agent: string }>(
+    sql`select token_hash as hash, agent from tasks where id = ${id} and token_hash is not null`,
+  )
+  return row
 }
 
 /**

@@ -1,7 +1,7 @@
 import { BrokerError } from '../base/errors.ts'
 import type { LeaseId, TaskId } from '../base/ids.ts'
 import { delay } from '../base/time.ts'
-import { closeLease, closeTask, type Ending } from '../ledger/endings.ts'
+import { type Closed, closeLease, closeTask, type Ending } from '../ledger/endings.ts'
 import { keepKey } from '../ledger/keys.ts'
 import { findLease, findTask, hasEnded, type Lease, type Task, type TaskState } from '../ledger/records.ts'
 import { endLease, noteEnded } from './end.ts'
@@ -22,19 +22,24 @@ export interface ClosedTask {
  * @throws BrokerError `not_found`, `store_unavailable`
  */
 export async function completeTask(broker: Broker, caller: Caller, id: TaskId, wait: number, signal: AbortSignal): Promise<ClosedTask> {
+  const { agent } = await ownTask(broker, caller, id)
+  const closed = await beginClosing(broker, id, 'completed', { cause: 'completed', by: `agent:${agent}` })
+  return endedAtOnce(closed) ?? (await outcomeOf(broker, id, wait, signal))
+}
+
+/** A task of the caller, which whoever brings its token need not look for. @throws BrokerError `not_found` */
+async function ownTask(broker: Broker, caller: Caller, id: TaskId): Promise<Pick<Task, 'agent'>> {
+  if (caller.task?.id === id) return caller.task
   const found = await findTask(broker.ledger, id)
   if (!found || !owns(caller, found.task)) throw notFound('task')
-  await beginClosing(broker, found.task, 'completed', { cause: 'completed', by: `agent:${found.task.agent}` })
-  return await outcomeOf(broker, id, wait, signal)
+  return found.task
 }
 
 /** Ended early by an operator, with a reason that stays in the ledger. @throws BrokerError `forbidden`, `not_found`, `store_unavailable` */
 export async function revokeTask(broker: Broker, caller: Caller, id: TaskId, reason: string, wait: number, signal: AbortSignal): Promise<ClosedTask> {
   if (!caller.roles.has('operator')) throw new BrokerError('forbidden', 'Only an operator may revoke a task')
-  const found = await findTask(broker.ledger, id)
-  if (!found) throw notFound('task')
-  await beginClosing(broker, found.task, 'revoked', { cause: 'revoked', reason, by: nameOf(caller) })
-  return await outcomeOf(broker, id, wait, signal)
+  const closed = await beginClosing(broker, id, 'revoked', { cause: 'revoked', reason, by: nameOf(caller) })
+  return endedAtOnce(closed) ?? (await outcomeOf(broker, id, wait, signal))
 }
 
 /** Ends one lease; its task goes on. @throws BrokerError `not_found`, `store_unavailable` */
@@ -75,23 +80,30 @@ async function beginEnding(broker: Broker, lease: Pick<Lease, 'id' | 'taskId'>, 
 /**
  * Marks a task as closing with all its leases, in one commit, and begins to ask their providers. A task that is not open any more is left as it is.
  *
- * @returns false where the request that ends it was overtaken: the task belongs to the one that holds the key now
+ * @returns undefined where the request that ends it was overtaken: the task belongs to the one that holds the key now
  * @throws BrokerError `store_unavailable`; `conflict` where leases were announced faster than it could be closed
  */
-export async function beginClosing(broker: Broker, task: Pick<Task, 'id'>, outcome: TaskState, ending: Ending): Promise<boolean> {
+export async function beginClosing(broker: Broker, id: TaskId, outcome: TaskState, ending: Ending): Promise<Closed | undefined> {
   // Each further round means that a lease was announced in between, and their number is limited.
   for (let round = 0; round < 20; round++) {
-    const closed = await closeTask(broker.ledger, { id: task.id, outcome, ending })
+    const closed = await closeTask(broker.ledger, { id, outcome, ending })
     if (closed.tasks.length > 0) {
       noteEnded(broker, closed.ended)
       for (const lease of closed.revoking) void broker.background.run((signal) => endLease(broker, lease, signal))
-      return true
+      return closed
     }
-    if (ending.under && !(await keepKey(broker.ledger, ending.under))) return false
-    const now = await findTask(broker.ledger, task.id)
-    if (now?.task.state !== 'open') return true
+    if (ending.under && !(await keepKey(broker.ledger, ending.under))) return undefined
+    const now = await findTask(broker.ledger, id)
+    if (now?.task.state !== 'open') return closed
   }
-  throw new BrokerError('conflict', 'This task is being given leases faster than it can be closed', { task: task.id, retryAfter: 1 })
+  throw new BrokerError('conflict', 'This task is being given leases faster than it can be closed', { task: id, retryAfter: 1 })
+}
+
+/** What closing came to, where that commit ended every lease that the task was ever given: there is nothing left to be read. */
+function endedAtOnce(closed: Closed | undefined): ClosedTask | undefined {
+  const task = closed?.tasks[0]
+  if (!closed || task?.announcedLeases !== closed.ended.length) return undefined
+  return { task, leases: closed.ended, ended: true }
 }
 
 async function outcomeOf(broker: Broker, id: TaskId, wait: number, signal: AbortSignal): Promise<ClosedTask> {
@@ -122,5 +134,5 @@ async function settled<Read>(
 
 const nameOf = (caller: Caller): string => {
   if (caller.roles.has('operator') && caller.actor) return `operator:${caller.actor.issuer}/${caller.actor.subject}`
-  return caller.agent ? `agent:${caller.agent.name}` : `task:${caller.task ?? ''}`
+  return caller.agent ? `agent:${caller.agent.name}` : `task:${caller.task?.id ?? ''}`
 }

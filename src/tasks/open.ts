@@ -162,7 +162,7 @@ async function reissue(broker: Broker, opening: Opening, task: TaskId, claim: Ke
  * leaves the task to the retry that has it now; what it minted itself, that one has ended.
  */
 async function fail(broker: Broker, task: Task, claim: KeyClaim | undefined, error: BrokerError): Promise<never> {
-  if (!(await beginClosing(broker, task, 'failed', { cause: 'mint_failed', by: 'broker', under: claim }))) throw inFlight()
+  if (!(await beginClosing(broker, task.id, 'failed', { cause: 'mint_failed', by: 'broker', under: claim }))) throw inFlight()
   if (claim) await releaseKey(broker.ledger, claim)
   throw error
 }

@@ -1,5 +1,4 @@
 import { BrokerError } from '../base/errors.ts'
-import type { TaskId } from '../base/ids.ts'
 import type { Clock } from '../base/time.ts'
 import type { Actor } from '../identity/actor.ts'
 import type { Ledger } from '../ledger/connect.ts'
@@ -43,7 +42,7 @@ export interface Caller {
   readonly actor: Actor | undefined
   readonly agent: Agent | undefined
   /** The task whose token was presented. */
-  readonly task: TaskId | undefined
+  readonly task: Pick<Task, 'id' | 'agent'> | undefined
   readonly roles: ReadonlySet<'operator' | 'reviewer'>
 }
 
@@ -75,7 +74,7 @@ export function agentOf(broker: Broker, { actor, agent }: Caller): { actor: Acto
 }
 
 /** Whether the task is the caller's own: declared by the same agent, or spoken for by its token. */
-export const owns = (caller: Caller, task: Pick<Task, 'id' | 'agent'>): boolean => caller.task === task.id || caller.agent?.name === task.agent
+export const owns = (caller: Caller, task: Pick<Task, 'id' | 'agent'>): boolean => caller.task?.id === task.id || caller.agent?.name === task.agent
 
 /** The same words whether it does not exist or is somebody else's: existence is not revealed. */
 export const notFound = (noun: 'task' | 'lease' | 'decision'): BrokerError => new BrokerError('not_found', `There is no such ${noun} for you`)

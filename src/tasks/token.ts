@@ -1,8 +1,8 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { isId, type TaskId } from '../base/ids.ts'
 import { Secret } from '../base/secret.ts'
-import { tokenHashOf } from '../ledger/records.ts'
-import type { Broker } from './task.ts'
+import { findTaskToken } from '../ledger/records.ts'
+import type { Broker, Caller } from './task.ts'
 
 /** `mft_`, the id of the task without its noun, `_`, and 256 random bits. */
 const shape = /^mft_([0-9a-z]{26})_[\w-]{43}$/
@@ -22,10 +22,10 @@ export function newTaskToken(task: TaskId): { readonly token: Secret; readonly h
  * The id in it finds the row, the hash decides, and is compared in constant time. The store would find it by its hash too, in an index of random keys:
  * beside a long past every task that is opened would touch, and after a checkpoint log, a page of that index for itself alone.
  */
-export async function taskOfToken(broker: Broker, text: string): Promise<TaskId | undefined> {
-  const task = taskIn(text)
-  const kept = task && (await tokenHashOf(broker.ledger, task))
-  return kept !== undefined && isEqual(kept, hashOf(text)) ? task : undefined
+export async function taskOfToken(broker: Broker, text: string): Promise<Caller['task']> {
+  const id = taskIn(text)
+  const kept = id && (await findTaskToken(broker.ledger, id))
+  return kept && isEqual(kept.hash, hashOf(text)) ? { id, agent: kept.agent } : undefined
 }
 
 /** The task that a token names, which says nothing about whether it speaks for it. Nothing that is malformed becomes a question to the store. */

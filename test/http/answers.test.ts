@@ -59,6 +59,7 @@ const task: Task = {
   closingAt: null,
   endedAt: null,
   liveLeases: 1,
+  announcedLeases: 1,
 }
 const lease: Lease = {
   id: newId('lease'),

@@ -49,6 +49,33 @@ describe.each(stores)('the life of a task on $name', ({ open }) => {
     for (const lease of closed.leases) expect(lease).toMatchObject({ state: 'revoked', cause: 'completed', evidence: { by: 'provider' } })
   })
 
+  test('an end is answered with the task as it stands in the ledger and with all of its leases, oldest first, whatever became of them', async () => {
+    const ends = { complete: 'completed', revoke: 'revoked' } as const
+    const given: Record<string, readonly string[]> = {
+      nothing: [],
+      'what ends at once': ['api', 'slow-api'],
+      'what has to be asked for': ['api', 'crm'],
+    }
+    for (const [verb, state] of Object.entries(ends) as [keyof typeof ends, string][]) {
+      for (const [words, grants] of Object.entries(given)) {
+        const task = await house.declare(grants)
+        const closed = await task[verb]()
+
+        expect(closed.ended, `${verb} ${words}`).toBe(true)
+        expect(closed.task.state).toBe(state)
+        expect(closed.leases.map(({ grant }) => grant)).toEqual(grants)
+        expect(await stateOf(task.id)).toMatchObject({ task: closed.task, leases: closed.leases })
+      }
+      const task = await house.declare(['api', 'slow-api'])
+      await task.revokeLease(task.leases[0]!)
+      const more = await task.add('api')
+      const closed = await task[verb]()
+
+      expect(closed.leases.map(({ id }) => id)).toEqual([...task.leases, more.lease].map(({ id }) => id))
+      expect(await stateOf(task.id)).toMatchObject({ task: closed.task, leases: closed.leases })
+    }
+  })
+
   test('completing twice, or late, answers with how the task really ended', async () => {
     const task = await house.declare(['api'])
     await task.revoke()
