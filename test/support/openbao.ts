@@ -64,6 +64,9 @@ export interface Openbao {
   stop(): Promise<void>
 }
 
+/** Before a command: it is killed when this process ends, however that ends. On Linux alone. */
+const dyingWithUs = existsSync('/usr/bin/setpriv') ? ['/usr/bin/setpriv', '--pdeathsig', 'KILL'] : []
+
 /** @param storage `raft` lives through a kill, and waits for the disk at each write */
 export async function startOpenbao(storage: 'memory' | 'raft' = 'memory'): Promise<Openbao> {
   if (openbao === undefined) throw new Error('there is no OpenBao')
@@ -90,8 +93,6 @@ export async function startOpenbao(storage: 'memory' | 'raft' = 'memory'): Promi
   let closed: Promise<unknown>
   let token = ''
   let key = ''
-  const endWithUs = () => void server.kill('SIGKILL')
-  process.on('exit', endWithUs)
 
   async function ask(who: string, method: string, at: string, body?: object): Promise<{ readonly status: number; readonly body: unknown }> {
     const headers = who === '' ? {} : { 'x-vault-token': who }
@@ -122,7 +123,8 @@ export async function startOpenbao(storage: 'memory' | 'raft' = 'memory'): Promi
   }
 
   async function launch(): Promise<void> {
-    server = spawn(program, ['server', `-config=${config}`], { stdio: ['ignore', 'pipe', 'pipe'] })
+    const command = [...dyingWithUs, program, 'server', `-config=${config}`]
+    server = spawn(command[0]!, command.slice(1), { stdio: ['ignore', 'pipe', 'pipe'] })
     for (const stream of [server.stdout!, server.stderr!]) stream.setEncoding('utf8').on('data', (chunk: string) => chunks.push(chunk))
     closed = once(server, 'close')
     await untilHealth(501, 503)
@@ -138,11 +140,16 @@ export async function startOpenbao(storage: 'memory' | 'raft' = 'memory'): Promi
     await closed
   }
 
-  await launch()
-  const initialised = (await told('', 'sys/init', { secret_shares: 1, secret_threshold: 1 })) as { keys: [string]; root_token: string }
-  key = initialised.keys[0]
-  token = initialised.root_token
-  await unseal()
+  try {
+    await launch()
+    const initialised = (await told('', 'sys/init', { secret_shares: 1, secret_threshold: 1 })) as { keys: [string]; root_token: string }
+    key = initialised.keys[0]
+    token = initialised.root_token
+    await unseal()
+  } catch (error) {
+    await end('SIGKILL')
+    throw error
+  }
 
   return {
     address,
@@ -162,7 +169,6 @@ export async function startOpenbao(storage: 'memory' | 'raft' = 'memory'): Promi
     },
     log: () => chunks.join(''),
     async stop() {
-      process.off('exit', endWithUs)
       await end('SIGKILL')
       await rm(folder, { recursive: true, force: true })
     },

@@ -4,7 +4,7 @@ import path from 'node:path'
 import { promisify } from 'node:util'
 import postgres from 'postgres'
 import { type Openbao, openbao, startOpenbao } from './openbao.ts'
-import { postgresIsInstalled, startPostgres } from './postgres.ts'
+import { postgresIsInstalled, startPostgres, type TestPostgres } from './postgres.ts'
 import { type FaultyWire, faultyWire } from './wire.ts'
 
 const run = promisify(execFile)
@@ -19,10 +19,10 @@ export interface VaultLogin {
   readonly open: boolean
 }
 
-/** A session of somebody with the database. */
+/** A session of somebody with the database. One that was cut, and whose login still works, begins anew at its next query. */
 export interface Session {
   query(statement: string): Promise<readonly postgres.Row[]>
-  /** Whether Postgres still has it, as the superuser sees it. */
+  /** Whether Postgres still has the one that was first opened, as the superuser sees it. */
   alive(): Promise<boolean>
   close(): Promise<void>
 }
@@ -60,15 +60,29 @@ export interface RunningVault extends Openbao {
 export const vaultRuns = openbao !== undefined && postgresIsInstalled
 
 export async function startVault({ storage = 'memory' }: { readonly storage?: 'memory' | 'raft' } = {}): Promise<RunningVault> {
-  const [cluster, bao] = await Promise.all([startPostgres({ own: true }), startOpenbao(storage)])
-  if (cluster === undefined) throw new Error('there is no Postgres')
+  const begun = await Promise.allSettled([startPostgres({ own: true }), startOpenbao(storage)])
+  const [cluster, bao] = begun.map((one) => (one.status === 'fulfilled' ? one.value : undefined)) as [TestPostgres?, Openbao?]
+  const stops: (() => Promise<unknown>)[] = [async () => await bao?.stop(), async () => await cluster?.stop()]
+  try {
+    if (!cluster || !bao) throw new Error('no OpenBao with a Postgres', { cause: begun.find((one) => one.status === 'rejected')?.reason })
+    return await setUpVault(cluster, bao, stops)
+  } catch (error) {
+    for (const stop of stops) await stop()
+    throw error
+  }
+}
+
+/** @param stops what stops what is there already, in the order in which that is done; whatever is added here comes before it */
+async function setUpVault(cluster: TestPostgres, bao: Openbao, stops: (() => Promise<unknown>)[]): Promise<RunningVault> {
   const admin = postgres(cluster.url, { max: 1, onnotice: () => {} })
   await admin`create database ledger`
   await admin.end()
   const url = Object.assign(new URL(cluster.url), { pathname: '/ledger' })
   const superuser = postgres(url.href, { max: 2, onnotice: () => {} })
+  stops.unshift(() => superuser.end())
   await superuser`create table bookings as select id, id * 100 as cents from generate_series(1, 3) as id`
   const wire = await faultyWire(url.href)
+  stops.unshift(() => wire.stop())
   const tokenFile = path.join(bao.folder, 'broker-token')
   const connection = (port: string): string => `postgresql://{{username}}:{{password}}@127.0.0.1:${port}/ledger?sslmode=disable`
   const environment = {
@@ -148,9 +162,7 @@ export async function startVault({ storage = 'memory' }: { readonly storage?: 'm
         select rolname as name, rolcanlogin and coalesce(rolvaliduntil > now(), true) as open from pg_roles where rolname ~ '^mf-' order by rolname`,
     },
     async stop() {
-      await Promise.all([superuser.end(), bao.stop()])
-      await wire.stop()
-      await cluster.stop()
+      for (const stop of stops) await stop()
     },
   }
 }
