@@ -79,21 +79,32 @@ const digestKey = new Uint8Array(32).fill(7)
 
 export const never = new AbortController().signal
 
-const catalogueText = (extra: string) => `
+/** What a house has besides its own: a provider, and grants of it, which every kind of task may ask for. */
+export interface Annex {
+  readonly kind: string
+  readonly name: string
+  readonly settings: object
+  /** By name, the rest of each entry in the catalogue. */
+  readonly grants: Readonly<Record<string, string>>
+}
+
+const catalogueText = (extra: string, annex: Annex | undefined) => `
 agents:
   bot: { issuer: local, match: { sub: "agent:bot" }, owner: owner@example.com, groups: [robots] }
   rival: { issuer: local, match: { sub: "agent:rival" }, owner: rival@example.com, groups: [robots] }
   stranger: { issuer: local, match: { sub: "agent:stranger" }, owner: stranger@example.com, groups: [] }
   small: { issuer: local, match: { sub: "agent:small" }, owner: small@example.com, groups: [robots], max_live_leases: 3 }
 kinds:
-  work: { owner: owner@example.com, max_duration: 30m, grants: [api, slow-api, crm, crm-for, gone-by-itself] }
+  work: { owner: owner@example.com, max_duration: 30m, grants: [${['api', 'slow-api', 'crm', 'crm-for', 'gone-by-itself', ...Object.keys(annex?.grants ?? {})].join(', ')}] }
 grants:
   api: { provider: tokens, audience: "https://api.example.com", scope: "read", max_ttl: 10m }
   slow-api: { provider: tokens, audience: "https://slow.example.com", scope: "read", max_ttl: 30m }
   crm: { provider: lab, max_ttl: 20m }
   crm-for: { provider: lab, max_ttl: 20m, parameters: { customer: { pattern: "[a-z]{1,8}" } } }
   gone-by-itself: { provider: lapsing, max_ttl: 20m }
-${extra}`
+${Object.entries(annex?.grants ?? {})
+  .map(([name, rest]) => `  ${name}: { provider: ${annex?.name}, max_ttl: 20m, ${rest} }\n`)
+  .join('')}${extra}`
 
 const policyText = `
 @id("robots-work")
@@ -103,13 +114,13 @@ permit(principal in Group::"robots", action in [Action::"issue", Action::"renew"
 permit(principal in Group::"robots", action == Action::"declare", resource == Kind::"work");
 `
 
-export async function startHouse(store: StoreSettings | 'embedded'): Promise<House> {
+export async function startHouse(store: StoreSettings | 'embedded', annex?: Annex): Promise<House> {
   const folder = await mkdtemp(path.join(tmpdir(), 'mayfly-house-'))
   const lab = await startLab()
   const ledger = await connect(store === 'embedded' ? { embedded: path.join(folder, 'store') } : store)
   const lines: string[] = []
   const secrets: string[] = []
-  const state = { skew: 0, policy: await loadPolicy(folder) }
+  const state = { skew: 0, policy: await loadPolicy(folder, {}, annex) }
   await archivePolicySet(ledger, state.policy.set.digest, state.policy.set.document)
 
   async function newBroker(): Promise<Broker> {
@@ -118,7 +129,7 @@ export async function startHouse(store: StoreSettings | 'embedded'): Promise<Hou
     const clock = () => Date.now() + state.skew
     return {
       ledger,
-      targets: await connectTargets(lab, path.join(folder, 'keys'), clock),
+      targets: await connectTargets(lab, path.join(folder, 'keys'), clock, annex),
       policy: () => state.policy,
       telemetry,
       clock,
@@ -236,25 +247,27 @@ export async function startHouse(store: StoreSettings | 'embedded'): Promise<Hou
 }
 
 /** The policy of the house, with further lines for catalogue and policies. */
-export async function loadPolicy(folder: string, extra: { catalogue?: string; policies?: string } = {}): Promise<ActivePolicy> {
+export async function loadPolicy(folder: string, extra: { catalogue?: string; policies?: string } = {}, annex?: Annex): Promise<ActivePolicy> {
   const policies = await mkdtemp(path.join(folder, 'policies-'))
   const catalogue = path.join(folder, 'catalogue.yaml')
-  await writeFile(catalogue, catalogueText(extra.catalogue ?? ''))
+  await writeFile(catalogue, catalogueText(extra.catalogue ?? '', annex))
   await writeFile(path.join(policies, 'house.cedar'), policyText + (extra.policies ?? ''))
   const shapes = new Map([
     ['tokens', providerKinds.get('jwt')!],
     ['lab', providerKinds.get('http')!],
     ['lapsing', providerKinds.get('http')!],
+    ...(annex ? [[annex.name, providerKinds.get(annex.kind)!] as const] : []),
   ])
   return { catalogue: await loadCatalogue(catalogue, shapes, new Set(['local'])), set: await loadPolicySet(policies) }
 }
 
-async function connectTargets(lab: Lab, keys: string, clock: () => number): Promise<Map<string, Target>> {
+async function connectTargets(lab: Lab, keys: string, clock: () => number, annex: Annex | undefined): Promise<Map<string, Target>> {
   const surroundings = { publicUrl: 'https://broker.example.com', keys, clock }
   const connected = [
     await connectOne('jwt', 'tokens', {}),
     await connectOne('http', 'lab', { url: lab.url, revocation: 'provider', timeout: '1s' }),
     await connectOne('http', 'lapsing', { url: lab.url, revocation: 'expiry', timeout: '1s' }),
+    ...(annex ? [await connectOne(annex.kind, annex.name, annex.settings)] : []),
   ]
   return new Map(connected.map((target) => [target.provider.name, target]))
 

@@ -83,10 +83,12 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
       meta: { task: reservation.task, lease: reservation.lease },
       display_name: reservation.lease,
     }
-    const answer = await identity.ask({ path: `auth/token/create/${vault.tokenRole}`, body, namespace }, signal)
+    // Whatever becomes of this question, nothing was minted: a token whose answer was lost is known to nobody, reads nothing, and dies in its bootstrap time.
+    const answer = await identity.ask({ path: `auth/token/create/${vault.tokenRole}`, body, namespace }, signal).catch((error: ProviderError) => {
+      throw new ProviderError(error.fault, error.message, 'no', error.cause)
+    })
     const made = authOf(answer)
-    // A token by itself is nothing that could be used: none was received, and none was read with.
-    if (!made) throw unexpected(name, 'task token', answer, answer.status >= 400 && answer.status < 500 ? 'no' : 'maybe')
+    if (!made) throw unexpected(name, 'task token', answer, 'no')
     const { client_token: token, accessor, orphan, token_type: type, lease_duration: ttl, policies } = made.auth
     const fit = orphan === true && type === 'service' && accessor !== '' && ttl <= bootstrap && policies?.length === 1 && policies[0] === policy
     if (fit && !warns(answer, /does not exist/)) return { token, accessor }
