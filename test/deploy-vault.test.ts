@@ -234,23 +234,10 @@ describe.runIf(vaultRuns)('deploy/vault', () => {
     }
   }
 
+  /** With no more rights than Vault's login has. @returns what it prints */
   async function sweep(): Promise<string> {
-    const { hostname, port } = new URL(vault.database.url)
-    const { stdout } = await run('psql', [
-      '-X',
-      '-v',
-      'ON_ERROR_STOP=1',
-      '-h',
-      hostname,
-      '-p',
-      port,
-      '-U',
-      'postgres',
-      '-d',
-      'ledger',
-      '-f',
-      path.join(deployed, 'sweep.sql'),
-    ])
+    const steps = ['-c', 'set session authorization mayfly_vault', '-f', path.join(deployed, 'sweep.sql')]
+    const { stdout } = await run('psql', ['-X', '-v', 'ON_ERROR_STOP=1', '-d', vault.database.url, ...steps])
     return stdout
   }
 
@@ -282,6 +269,18 @@ describe.runIf(vaultRuns)('deploy/vault', () => {
     await superuser.unsafe('drop role somebody, "mf-operators", "mf-token-lease-justover-AAAAAAAA"')
     await Promise.all([revoke(living), revoke(lost)])
     expect(await vault.database.logins()).toEqual([])
+  })
+
+  test('the sweep ends a session whose role is gone, and no other', async () => {
+    const { superuser } = vault.database
+    const [gone, living] = [await mint(), await mint()]
+    const [left, stays] = [await vault.database.login(gone.username, gone.password), await vault.database.login(living.username, living.password)]
+    await superuser.unsafe(`drop role "${gone.username}"`)
+    expect(await left.alive()).toBe(true)
+    await sweep()
+    expect([await left.alive(), await stays.alive()]).toEqual([false, true])
+    await Promise.all([left.close(), stays.close()])
+    await Promise.all([revoke(gone), revoke(living)])
   })
 
   test('setup.sh, applied once more, changes nothing: no password, no token, no role', async () => {

@@ -12,7 +12,9 @@ CREATE TEMP TABLE swept ON COMMIT DROP AS
     AND (NOT rolcanlogin OR rolvaliduntil < now() - interval '1 minute');
 
 -- VALID UNTIL refuses new sessions and leaves open ones alone. Waits up to ten seconds for each to be gone.
-SELECT count(pg_terminate_backend(pid, 10000)) AS sessions_ended FROM pg_stat_activity JOIN swept ON usename = role;
+-- And those whose role is gone: one that was being opened at the very moment of a revocation can be left, with no rights but everybody's.
+SELECT count(pg_terminate_backend(pid, 10000)) AS sessions_ended FROM pg_stat_activity
+  WHERE usename IN (SELECT role FROM swept) OR (usesysid <> 0 AND NOT EXISTS (SELECT FROM pg_roles WHERE oid = usesysid));
 
 DO $$
 DECLARE
