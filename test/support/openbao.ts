@@ -50,6 +50,7 @@ export interface Openbao {
   readonly address: string
   readonly folder: string
   readonly rootToken: string
+  readonly unsealKey: string
   /** Asks as root, for set-up and truth. @param path without `/v1/` */
   root<Data = Record<string, string>>(method: string, path: string, body?: object): Promise<VaultAnswer<Data>>
   /** The same as somebody else. */
@@ -67,8 +68,12 @@ export interface Openbao {
 /** Before a command: it is killed when this process ends, however that ends. On Linux alone. */
 const dyingWithUs = existsSync('/usr/bin/setpriv') ? ['/usr/bin/setpriv', '--pdeathsig', 'KILL'] : []
 
-/** @param storage `raft` lives through a kill, and waits for the disk at each write */
-export async function startOpenbao(storage: 'memory' | 'raft' = 'memory'): Promise<Openbao> {
+/**
+ * @param storage `raft` lives through a kill, and waits for the disk at each write
+ * @param leader of another process: then this is the second node of the same cluster, of storage `raft`, a standby until the other one steps down
+ *   (`PUT sys/step-down`). Both are needed for either to lead
+ */
+export async function startOpenbao(storage: 'memory' | 'raft' = 'memory', leader?: Openbao): Promise<Openbao> {
   if (openbao === undefined) throw new Error('there is no OpenBao')
   const program = openbao
   const folder = await mkdtemp(path.join(tmpdir(), 'mayfly-openbao-'))
@@ -76,8 +81,10 @@ export async function startOpenbao(storage: 'memory' | 'raft' = 'memory'): Promi
   const address = `http://127.0.0.1:${port}`
   const data = path.join(folder, 'data')
   await mkdir(data)
-  // The multiplier makes it choose its leader within a second, not five.
-  const raft = { path: data, node_id: 'one', performance_multiplier: 1 }
+  // The multiplier makes it choose its leader within a second, not five; the rest lets a second node vote soon after it has come.
+  const pace = { autopilot_reconcile_interval: '200ms', autopilot_update_interval: '200ms' }
+  const joins = leader && { retry_join: [{ leader_api_addr: leader.address }] }
+  const raft = { path: data, node_id: path.basename(folder), performance_multiplier: 1, ...pace, ...joins }
   const config = path.join(folder, 'openbao.json')
   await writeFile(
     config,
@@ -91,8 +98,8 @@ export async function startOpenbao(storage: 'memory' | 'raft' = 'memory'): Promi
   const chunks: string[] = []
   let server: ChildProcess
   let closed: Promise<unknown>
-  let token = ''
-  let key = ''
+  let token = leader?.rootToken ?? ''
+  let key = leader?.unsealKey ?? ''
 
   async function ask(who: string, method: string, at: string, body?: object): Promise<{ readonly status: number; readonly body: unknown }> {
     const headers = who === '' ? {} : { 'x-vault-token': who }
@@ -131,8 +138,17 @@ export async function startOpenbao(storage: 'memory' | 'raft' = 'memory'): Promi
   }
 
   async function unseal(): Promise<void> {
-    await told('', 'sys/unseal', { key })
-    await untilHealth(200)
+    // A node that joins refuses until it has heard from its leader.
+    while ((await ask('', 'PUT', 'sys/unseal', { key })).status !== 200) await pause(20)
+    await untilHealth(200, ...(leader ? [429] : []))
+  }
+
+  async function untilItVotes({ rootToken, as: asks }: Openbao): Promise<void> {
+    const settings = { server_stabilization_time: '1s', cleanup_dead_servers: false }
+    await asks(rootToken, 'POST', 'sys/storage/raft/autopilot/configuration', settings)
+    type Servers = { config: { servers: { voter: boolean }[] } }
+    while (!(await asks<Servers>(rootToken, 'GET', 'sys/storage/raft/configuration')).body.data.config.servers.every(({ voter }) => voter))
+      await pause(50)
   }
 
   async function end(signal: 'SIGTERM' | 'SIGKILL'): Promise<void> {
@@ -142,10 +158,13 @@ export async function startOpenbao(storage: 'memory' | 'raft' = 'memory'): Promi
 
   try {
     await launch()
-    const initialised = (await told('', 'sys/init', { secret_shares: 1, secret_threshold: 1 })) as { keys: [string]; root_token: string }
-    key = initialised.keys[0]
-    token = initialised.root_token
+    if (!leader) {
+      const initialised = (await told('', 'sys/init', { secret_shares: 1, secret_threshold: 1 })) as { keys: [string]; root_token: string }
+      key = initialised.keys[0]
+      token = initialised.root_token
+    }
     await unseal()
+    if (leader) await untilItVotes(leader)
   } catch (error) {
     await end('SIGKILL')
     throw error
@@ -155,6 +174,7 @@ export async function startOpenbao(storage: 'memory' | 'raft' = 'memory'): Promi
     address,
     folder,
     rootToken: token,
+    unsealKey: key,
     root: (method, at, body) => as(token, method, at, body),
     as,
     async seal() {
