@@ -170,7 +170,7 @@ export async function announceLeases(
     task as (
       update tasks set live_leases = tasks.live_leases + asking.leases, announced_leases = tasks.announced_leases + asking.leases,
         token_hash = coalesce(${reissue?.tokenHash ?? null}::text, tasks.token_hash)
-      from asking where tasks.id = asking.id and tasks.state = 'open' and ${hasPlace}
+      from asking where tasks.id = ${task} and tasks.state = 'open' and ${hasPlace}
       returning tasks.*
     ),
     kept as (${keepDecisions(sql`select id from task`)}),

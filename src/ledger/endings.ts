@@ -92,7 +92,7 @@ export const closeOverdue = (ledger: Ledger, limit: number): Promise<Closed> =>
     sql`
       select task.id, 'expired' as outcome, 'deadline' as cause, null as reason, 'broker' as by, task.deadline as since
       from tasks as task join tasks as seen on seen.id = task.id and seen.announced_leases = task.announced_leases
-      where task.state = 'open' and task.deadline <= now() order by task.deadline limit ${limit} for update of task skip locked`,
+      where task.state = 'open' and task.closing_at is null and task.ended_at is null and task.deadline <= now() order by task.deadline limit ${limit} for update of task skip locked`,
     'fresh',
   )
 

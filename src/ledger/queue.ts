@@ -74,7 +74,7 @@ export async function markStuck(ledger: Ledger, after: number, limit: number): P
 export async function nextDue(ledger: Ledger, targets: readonly string[]): Promise<number | undefined> {
   const [row] = await ledger.run<{ wait: number | null }>(sql`
     select (extract(epoch from least(
-      (select deadline from tasks where state = 'open' order by deadline limit 1),
+      (select deadline from tasks where closing_at is null and ended_at is null order by deadline limit 1),
       (select min(first.due_at) from json_array_elements_text(${JSON.stringify(targets)}::text::json) as target(name)
         cross join lateral (select due_at from leases where provider = target.name and due_at is not null order by due_at limit 1) as first)
     ) - now()) * 1000)::double precision as wait`)

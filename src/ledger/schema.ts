@@ -46,9 +46,10 @@ export const tasks = pgTable(
   (table) => [
     check('tasks_state', oneOf('state', taskStates)),
     check('tasks_live_leases', sql`live_leases >= 0`),
+    // Those that are open. Not by their state, see `leases_expiring`.
     index('tasks_due')
       .on(table.deadline)
-      .where(sql`state = 'open'`),
+      .where(sql`closing_at is null and ended_at is null`),
     // A page of tasks reads one of these backwards, whatever is asked for: it costs what it shows, not what there is.
     index('tasks_by_agent').on(table.agent, table.id),
     index('tasks_by_kind').on(table.kind, table.id),
@@ -103,9 +104,11 @@ export const leases = pgTable(
     index('leases_due')
       .on(table.provider, table.dueAt)
       .where(sql`due_at is not null`),
+    // A condition that nobody has who looks for one lease by its id or task, and wants it active. Else Postgres takes this index for that too as long as
+    // it believes that few are alive, and then walks all of them to find one.
     index('leases_expiring')
       .on(table.expiresAt)
-      .where(sql`state in ('active', 'revoking', 'lapsing')`),
+      .where(sql`ended_at is null`),
     index('leases_by_task').on(table.taskId),
     index('leases_by_agent').on(table.agent, table.id),
     index('leases_by_grant').on(table.grant, table.id),

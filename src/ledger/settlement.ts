@@ -55,7 +55,7 @@ async function settleAll(ledger: Ledger, all: readonly Settling[]): Promise<read
 export async function expireLeases(ledger: Ledger, limit: number, grace: number): Promise<readonly Lease[]> {
   const [row] = await ledger.run<{ ended: JsonRow[] | null }>(sql`
     with due as (
-      select id, task_id from leases as lease where expires_at <= now()
+      select id, task_id from leases as lease where ended_at is null and expires_at <= now()
         and ((local and state = 'active') or state = 'lapsing' or (state = 'revoking' and expires_at + make_interval(secs => ${grace}) <= now()))
       order by expires_at limit ${limit}
     ),

@@ -24,9 +24,6 @@ import { createExaminer, type Examiner } from './plans.ts'
 /** Tasks of the past. Their tables have some 30,000 pages with their indexes. */
 const past = 40_000
 
-/** Tasks that are open and not due. */
-const living = 2_500
-
 /** Pages that a statement may touch: a page of a listing touches one for each row and a few of the index. */
 const few = 400
 
@@ -42,126 +39,137 @@ function choices<Options extends Record<string, readonly unknown[]>>(options: Op
 const named = (column: string) => [undefined, ...(['busy', 'other', 'none'] as const).map((which) => nameOf(column, which))]
 const daysAgo = (days: number) => new Date(Date.now() - days * 86_400_000)
 
-describe.runIf(stores.some(({ name }) => name === 'Postgres'))(`with ${past} past tasks and ${living} living ones`, () => {
-  let store: OpenedStore
-  let house: House
-  let owner: postgres.Sql
-  let examiner: Examiner
-  /** A broker of the house whose every statement is examined before it is run. */
-  let broker: Broker
+/** Tasks that are open and not due. Those of the second kind have twice as many pages in each table as a statement may touch. */
+const given = [
+  { living: 2_500, words: 'that Postgres has counted', counted: true },
+  { living: 20_000, words: 'that Postgres has not counted yet', counted: false },
+]
 
-  beforeAll(async () => {
-    store = await openDatabase()
-    house = await startHouse(store.settings)
-    owner = postgres((store.settings as { url: string }).url, { max: 1, onnotice: () => {} })
-    await writePast(owner, past)
-    await writeLiving(owner, living)
-    examiner = createExaminer(owner)
-    const dialect = new PgDialect()
-    const ledger: Ledger = {
-      ...house.ledger,
-      run: async (statement, rank, plan) => {
-        const verb = verbOf(new Error().stack)
-        const { sql, params } = dialect.sqlToQuery(statement)
-        await examiner.examine(verb, sql, params, plan)
-        return await house.ledger.run(statement, rank, plan)
-      },
-    }
-    broker = { ...house.broker, ledger }
-  }, 120_000)
+describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
+  `with ${past} past tasks and $living living ones $words`,
+  ({ living, counted }) => {
+    let store: OpenedStore
+    let house: House
+    let owner: postgres.Sql
+    let examiner: Examiner
+    /** A broker of the house whose every statement is examined before it is run. */
+    let broker: Broker
 
-  afterAll(async () => {
-    await owner.end()
-    await house.stop()
-    await store.dispose()
-  })
+    beforeAll(async () => {
+      store = await openDatabase()
+      house = await startHouse(store.settings)
+      owner = postgres((store.settings as { url: string }).url, { max: 1, onnotice: () => {} })
+      await writePast(owner, past)
+      await writeLiving(owner, living, counted)
+      examiner = createExaminer(owner)
+      const dialect = new PgDialect()
+      const ledger: Ledger = {
+        ...house.ledger,
+        run: async (statement, rank, plan) => {
+          const verb = verbOf(new Error().stack)
+          const { sql, params } = dialect.sqlToQuery(statement)
+          await examiner.examine(verb, sql, params, plan)
+          return await house.ledger.run(statement, rank, plan)
+        },
+      }
+      broker = { ...house.broker, ledger }
+    }, 120_000)
 
-  test('a task lives, and is ended in every way, with statements that touch few pages', async () => {
-    const declared = await house.declare(['api', 'crm'], { broker, key: 'growth' })
-    const retried = await house.declare(['api', 'crm'], { broker, key: 'growth' })
-    expect(retried.id).toBe(declared.id)
-    const [api, crm] = retried.leases
-    await retried.add('api')
-    await retried.refresh(api!)
-    await retried.renew(120_000)
-    await retried.revokeLease(crm!)
-    await introspect(broker, retried.secrets[0]!, 'all')
-    await taskOfToken(broker, retried.token)
-    await showTask(broker, house.operator, retried.id)
-    const { decision } = retried.opened
-    await showDecision(broker.ledger, decision.id)
-    await recordDecision(broker.ledger, retried.id, {
-      id: newId('dec'),
-      agent: 'bot',
-      kind: 'work',
-      action: 'renew',
-      made: { ...decision, answers: [] },
+    afterAll(async () => {
+      await owner.end()
+      await house.stop()
+      await store.dispose()
     })
-    await policySetOf(broker.ledger, decision.policyDigest)
-    await archivePolicySet(broker.ledger, decision.policyDigest, {})
-    await keepKey(broker.ledger, { key: 'growth', requestDigest: '', holder: decision.id, from: undefined })
-    await spendToken(broker.ledger, 'growth', daysAgo(0))
-    await retried.complete()
 
-    await expect(house.declare(['api'], { broker, agent: 'stranger', key: 'denied' })).rejects.toMatchObject({ code: 'denied' })
-    const { id } = await house.declare(['api', 'crm', 'gone-by-itself'], { broker })
-    await house.backdate(id, '2 minutes')
-    await journal(broker.ledger, { id: pastLease(0), taskId: pastTask(0) }, {})
-    await retryLater(broker.ledger, { id: pastLease(0) }, null, 0)
-    await releaseClaims(broker.ledger)
-    while (await lap(broker));
-    await nextDue(broker.ledger, [...broker.targets.keys()])
-    await house.broker.background.settled()
-    await sweep(broker.ledger, 200)
-    await counts(broker.ledger)
+    test('a task lives, and is ended in every way, with statements that touch few pages', async () => {
+      const declared = await house.declare(['api', 'crm'], { broker, key: 'growth' })
+      const retried = await house.declare(['api', 'crm'], { broker, key: 'growth' })
+      expect(retried.id).toBe(declared.id)
+      const [api, crm] = retried.leases
+      await retried.add('api')
+      await retried.refresh(api!)
+      await retried.renew(120_000)
+      await retried.revokeLease(crm!)
+      await introspect(broker, retried.secrets[0]!, 'all')
+      await taskOfToken(broker, retried.token)
+      await showTask(broker, house.operator, retried.id)
+      const { decision } = retried.opened
+      await showDecision(broker.ledger, decision.id)
+      await recordDecision(broker.ledger, retried.id, {
+        id: newId('dec'),
+        agent: 'bot',
+        kind: 'work',
+        action: 'renew',
+        made: { ...decision, answers: [] },
+      })
+      await policySetOf(broker.ledger, decision.policyDigest)
+      await archivePolicySet(broker.ledger, decision.policyDigest, {})
+      await keepKey(broker.ledger, { key: 'growth', requestDigest: '', holder: decision.id, from: undefined })
+      await spendToken(broker.ledger, 'growth', daysAgo(0))
+      await retried.complete()
 
-    expect(examiner.found.filter(touchesMuch).map(inWords)).toEqual([])
-  })
+      await expect(house.declare(['api'], { broker, agent: 'stranger', key: 'denied' })).rejects.toMatchObject({ code: 'denied' })
+      const { id } = await house.declare(['api', 'crm', 'gone-by-itself'], { broker })
+      await house.backdate(id, '2 minutes')
+      await journal(broker.ledger, { id: pastLease(0), taskId: pastTask(0) }, {})
+      await retryLater(broker.ledger, { id: pastLease(0) }, null, 0)
+      await releaseClaims(broker.ledger)
+      while (await lap(broker));
+      await nextDue(broker.ledger, [...broker.targets.keys()])
+      await house.broker.background.settled()
+      await sweep(broker.ledger, 200)
+      await counts(broker.ledger)
 
-  test('a page of tasks, leases or entries touches few pages, whatever it is asked for', async () => {
-    const before = examiner.found.length
-    for (const cursor of [undefined, pastTask(past / 2)]) {
-      for (const filter of choices({
-        // Nothing open is that old, which Postgres cannot know: the page behind the last open task is the one that may cost more.
-        state: [undefined, 'completed', 'failed', ...(cursor === undefined ? (['open'] as const) : [])] as const,
-        agent: named('agent'),
-        kind: named('kind'),
-        owner: named('owner'),
-      }))
-        await listTasks(broker.ledger, filter, { limit: 50, cursor })
-    }
-    for (const filter of choices({
-      state: [undefined, 'revoked', 'failed', 'revoking', 'active'] as const,
-      agent: named('agent'),
-      grant: named('grant'),
-      provider: named('provider'),
-      task: [undefined, pastTask(past / 2)],
-      stuck: [undefined, true, false],
-    }))
-      await listLeases(broker.ledger, filter, { limit: 50 })
-    for (const filter of choices({
-      kind: [undefined, 'task.opened', 'lease.stuck'],
-      agent: named('agent'),
-      task: [undefined, pastTask(past / 2)],
-      lease: [undefined, pastLease(past / 2)],
-      from: [undefined, daysAgo(0.1), daysAgo(20)],
-      to: [undefined, daysAgo(0.1), daysAgo(20)],
-    }))
-      await listEntries(broker.ledger, filter, { limit: 50 })
+      // To count what is alive, each of them is looked at.
+      expect(examiner.found.filter((one) => touchesMuch(one) && one.verb !== 'counts').map(inWords)).toEqual([])
+    })
 
-    const asked = examiner.found.slice(before)
-    expect(asked.length).toBeGreaterThan(1_000)
-    expect(asked.filter(touchesMuch).map(inWords)).toEqual([])
-  }, 120_000)
+    // What nobody has counted is soon counted, and a person who reads can wait for it; an agent cannot.
+    if (counted)
+      test('a page of tasks, leases or entries touches few pages, whatever it is asked for', async () => {
+        const before = examiner.found.length
+        for (const cursor of [undefined, pastTask(past / 2)]) {
+          for (const filter of choices({
+            // Nothing open is that old, which Postgres cannot know: the page behind the last open task is the one that may cost more.
+            state: [undefined, 'completed', 'failed', ...(cursor === undefined ? (['open'] as const) : [])] as const,
+            agent: named('agent'),
+            kind: named('kind'),
+            owner: named('owner'),
+          }))
+            await listTasks(broker.ledger, filter, { limit: 50, cursor })
+        }
+        for (const filter of choices({
+          state: [undefined, 'revoked', 'failed', 'revoking', 'active'] as const,
+          agent: named('agent'),
+          grant: named('grant'),
+          provider: named('provider'),
+          task: [undefined, pastTask(past / 2)],
+          stuck: [undefined, true, false],
+        }))
+          await listLeases(broker.ledger, filter, { limit: 50 })
+        for (const filter of choices({
+          kind: [undefined, 'task.opened', 'lease.stuck'],
+          agent: named('agent'),
+          task: [undefined, pastTask(past / 2)],
+          lease: [undefined, pastLease(past / 2)],
+          from: [undefined, daysAgo(0.1), daysAgo(20)],
+          to: [undefined, daysAgo(0.1), daysAgo(20)],
+        }))
+          await listEntries(broker.ledger, filter, { limit: 50 })
 
-  test('no statement of the ledger was forgotten here', async () => {
-    expect([...new Set(examiner.found.map(({ verb }) => verb))].toSorted()).toEqual(await verbsOfLedger())
-  })
-})
+        const asked = examiner.found.slice(before)
+        expect(asked.length).toBeGreaterThan(1_000)
+        expect(asked.filter(touchesMuch).map(inWords)).toEqual([])
+      }, 120_000)
 
-/** To count what is alive, each of them is looked at. */
-const mostPages = (verb: string): number => (verb === 'counts' ? living : few)
-const touchesMuch = ({ verb, scans, pages }: Examiner['found'][number]) => scans.length > 0 || pages > mostPages(verb)
+    if (counted)
+      test('no statement of the ledger was forgotten here', async () => {
+        expect([...new Set(examiner.found.map(({ verb }) => verb))].toSorted()).toEqual(await verbsOfLedger())
+      })
+  },
+)
+
+const touchesMuch = ({ scans, pages }: Examiner['found'][number]) => scans.length > 0 || pages > few
 const inWords = ({ verb, plan, scans, pages, text, params }: Examiner['found'][number]) =>
   `${verb} (${plan} plan) touches ${pages} pages${scans.length > 0 ? `, all of ${scans.join()}` : ''}: ${text.slice(0, 400)} ${JSON.stringify(params).slice(0, 200)}`
 

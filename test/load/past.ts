@@ -48,9 +48,11 @@ async function writeSome(sql: postgres.TransactionSql, from: number, to: number,
 }
 
 /**
- * Writes open tasks with one active lease each, which end tomorrow. Postgres counts them at once, as its autovacuum does after some thousand changes.
+ * Writes open tasks with one active lease each, which end tomorrow. Unless they are `counted`, Postgres believes that nothing is alive, as it does until
+ * its autovacuum comes by, a tenth of the table later.
  */
-export async function writeLiving(owner: postgres.Sql, rows: number): Promise<void> {
+export async function writeLiving(owner: postgres.Sql, rows: number, counted: boolean): Promise<void> {
+  for (const table of ['tasks', 'leases']) await owner`alter table ${owner(table)} set (autovacuum_enabled = ${owner.unsafe(String(counted))})`
   const numbers = owner`generate_series(1, ${rows}::int) as n`
   const tomorrow = owner`now() + interval '1 day' + n * interval '1 second'`
   await owner`
@@ -60,7 +62,7 @@ export async function writeLiving(owner: postgres.Sql, rows: number): Promise<vo
     insert into leases (id, task_id, decision_id, agent, grant_name, provider, local, revocation, standing, state, parameters, ttl, expires_at, due_at)
     select 'lease_1' || lpad(n::text, 25, '0'), 'task_1' || lpad(n::text, 25, '0'), '', ${some(owner, 'agent', 14)}, ${some(owner, 'grant', 10)}, ${some(owner, 'provider', 22)}, n % 2 = 0, 'provider', false, 'active', '{}', 60000, ${tomorrow}, ${tomorrow}
     from ${numbers}`
-  await owner`analyze`
+  if (counted) await owner`analyze`
 }
 
 /** A TypeID over a UUIDv7 begins with its time, in ten characters of base 32. */
