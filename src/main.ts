@@ -10,10 +10,11 @@ import { createVerifier } from './identity/verify.ts'
 import { connect } from './ledger/connect.ts'
 import { spendToken } from './ledger/keys.ts'
 import { checkCases } from './policy/cases.ts'
-import { loadCatalogue } from './policy/catalogue.ts'
+import { type Grant, loadCatalogue } from './policy/catalogue.ts'
 import { loadPolicySet } from './policy/document.ts'
+import { valueFault } from './policy/pattern.ts'
 import { providerKinds } from './providers/kinds.ts'
-import { ProviderError } from './providers/provider.ts'
+import { type Finding, ProviderError, type TrialGrant } from './providers/provider.ts'
 import { createTarget, type Target } from './providers/target.ts'
 import { startReaper } from './reaper.ts'
 import { createBackground } from './tasks/background.ts'
@@ -91,22 +92,59 @@ export async function checkPolicies(
   }
 }
 
-/** Whether each configured provider answers and accepts the broker. @throws ConfigurationError */
-export async function checkProviders(configFile: string): Promise<readonly { name: string; ok: boolean; detail: string }[]> {
+/** What the check of one provider came to: good unless something is at fault. */
+export interface CheckedProvider {
+  readonly name: string
+  readonly ok: boolean
+  readonly findings: readonly Finding[]
+}
+
+export interface ProviderCheck {
+  /** This one alone. */
+  readonly only?: string | undefined
+  /** Values for parameters of grants, by `GRANT.NAME` or, for whichever grant has it, `NAME`. */
+  readonly parameters?: Readonly<Record<string, string>>
+}
+
+/**
+ * Whether each configured provider answers and accepts the broker and, where its kind can tell, whether all is well with each grant of the catalogue that
+ * names it. @throws ConfigurationError
+ */
+export async function checkProviders(configFile: string, { only, parameters = {} }: ProviderCheck = {}): Promise<readonly CheckedProvider[]> {
   const config = await loadConfig(configFile, providerKinds)
-  const targets = await connectTargets(config, createTelemetry({ level: 'silent' }))
-  const signal = new AbortController().signal
+  const providers = config.providers.filter(({ name }) => only === undefined || name === only)
+  if (providers.length === 0) throw new ConfigurationError([`no provider is configured with the name "${only}"`])
+  const { catalogue } = await loadPolicy(config)
+  const targets = await connectTargets({ ...config, providers }, createTelemetry({ level: 'silent' }))
   return await Promise.all(
     [...targets].map(async ([name, target]) => {
-      try {
-        await target.check(signal)
-        return { name, ok: true, detail: '' }
-      } catch (error) {
-        if (!(error instanceof ProviderError)) throw error
-        return { name, ok: false, detail: error.message }
-      }
+      const grants = [...catalogue.grants.values()].filter(({ provider }) => provider === name).map((grant) => trialOf(grant, parameters))
+      const findings = await (target.provider.examine?.(grants) ?? shallowCheck(target))
+      return { name, ok: findings.every(({ level }) => level !== 'fault'), findings }
     }),
   )
+}
+
+async function shallowCheck(target: Target): Promise<Finding[]> {
+  try {
+    await target.check(new AbortController().signal)
+    return [{ level: 'ok', subject: 'backend', message: target.provider.local ? 'is this broker itself' : 'answers and accepts the broker' }]
+  } catch (error) {
+    if (!(error instanceof ProviderError)) throw error
+    return [{ level: 'fault', subject: 'backend', message: error.message }]
+  }
+}
+
+/** @throws ConfigurationError for a value that the catalogue would not let an agent give */
+function trialOf({ name, settings, maxTtl, parameters: patterns }: Grant, given: Readonly<Record<string, string>>): TrialGrant {
+  const values = Object.entries(patterns).map(([parameter, pattern]) => {
+    const value = given[`${name}.${parameter}`] ?? given[parameter]
+    const fault = value === undefined ? undefined : valueFault(pattern, value)
+    if (fault !== undefined) throw new ConfigurationError([`--param ${parameter}, of the grant ${name}: ${fault}`])
+    return [parameter, value] as const
+  })
+  const complete = values.every((entry): entry is readonly [string, string] => entry[1] !== undefined)
+  return { name, settings, maxTtl, parameters: complete ? Object.fromEntries(values) : undefined }
 }
 
 /** In the data folder: for whom the local issuer's tokens are, which is where the broker of this folder listens. */

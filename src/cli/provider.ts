@@ -1,24 +1,32 @@
-import { Command } from 'commander'
+import { Command, Option } from 'commander'
 import { Unsuccessful } from './failure.ts'
-import { paint, table } from './output.ts'
+import { pair } from './grants.ts'
+import { table } from './output.ts'
 import type { OutputOf } from './program.ts'
 
-/** `mayfly provider check`: from this machine, with the configuration's own credentials. */
+/** `mayfly provider …`: the backends, for whoever sets them up. */
 export const providerCommand = (outputOf: OutputOf): Command =>
-  new Command('provider').description('the backends that mint').addCommand(
-    new Command('check')
-      .description('ask each configured provider whether it answers and accepts the broker')
-      .requiredOption('--config <file>', 'mayfly.yaml')
-      .action(async ({ config }: { config: string }, command: Command) => {
-        const { checkProviders } = await import('../main.ts')
-        const checked = await checkProviders(config)
-        const output = outputOf(command)
-        output.result(checked, () =>
-          table(
-            ['PROVIDER', 'STATE', 'DETAIL'],
-            checked.map(({ name, ok, detail }) => [name, ok ? paint(output, 'green', 'ok') : paint(output, 'red', 'failing'), detail]),
-          ),
-        )
-        if (checked.some(({ ok }) => !ok)) throw new Unsuccessful()
-      }),
-  )
+  new Command('provider').description('the backends that mint').addCommand(checkCommand(outputOf))
+
+/** From this machine, with the configuration's own credentials. */
+const checkCommand = (outputOf: OutputOf): Command =>
+  new Command('check')
+    .description('try each configured provider, with each grant that names it, and say what is wrong; exit 1 if anything is at fault')
+    .argument('[name]', 'this provider alone')
+    .requiredOption('--config <file>', 'mayfly.yaml')
+    .addOption(new Option('--param <name=value>', 'tries grants with parameters; GRANT.name=value for one of them').argParser(pair))
+    .action(async (only: string | undefined, { config, param }: { config: string; param?: Record<string, string> }, command: Command) => {
+      const { checkProviders } = await import('../main.ts')
+      const checked = await checkProviders(config, { only, ...(param && { parameters: param }) })
+      const output = outputOf(command)
+      output.result(checked, () =>
+        table(
+          ['PROVIDER', 'STATE', 'ABOUT', 'FINDING'],
+          checked.flatMap(({ name, findings }) => findings.map(({ level, subject, message }) => [name, marks[level], subject, message])),
+        ),
+      )
+      if (checked.some(({ ok }) => !ok)) throw new Unsuccessful()
+    })
+
+/** A fault stands out from what is only to be known, also where there are no colours. */
+const marks = { ok: 'ok', unchecked: 'unchecked', warning: 'warning', fault: 'FAULT' }

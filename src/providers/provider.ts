@@ -93,6 +93,26 @@ export interface TokenClaims {
   readonly policy_digest: string
 }
 
+/** What an examination found of one thing. A fault has to be mended, a warning to be known; what is `unchecked` could not be looked at, and says why. */
+export interface Finding {
+  readonly level: 'ok' | 'unchecked' | 'warning' | 'fault'
+  /** What was looked at, such as `token role mayfly-task`. */
+  readonly subject: string
+  /** What was found and, unless all is well, what mends it. No answer of the backend and no secret. */
+  readonly message: string
+}
+
+/** A grant of the catalogue that names the provider, to be tried. */
+export interface TrialGrant {
+  readonly name: string
+  /** The grant's own part for this provider, parsed by `ProviderKind.grant`. */
+  readonly settings: unknown
+  /** Milliseconds. */
+  readonly maxTtl: number
+  /** A value for each of its parameters; undefined where somebody has to choose one and nobody did. */
+  readonly parameters: Readonly<Record<string, string>> | undefined
+}
+
 /** What a backend must promise so that its credentials can be leased. The contract suite in test/providers holds every one to it. */
 export interface Provider {
   /** Its name in the configuration: the target of leases. */
@@ -127,6 +147,11 @@ export interface Provider {
   recover(lease: LeaseReference, signal: AbortSignal): Promise<{ readonly minted: boolean }>
   /** Whether the backend answers and accepts the broker's own credential. @throws ProviderError */
   check(signal: AbortSignal): Promise<void>
+  /**
+   * Tries all that leases of these grants will need, and says everything that is wrong with it at once, for whoever sets the backend up. What it mints it
+   * ends. Takes its time, and never throws for what it meets. Absent where `check` says all there is to say.
+   */
+  examine?(grants: readonly TrialGrant[]): Promise<readonly Finding[]>
   readonly tokens?: SignedTokens
 }
 

@@ -5,6 +5,7 @@ import type { Provider, ProviderKind } from '../provider.ts'
 import { selfOf, unexpected } from './answers.ts'
 import { openAssertions } from './assertion.ts'
 import { createEnding } from './end.ts'
+import { examine } from './examine/examine.ts'
 import { revocationOf, type VaultGrant, vaultGrant, vaultGrantFaults } from './grant.ts'
 import { createIdentity } from './identity.ts'
 import { bootstrap, createMint } from './mint.ts'
@@ -48,6 +49,20 @@ export const vaultKind: ProviderKind<VaultSettings, VaultGrant> = {
         if (!selfOf(answer)) throw unexpected(name, 'word about the token of the broker', answer, 'no')
       },
       ...(assertions && { tokens: assertions.tokens }),
+      examine: (grants) =>
+        examine(
+          {
+            name,
+            settings,
+            timeout,
+            clock: surroundings.clock,
+            askOpenly: ask,
+            ask: (question) => identity.ask(question, AbortSignal.timeout(timeout)),
+            mint,
+            ending,
+          },
+          grants,
+        ),
     } satisfies Provider
   },
 }

@@ -1,0 +1,101 @@
+import { z } from 'zod'
+import type { Finding } from '../../provider.ts'
+import { type RoleOnTrial, seconds, tooShort } from './trial.ts'
+
+const statements = z
+  .array(z.string())
+  .nullish()
+  .transform((all) => all ?? [])
+
+/** `data` of database/roles/:name. */
+const databaseRole = z.looseObject({
+  db_name: z.string(),
+  default_ttl: seconds,
+  max_ttl: seconds,
+  creation_statements: statements,
+  revocation_statements: statements,
+})
+
+/** Seconds that a login may live of which nobody heard, because the broker died while it was made. */
+const longestFirstLife = 60
+
+/** How Postgres quotes the name of a login. */
+const isPostgres = /\bCREATE\s+(ROLE|USER)\s+"\{\{(user)?name\}\}"/i
+
+/** The role that makes logins of a database. */
+export function judgeDatabaseRole(trial: RoleOnTrial, data: unknown): Finding[] {
+  const { subject } = trial
+  const role = databaseRole.safeParse(data).data
+  if (!role)
+    return [
+      { level: 'unchecked', subject, message: 'is no role of a database, and others are not judged: see to it yourself that what it ends is dead' },
+    ]
+  const findings = tooShort(trial, role.max_ttl)
+  if (role.default_ttl === 0 || role.default_ttl > longestFirstLife) {
+    const life = role.default_ttl === 0 ? 'as long as its mount allows, which is a month where nobody changed it' : `${role.default_ttl} s`
+    findings.push({
+      level: 'fault',
+      subject,
+      message: `default_ttl: a login that was made while the broker died lives ${life}. Set default_ttl=${longestFirstLife}s; the broker renews its leases up to their end`,
+    })
+  }
+  const creation = role.creation_statements.join('\n')
+  if (!isPostgres.test(creation))
+    return [
+      ...findings,
+      { level: 'unchecked', subject, message: 'statements: only those of Postgres are understood. See to it yourself that open sessions are ended' },
+    ]
+  return [...findings, ...judgeCreation(subject, creation), ...judgeRevocation(subject, role.revocation_statements)]
+}
+
+/** @param creation statements for Postgres */
+function judgeCreation(subject: string, creation: string): Finding[] {
+  const findings: Finding[] = []
+  if (!/\bVALID UNTIL\b/i.test(creation))
+    findings.push({
+      level: 'fault',
+      subject,
+      message: "creation_statements: without VALID UNTIL '{{expiration}}' nothing ends a login while Vault is down. Add it",
+    })
+  if (/\bGRANT\b[^;]*\bON\b/i.test(creation))
+    findings.push({
+      level: 'fault',
+      subject,
+      message:
+        'creation_statements: GRANT … ON for each login fails where two come at once, and keeps DROP ROLE from working. Give the rights to a group, and make logins IN ROLE of it',
+    })
+  else if (!/\bIN ROLE\b/i.test(creation))
+    findings.push({
+      level: 'warning',
+      subject,
+      message: 'creation_statements: no IN ROLE, so a login has no rights but those of PUBLIC. Make it IN ROLE of a group that has them',
+    })
+  return findings
+}
+
+/** NOLOGIN, made true by COMMIT, then the end of every session, then DROP. In one transaction whoever reconnects meanwhile keeps a session for good. */
+export function judgeRevocation(subject: string, entries: readonly string[]): Finding[] {
+  const like = 'as in deploy/vault/database-role.json: NOLOGIN, COMMIT, pg_terminate_backend and DROP ROLE, each an entry of its own'
+  const fault = (message: string): Finding[] => [{ level: 'fault', subject, message: `revocation_statements: ${message}. Write them ${like}` }]
+  if (entries.every((entry) => entry.trim() === '')) return fault('none, and what Vault does by itself leaves open sessions alone')
+  const steps = entries.flatMap(stepsOf)
+  const at = (step: RegExp): number => steps.findIndex((text) => step.test(text))
+  const [noLogin, commit, terminate, drop] = [
+    at(/\bNOLOGIN\b/i),
+    at(/^(COMMIT|END)\b/i),
+    at(/\bpg_terminate_backend\b/i),
+    at(/\bDROP\s+(ROLE|USER)\b/i),
+  ]
+  if (terminate === -1) return fault('open sessions are left alone: without pg_terminate_backend they go on after the login is gone')
+  if (noLogin === -1) return fault('without NOLOGIN first a client that reconnects in a loop keeps a session that nothing ends')
+  if (commit === -1 || !(noLogin < commit && commit < terminate))
+    return fault(
+      'all in one transaction: whoever reconnects before it is over keeps a session that nothing ends. COMMIT has to stand between NOLOGIN and pg_terminate_backend',
+    )
+  if (drop === -1) return fault('without DROP ROLE every login that ever was stays as a role')
+  return []
+}
+
+/** The statements of one entry: a block between `$$` is one of them, whatever stands in it. */
+const stepsOf = (entry: string): string[] =>
+  (entry.match(/(?:\$(\w*)\$[^]*?\$\1\$|[^;])+/g) ?? []).map((statement) => statement.trim()).filter((statement) => statement !== '')

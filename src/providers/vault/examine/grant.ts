@@ -1,0 +1,135 @@
+import type { Handle } from '../../../base/evidence.ts'
+import { newId } from '../../../base/ids.ts'
+import { type Finding, type LeaseReference, ProviderError, type Reservation, type TrialGrant } from '../../provider.ts'
+import { says } from '../answers.ts'
+import { revocationOf, secretQuestion, type VaultGrant } from '../grant.ts'
+import { heldBy } from '../handles.ts'
+import type { Examined } from './examine.ts'
+import { definitionOf, judgeRole } from './roles.ts'
+
+/** Milliseconds that a secret is asked for which is made for trial: short, for a check may be killed, and some secrets cannot be taken back. */
+const trialLife = 60_000
+
+/** A grant as an agent would have it: how it is set up, then made, ended, and looked for. */
+export async function examineGrant(vault: Examined, trial: TrialGrant): Promise<Finding[]> {
+  const subject = `grant ${trial.name}`
+  const grant = trial.settings as VaultGrant
+  const { parameters } = trial
+  if (!parameters) {
+    const untried: Finding = {
+      level: 'unchecked',
+      subject,
+      message: 'was not tried, for it has parameters: give each a value with --param NAME=VALUE',
+    }
+    const named = grant.parts.some((part) => part.startsWith('{'))
+    return [...(named ? [] : await examineRole(vault, trial, grant.parts.join('/'))), untried]
+  }
+  try {
+    const question = secretQuestion(grant, parameters, 1)
+    return [...(await examineRole(vault, trial, question.path)), ...(await tryGrant(vault, trial, question.path))]
+  } catch (error) {
+    if (!(error instanceof ProviderError)) throw error
+    return [{ level: 'fault', subject, message: error.message }]
+  }
+}
+
+async function examineRole({ ask }: Examined, { name, settings, maxTtl }: TrialGrant, path: string): Promise<Finding[]> {
+  const grant = settings as VaultGrant
+  const definition = grant.engine === 'kv' ? undefined : definitionOf(path)
+  if (!definition) return []
+  const subject = `grant ${name}: ${definition.path}`
+  const answer = await ask({ path: definition.path })
+  if (answer.status === 404) return [{ level: 'fault', subject, message: 'there is no such role: make it, or mend the path of the grant' }]
+  if (answer.status !== 200)
+    return [
+      { level: 'unchecked', subject, message: `may not be read by the broker: let its policy read ${definition.mount}/roles/+ while you check` },
+    ]
+  return judgeRole({ subject, grant, longest: Math.floor(maxTtl / 1_000) }, dataOf(answer.body))
+}
+
+async function tryGrant(vault: Examined, trial: TrialGrant, path: string): Promise<Finding[]> {
+  const subject = `grant ${trial.name}`
+  const grant = trial.settings as VaultGrant
+  const { name, clock, mint } = vault
+  const now = clock()
+  const life = Math.min(trial.maxTtl, trialLife)
+  const handles: Handle[] = []
+  const lease = { lease: newId('lease'), task: newId('task'), reservedAt: new Date(now), handles }
+  const nobody = { agent: 'provider-check', owner: 'provider-check', kind: 'provider-check', subject: 'provider-check', policyDigest: '' }
+  const reservation: Reservation = {
+    ...lease,
+    ...nobody,
+    grant: trial.name,
+    settings: grant,
+    parameters: trial.parameters!,
+    issuedAt: lease.reservedAt,
+    expiresAt: new Date(now + life),
+  }
+  try {
+    const minted = await mint(reservation, async (handle) => void handles.push(handle), AbortSignal.timeout(vault.timeout))
+    const short = minted.expiresAt.getTime() < now + life - 2_000
+    const findings: Finding[] = short
+      ? [
+          {
+            level: 'warning',
+            subject,
+            message: `gave ${secondsBetween(now, minted.expiresAt)} s of the ${life / 1_000} s asked for: look at the limits of its mount and role`,
+          },
+        ]
+      : []
+    return [...findings, revocationOf(grant) === 'expiry' ? lasting(subject, grant) : await end(vault, subject, lease)]
+  } catch (error) {
+    if (!(error instanceof ProviderError)) throw error
+    const left = handles.length === 0 ? '' : await leftOf(vault, lease)
+    return [{ level: 'fault', subject, message: `${error.message}: ${remedyOf(error, grant, path, handles.length > 0, name)}${left}` }]
+  }
+}
+
+/** Ends what was made for trial, and looks whether Vault still knows of it. @throws ProviderError */
+async function end({ ask, ending, timeout }: Examined, subject: string, lease: LeaseReference): Promise<Finding> {
+  await ending.revoke(lease, AbortSignal.timeout(timeout))
+  const held = heldBy(lease.handles)
+  for (const { leaseId: lease_id, namespace } of held.leases) {
+    const answer = await ask({ path: 'sys/leases/lookup', body: { lease_id }, namespace })
+    if (answer.status === 200)
+      return { level: 'fault', subject, message: 'Vault says that it has revoked the lease, and still has it: is another node behind `address`?' }
+    if (!says(answer, 'invalid lease'))
+      return { level: 'ok', subject, message: 'made and revoked (provider). Whether the lease is gone was not looked up: the broker may not' }
+  }
+  return {
+    level: 'ok',
+    subject,
+    message: `made, revoked and gone (provider${held.certificates.length > 0 ? ', by its serial number: relying parties have to read the revocation list' : ''})`,
+  }
+}
+
+const lasting = (subject: string, { engine }: VaultGrant): Finding => ({
+  level: 'ok',
+  subject,
+  message: engine === 'kv' ? 'read. It stands: nothing ends it (standing)' : 'made. Nothing but its time ends it (expiry)',
+})
+
+/** What became of a secret that went wrong half way. */
+async function leftOf({ ending, timeout }: Examined, lease: LeaseReference): Promise<string> {
+  try {
+    await ending.revoke(lease, AbortSignal.timeout(timeout))
+    return ''
+  } catch {
+    return '. What it may have made ends by itself within two minutes'
+  }
+}
+
+/** @param begun whether a task token was had, and its secret asked for */
+function remedyOf({ fault }: ProviderError, { policy, writes, engine }: VaultGrant, path: string, begun: boolean, name: string): string {
+  if (fault === 'unavailable' || fault === 'timed_out') return `is ${name} overloaded, or does the database behind it not answer?`
+  if (!begun) return `look at what is said of the token role, and whether the policy ${policy} exists`
+  if (fault === 'downstream')
+    return engine === 'leased'
+      ? 'does Vault reach what stands behind it, and does the connection list the role in allowed_roles?'
+      : 'its own log says why'
+  return `does the policy ${policy} let a task ${writes ? 'update' : 'read'} ${path}, is there something, and is all given that it asks for?`
+}
+
+const secondsBetween = (from: number, to: Date): number => Math.max(0, Math.floor((to.getTime() - from) / 1_000))
+
+const dataOf = (body: unknown): unknown => (typeof body === 'object' && body !== null && 'data' in body ? body.data : undefined)

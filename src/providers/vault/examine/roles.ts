@@ -1,0 +1,71 @@
+import { z } from 'zod'
+import type { Finding } from '../../provider.ts'
+import { judgeDatabaseRole } from './database.ts'
+import { type RoleOnTrial, seconds, tooShort } from './trial.ts'
+
+/** Where the definition of the role lies that a path reads or writes; undefined where its engine has none that is understood here. */
+export function definitionOf(path: string): { readonly mount: string; readonly path: string } | undefined {
+  const parts = path.split('/')
+  const [verb, role] = parts.slice(-2)
+  const mount = parts.slice(0, -2).join('/')
+  return mount !== '' && ['creds', 'issue', 'sign'].includes(verb!) ? { mount, path: `${mount}/roles/${role}` } : undefined
+}
+
+const pkiRole = z.looseObject({ generate_lease: z.boolean().nullish(), no_store: z.boolean().nullish(), max_ttl: seconds })
+const sshRole = z.looseObject({ max_ttl: seconds })
+const kubernetesRole = z.looseObject({ service_account_name: z.string().nullish(), token_max_ttl: seconds })
+
+/** The role that makes a grant's secrets. @param data as Vault shows it */
+export function judgeRole(trial: RoleOnTrial, data: unknown): Finding[] {
+  switch (trial.grant.engine) {
+    case 'leased':
+      return judgeDatabaseRole(trial, data)
+    case 'pki':
+      return judgePkiRole(trial, pkiRole.safeParse(data).data)
+    case 'ssh':
+      return tooShort(trial, sshRole.safeParse(data).data?.max_ttl)
+    case 'kubernetes':
+      return judgeKubernetesRole(trial, kubernetesRole.safeParse(data).data)
+    case 'kv':
+      return []
+  }
+}
+
+function judgePkiRole(trial: RoleOnTrial, role: z.output<typeof pkiRole> | undefined): Finding[] {
+  const { subject, grant } = trial
+  const findings = tooShort(trial, role?.max_ttl)
+  if (grant.endedBy === 'lease' && role?.generate_lease !== true)
+    findings.push({
+      level: 'fault',
+      subject,
+      message: 'makes certificates without a lease, and the grant says ended_by: lease. Set generate_lease=true, or let it say serial or time',
+    })
+  if (grant.endedBy === 'serial' && role?.no_store === true)
+    findings.push({
+      level: 'fault',
+      subject,
+      message:
+        'forgets its certificates (no_store), so none can be revoked, and the grant says ended_by: serial. Set no_store=false, or let it say time',
+    })
+  if (grant.endedBy === 'time' && role?.generate_lease === true)
+    findings.push({
+      level: 'warning',
+      subject,
+      message:
+        'makes certificates with a lease, and the grant does not use it: let it say ended_by: lease, and they are revoked when their task ends',
+    })
+  return findings
+}
+
+function judgeKubernetesRole(trial: RoleOnTrial, role: z.output<typeof kubernetesRole> | undefined): Finding[] {
+  const { subject, grant } = trial
+  const findings = tooShort(trial, role?.token_max_ttl)
+  if (grant.endedBy === 'lease' && role?.service_account_name)
+    findings.push({
+      level: 'fault',
+      subject,
+      message:
+        'lends a service account that stays, so the end of a lease ends nothing, and the grant says ended_by: lease. Let the role make the account, or the grant say time',
+    })
+  return findings
+}
