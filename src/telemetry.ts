@@ -23,6 +23,7 @@ export interface Metrics {
   readonly leases: Gauge<'state'>
   readonly tasks: Gauge<'state'>
   readonly stuckLeases: Gauge
+  readonly standingLeases: Gauge
   readonly oldestUnfinishedRevocation: Gauge
   readonly storeUp: Gauge
   readonly clockApart: Gauge
@@ -108,6 +109,7 @@ function createMetrics(): Metrics {
     leases: gauge('mayfly_leases', 'Leases that have not ended', 'state'),
     tasks: gauge('mayfly_tasks', 'Tasks that have not ended', 'state'),
     stuckLeases: gauge('mayfly_stuck_leases', 'Leases whose revocation has failed for longer than limits.stuck_after'),
+    standingLeases: gauge('mayfly_standing_leases', 'Leases that have not ended, of secrets that live on when they do'),
     oldestUnfinishedRevocation: gauge('mayfly_oldest_unfinished_revocation_seconds', 'Age of the oldest revocation without evidence'),
     storeUp: gauge('mayfly_store_up', 'Whether the store can be read and written'),
     clockApart: gauge('mayfly_clock_apart_seconds', "How far the store's clock is ahead of this broker's"),

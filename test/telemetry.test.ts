@@ -145,6 +145,7 @@ describe('metrics', () => {
       'gauge mayfly_leases state',
       'gauge mayfly_oldest_unfinished_revocation_seconds',
       'gauge mayfly_provider_up provider',
+      'gauge mayfly_standing_leases',
       'gauge mayfly_store_up',
       'gauge mayfly_stuck_leases',
       'gauge mayfly_tasks state',

@@ -23,10 +23,11 @@ const listCommand = (outputOf: OutputOf): Command =>
     .option('--provider <name>', 'of this provider')
     .option('--task <task>', 'of this task')
     .option('--stuck <boolean>', 'true: only those whose revocation has failed for too long')
+    .option('--standing', 'only those of secrets that live on when the lease ends')
     .option('--limit <count>', 'at most', '50')
     .option('--cursor <cursor>', 'from the page before')
-    .action(async (filter: Record<string, string>, command: Command) => {
-      const page = await connect().listLeases(filterOf(filter))
+    .action(async ({ standing, ...filter }: Record<string, string>, command: Command) => {
+      const page = await connect().listLeases({ ...filterOf(filter), ...(standing && { standing }) })
       outputOf(command).result(page, () => [leaseTable(page.items), ...(page.next === null ? [] : [`more: --cursor ${page.next}`])].join('\n'))
     })
 

@@ -136,9 +136,9 @@ function describeTask(output: Output, task: TaskView): string {
 export const leaseTable = (leases: readonly LeaseView[]): string =>
   table(
     ['LEASE', 'STATE', 'GRANT', 'PROVIDER', 'EXPIRES', 'PROOF OR ERROR'],
-    leases.map(({ id, state, grant, provider, expires_at, evidence, error, stuck_since }) => [
+    leases.map(({ id, state, grant, provider, expires_at, evidence, error, stuck_since, standing }) => [
       id,
-      stuck_since === undefined ? state : `${state} STUCK`,
+      [state, ...(stuck_since === undefined ? [] : ['STUCK']), ...(standing ? ['STANDING'] : [])].join(' '),
       grant,
       provider,
       moment(expires_at),

@@ -164,6 +164,7 @@ export const LeaseFilter = z.strictObject({
   provider: Name.optional(),
   task: TaskIdentifier.optional(),
   stuck: z.enum(['true', 'false']).optional(),
+  standing: z.enum(['true', 'false']).optional(),
   ...paging,
 })
 export const EntryFilter = z.strictObject({

@@ -94,7 +94,7 @@ async function inTime<Answer>(broker: Broker, question: Promise<Answer>): Promis
 
 /** Set at the scrape. What lives comes from the store: every broker of one ledger says the same, and a restart forgets nothing. */
 function setGauges(broker: Broker, { found, writable }: Look): void {
-  const { leases, tasks, stuckLeases, oldestUnfinishedRevocation, storeUp, clockApart, providerUp } = broker.telemetry.metrics
+  const { leases, tasks, stuckLeases, standingLeases, oldestUnfinishedRevocation, storeUp, clockApart, providerUp } = broker.telemetry.metrics
   storeUp.set(writable ? 1 : 0)
   clockApart.set(found ? secondsApart(broker, found) : Number.NaN)
   for (const [provider, target] of broker.targets) providerUp.set({ provider }, target.failing ? 0 : 1)
@@ -102,6 +102,7 @@ function setGauges(broker: Broker, { found, writable }: Look): void {
   tasks.reset()
   // Without an answer there is no number: the last one would be a lie that no alarm sees through.
   stuckLeases.set(found?.stuck ?? Number.NaN)
+  standingLeases.set(found?.standing ?? Number.NaN)
   oldestUnfinishedRevocation.set(found?.oldestUnfinishedRevocationSeconds ?? Number.NaN)
   for (const [state, count] of Object.entries(found?.leases ?? {})) leases.set({ state }, count)
   for (const [state, count] of Object.entries(found?.tasks ?? {})) tasks.set({ state }, count)

@@ -17,8 +17,12 @@ import { viewDecision, viewLease } from './views.ts'
 export function leaseRoutes(broker: Broker) {
   return new OpenAPIHono<Env>()
     .openapi(list, async (c) => {
-      const { limit, cursor, stuck, ...filter } = c.req.valid('query')
-      const wanted = { ...filter, ...(stuck !== undefined && { stuck: stuck === 'true' }) }
+      const { limit, cursor, stuck, standing, ...filter } = c.req.valid('query')
+      const wanted = {
+        ...filter,
+        ...(stuck !== undefined && { stuck: stuck === 'true' }),
+        ...(standing !== undefined && { standing: standing === 'true' }),
+      }
       const found = await listLeases(broker.ledger, wanted, pageOf({ limit, cursor }))
       return c.json({ items: found.items.map(viewLease), next: found.next }, 200)
     })

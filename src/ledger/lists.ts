@@ -44,6 +44,7 @@ export interface LeaseFilter {
   readonly provider?: string | undefined
   readonly task?: TaskId | undefined
   readonly stuck?: boolean | undefined
+  readonly standing?: boolean | undefined
 }
 
 export interface EntryFilter {
@@ -72,6 +73,7 @@ export const listLeases = (ledger: Ledger, filter: LeaseFilter, page: Page): Pro
     equal('task_id', filter.task),
     // The state says nothing new, and has an index.
     filter.stuck === undefined ? undefined : filter.stuck ? sql`state = 'revoking' and stuck_since is not null` : sql`stuck_since is null`,
+    filter.standing === undefined ? undefined : filter.standing ? sql`standing` : sql`not standing`,
   ])
 
 export const listEntries = (ledger: Ledger, filter: EntryFilter, page: Page): Promise<Listed<Entry>> =>
@@ -127,6 +129,8 @@ export interface Counts {
   readonly leases: Readonly<Record<'reserved' | 'active' | 'revoking' | 'lapsing', number>>
   readonly tasks: Readonly<Record<'open' | 'closing', number>>
   readonly stuck: number
+  /** Leases of secrets that live on when the lease ends. */
+  readonly standing: number
   /** 0 where no revocation is unfinished. */
   readonly oldestUnfinishedRevocationSeconds: number
   /** False on a standby, and where the database was set to be read only. */
@@ -140,12 +144,17 @@ export async function counts(ledger: Ledger): Promise<Counts> {
     leases: Partial<Counts['leases']> | null
     tasks: Partial<Counts['tasks']> | null
     stuck: number
+    standing: number
     oldest: number
     read_only: boolean
     now: number
   }>(sql`
+    with live as (
+      select state, count(*)::int as count, count(*) filter (where standing)::int as standing from leases where due_at is not null group by state
+    )
     select
-      (select json_object_agg(state, count) from (select state, count(*)::int from leases where due_at is not null group by state) as live) as leases,
+      (select json_object_agg(state, count) from live) as leases,
+      (select coalesce(sum(standing), 0)::int from live) as standing,
       (select json_object_agg(state, count) from (select state, count(*)::int from tasks where state in ('open', 'closing') group by state) as live) as tasks,
       (select count(*)::int from leases where state = 'revoking' and stuck_since is not null) as stuck,
       (select coalesce(greatest(extract(epoch from now() - min(closing_at)), 0), 0)::double precision from leases where state = 'revoking') as oldest,
@@ -155,6 +164,7 @@ export async function counts(ledger: Ledger): Promise<Counts> {
     leases: { reserved: 0, active: 0, revoking: 0, lapsing: 0, ...row?.leases },
     tasks: { open: 0, closing: 0, ...row?.tasks },
     stuck: row?.stuck ?? 0,
+    standing: row?.standing ?? 0,
     oldestUnfinishedRevocationSeconds: row?.oldest ?? 0,
     writable: row?.read_only !== true,
     now: new Date(row?.now ?? Number.NaN),

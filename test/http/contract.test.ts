@@ -116,6 +116,7 @@ describe('a list', () => {
     ['/tasks?agent=', '?agent'],
     ['/leases?task=task_1', '?task'],
     ['/leases?stuck=yes', '?stuck'],
+    ['/leases?standing=1', '?standing'],
     ['/ledger?from=yesterday', '?from'],
     [`/ledger?lease=${newId('task')}`, '?lease'],
   ])('%s is refused for %s', async (path, pointer) => {

@@ -4,7 +4,15 @@ import type { Target } from '../../src/providers/target.ts'
 import { buildHouse } from './house.ts'
 
 const found = async () => [
-  { leases: { active: 3, revoking: 2 }, tasks: { open: 1 }, stuck: 2, oldest: 61.5, read_only: false, now: Date.parse('2026-11-24T09:30:12Z') },
+  {
+    leases: { active: 3, revoking: 2 },
+    tasks: { open: 1 },
+    stuck: 2,
+    standing: 1,
+    oldest: 61.5,
+    read_only: false,
+    now: Date.parse('2026-11-24T09:30:12Z'),
+  },
 ]
 const targets = new Map([
   ['tokens', { failing: false, provider: {} } as Target],
@@ -105,6 +113,7 @@ describe('metrics', () => {
     expect(text).toContain('mayfly_leases{state="reserved"} 0')
     expect(text).toContain('mayfly_tasks{state="open"} 1')
     expect(text).toContain('mayfly_stuck_leases 2')
+    expect(text).toContain('mayfly_standing_leases 1')
     expect(text).toContain('mayfly_oldest_unfinished_revocation_seconds 61.5')
     expect(text).toContain('mayfly_store_up 1')
     expect(text).toContain('mayfly_clock_apart_seconds 12')
@@ -119,6 +128,7 @@ describe('metrics', () => {
     down = true
     const text = await (await house.ask('/metrics')).text()
     expect(text).toContain('mayfly_stuck_leases Nan')
+    expect(text).toContain('mayfly_standing_leases Nan')
     expect(text).toContain('mayfly_clock_apart_seconds Nan')
     expect(text).toContain('mayfly_store_up 0')
     expect(text).not.toContain('mayfly_leases{')

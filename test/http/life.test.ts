@@ -294,6 +294,28 @@ describe('over HTTP, the lists', () => {
     for (const id of opened) await call('POST', `/tasks/${id}/complete`, bot)
   })
 
+  test('of leases tell those of standing secrets apart, and they are counted until their time is over', async () => {
+    const { task } = (await declare([{ name: 'api' }, { name: 'lent' }])).body
+    const listed = async (standing: string) =>
+      (await call<Page<LeaseView>>('GET', `/leases?task=${task.id}&standing=${standing}`, ops)).body.items.map(({ grant, standing: flag }) => [
+        grant,
+        flag,
+      ])
+    const counted = async () => {
+      const text = await (await app.request('/metrics')).text()
+      return /^mayfly_standing_leases (\d+)$/m.exec(text)?.[1]
+    }
+    expect([await listed('true'), await listed('false')]).toEqual([[['lent', true]], [['api', undefined]]])
+    expect(await counted()).toBe('1')
+    await call('POST', `/tasks/${task.id}/complete`, bot)
+    // Completing takes back nothing here: who has read it has it.
+    expect(await counted()).toBe('1')
+    await house.backdate(task.id, '1 hour')
+    await house.reap()
+    expect(await counted()).toBe('0')
+    expect(await listed('true')).toEqual([['lent', true]])
+  })
+
   test('of the ledger tell the life of a task in all three forms, and never a secret', async () => {
     const { body } = await declare([{ name: 'api' }])
     await call('POST', `/tasks/${body.task.id}/complete`, bot)

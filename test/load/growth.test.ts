@@ -148,6 +148,14 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
         }))
           await listLeases(broker.ledger, filter, { limit: 50 })
         for (const filter of choices({
+          standing: [true, false],
+          state: [undefined, 'revoked', 'expired', 'active'] as const,
+          agent: named('agent'),
+          provider: named('provider'),
+          stuck: [undefined, true],
+        }))
+          await listLeases(broker.ledger, filter, { limit: 50 })
+        for (const filter of choices({
           kind: [undefined, 'task.opened', 'lease.stuck'],
           agent: named('agent'),
           task: [undefined, pastTask(past / 2)],

@@ -34,7 +34,7 @@ async function writeSome(sql: postgres.TransactionSql, from: number, to: number,
       ${some(sql, 'kind', 10)}, ${some(sql, 'agent', 14)}, ${some(sql, 'owner', 22)}, '{}', 'long ago', '{}', 'past-' || n, at, at, 'completed', 'completed', 'broker', at, at, 1 from ${numbers}`
   await sql`
     insert into leases (id, task_id, decision_id, agent, grant_name, provider, local, revocation, standing, state, parameters, ttl, reserved_at, issued_at, expires_at, cause, closing_at, ended_at, evidence)
-    select ${id('lease_')}, ${id('task_')}, ${id('dec_')}, ${some(sql, 'agent', 14)}, ${some(sql, 'grant', 10)}, ${some(sql, 'provider', 22)}, n % 2 = 0, 'provider', false,
+    select ${id('lease_')}, ${id('task_')}, ${id('dec_')}, ${some(sql, 'agent', 14)}, ${some(sql, 'grant', 10)}, ${some(sql, 'provider', 22)}, n % 2 = 0, 'provider', n % 41 = 0,
       case when n % 20 = 0 then 'expired' when n % 5000 = 1 then 'failed' else 'revoked' end, '{}', 60000, at, at, at, 'completed', at, at, '{}' from ${numbers}`
   await sql`
     insert into decisions (id, task_id, agent, kind, action, outcome, policies, policy_digest, obligations, answers)
@@ -60,7 +60,7 @@ export async function writeLiving(owner: postgres.Sql, rows: number, counted: bo
     select 'task_1' || lpad(n::text, 25, '0'), 'open', ${some(owner, 'kind', 10)}, ${some(owner, 'agent', 14)}, ${some(owner, 'owner', 22)}, '{}', 'now', '{}', 'living-' || n, ${tomorrow}, 1, 1 from ${numbers}`
   await owner`
     insert into leases (id, task_id, decision_id, agent, grant_name, provider, local, revocation, standing, state, parameters, ttl, expires_at, due_at)
-    select 'lease_1' || lpad(n::text, 25, '0'), 'task_1' || lpad(n::text, 25, '0'), '', ${some(owner, 'agent', 14)}, ${some(owner, 'grant', 10)}, ${some(owner, 'provider', 22)}, n % 2 = 0, 'provider', false, 'active', '{}', 60000, ${tomorrow}, ${tomorrow}
+    select 'lease_1' || lpad(n::text, 25, '0'), 'task_1' || lpad(n::text, 25, '0'), '', ${some(owner, 'agent', 14)}, ${some(owner, 'grant', 10)}, ${some(owner, 'provider', 22)}, n % 2 = 0, 'provider', n % 50 = 0, 'active', '{}', 60000, ${tomorrow}, ${tomorrow}
     from ${numbers}`
   if (counted) await owner`analyze`
 }

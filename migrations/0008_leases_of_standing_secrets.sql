@@ -1,0 +1,1 @@
+CREATE INDEX "leases_standing" ON "leases" USING btree ("id","state") WHERE standing;
