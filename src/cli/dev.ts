@@ -18,7 +18,7 @@ export const devCommand = (outputOf: OutputOf): Command =>
       const { dev } = await import('../main.ts')
       const output = outputOf(command)
       await dev({ data: options.data, port, config: options.config }, stopSignal(), (facts) =>
-        output.result(facts, () => welcome(facts.url, options.data)),
+        output.result(facts, () => welcome(facts.url, options.data, options.config)),
       )
     })
     .addCommand(tokenCommand())
@@ -47,18 +47,21 @@ function subjectOf(options: Readonly<Record<string, string | undefined>>): strin
   return `${role}:${options[role]!}`
 }
 
-const welcome = (url: string, data: string): string => {
+function welcome(url: string, data: string, config: string | undefined): string {
   const folder = data === '.mayfly' ? '' : ` --data ${data}`
   const at = url === 'http://127.0.0.1:7420' ? '' : `MAYFLY_URL=${url} `
-  return `
-Mayfly is listening on ${url} (development: loopback only, data in ${data})
-
-See an agent's whole life, in another terminal:
+  const example = `See an agent's whole life, in another terminal:
   ${at}npx mayfly demo${folder}
 
 Or be the agent:
   export ${at}MAYFLY_TOKEN=$(npx mayfly dev token --agent invoice-bot${folder})
-  npx mayfly exec --kind invoice-sync --grant invoices-api -- sh -c 'ls -l $MAYFLY_CREDENTIALS'
+  npx mayfly exec --kind invoice-sync --grant invoices-api -- sh -c 'ls -l $MAYFLY_CREDENTIALS'`
+  const own = `Be an agent of your catalogue, in another terminal:
+  export ${at}MAYFLY_TOKEN=$(npx mayfly dev token --agent NAME${folder})`
+  return `
+Mayfly is listening on ${url} (development: loopback only, data in ${data})
+
+${config === undefined ? example : own}
 
 API: ${url}/docs    ready: ${url}/readyz    metrics: ${url}/metrics
 `
