@@ -42,9 +42,9 @@ export async function showDatabase(agent: Client, operator: Client, database: Da
     })
     await show.step('its session', is('cut'), cut)
 
-    const third = await open('3s')
+    const third = await open('5s')
     await enter(loginOf(third))
-    await show.step('nobody ends a third one, of three seconds', is('cut'), cut)
+    await show.step('nobody ends a third one, of five seconds', is('cut'), cut)
     await show.step('its login', is('refused'), () => enter(loginOf(third)))
     await show.step('its agent completes it, too late', is('revoked'), async () => outcomeOf(await third.complete()))
   } finally {
