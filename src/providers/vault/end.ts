@@ -89,7 +89,7 @@ export function createEnding(name: string, identity: Identity, slots: Slots, und
       if ((held.undecided || held.tokens.length === 0) && !decided(reservedAt))
         throw new ProviderError(
           'downstream',
-          `${name}: a read was cut off, and what it may have brought ends by itself within a minute or two`,
+          `${name}: a read failed or was cut off, and what it may have brought ends by itself within a minute or two`,
           'maybe',
         )
       return { by: 'provider', statement: statementOf(held, contained), at: new Date(clock()).toISOString() }
@@ -133,6 +133,6 @@ function statementOf({ tokens, leases, certificates, undecided }: Held, containe
   const parts = [`task token gone since ${contained}`]
   if (leases.length > 0) parts.push(`sys/leases/revoke answered 204 for ${leases.length === 1 ? 'its lease' : `its ${leases.length} leases`}`)
   if (certificates.length > 0) parts.push('certificate revoked: relying parties have to read the revocation list')
-  if (undecided) parts.push('what a broken off read may have brought has passed its own end')
+  if (undecided) parts.push('what a read that failed may have brought has passed its own end')
   return parts.join('; ')
 }
