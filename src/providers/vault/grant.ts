@@ -56,12 +56,25 @@ export const vaultGrant = z
     if (!engine) return fault('engine', `must say what is read there: ${engines.join(', ')}`)
     const endedBy = said.ended_by ?? ends[engine][0]!
     if (!ends[engine].includes(endedBy)) return fault('ended_by', `must be ${ends[engine].join(' or ')} for ${engine}`)
+    const authority = authorityOf(parts)
+    if (endedBy === 'serial' && authority === undefined)
+      return fault('path', 'must be a mount without parameters, issue or sign, and a role, where the serial number ends the certificate')
     if (Object.hasOwn(data, 'ttl')) return fault('data', 'must not say ttl: the broker asks for what is left of the task')
     const writes = engine === 'pki' || engine === 'ssh' || engine === 'kubernetes'
     if (!writes && Object.keys(data).length > 0) return fault('data', `is not sent where ${engine} is read`)
     if (parts[0]!.startsWith('{')) return fault('path', 'must not leave its mount to a parameter')
-    return { parts, policy, engine, endedBy, data, writes }
+    return { parts, policy, engine, endedBy, authority, data, writes }
   })
+
+/**
+ * The mount that revokes what was issued at a path: `pki` for `pki/issue/service`. Undefined for a path that does not end so, and for one that names an
+ * issuer: what is revoked below that is the issuer itself.
+ */
+function authorityOf(parts: readonly string[]): string | undefined {
+  const [mount, verb] = [parts.slice(0, -2), parts.at(-2)]
+  const plain = mount.every((part) => literal.test(part)) && !mount.includes('issuer')
+  return plain && (verb === 'issue' || verb === 'sign') ? mount.join('/') : undefined
+}
 
 export type VaultGrant = z.output<typeof vaultGrant>
 

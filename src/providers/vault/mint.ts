@@ -58,7 +58,7 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
     try {
       const secret = await readSecret(question, token, handle, journal, signal)
       if (secret.lease_id) await journal({ ...handle, lease_id: secret.lease_id })
-      if (grant.endedBy === 'serial') await journal({ ...handle, mount: mountOf(grant), serial_number: serialOf(secret, name) })
+      if (grant.endedBy === 'serial') await journal({ ...handle, mount: grant.authority!, serial_number: serialOf(secret, name) })
       if (grant.endedBy === 'lease' && !secret.lease_id)
         throw new ProviderError('refused', `${name} gave a secret without a lease, and the catalogue says that its lease ends it`, 'maybe')
       const credential = credentialOf(grant, secret.data)
@@ -205,8 +205,6 @@ async function unlessFired<T>(work: Promise<T>, signal: AbortSignal): Promise<T 
   signal.addEventListener('abort', stop, { once: true })
   return await Promise.race([work, fired]).finally(() => signal.removeEventListener('abort', stop))
 }
-
-const mountOf = ({ parts }: VaultGrant): string => parts.slice(0, parts.indexOf('issue')).join('/')
 
 function serialOf({ data }: SecretAnswer, name: string): string {
   if (typeof data.serial_number === 'string' && data.serial_number !== '') return data.serial_number
