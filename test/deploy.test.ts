@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises'
+import { readFile, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { sql } from 'drizzle-orm'
 import postgres from 'postgres'
@@ -25,9 +25,8 @@ const Healthcheck = z.strictObject({
   start_period: z.string(),
 })
 
-const Hardened = {
+const Contained = {
   image: Pinned,
-  restart: z.literal('unless-stopped'),
   read_only: z.literal(true),
   cap_drop: z.tuple([z.literal('ALL')]),
   security_opt: z.tuple([z.literal('no-new-privileges:true')]),
@@ -35,9 +34,26 @@ const Hardened = {
   pids_limit: z.int(),
   volumes: z.array(z.string()),
   tmpfs: z.array(z.string()),
+}
+
+const Hardened = {
+  ...Contained,
+  restart: z.literal('unless-stopped'),
   secrets: z.array(z.string()).min(1),
   healthcheck: Healthcheck,
 }
+
+/** What is there for development alone: it starts where it is asked for, and stays down when it ends. */
+const Passing = {
+  ...Contained,
+  profiles: z.tuple([z.literal('vault')]),
+  restart: z.literal('no'),
+  entrypoint: z.tuple([z.enum(['sh', 'bash']), z.literal('-euc'), z.string()]),
+}
+
+const ports = z.array(z.string().regex(/^127\.0\.0\.1:\d+:\d+$/))
+const ofEntryPoint = z.array(z.enum(['CHOWN', 'DAC_OVERRIDE', 'FOWNER', 'SETGID', 'SETUID']))
+const Healthy = z.strictObject({ condition: z.literal('service_healthy') })
 
 const Compose = z.strictObject({
   name: z.literal('mayfly'),
@@ -46,17 +62,32 @@ const Compose = z.strictObject({
       ...Hardened,
       build: z.strictObject({ context: z.literal('.'), dockerfile: z.literal('deploy/Dockerfile') }),
       user: z.string().regex(/^[1-9]\d+:[1-9]\d+$/),
-      ports: z.array(z.string().regex(/^127\.0\.0\.1:\d+:\d+$/)),
-      depends_on: z.strictObject({ postgres: z.strictObject({ condition: z.literal('service_healthy') }) }),
+      ports,
+      depends_on: z.strictObject({ postgres: Healthy }),
     }),
     postgres: z.strictObject({
       ...Hardened,
-      cap_add: z.array(z.enum(['CHOWN', 'DAC_OVERRIDE', 'FOWNER', 'SETGID', 'SETUID'])),
+      cap_add: ofEntryPoint,
       environment: z.strictObject({
         POSTGRES_USER: z.string(),
         POSTGRES_DB: z.string(),
         POSTGRES_PASSWORD_FILE: z.string().startsWith('/run/secrets/'),
       }),
+    }),
+    openbao: z.strictObject({ ...Passing, user: z.literal('0:0'), ports, healthcheck: Healthcheck }),
+    ledger: z.strictObject({
+      ...Passing,
+      cap_add: ofEntryPoint,
+      ports,
+      environment: z.strictObject({ POSTGRES_DB: z.literal('ledger') }),
+      healthcheck: Healthcheck,
+    }),
+    'vault-setup': z.strictObject({
+      ...Passing,
+      build: z.strictObject({ context: z.literal('deploy/vault') }),
+      user: z.literal('0:0'),
+      environment: z.record(z.string(), z.string()),
+      depends_on: z.strictObject({ openbao: Healthy, ledger: Healthy }),
     }),
   }),
   volumes: z.record(z.string(), z.strictObject({})),
@@ -66,8 +97,24 @@ const Compose = z.strictObject({
 describe('compose.yaml', () => {
   test('runs a hardened broker beside a hardened Postgres, reachable from this machine alone', async () => {
     const compose = Compose.parse(parse(await read('compose.yaml'), { strict: true, uniqueKeys: true }))
-    const secrets = Object.values(compose.services).flatMap((service) => service.secrets)
-    expect(Object.keys(compose.secrets).toSorted()).toEqual(secrets.toSorted())
+    const { broker, postgres: store } = compose.services
+    expect(Object.keys(compose.secrets).toSorted()).toEqual([...broker.secrets, ...store.secrets].toSorted())
+  })
+
+  test('sets up what is for development with the files that production is set up with', async () => {
+    const { services, volumes } = Compose.parse(parse(await read('compose.yaml')))
+    const mounted = Object.values(services).flatMap((service) => service.volumes)
+    for (const [source] of mounted.map((mount) => mount.split(':'))) {
+      if (source!.startsWith('./')) await stat(path.join(root, source!))
+      else expect(Object.keys(volumes)).toContain(source)
+    }
+    const setup = services['vault-setup']
+    expect(setup.entrypoint[2]).toMatch(/ exec \/deploy\/vault\/setup\.sh$/)
+    // Of what its environment may say, setup.sh and the two programs under it know everything.
+    const known = [...(await read('deploy/vault/setup.sh')).matchAll(/\b(?:BAO|PG|CONNECTION|BROKER)_?[A-Z_]+\b/g)].map(([name]) => name)
+    for (const name of Object.keys(setup.environment)) expect(known).toContain(name)
+    const [images, own] = [Object.values(services).map(({ image }) => image), await read('deploy/vault/Dockerfile')]
+    for (const [, image] of own.matchAll(/^FROM (\S+)/gm)) expect(images).toContain(image)
   })
 
   test('is not the place of any secret', async () => {
@@ -165,8 +212,10 @@ describe('the manifests for Kubernetes', () => {
 })
 
 describe('the configurations that are shipped', () => {
-  test.each(['deploy/example/mayfly.yaml'])('%s is sound, and its cases come out as expected', async (file) => {
-    expect(await mayfly(['policy', 'check', '--config', path.join(root, file)])).toMatchObject({ status: 0, stderr: '' })
+  test.each(['deploy/example/mayfly.yaml', 'deploy/vault/example/mayfly.yaml'])('%s is sound, and its cases come out as expected', async (file) => {
+    // As `npm run stack` prints them; neither is looked at here.
+    const stack = { BAO_ADDR: 'http://127.0.0.1:8200', BROKER_TOKEN_FILE: '/nowhere/broker-token' }
+    expect(await mayfly(['policy', 'check', '--config', path.join(root, file)], stack)).toMatchObject({ status: 0, stderr: '' })
   })
 
   test('deploy/production/mayfly.yaml lacks nothing but the secret that is mounted', async () => {
