@@ -12,6 +12,8 @@ import { freePort } from '../support/port.ts'
 import { mayfly } from '../support/program.ts'
 import { deployed, vaultRuns } from '../support/vault.ts'
 
+const program = path.join(import.meta.dirname, '../../dist/cli/mayfly.js')
+
 interface Login {
   readonly username: string
   readonly password: string
@@ -87,6 +89,12 @@ describe.runIf(vaultRuns)('whoever follows docs/vault.md', () => {
     return data.keys
   }
 
+  async function startBroker(data: string, port: number, options: readonly string[]): Promise<Terminal> {
+    const started = terminal(process.execPath, [program, 'dev', '--data', data, '--port', String(port), ...options], told)
+    await started.prints('the broker is listening')
+    return started
+  }
+
   beforeAll(async () => {
     folder = await mkdtemp(path.join(tmpdir(), 'mayfly-newcomer-'))
     const [bao, ledger, port] = [await freePort(), await freePort(), await freePort()]
@@ -97,10 +105,7 @@ describe.runIf(vaultRuns)('whoever follows docs/vault.md', () => {
     told = { BAO_ADDR: exported[1]!, BROKER_TOKEN_FILE: exported[2]! }
     database = `postgresql://127.0.0.1:${ledger}/ledger`
 
-    const program = path.join(import.meta.dirname, '../../dist/cli/mayfly.js')
-    const args = [program, 'dev', '--data', folder, '--port', String(port), '--config', path.join(deployed, 'example/mayfly.yaml')]
-    broker = terminal(process.execPath, args, told)
-    await broker.prints('the broker is listening')
+    broker = await startBroker(folder, port, ['--config', path.join(deployed, 'example/mayfly.yaml')])
     const tokenOf = async (...who: string[]) => (await mayfly(['dev', 'token', ...who, '--data', folder])).stdout.trim()
     const url = { MAYFLY_URL: `http://127.0.0.1:${port}` }
     agent = { ...url, MAYFLY_TOKEN: await tokenOf('--agent', 'invoice-bot') }
@@ -181,6 +186,19 @@ describe.runIf(vaultRuns)('whoever follows docs/vault.md', () => {
     const away = await demo(`postgresql://127.0.0.1:${await freePort()}/ledger`)
     expect(away).toMatchObject({ status: 1, stdout: '', stderr: expect.stringContaining('Connection refused') as unknown })
   })
+
+  test('sees the plain demo before the configuration of `npm start`, and is told which one a database needs', async () => {
+    const [data, port] = [path.join(folder, 'plain'), await freePort()]
+    const plain = await startBroker(data, port, [])
+    const demo = (...options: string[]) => mayfly(['demo', '--data', data, ...options], { MAYFLY_URL: `http://127.0.0.1:${port}` })
+
+    const tokens = await demo()
+    expect(tokens).toMatchObject({ status: 0, stderr: '' })
+    expect(tokens.stdout.match(/^ok .*/gm)).toHaveLength(7)
+    const missing = await demo('--vault', database)
+    expect(missing).toMatchObject({ status: 2, stderr: expect.stringContaining('deploy/vault/example/mayfly.yaml') as unknown })
+    await plain.interrupt()
+  }, 60_000)
 
   test('leaves no login in the database and no secret, token or accessor in a log or an export', async () => {
     // The superuser comes through the socket in the stack's own folder.

@@ -1,12 +1,15 @@
-import type { Client, OpenTask } from '../../client/client.ts'
+import { type Client, MayflyProblem, type OpenTask } from '../../client/client.ts'
 import type { ClosedTask } from '../../http/contract.ts'
+import { UsageError } from '../failure.ts'
 import type { Database, Login, Session } from './psql.ts'
 import { anything, is, lifeOf, type Show } from './steps.ts'
 
 /** A login of a database, made by Vault for one task: it dies with the task, and so does the session that it opened. */
 export async function showDatabase(agent: Client, operator: Client, database: Database, show: Show): Promise<void> {
   const open = async (duration: string): Promise<OpenTask> =>
-    show.task(await agent.open({ kind: 'invoice-sync', purpose: 'mayfly demo --vault', duration, grants: [{ name: 'ledger-read' }] }))
+    show.task(
+      await agent.open({ kind: 'invoice-sync', purpose: 'mayfly demo --vault', duration, grants: [{ name: 'ledger-read' }] }).catch(explainMissing),
+    )
   const sessions: Session[] = []
   const enter = async (login: Login): Promise<string> => {
     const session = await database.login(login)
@@ -50,6 +53,11 @@ export async function showDatabase(agent: Client, operator: Client, database: Da
   } finally {
     for (const session of sessions) session.close()
   }
+}
+
+function explainMissing(error: unknown): never {
+  if (!(error instanceof MayflyProblem) || (error.code !== 'unknown_grant' && error.code !== 'unknown_kind')) throw error
+  throw new UsageError('this broker has no grant ledger-read: run it with `mayfly dev --config deploy/vault/example/mayfly.yaml`')
 }
 
 const outcomeOf = ({ task, leases }: ClosedTask): string =>
