@@ -18,6 +18,13 @@ const goals: readonly Goal[] = [
   { table: 'issue with 1000000 past leases', figure: 'share of empty', least: 0.9 },
   { table: 'start to ready on Postgres, seconds', figure: 'again', most: 1.5 },
   { table: 'resident memory at the end', figure: 'megabytes', most: 300 },
+  { table: 'Vault: a whole life, 1 in flight', figure: 'ratio', most: 1.3 },
+  { table: 'Vault: a whole life, 8 in flight', figure: 'ratio', most: 1.3 },
+  { table: 'Vault: login after complete was answered', figure: 'let in', most: 0 },
+  { table: 'Vault: time to dead by deadline, ms', figure: 'p99', most: 1_000 },
+  { table: 'Vault: 1,000 deadlines in one second, one database', figure: 'share of raw', least: 0.9 },
+  { table: 'Vault: 1,000 deadlines in one second, one database', figure: 'p99 to idle', most: 2 },
+  { table: 'Vault silent: p99 of another backend', figure: 'ratio', most: 1.2 },
 ]
 
 type Figures = Readonly<Record<string, number>>

@@ -10,21 +10,33 @@ import { completes, declaration, type Generators, issues, openedOf, post } from 
 
 const agents = 16
 
+/** Providers that a site has besides `tokens` and `lab`, and grants of theirs by name, as YAML. */
+interface Besides {
+  readonly providers: string
+  readonly grants: Readonly<Record<string, string>>
+}
+
 /** A site with agents that nothing limits but the machine. */
-export async function siteOf(store: Parameters<typeof makeSite>[0]['store'], lab: string): Promise<Site> {
+export async function siteOf(
+  store: Parameters<typeof makeSite>[0]['store'],
+  lab: string,
+  { providers, grants }: Besides = { providers: '', grants: {} },
+): Promise<Site> {
   const extra = 'limits: { requests_per_second: 100000, burst: 1000000, introspections_per_second: 100000, in_flight: 1024 }\nlog: { level: error }\n'
-  const site = await makeSite({ store, lab, extra })
+  const site = await makeSite({ store, lab, providers, extra })
   const lines = names.map(
     (name) => `  ${name}: { issuer: local, match: { sub: "agent:${name}" }, owner: o@example.com, groups: [robots], max_live_leases: 100000 }`,
   )
   await site.write(
     'catalogue.yaml',
     `agents:\n${lines.join('\n')}
-kinds: { work: { owner: o@example.com, max_duration: 30m, grants: [api, crm] } }
+kinds: { work: { owner: o@example.com, max_duration: 30m, grants: [${['api', 'crm', ...Object.keys(grants)].join(', ')}] } }
 grants:
   api: { provider: tokens, audience: "https://api.example.com", scope: "read", max_ttl: 30m }
   crm: { provider: lab, max_ttl: 30m }
-`,
+${Object.entries(grants)
+  .map(([name, rest]) => `  ${name}: { max_ttl: 30m, ${rest} }\n`)
+  .join('')}`,
   )
   return site
 }

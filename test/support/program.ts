@@ -71,6 +71,8 @@ export interface SiteOptions {
   readonly other?: string
   /** Where the issuer's keys are fetched; pinned where absent. */
   readonly keys?: string
+  /** Providers besides these, as lines of YAML. */
+  readonly providers?: string
   readonly extra?: string
 }
 
@@ -133,7 +135,7 @@ export async function makeSite(options: SiteOptions): Promise<Site> {
 
 function configuration(
   port: number,
-  { store, lab, labTimeout = '2s', labSettings = '', other, keys = './jwks.json', replay = 'reusable', extra = '' }: SiteOptions,
+  { store, lab, labTimeout = '2s', labSettings = '', other, keys = './jwks.json', replay = 'reusable', providers = '', extra = '' }: SiteOptions,
 ): string {
   return `
 public_url: ${audience}
@@ -153,6 +155,7 @@ providers:
   - { name: tokens, kind: jwt }
 ${lab === undefined ? '' : `  - { name: lab, kind: http, url: "${lab}", revocation: provider, timeout: ${labTimeout}${labSettings} }`}
 ${other === undefined ? '' : `  - { name: other, kind: http, url: "${other}", revocation: provider, timeout: 2s }`}
+${providers}
 ${extra}`
 }
 

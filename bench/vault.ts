@@ -1,0 +1,263 @@
+import { execFileSync } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
+import { Agent, request } from 'node:http'
+import { cpus } from 'node:os'
+import path from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
+import { readFile } from 'node:fs/promises'
+import postgres from 'postgres'
+import { test } from 'vitest'
+import { startLab } from '../test/support/lab.ts'
+import type { RunningBroker } from '../test/support/program.ts'
+import { openDatabase } from '../test/support/stores.ts'
+import { type RunningVault, startVault } from '../test/support/vault.ts'
+import { faultyWire, type FaultyWire } from '../test/support/wire.ts'
+import { conclude, ratesOf, spread, tell } from './figures.ts'
+import { completes, type Generators, issues, type Load, openedOf, startGenerators } from './load.ts'
+import { drained, endAll, residentMegabytes, siteOf, tokensOf } from './stage.ts'
+
+/** Everything that the tables about Vault need. */
+interface Stage {
+  readonly owner: postgres.Sql
+  readonly vault: RunningVault
+  readonly wire: FaultyWire
+  readonly broker: RunningBroker
+  readonly generators: Generators
+  readonly bots: readonly string[]
+  readonly raw: Raw
+}
+
+test('the bench of Vault', async () => {
+  const [store, lab, vault] = await Promise.all([openDatabase(), startLab(), startVault()])
+  const wire = await faultyWire(vault.address)
+  const { url } = store.settings as { url: string }
+  const site = await siteOf({ url }, lab.url, {
+    providers: `  - { name: vault, kind: vault, address: "${wire.url}", auth: { method: token, token_file: "${vault.tokenFile}" }, token_role: mayfly-task }\n`,
+    grants: { login: 'provider: vault, path: database/creds/ledger-read, policy: mayfly-task-ledger-read' },
+  })
+  const stage: Stage = {
+    owner: postgres(url, { max: 2, onnotice: () => {} }),
+    vault,
+    wire,
+    broker: await site.start(),
+    generators: startGenerators(),
+    bots: (await tokensOf(site)).bots,
+    raw: rawCalls(vault.address, (await readFile(vault.tokenFile, 'utf8')).trim()),
+  }
+  await wholeLife(stage)
+  await loginsAfterComplete(stage)
+  await deathsByDeadline(stage)
+  await storm(stage)
+  await silence(stage)
+  tell('Vault: resident memory at the end', { megabytes: residentMegabytes(stage.broker.process.pid!) })
+
+  const about = {
+    at: new Date().toISOString(),
+    commit: execFileSync('git', ['rev-parse', '--short', 'HEAD']).toString().trim(),
+    machine: { processors: cpus().length, model: cpus()[0]?.model, node: process.version },
+    note: 'broker, its Postgres, OpenBao in memory, the database behind it and load share the machine',
+  }
+  writeFileSync(path.join(import.meta.dirname, 'results-vault.json'), `${JSON.stringify({ ...about, ...conclude() }, undefined, 2)}\n`)
+  stage.generators.stop()
+  stage.raw.stop()
+  await stage.owner.end()
+  await stage.broker.stop()
+  await site.remove()
+  await wire.stop()
+  await Promise.all([vault.stop(), lab.stop(), store.dispose()])
+})
+
+/** A task with one database login, declared and completed, beside the same calls made without a broker. In turns, so that what else the machine does falls on both. */
+async function wholeLife(stage: Stage): Promise<void> {
+  await lives(stage, 8, 60)
+  for (const [inFlight, count] of [
+    [1, 60],
+    [8, 160],
+  ] as const) {
+    const [ours, theirs] = [{ mint: 0, end: 0 }, { mint: 0, end: 0 }]
+    for (let turn = 0; turn < 4; turn++) {
+      const life = await lives(stage, inFlight, count)
+      ours.mint += life.mint
+      ours.end += life.end
+      const raw = await stage.raw.lives(inFlight, count)
+      theirs.mint += raw.mint
+      theirs.end += raw.end
+    }
+    const each = (seconds: number): number => (seconds * 1_000) / (4 * count)
+    tell(`Vault: a whole life, ${inFlight} in flight`, {
+      'declare, ms': each(ours.mint),
+      'complete, ms': each(ours.end),
+      'raw mint, ms': each(theirs.mint),
+      'raw end, ms': each(theirs.end),
+      'a second': (4 * count) / (ours.mint + ours.end),
+      ratio: (ours.mint + ours.end) / (theirs.mint + theirs.end),
+    })
+  }
+}
+
+/** Seconds that so many lives took, by their halves. */
+async function lives({ generators, broker, bots }: Stage, inFlight: number, count: number): Promise<{ mint: number; end: number }> {
+  const at = { targets: [broker.url], inFlight }
+  const issued = await generators.run({ ...at, requests: issues(bots, 'login'), count, keep: true })
+  ratesOf([issued], '201')
+  const completed = await generators.run({ ...at, requests: completes(openedOf(issued)) })
+  ratesOf([completed], '200')
+  return { mint: issued.seconds, end: completed.seconds }
+}
+
+/** Whether a login gets in after its task was answered to be complete. */
+async function loginsAfterComplete({ generators, broker, bots, vault }: Stage): Promise<void> {
+  const count = 200
+  const issued = await generators.run({ targets: [broker.url], inFlight: 8, requests: issues(bots, 'login'), count, keep: true })
+  let letIn = 0
+  for (const opened of openedOf(issued)) {
+    await generators.run({ targets: [broker.url], inFlight: 1, requests: completes([opened]) })
+    const { username, password } = (opened as unknown as { leases: [{ credential: { username: string; password: string } }] }).leases[0].credential
+    const session = await vault.database.login(username, password).catch(() => undefined)
+    if (session) letIn++
+    await session?.close()
+  }
+  tell('Vault: login after complete was answered', { asked: count, 'let in': letIn })
+}
+
+/** How long a login lives past its deadline on an idle broker, by the ledger's own times. */
+async function deathsByDeadline({ generators, broker, bots, owner }: Stage): Promise<void> {
+  await generators.run({ targets: [broker.url], inFlight: 2, requests: issues(bots, 'login', '3s'), count: 200 })
+  await pause(3_500)
+  await drained(owner)
+  const rows = await owner<{ ms: number }[]>`
+    select extract(epoch from ended_at - closing_at)::float8 * 1000 as ms from leases where provider = 'vault' and cause in ('deadline', 'lease_expired')`
+  const times = rows.map(({ ms }) => ms)
+  tell('Vault: time to dead by deadline, ms', { leases: times.length, ...spread(times), most: Math.max(...times) })
+}
+
+/** 1,000 deadlines in one second at one database, while agents go on declaring elsewhere; beside the same ends without a broker. */
+async function storm(stage: Stage): Promise<void> {
+  const { generators, broker, bots, owner, raw } = stage
+  const size = 1_000
+  await endAll(owner)
+  const calm = { targets: [broker.url], inFlight: 2, requests: issues(bots) }
+  const idle = ratesOf([await generators.run({ ...calm, count: 2_000 })], '201')
+  await endAll(owner)
+  const rawEnd = await raw.ends(16, size)
+  await generators.run({ targets: [broker.url], inFlight: 8, requests: issues(bots, 'login'), count: size })
+  await owner`update tasks set deadline = date_trunc('second', now()) + interval '2 seconds' where state = 'open'`
+  const [{ at }] = (await owner`select max(deadline) as at from tasks where state = 'open'`) as unknown as [{ at: Date }]
+  await pause(at.getTime() - Date.now())
+  const meanwhile: Load[] = []
+  const over = drained(owner).then(() => true)
+  do meanwhile.push(await generators.run({ ...calm, count: 100 }))
+  while (!(await Promise.race([over, pause(1, false)])))
+  const [last] = await owner<{ seconds: number; leases: number }[]>`
+    select extract(epoch from max(l.ended_at) - ${at}::timestamptz)::float8 as seconds, count(*)::int as leases
+    from leases l join tasks t on t.id = l.task_id where t.deadline = ${at} and l.provider = 'vault'`
+  const during = ratesOf(meanwhile, '201')
+  tell('Vault: 1,000 deadlines in one second, one database', {
+    leases: last!.leases,
+    'seconds to the last': last!.seconds,
+    'a second': last!.leases / last!.seconds,
+    'raw pairs a second': size / rawEnd.pairs,
+    'raw sync revokes a second': size / rawEnd.revokes,
+    'share of pairs': rawEnd.pairs / last!.seconds,
+    'share of raw': rawEnd.revokes / last!.seconds,
+    'other mint p99': during.p99,
+    'idle p99': idle.p99,
+    'p99 to idle': during.p99 / idle.p99,
+  })
+  await endAll(owner)
+}
+
+/** A Vault that has gone silent, and is asked all the same, beside a backend that is well. */
+async function silence({ generators, broker, bots, wire, owner }: Stage): Promise<void> {
+  const well = { targets: [broker.url], inFlight: 4, requests: issues(bots, 'crm'), count: 300 }
+  const [alone, beside]: [Load[], Load[]] = [[], []]
+  for (let turn = 0; turn < 6; turn++) {
+    alone.push(await generators.run(well))
+    wire.hang()
+    const asking = generators.run({ targets: [broker.url], inFlight: 4, requests: issues(bots, 'login'), count: 4 })
+    beside.push(await generators.run(well))
+    await wire.cut()
+    await wire.mend()
+    await asking
+    await endAll(owner)
+  }
+  const [one, other] = [ratesOf(alone, '201'), ratesOf(beside, '201')]
+  tell('Vault silent: p99 of another backend', { alone: one.p99, beside: other.p99, 'p50 alone': one.p50, 'p50 beside': other.p50, ratio: other.p99 / one.p99 })
+}
+
+/** The same calls as the provider makes, without a broker. */
+interface Raw {
+  /** Seconds for so many mints, then for so many ends. */
+  lives(inFlight: number, count: number): Promise<{ mint: number; end: number }>
+  /** Seconds for so many ends: of token and lease, and of the lease alone. */
+  ends(inFlight: number, count: number): Promise<{ pairs: number; revokes: number }>
+  stop(): void
+}
+
+function rawCalls(address: string, token: string): Raw {
+  const agent = new Agent({ keepAlive: true })
+
+  function ask(at: string, as: string, body?: object): Promise<any> {
+    return new Promise((resolve, reject) => {
+      const text = body && JSON.stringify(body)
+      const headers = { 'x-vault-token': as, ...(text && { 'content-length': Buffer.byteLength(text) }) }
+      request(`${address}/v1/${at}`, { agent, method: text ? 'POST' : 'GET', headers }, (answer) => {
+        const chunks: Buffer[] = []
+        answer.on('data', (chunk: Buffer) => chunks.push(chunk))
+        answer.on('end', () => {
+          const said = Buffer.concat(chunks).toString()
+          if (answer.statusCode! >= 300) return reject(new Error(`${at}: ${answer.statusCode} ${said}`))
+          resolve(said === '' ? {} : JSON.parse(said))
+        })
+      })
+        .on('error', reject)
+        .end(text)
+    })
+  }
+
+  async function mint(): Promise<{ accessor: string; lease: string }> {
+    const policies = ['mayfly-task-ledger-read']
+    const { auth } = await ask('auth/token/create/mayfly-task', token, { ttl: '45s', policies, no_default_policy: true, type: 'service', display_name: 'raw' })
+    const secret = await ask('database/creds/ledger-read', auth.client_token)
+    await ask('sys/leases/renew', token, { lease_id: secret.lease_id, increment: 1_800 })
+    await ask('auth/token/renew-accessor', token, { accessor: auth.accessor, increment: 1_800 })
+    return { accessor: auth.accessor, lease: secret.lease_id }
+  }
+  const contain = (accessor: string) => ask('auth/token/revoke-accessor', token, { accessor })
+  const revoke = (lease: string) => ask('sys/leases/revoke', token, { lease_id: lease, sync: true })
+
+  const mints = (inFlight: number, count: number) => timed(inFlight, Array.from({ length: count }), mint)
+  return {
+    async lives(inFlight, count) {
+      const minted = await mints(inFlight, count)
+      const ended = await timed(inFlight, minted.results, async ({ accessor, lease }) => {
+        await contain(accessor)
+        await revoke(lease)
+      })
+      return { mint: minted.seconds, end: ended.seconds }
+    },
+    async ends(inFlight, count) {
+      const pairs = await timed(inFlight, (await mints(8, count)).results, async ({ accessor, lease }) => {
+        await contain(accessor)
+        await revoke(lease)
+      })
+      const { results } = await mints(8, count)
+      const revokes = await timed(inFlight, results, ({ lease }) => revoke(lease))
+      return { pairs: pairs.seconds, revokes: revokes.seconds }
+    },
+    stop: () => agent.destroy(),
+  }
+}
+
+/** Does it for each of them, so many at a time. */
+async function timed<T, R>(inFlight: number, each: readonly T[], work: (one: T) => Promise<R>): Promise<{ seconds: number; results: R[] }> {
+  const started = performance.now()
+  const left = [...each]
+  const results: R[] = []
+  await Promise.all(
+    Array.from({ length: inFlight }, async () => {
+      while (left.length > 0) results.push(await work(left.shift()!))
+    }),
+  )
+  return { seconds: (performance.now() - started) / 1_000, results }
+}
