@@ -111,7 +111,8 @@ describe.runIf(vaultRuns)('whoever follows docs/vault.md', () => {
     agent = { ...url, MAYFLY_TOKEN: await tokenOf('--agent', 'invoice-bot') }
     reviewer = { ...url, MAYFLY_TOKEN: await tokenOf('--operator', 'ops') }
     secrets.add(await readFile(told.BROKER_TOKEN_FILE, 'utf8'))
-  })
+    // Three programs, one after the other, on a machine that may be busy.
+  }, 120_000)
   afterAll(async () => {
     await broker?.interrupt()
     await stack?.interrupt()
@@ -185,7 +186,7 @@ describe.runIf(vaultRuns)('whoever follows docs/vault.md', () => {
     expect(await demo('postgresql://me:secret@127.0.0.1/ledger')).toMatchObject({ status: 2, stdout: '' })
     const away = await demo(`postgresql://127.0.0.1:${await freePort()}/ledger`)
     expect(away).toMatchObject({ status: 1, stdout: '', stderr: expect.stringContaining('Connection refused') as unknown })
-  })
+  }, 60_000)
 
   test('sees the plain demo before the configuration of `npm start`, and is told which one a database needs', async () => {
     const [data, port] = [path.join(folder, 'plain'), await freePort()]
