@@ -86,7 +86,7 @@ export async function journal(ledger: Ledger, lease: Pick<Lease, 'id' | 'taskId'
     seen as (select lease.id, lease.due_at is null as ended from leases as lease join task on task.id = lease.task_id where lease.id = ${lease.id} for update of lease),
     kept as (
       update leases as lease set handles = lease.handles || ${json([handle])}, state = case when seen.ended then ${closing} else lease.state end,
-        due_at = case when seen.ended then now() else lease.due_at end, ended_at = null, evidence = null
+        due_at = case when seen.ended or lease.state = 'revoking' then now() else lease.due_at end, ended_at = null, evidence = null
       from seen where lease.id = seen.id
       returning lease.*, seen.ended as reopened
     ),

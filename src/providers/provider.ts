@@ -24,12 +24,12 @@ export interface Reservation<Settings = unknown> {
   readonly policyDigest: string
 }
 
-/** What is left of a lease when it is to be ended: its id, when it was announced, and what the provider journaled. */
+/** What is left of a lease when it is to be ended: its id, its age, and what the provider journaled. */
 export interface LeaseReference {
   readonly lease: LeaseId
   readonly task: TaskId
-  /** The store's time when the lease was announced: what nobody journaled of it is as old at most. */
-  readonly reservedAt: Date
+  /** Milliseconds since it was announced, by the store's clock: what came of it and was not journaled is as old at most. */
+  readonly age: number
   readonly handles: readonly Handle[]
 }
 
@@ -54,12 +54,15 @@ export class ProviderError extends Error {
   readonly fault: ProviderFault
   /** Whether a mint may have left something alive. `no` only where the provider said so for certain. */
   readonly minted: 'no' | 'maybe'
+  /** Milliseconds for which asking again would be answered alike; 0 where nobody knows. */
+  readonly pointlessFor: number
 
-  constructor(fault: ProviderFault, message: string, minted: 'no' | 'maybe', cause?: unknown) {
+  constructor(fault: ProviderFault, message: string, minted: 'no' | 'maybe', cause?: unknown, pointlessFor = 0) {
     super(message, { cause })
     this.name = 'ProviderError'
     this.fault = fault
     this.minted = minted
+    this.pointlessFor = pointlessFor
   }
 }
 

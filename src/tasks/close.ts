@@ -1,6 +1,6 @@
 import { BrokerError } from '../base/errors.ts'
 import type { LeaseId, TaskId } from '../base/ids.ts'
-import { delay } from '../base/time.ts'
+import { delay, stopwatch } from '../base/time.ts'
 import { type Closed, closeLease, closeTask, type Ending } from '../ledger/endings.ts'
 import { keepKey } from '../ledger/keys.ts'
 import { findLease, findTask, hasEnded, type Lease, type Task, type TaskState } from '../ledger/records.ts'
@@ -24,7 +24,7 @@ export interface ClosedTask {
 export async function completeTask(broker: Broker, caller: Caller, id: TaskId, wait: number, signal: AbortSignal): Promise<ClosedTask> {
   const { agent } = await ownTask(broker, caller, id)
   const closed = await beginClosing(broker, id, 'completed', { cause: 'completed', by: `agent:${agent}` })
-  return endedAtOnce(closed) ?? (await outcomeOf(broker, id, wait, signal))
+  return endedAtOnce(closed) ?? (await outcomeOf(broker, id, closed, wait, signal))
 }
 
 /** A task of the caller, which whoever brings its token need not look for. @throws BrokerError `not_found` */
@@ -39,7 +39,7 @@ async function ownTask(broker: Broker, caller: Caller, id: TaskId): Promise<Pick
 export async function revokeTask(broker: Broker, caller: Caller, id: TaskId, reason: string, wait: number, signal: AbortSignal): Promise<ClosedTask> {
   if (!caller.roles.has('operator')) throw new BrokerError('forbidden', 'Only an operator may revoke a task')
   const closed = await beginClosing(broker, id, 'revoked', { cause: 'revoked', reason, by: nameOf(caller) })
-  return endedAtOnce(closed) ?? (await outcomeOf(broker, id, wait, signal))
+  return endedAtOnce(closed) ?? (await outcomeOf(broker, id, closed, wait, signal))
 }
 
 /** Ends one lease; its task goes on. @throws BrokerError `not_found`, `store_unavailable` */
@@ -53,8 +53,8 @@ export async function revokeLease(
 ): Promise<{ lease: Lease; ended: boolean }> {
   const found = await findLease(broker.ledger, id)
   if (!found || !(owns(caller, found.task) || caller.roles.has('operator'))) throw notFound('lease')
-  await beginEnding(broker, found.lease, { cause: 'revoked', reason, by: nameOf(caller) })
-  const lease = await settled(() => findLease(broker.ledger, id).then((again) => again?.lease), hasEnded, wait, signal)
+  const { asked } = await beginEnding(broker, found.lease, { cause: 'revoked', reason, by: nameOf(caller) })
+  const lease = await settled(() => findLease(broker.ledger, id).then((again) => again?.lease), hasEnded, asked, wait, signal)
   return { lease, ended: hasEnded(lease) }
 }
 
@@ -77,24 +77,28 @@ async function beginEnding(broker: Broker, lease: Pick<Lease, 'id' | 'taskId'>, 
   return { asked: Promise.resolve() }
 }
 
+/** What closing did, and when this broker has asked every provider that it had to ask. */
+type BegunClosing = Closed & { readonly asked: Promise<unknown> }
+
 /**
  * Marks a task as closing with all its leases, in one commit, and begins to ask their providers. A task that is not open any more is left as it is.
  *
- * @returns undefined where the request that ends it was overtaken: the task belongs to the one that holds the key now
+ * @returns what that did, with `asked`, which resolves when every provider has answered, or could not, and never rejects; undefined where the request
+ *   that ends it was overtaken: the task belongs to the one that holds the key now
  * @throws BrokerError `store_unavailable`; `conflict` where leases were announced faster than it could be closed
  */
-export async function beginClosing(broker: Broker, id: TaskId, outcome: TaskState, ending: Ending): Promise<Closed | undefined> {
+export async function beginClosing(broker: Broker, id: TaskId, outcome: TaskState, ending: Ending): Promise<BegunClosing | undefined> {
   // Each further round means that a lease was announced in between, and their number is limited.
   for (let round = 0; round < 20; round++) {
     const closed = await closeTask(broker.ledger, { id, outcome, ending })
     if (closed.tasks.length > 0) {
       noteEnded(broker, closed.ended)
-      for (const lease of closed.revoking) void broker.background.run((signal) => endLease(broker, lease, signal))
-      return closed
+      const asked = Promise.all(closed.revoking.map((lease) => broker.background.run((signal) => endLease(broker, lease, signal))))
+      return { ...closed, asked }
     }
     if (ending.under && !(await keepKey(broker.ledger, ending.under))) return undefined
     const now = await findTask(broker.ledger, id)
-    if (now?.task.state !== 'open') return closed
+    if (now?.task.state !== 'open') return { ...closed, asked: Promise.resolve() }
   }
   throw new BrokerError('conflict', 'This task is being given leases faster than it can be closed', { task: id, retryAfter: 1 })
 }
@@ -106,23 +110,30 @@ function endedAtOnce(closed: Closed | undefined): ClosedTask | undefined {
   return { task, leases: closed.ended, ended: true }
 }
 
-async function outcomeOf(broker: Broker, id: TaskId, wait: number, signal: AbortSignal): Promise<ClosedTask> {
+async function outcomeOf(broker: Broker, id: TaskId, begun: BegunClosing | undefined, wait: number, signal: AbortSignal): Promise<ClosedTask> {
   const isDone = ({ leases, task }: { leases: readonly Lease[]; task: Task }) => leases.every(hasEnded) && task.state !== 'closing'
-  const found = await settled(() => findTask(broker.ledger, id), isDone, wait, signal)
+  const found = await settled(() => findTask(broker.ledger, id), isDone, begun?.asked, wait, signal)
   return { ...found, ended: isDone(found) }
 }
 
 /** How often to look again whether something has ended, in milliseconds: another broker may be the one that is told. */
 const lookAgain = 50
 
-/** Reads until it is done, at most `wait` seconds. What a reader sees is the ledger's truth, whoever brought it about. */
+/**
+ * Reads until it is done, at most `wait` seconds. What a reader sees is the ledger's truth, whoever brought it about.
+ *
+ * @param asked what this broker does about it itself: until then there is nothing to look for
+ */
 async function settled<Read>(
   read: () => Promise<Read | undefined>,
   isDone: (found: Read) => boolean,
+  asked: Promise<unknown> | undefined,
   wait: number,
   signal: AbortSignal,
 ): Promise<Read> {
-  let left = wait * 1_000
+  const elapsed = stopwatch()
+  await atMost(wait * 1_000, asked)
+  let left = wait * 1_000 - elapsed()
   for (let pause = lookAgain; ; pause = Math.min(pause * 2, 500)) {
     const found = await read()
     if (found === undefined) throw notFound('task')
@@ -130,6 +141,13 @@ async function settled<Read>(
     await delay(Math.min(pause, left))
     left -= pause
   }
+}
+
+/** Waits for work, or for so many milliseconds if those are over first. */
+async function atMost(ms: number, work: Promise<unknown> | undefined): Promise<void> {
+  const over = new AbortController()
+  await Promise.race([work, delay(ms, over.signal).catch(() => {})])
+  over.abort()
 }
 
 const nameOf = (caller: Caller): string => {

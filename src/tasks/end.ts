@@ -1,4 +1,4 @@
-import { closeLease } from '../ledger/endings.ts'
+import { claimSeconds, closeLease } from '../ledger/endings.ts'
 import { settle } from '../ledger/settlement.ts'
 import { retryLater } from '../ledger/queue.ts'
 import type { Lease } from '../ledger/records.ts'
@@ -25,7 +25,7 @@ export async function endLease(broker: Broker, lease: Lease, signal: AbortSignal
     if (!(error instanceof ProviderError)) throw error
     // Our own bulkhead is full: nothing was asked and nothing is wrong, the reaper takes it as soon as there is room.
     if (error.fault === 'busy') return void (await retryLater(broker.ledger, lease, null, 0))
-    const wait = Math.random() * Math.min(backoff.most, backoff.first * 2 ** Math.min(lease.attempts, 10))
+    const wait = error.pointlessFor + Math.random() * Math.min(backoff.most, backoff.first * 2 ** Math.min(lease.attempts, 10))
     await retryLater(broker.ledger, lease, error.message, wait)
     broker.telemetry.log.warn(
       { lease: lease.id, task: lease.taskId, provider: lease.provider, fault: error.fault, attempts: lease.attempts },
@@ -64,4 +64,8 @@ async function asRevoking(broker: Broker, lease: Lease): Promise<Lease | undefin
   return lease.state === 'active' ? await closeLease(broker.ledger, lease, { cause: 'lease_expired', by: 'broker' }) : lease
 }
 
-const referenceOf = (lease: Lease): LeaseReference => ({ lease: lease.id, task: lease.taskId, reservedAt: lease.reservedAt, handles: lease.handles })
+function referenceOf(lease: Lease): LeaseReference {
+  // When it was claimed for us, which the store told by when the claim ends. Our own clock may be minutes ahead, and would call a young lease old.
+  const claimed = (lease.dueAt ?? lease.reservedAt).getTime() - claimSeconds * 1_000
+  return { lease: lease.id, task: lease.taskId, age: Math.max(0, claimed - lease.reservedAt.getTime()), handles: lease.handles }
+}

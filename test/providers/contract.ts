@@ -76,7 +76,7 @@ export function providerContract(name: string, steps: Steps | undefined, connect
     const referenceTo = ({ lease, task, issuedAt }: Reservation): LeaseReference => ({
       lease,
       task,
-      reservedAt: issuedAt,
+      age: Date.now() - issuedAt.getTime(),
       handles: journaled.get(lease) ?? [],
     })
     const mint = (reservation: Reservation, signal = patient): Promise<Minted> => subject.provider.mint(reservation, journalOf(reservation), signal)

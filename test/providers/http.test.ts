@@ -154,7 +154,7 @@ describe('what a backend answers', () => {
 
   test('about another lease, or of one that lives on after its end, recovers nothing', async () => {
     const reservation = reservationOf({ settings: {} })
-    const reference = { lease: reservation.lease, task: reservation.task, reservedAt: reservation.issuedAt, handles: [] }
+    const reference = { lease: reservation.lease, task: reservation.task, age: 0, handles: [] }
     const known = { lease: reservation.lease, state: 'ended', minted: true }
     for (const body of [{ ...known, lease: 'lease_other' }, { ...known, state: 'live' }, { ...known, minted: 'yes' }, {}]) {
       answer = (response, method) => (method === 'DELETE' ? void response.writeHead(204).end() : json(200, body)(response))
@@ -167,7 +167,7 @@ describe('what a backend answers', () => {
 
 describe('what a backend declares about its revocation', () => {
   const { lease, task } = reservationOf({})
-  const reference = { lease, task, reservedAt: new Date(), handles: [] }
+  const reference = { lease, task, age: 0, handles: [] }
 
   test('stands in the evidence where its credentials are denied and not ended', async () => {
     answer = (response) => response.writeHead(204).end()

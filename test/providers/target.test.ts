@@ -9,7 +9,7 @@ import { reservationOf } from './reservation.ts'
 const patient = new AbortController().signal
 const journal = async () => {}
 const reservation = reservationOf({})
-const lease: LeaseReference = { lease: newId('lease'), task: newId('task'), reservedAt: new Date(0), handles: [] }
+const lease: LeaseReference = { lease: newId('lease'), task: newId('task'), age: 0, handles: [] }
 const evidence: Evidence = { by: 'provider', statement: 'gone', at: '2026-11-24T00:00:00.000Z' }
 const down = new ProviderError('unavailable', 'crm did not answer', 'maybe')
 

@@ -44,7 +44,7 @@ describe.runIf(vaultRuns)('two nodes of OpenBao', () => {
       patient,
     )
   const revoke = (provider: Provider, { lease, task }: Reservation): Promise<Evidence> =>
-    provider.revoke({ lease, task, reservedAt: new Date(0), handles: journaled.get(lease) ?? [] }, patient)
+    provider.revoke({ lease, task, age: 600_000, handles: journaled.get(lease) ?? [] }, patient)
   const openLogins = async ({ lease }: Reservation) =>
     (await leader.database.logins()).filter(({ name, open }) => open && name.includes(lease.replace('_', '-')))
 

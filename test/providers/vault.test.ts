@@ -52,10 +52,10 @@ describe.runIf(vaultRuns)('Vault', () => {
     reservationOf(vaultKind.grant.parse(own), { parameters: {}, ...changes })
   const mint = (reservation: Reservation, signal = patient, by = provider): Promise<Minted> =>
     by.mint(reservation, async (handle) => void journaled.set(reservation.lease, [...(journaled.get(reservation.lease) ?? []), handle]), signal)
-  const referenceTo = ({ lease, task }: Reservation, reservedAt = longAgo()): LeaseReference => ({
+  const referenceTo = ({ lease, task }: Reservation, age = 600_000): LeaseReference => ({
     lease,
     task,
-    reservedAt,
+    age,
     handles: journaled.get(lease) ?? [],
   })
 
@@ -97,7 +97,7 @@ describe.runIf(vaultRuns)('Vault', () => {
       const session = await login(minted)
       expect(await session.query('select count(*)::int as count from bookings')).toMatchObject([{ count: 3 }])
 
-      const evidence = await provider.revoke(referenceTo(reservation, reservation.issuedAt), patient)
+      const evidence = await provider.revoke(referenceTo(reservation, 0), patient)
       expect(evidence).toMatchObject({ by: 'provider', statement: expect.stringContaining('sys/leases/revoke answered 204') })
       expect(await session.alive()).toBe(false)
       expect(await openLogins(reservation)).toEqual([])
@@ -311,7 +311,7 @@ describe.runIf(vaultRuns)('Vault', () => {
       front.next('read database/creds/ledger-read', 'held', { done: true })
       const minting = failureOf(mint(reservation, impatient.signal))
       await front.hanging('read database/creds/ledger-read')
-      const young = (): LeaseReference => referenceTo(reservation, reservation.issuedAt)
+      const young = (): LeaseReference => referenceTo(reservation, 0)
       expect(await failureOf(provider.revoke(young(), patient))).toMatchObject({ fault: 'downstream', message: expect.stringContaining('cut off') })
       await front.release()
       await minting
@@ -329,7 +329,7 @@ describe.runIf(vaultRuns)('Vault', () => {
       const reservation = reserve()
       await mint(reservation)
       await behindOurBack(journaled.get(reservation.lease)!.at(-1)!)
-      await expect(provider.revoke(referenceTo(reservation, reservation.issuedAt), patient)).resolves.toMatchObject({ by: 'provider' })
+      await expect(provider.revoke(referenceTo(reservation, 0), patient)).resolves.toMatchObject({ by: 'provider' })
       expect(await openLogins(reservation)).toEqual([])
     })
   })
@@ -345,12 +345,12 @@ describe.runIf(vaultRuns)('Vault', () => {
       const reservation = reserve()
       await mint(reservation)
       await vault.database.wire.cut()
-      const error = await failureOf(provider.revoke(referenceTo(reservation, reservation.issuedAt), patient))
+      const error = await failureOf(provider.revoke(referenceTo(reservation, 0), patient))
       expect(error).toMatchObject({ fault: 'downstream' })
       expect(front.requests().map(({ what }) => what)).toEqual(expect.arrayContaining(['revoke token', 'revoke lease']))
       expect(await openLogins(reservation)).toHaveLength(1)
       await vault.database.wire.mend()
-      while ((await provider.revoke(referenceTo(reservation, reservation.issuedAt), patient).catch(() => undefined)) === undefined);
+      while ((await provider.revoke(referenceTo(reservation, 0), patient).catch(() => undefined)) === undefined);
       expect(await openLogins(reservation)).toEqual([])
     })
 
@@ -367,12 +367,12 @@ describe.runIf(vaultRuns)('Vault', () => {
       await mint(reservation)
       vault.database.wire.hang()
       const impatient = new AbortController()
-      const ending = failureOf(provider.revoke(referenceTo(reservation, reservation.issuedAt), impatient.signal))
+      const ending = failureOf(provider.revoke(referenceTo(reservation, 0), impatient.signal))
       while (!front.requests().some(({ what, status }) => what === 'revoke token' && status === 204)) await vault.database.logins()
 
       const other = reserve({ path: 'database/creds/ledger-read-2', policy: 'mayfly-task-ledger-read-2' })
       await mint(other)
-      await provider.revoke(referenceTo(other, other.issuedAt), patient)
+      await provider.revoke(referenceTo(other, 0), patient)
       expect(await openLogins(other)).toEqual([])
 
       impatient.abort()

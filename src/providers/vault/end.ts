@@ -70,14 +70,17 @@ export function createEnding(name: string, identity: Identity, slots: Slots, und
     }
   }
 
-  /** Whether nothing of a lease can be left of which nobody knows. The distance: the store's clock and ours may differ either way. */
-  const decided = (reservedAt: Date): boolean => clock() - reservedAt.getTime() > undecided
+  /** @throws ProviderError as long as something of a lease may live of which nobody knows, and which ends by itself */
+  function refuseUndecided(age: number, words: string): void {
+    if (age < undecided)
+      throw new ProviderError('downstream', `${name}: ${words} ends by itself within a minute or two`, 'maybe', undefined, undecided - age)
+  }
 
   return {
     contain,
     revokeLease,
 
-    async revoke({ handles, reservedAt }, signal) {
+    async revoke({ handles, age }, signal) {
       const held = heldBy(handles)
       // The token first, always: while it lives Vault does not retry a lease that it failed to revoke, and more can be read with it.
       await Promise.all(held.tokens.map((token) => contain(token, signal)))
@@ -86,24 +89,15 @@ export function createEnding(name: string, identity: Identity, slots: Slots, und
         ...held.leases.map((lease) => revokeLease(lease, signal)),
         ...held.certificates.map((certificate) => revokeCertificate(certificate, signal)),
       ])
-      if ((held.undecided || held.tokens.length === 0) && !decided(reservedAt))
-        throw new ProviderError(
-          'downstream',
-          `${name}: a read failed or was cut off, and what it may have brought ends by itself within a minute or two`,
-          'maybe',
-        )
+      if (held.undecided || held.tokens.length === 0) refuseUndecided(age, 'a read failed or was cut off, and what it may have brought')
       return { by: 'provider', statement: statementOf(held, contained), at: new Date(clock()).toISOString() }
     },
 
-    async recover({ handles, reservedAt }, signal) {
+    async recover({ handles, age }, signal) {
       const held = heldBy(handles)
       if (held.tokens.length === 0) {
-        if (decided(reservedAt)) return { minted: false }
-        throw new ProviderError(
-          'unavailable',
-          `${name} may have made a token that nobody received: it ends by itself within a minute or two`,
-          'maybe',
-        )
+        refuseUndecided(age, 'a token that nobody received may have been made, and')
+        return { minted: false }
       }
       await Promise.all(held.tokens.map((token) => contain(token, signal)))
       return { minted: true }

@@ -54,7 +54,7 @@ async function tryGrant(vault: Examined, trial: TrialGrant, path: string): Promi
   const now = clock()
   const life = Math.min(trial.maxTtl, trialLife)
   const handles: Handle[] = []
-  const lease = { lease: newId('lease'), task: newId('task'), reservedAt: new Date(now), handles }
+  const lease = { lease: newId('lease'), task: newId('task'), age: 0, handles }
   const nobody = { agent: 'provider-check', owner: 'provider-check', kind: 'provider-check', subject: 'provider-check', policyDigest: '' }
   const reservation: Reservation = {
     ...lease,
@@ -62,7 +62,7 @@ async function tryGrant(vault: Examined, trial: TrialGrant, path: string): Promi
     grant: trial.name,
     settings: grant,
     parameters: trial.parameters!,
-    issuedAt: lease.reservedAt,
+    issuedAt: new Date(now),
     expiresAt: new Date(now + life),
   }
   try {
