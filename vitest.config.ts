@@ -9,7 +9,8 @@ export default defineConfig({
     execArgv: ['--no-turbo-inline-js-wasm-calls'],
     // Each worker holds an embedded store of about 345 MB, and the reference machine has two cores.
     maxWorkers: 2,
-    testTimeout: 20_000,
-    hookTimeout: 60_000,
+    // What a test waits for it looks for itself; these only end one that hangs, and leave room for a machine on which others work too.
+    testTimeout: 60_000,
+    hookTimeout: 120_000,
   },
 })
