@@ -8,7 +8,7 @@ import { test } from 'vitest'
 import { decide } from '../src/policy/decide.ts'
 import { writePast } from '../test/load/past.ts'
 import { actorNamed, loadPolicy } from '../test/support/house.ts'
-import { type Lab, startLab } from '../test/support/lab.ts'
+import { startLab } from '../test/support/lab.ts'
 import type { RunningBroker, Site } from '../test/support/program.ts'
 import { openDatabase, openEmbedded } from '../test/support/stores.ts'
 import { conclude, ratesOf, spread, tell } from './figures.ts'
@@ -18,6 +18,7 @@ import {
   bytesOfDeclaration,
   drained,
   endAll,
+  type Labs,
   postgresTime,
   processorTime,
   residentMegabytes,
@@ -40,10 +41,11 @@ interface Stage {
 }
 
 test('the bench', async () => {
-  const [store, lab] = await Promise.all([openDatabase(), startLab()])
+  const [store, lab, other] = await Promise.all([openDatabase(), startLab(), startLab()])
+  const labs = { lab, other }
   const generators = startGenerators()
-  await onPostgres((store.settings as { url: string }).url, lab, generators)
-  await onEmbedded(lab, generators)
+  await onPostgres((store.settings as { url: string }).url, labs, generators)
+  await onEmbedded(labs, generators)
   if (!quick) await decisions()
   const about = {
     at: new Date().toISOString(),
@@ -53,13 +55,13 @@ test('the bench', async () => {
   }
   writeFileSync(path.join(import.meta.dirname, 'results.json'), `${JSON.stringify({ ...about, ...conclude() }, undefined, 2)}\n`)
   generators.stop()
-  await lab.stop()
+  await Promise.all([lab.stop(), other.stop()])
   await store.dispose()
 })
 
-async function onPostgres(url: string, lab: Lab, generators: Generators): Promise<void> {
+async function onPostgres(url: string, labs: Labs, generators: Generators): Promise<void> {
   const owner = postgres(url, { max: 2, onnotice: () => {} })
-  const site = await siteOf({ url }, lab.url)
+  const site = await siteOf({ url }, labs)
   const first = await startUp(site)
   const { bots, resource } = await tokensOf(site)
   const stage: Stage = { owner, site, broker: first.broker, generators, bots, resource }
@@ -75,6 +77,8 @@ async function onPostgres(url: string, lab: Lab, generators: Generators): Promis
     await twoBrokers(stage)
     await deaths(stage)
     await storm(stage)
+    await besideHanging(stage, labs)
+    await overload(stage)
     await growth(stage)
   }
   tell('resident memory at the end', { megabytes: residentMegabytes(stage.broker.process.pid!) })
@@ -245,6 +249,50 @@ async function storm({ owner, generators, broker, bots }: Stage): Promise<void> 
   await endAll(owner)
 }
 
+/**
+ * Declarations at a backend that answers, and with signed tokens, alone and while others are declared at a backend that never does: in turns, so that
+ * what else the machine does falls on both.
+ */
+async function besideHanging({ owner, generators, broker, bots }: Stage, { other }: Labs): Promise<void> {
+  const targets = [broker.url]
+  for (const grant of ['crm', 'api']) {
+    const healthy = { targets, inFlight: 4, requests: issues(bots, grant), count: 750 }
+    const [alone, beside]: [Load[], Load[]] = [[], []]
+    for (let turn = 0; turn < 8; turn++) {
+      await endAll(owner)
+      alone.push(await generators.run(healthy))
+      await endAll(owner)
+      await other.next('put', 'hangs', { times: 100_000 })
+      let over = false
+      const asking = (async () => {
+        // More than may call it at once, so that some wait; not so often that refusing them, once it is known to hang, is what is measured.
+        for (; !over; await pause(250)) await generators.run({ targets, inFlight: 32, requests: issues(bots, 'other'), count: 32 })
+      })()
+      await other.hanging('put')
+      beside.push(await generators.run(healthy))
+      over = true
+      await other.clear()
+      await other.release()
+      await asking
+    }
+    const [own, disturbed] = [ratesOf(alone, '201'), ratesOf(beside, '201')]
+    tell(`issue ${grant} beside a backend that hangs`, { p99: disturbed.p99, 'alone p99': own.p99, 'p99 to alone': disturbed.p99 / own.p99 })
+  }
+  await endAll(owner)
+}
+
+/** Completing while ten times as many declarations are in flight as are served at once. */
+async function overload({ owner, generators, broker, bots }: Stage): Promise<void> {
+  const targets = [broker.url]
+  const opened = openedOf(await generators.run({ targets, inFlight: 16, requests: issues(bots), count: 2_000, keep: true }))
+  const idle = ratesOf([await generators.run({ targets, inFlight: 4, requests: completes(opened.slice(0, 1_000)) })], '200')
+  const flood = generators.run({ targets, inFlight: 320, requests: issues(bots), count: 6_000 })
+  const ended = ratesOf([await generators.run({ targets, inFlight: 4, requests: completes(opened.slice(1_000)) })], '200')
+  const { latencies } = await flood
+  tell('completing beside 320 declarations in flight', { p99: ended.p99, 'idle p99': idle.p99, 'p99 of declaring': spread(latencies).p99 })
+  await endAll(owner)
+}
+
 /** The issue rate beside a long past. */
 async function growth({ owner, generators, broker, bots }: Stage): Promise<void> {
   let empty = 0
@@ -292,9 +340,9 @@ async function decisions(): Promise<void> {
 /** A number as a name that the grant's pattern allows. */
 const inLetters = (n: number): string => n.toString(26).replaceAll(/\d/g, (digit) => 'qrstuvwxyz'[Number(digit)]!)
 
-async function onEmbedded(lab: Lab, generators: Generators): Promise<void> {
+async function onEmbedded(labs: Labs, generators: Generators): Promise<void> {
   const embedded = await openEmbedded()
-  const site = await siteOf({ embedded: `${(embedded.settings as { embedded: string }).embedded}-new` }, lab.url)
+  const site = await siteOf({ embedded: `${(embedded.settings as { embedded: string }).embedded}-new` }, labs)
   const boot = await startUp(site)
   await boot.broker.stop()
   const { broker, seconds } = await startUp(site)

@@ -5,12 +5,19 @@ import { connect, createServer, type Socket } from 'node:net'
 import path from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import type postgres from 'postgres'
+import type { Lab } from '../test/support/lab.ts'
 import { makeSite, type RunningBroker, type Site } from '../test/support/program.ts'
 import { completes, declaration, type Generators, issues, openedOf, post } from './load.ts'
 
 const agents = 16
 
-/** Providers that a site has besides `tokens` and `lab`, and grants of theirs by name, as YAML. */
+/** Backends of kind `http`: one that answers, and one that need not. */
+export interface Labs {
+  readonly lab: Lab
+  readonly other?: Lab
+}
+
+/** Providers that a site has besides, and grants of theirs by name, as YAML. */
 interface Besides {
   readonly providers: string
   readonly grants: Readonly<Record<string, string>>
@@ -19,22 +26,23 @@ interface Besides {
 /** A site with agents that nothing limits but the machine. */
 export async function siteOf(
   store: Parameters<typeof makeSite>[0]['store'],
-  lab: string,
+  { lab, other }: Labs,
   { providers, grants }: Besides = { providers: '', grants: {} },
 ): Promise<Site> {
   const extra = 'limits: { requests_per_second: 100000, burst: 1000000, introspections_per_second: 100000, in_flight: 1024 }\nlog: { level: error }\n'
-  const site = await makeSite({ store, lab, providers, extra })
+  const site = await makeSite({ store, lab: lab.url, ...(other && { other: other.url }), providers, extra })
+  const besides = { ...grants, ...(other && { other: 'provider: other' }) }
   const lines = names.map(
     (name) => `  ${name}: { issuer: local, match: { sub: "agent:${name}" }, owner: o@example.com, groups: [robots], max_live_leases: 100000 }`,
   )
   await site.write(
     'catalogue.yaml',
     `agents:\n${lines.join('\n')}
-kinds: { work: { owner: o@example.com, max_duration: 30m, grants: [${['api', 'crm', ...Object.keys(grants)].join(', ')}] } }
+kinds: { work: { owner: o@example.com, max_duration: 30m, grants: [${['api', 'crm', ...Object.keys(besides)].join(', ')}] } }
 grants:
   api: { provider: tokens, audience: "https://api.example.com", scope: "read", max_ttl: 30m }
   crm: { provider: lab, max_ttl: 30m }
-${Object.entries(grants)
+${Object.entries(besides)
   .map(([name, rest]) => `  ${name}: { max_ttl: 30m, ${rest} }\n`)
   .join('')}`,
   )

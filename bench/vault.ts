@@ -31,7 +31,7 @@ test('the bench of Vault', async () => {
   const [store, lab, vault] = await Promise.all([openDatabase(), startLab(), startVault()])
   const wire = await faultyWire(vault.address)
   const { url } = store.settings as { url: string }
-  const site = await siteOf({ url }, lab.url, {
+  const site = await siteOf({ url }, { lab }, {
     providers: `  - { name: vault, kind: vault, address: "${wire.url}", auth: { method: token, token_file: "${vault.tokenFile}" }, token_role: mayfly-task }\n`,
     grants: { login: 'provider: vault, path: database/creds/ledger-read, policy: mayfly-task-ledger-read' },
   })
