@@ -52,13 +52,20 @@ export async function loadCatalogue(file: string, rules: ReadonlyMap<string, Gra
 
 function createCatalogue(agents: ReadonlyMap<string, Agent>, kinds: ReadonlyMap<string, Kind>, grants: ReadonlyMap<string, Grant>): Catalogue {
   const entries = [...agents.values()]
+  // Whoever asked before: a remembered token is the same actor each time, and most calls of an agent bring the same token. Without this each call would
+  // be held against every agent there is.
+  const known = new WeakMap<Actor, Agent | undefined>()
+  const find = (actor: Actor): Agent | undefined => {
+    const [first, second] = entries.filter((agent) => matches(actor, agent.issuer, agent.match))
+    return second ? undefined : first
+  }
   return {
     agents,
     kinds,
     grants,
     agentOf(actor) {
-      const [first, second] = entries.filter((agent) => matches(actor, agent.issuer, agent.match))
-      return second ? undefined : first
+      if (!known.has(actor)) known.set(actor, find(actor))
+      return known.get(actor)
     },
     resolve: (agent, actor, action, declared) => resolve({ kinds, grants }, agent, actor, action, declared),
   }

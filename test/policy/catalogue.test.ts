@@ -146,4 +146,14 @@ describe('the agent of an actor', () => {
     expect(loaded.agentOf({ ...actor({ sub: 'one' }), issuer: 'ci' })).toBeUndefined()
     expect(loaded.agentOf(actor({ sub: 'one', env: 'prod' }))).toBeUndefined()
   })
+
+  test('is the same however often it is asked for, and another one in another catalogue', async () => {
+    const [first, second] = [await catalogue(entry('a', '{ sub: one }')), await catalogue(entry('b', '{ sub: one }'))]
+    const [known, nobody] = [actor({ sub: 'one' }), actor({ sub: 'two' })]
+    for (let time = 0; time < 2; time++) {
+      expect(first.agentOf(known)).toBe(first.agents.get('a'))
+      expect(second.agentOf(known)).toBe(second.agents.get('b'))
+      expect(first.agentOf(nobody)).toBeUndefined()
+    }
+  })
 })
