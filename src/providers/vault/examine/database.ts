@@ -88,7 +88,7 @@ export function judgeRevocation(subject: string, entries: readonly string[]): Fi
   ]
   if (terminate === -1) return fault('open sessions are left alone: without pg_terminate_backend they go on after the login is gone')
   if (noLogin === -1) return fault('without NOLOGIN first a client that reconnects in a loop keeps a session that nothing ends')
-  if (commit === -1 || !(noLogin < commit && commit < terminate))
+  if (!(noLogin < commit && commit < terminate))
     return fault(
       'all in one transaction: whoever reconnects before it is over keeps a session that nothing ends. COMMIT has to stand between NOLOGIN and pg_terminate_backend',
     )

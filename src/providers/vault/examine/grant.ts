@@ -50,7 +50,7 @@ async function examineRole({ ask }: Examined, { name, settings, maxTtl }: TrialG
 async function tryGrant(vault: Examined, trial: TrialGrant, path: string): Promise<Finding[]> {
   const subject = `grant ${trial.name}`
   const grant = trial.settings as VaultGrant
-  const { name, clock, mint } = vault
+  const { clock, mint } = vault
   const now = clock()
   const life = Math.min(trial.maxTtl, trialLife)
   const handles: Handle[] = []
@@ -65,8 +65,10 @@ async function tryGrant(vault: Examined, trial: TrialGrant, path: string): Promi
     issuedAt: new Date(now),
     expiresAt: new Date(now + life),
   }
+  let made = false
   try {
     const minted = await mint(reservation, async (handle) => void handles.push(handle), AbortSignal.timeout(vault.timeout))
+    made = true
     const short = minted.expiresAt.getTime() < now + life - 2_000
     const findings: Finding[] = short
       ? [
@@ -81,7 +83,7 @@ async function tryGrant(vault: Examined, trial: TrialGrant, path: string): Promi
   } catch (error) {
     if (!(error instanceof ProviderError)) throw error
     const left = handles.length === 0 ? '' : await leftOf(vault, lease)
-    return [{ level: 'fault', subject, message: `${error.message}: ${remedyOf(error, grant, path, handles.length > 0, name)}${left}` }]
+    return [{ level: 'fault', subject, message: `${error.message}: ${remedyOf(error, grant, path, stageOf(handles, made))}${left}` }]
   }
 }
 
@@ -119,14 +121,27 @@ async function leftOf({ ending, timeout }: Examined, lease: LeaseReference): Pro
   }
 }
 
-/** @param begun whether a task token was had, and its secret asked for */
-function remedyOf({ fault }: ProviderError, { policy, writes, engine }: VaultGrant, path: string, begun: boolean, name: string): string {
-  if (fault === 'unavailable' || fault === 'timed_out') return `is ${name} overloaded, or does the database behind it not answer?`
-  if (!begun) return `look at what is said of the token role, and whether the policy ${policy} exists`
+/** How far a trial came before it failed. */
+type Stage = 'token' | 'secret' | 'life' | 'end'
+
+/** By what was journaled: the token of the task, perhaps of a second try, then what was read with it. */
+function stageOf(handles: readonly Handle[], made: boolean): Stage {
+  if (made) return 'end'
+  const { tokens, leases, certificates } = heldBy(handles)
+  if (tokens.length === 0) return 'token'
+  return leases.length + certificates.length === 0 ? 'secret' : 'life'
+}
+
+function remedyOf({ fault }: ProviderError, { policy, writes, engine }: VaultGrant, path: string, stage: Stage): string {
+  if (fault === 'unavailable' || fault === 'timed_out') return 'is it overloaded, or does what stands behind it not answer?'
+  if (stage === 'token') return `look at what is said of the token role, and whether the policy ${policy} exists`
+  if (fault === 'downstream' && stage === 'end')
+    return 'its own log says why; look at revocation_statements, and at what its login of the database may do'
   if (fault === 'downstream')
     return engine === 'leased'
       ? 'does Vault reach what stands behind it, and does the connection list the role in allowed_roles?'
       : 'its own log says why'
+  if (stage !== 'secret') return 'look at what is said of the broker policy'
   return `does the policy ${policy} let a task ${writes ? 'update' : 'read'} ${path}, is there something, and is all given that it asks for?`
 }
 
