@@ -3,10 +3,11 @@ import { Unsuccessful } from './failure.ts'
 import { pair } from './grants.ts'
 import { table } from './output.ts'
 import type { OutputOf } from './program.ts'
+import { sweepCommand } from './sweep.ts'
 
 /** `mayfly provider …`: the backends, for whoever sets them up. */
 export const providerCommand = (outputOf: OutputOf): Command =>
-  new Command('provider').description('the backends that mint').addCommand(checkCommand(outputOf))
+  new Command('provider').description('the backends that mint').addCommand(checkCommand(outputOf)).addCommand(sweepCommand(outputOf))
 
 /** From this machine, with the configuration's own credentials. */
 const checkCommand = (outputOf: OutputOf): Command =>

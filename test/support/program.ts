@@ -18,9 +18,11 @@ export interface Ran {
   readonly stderr: string
 }
 
-/** Runs the built command to its end. */
-export async function mayfly(args: readonly string[], environment: Record<string, string> = {}): Promise<Ran> {
-  const child = spawn(process.execPath, [command, ...args], { env: { ...plainEnvironment(), ...environment }, stdio: ['ignore', 'pipe', 'pipe'] })
+/** Runs the built command to its end. @param input what is piped into it */
+export async function mayfly(args: readonly string[], environment: Record<string, string> = {}, input = ''): Promise<Ran> {
+  const child = spawn(process.execPath, [command, ...args], { env: { ...plainEnvironment(), ...environment }, stdio: 'pipe' })
+  // It may end before it has read all.
+  child.stdin.on('error', () => {}).end(input)
   const [stdout, stderr] = [collect(child.stdout), collect(child.stderr)]
   const [status] = (await once(child, 'close')) as [number | null]
   return { status, stdout: stdout(), stderr: stderr() }

@@ -2,6 +2,7 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { loginOf } from '../../../src/cli/sweep.ts'
 import { openLocalIssuer } from '../../../src/identity/local-issuer.ts'
 import { checkProviders } from '../../../src/main.ts'
 import type { Finding } from '../../../src/providers/provider.ts'
@@ -326,6 +327,19 @@ describe.runIf(vaultRuns)('mayfly provider check, of a Vault', () => {
     expect(await amiss()).toEqual([
       { level: 'fault', subject: 'task policy mayfly-task-ledger-read', message: 'opens more than database/creds/ledger-read: take secret/* away' },
     ])
+  })
+
+  test('names a database that will not let go of a login, which bears the name of its lease, by which a sweep finds it', async () => {
+    endLogins()
+    await change('database/roles/ledger-read', { revocation_statements: ['SELECT 1/0;'] })
+    expect(await amiss()).toContainEqual({
+      level: 'fault',
+      subject: 'grant ledger',
+      message: expect.stringMatching(/^vault could not end it: the backend behind it failed/),
+    })
+    const [login, ...others] = await vault.database.logins()
+    expect(others).toEqual([])
+    expect(loginOf(login!.name)).toEqual({ role: login!.name, lease: expect.stringMatching(/^lease_/) })
   })
 
   test('names a root token, and the policy default', async () => {
