@@ -83,7 +83,7 @@ async function tryGrant(vault: Examined, trial: TrialGrant, path: string): Promi
   } catch (error) {
     if (!(error instanceof ProviderError)) throw error
     const left = handles.length === 0 ? '' : await leftOf(vault, lease)
-    return [{ level: 'fault', subject, message: `${error.message}: ${remedyOf(error, grant, path, stageOf(handles, made))}${left}` }]
+    return [{ level: 'fault', subject, message: `${error.message}${left}: ${remedyOf(error, grant, path, stageOf(handles, made))}` }]
   }
 }
 
@@ -117,7 +117,7 @@ async function leftOf({ ending, timeout }: Examined, lease: LeaseReference): Pro
     await ending.revoke(lease, AbortSignal.timeout(timeout))
     return ''
   } catch {
-    return '. What it may have made ends by itself within two minutes'
+    return ' (what it may have made ends by itself within two minutes)'
   }
 }
 
