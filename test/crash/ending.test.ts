@@ -1,7 +1,7 @@
 import { expect } from 'vitest'
 import { accepted, api, crm, type Held } from './held.ts'
 import { deed, matrix } from './matrix.ts'
-import type { Scene } from './scene.ts'
+import { openScene, type Scene } from './scene.ts'
 
 const declared = (scene: Scene): Promise<Held> => scene.declare()
 
@@ -88,4 +88,4 @@ const outlive = deed<Held>({
   },
 })
 
-matrix('ending', [complete, revoke, revokeOne, expire, outlive])
+matrix('ending', openScene, [complete, revoke, revokeOne, expire, outlive])

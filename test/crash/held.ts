@@ -25,6 +25,9 @@ export const declarationOf = (grants: readonly string[]) => ({ kind: 'work', pur
 export const crm = ({ leases }: Held): HeldLease => leases.find(({ grant }) => grant === 'crm')!
 export const api = ({ leases }: Held): HeldLease => leases.find(({ grant }) => grant === 'api')!
 
+/** What of a credential is secret. */
+export const secretOf = ({ credential }: HeldLease): string => ('password' in credential ? (credential.password as string) : credential.token)
+
 /** The body of an answer. @throws where it was answered otherwise */
 export function accepted<Body>({ status, body }: Answer<Body>, expected = 200): Body {
   expect(status, JSON.stringify(body)).toBe(expected)

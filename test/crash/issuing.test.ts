@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { expect } from 'vitest'
 import { accepted, api, crm, declarationOf, type Held, type HeldLease } from './held.ts'
 import { deed, matrix } from './matrix.ts'
-import type { Scene } from './scene.ts'
+import { openScene, type Scene } from './scene.ts'
 
 const declared = (scene: Scene): Promise<Held> => scene.declare()
 
@@ -133,4 +133,4 @@ const renew = deed<Held, string>({
   },
 })
 
-matrix('issuing', [declare, declareInVain, redeclare, deny, add, refresh, renew])
+matrix('issuing', openScene, [declare, declareInVain, redeclare, deny, add, refresh, renew])

@@ -2,36 +2,38 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { isLook, isRequest } from '../support/statements.ts'
 import { stores } from '../support/stores.ts'
 import type { Crossing } from '../support/tripwire.ts'
-import { openScene, type Scene } from './scene.ts'
+import type { Scene } from './scene.ts'
+import type { Stage } from './stage.ts'
 
 /** What is under way when the broker dies. */
-export type Deed<Given = unknown, Answered = undefined> = {
+export type Deed<Given = unknown, Answered = undefined, On extends Stage = Scene> = {
   /** As in: a broker that is killed while it … */
   readonly words: string
   /** Every commit and every request that it comes to, in order. Each has two sides, and each side is a cell of the matrix. */
   readonly crosses: readonly string[]
   /** How many things `given` has to provide for: the cells and one undisturbed run. */
-  prepare?(scene: Scene, count: number): Promise<void>
-  given(scene: Scene): Promise<Given>
+  prepare?(scene: On, count: number): Promise<void>
+  given(scene: On): Promise<Given>
   /** What must hold after every kill, once the reaper has done its work and whoever lost an answer has asked again. */
-  holds(scene: Scene, given: Given, answered: Answered): Promise<void>
+  holds(scene: On, given: Given, answered: Answered): Promise<void>
 } & (
   | {
       /** Somebody asks. A further cell is the kill right after the answer. @returns what was acknowledged; rejects where the answer was lost */
-      ask(scene: Scene, given: Given): Promise<Answered>
+      ask(scene: On, given: Given): Promise<Answered>
     }
   | {
       /** Nobody asks: it becomes due while the broker stands still, and the reaper finds it. */
-      due(scene: Scene, given: Given): Promise<unknown>
-      through(scene: Scene, given: Given): Promise<boolean>
+      due(scene: On, given: Given): Promise<unknown>
+      through(scene: On, given: Given): Promise<boolean>
     }
 )
 
 /** Keeps the types of one deed together, and lets it stand in a list with others. */
-export const deed = <Given, Answered = undefined>(one: Deed<Given, Answered>): Deed => one as unknown as Deed
+export const deed = <Given, Answered = undefined, On extends Stage = Scene>(one: Deed<Given, Answered, On>): Deed<unknown, undefined, On> =>
+  one as unknown as Deed<unknown, undefined, On>
 
 /** Runs one deed with the tripwire armed, until it is through or the broker was struck. @returns undefined where an answer was lost */
-async function run(scene: Scene, one: Deed, given: unknown, where?: Crossing): Promise<undefined> {
+async function run<On extends Stage>(scene: On, one: Deed<unknown, undefined, On>, given: unknown, where?: Crossing): Promise<undefined> {
   const { tripwire } = scene
   if ('ask' in one) {
     tripwire.arm(scene.strike, where)
@@ -52,11 +54,11 @@ async function run(scene: Scene, one: Deed, given: unknown, where?: Crossing): P
 }
 
 /** What was committed can be seen a moment before its answer crosses the wire: so many looks at the store take much longer than that. */
-async function untilStruck({ tripwire, owner }: Scene): Promise<void> {
+async function untilStruck({ tripwire, owner }: Stage): Promise<void> {
   for (let looks = 0; looks < 500 && !tripwire.struck(); looks++) await owner`select 1`
 }
 
-const cellsOf = ({ crosses }: Deed): Crossing[] =>
+const cellsOf = ({ crosses }: Pick<Deed, 'crosses'>): Crossing[] =>
   crosses.flatMap((what, index) => {
     const nth = crosses.slice(0, index + 1).filter((name) => name === what).length
     return [{ side: 'before', what, nth } as const, { side: 'after', what, nth } as const]
@@ -67,20 +69,28 @@ const wordsOf = ({ side, what, nth }: Crossing): string => {
   return `${side} ${act}${nth > 1 ? ' once more' : ''}`
 }
 
-/** One kill a cell, each a test of its own; prints every cell with what the dead broker left, and the size of the whole. */
-export function matrix(name: string, deeds: readonly Deed[]): void {
+/**
+ * One kill a cell, each a test of its own; prints every cell with what the dead broker left, and the size of the whole.
+ *
+ * @param after further tests on the same scene, after all these deaths
+ */
+export function matrix<On extends Stage>(
+  name: string,
+  open: () => Promise<On>,
+  deeds: readonly Deed<unknown, undefined, On>[],
+  after?: (scene: () => On, tell: (line: string) => void) => void,
+): void {
   describe.runIf(stores.some((store) => store.name === 'Postgres'))('a broker that is killed while it', () => {
-    let scene: Scene
+    let scene: On
     const report: string[] = []
+    let kills = 0
 
     beforeAll(async () => {
-      scene = await openScene()
+      scene = await open()
     })
     afterAll(async () => {
       const cells = deeds.reduce((sum, one) => sum + cellsOf(one).length + ('ask' in one ? 1 : 0), 0)
-      console.log(
-        [`\nThe crash matrix of ${name}:`, ...report, `${report.length - deeds.length} kills of ${cells} cells, ${deeds.length} deeds`].join('\n'),
-      )
+      console.log([`\nThe crash matrix of ${name}:`, ...report, `${kills} kills of ${cells} cells, ${deeds.length} deeds`].join('\n'))
       await scene.stop()
     })
 
@@ -117,7 +127,13 @@ export function matrix(name: string, deeds: readonly Deed[]): void {
         })
     })
 
-    async function judge(one: Deed, given: unknown, answered: undefined, words: string): Promise<void> {
+    after?.(
+      () => scene,
+      (line) => report.push(line),
+    )
+
+    async function judge(one: Deed<unknown, undefined, On>, given: unknown, answered: undefined, words: string): Promise<void> {
+      kills++
       await scene.bury()
       report.push(`  ${words}: left ${await scene.left()}`)
       await scene.recover()

@@ -1,7 +1,8 @@
 import { expect } from 'vitest'
 import type { Held } from './held.ts'
 import { deed, type Deed, matrix } from './matrix.ts'
-import { parked, type Scene } from './scene.ts'
+import { openScene, type Scene } from './scene.ts'
+import { parked } from './stage.ts'
 
 /** Lets brokers die with calls to the backend under way, until that many leases are left. They are kept until a cell makes one of them due. */
 async function leave(
@@ -132,4 +133,4 @@ const start = deed<undefined, true>({
   },
 })
 
-matrix('recovering', [minted, unminted, unended, stuck, start])
+matrix('recovering', openScene, [minted, unminted, unended, stuck, start])
