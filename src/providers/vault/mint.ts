@@ -159,13 +159,21 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
     ending.contain({ namespace, ...token }, AbortSignal.timeout(vault.timeout)).catch(() => {})
 
   return async (reservation, journal, signal) => {
+    let begun = false
+    const journalFirst: Journal = (handle) => {
+      begun = true
+      return journal(handle)
+    }
     try {
-      return await attempt(reservation, journal, signal).catch((error: unknown) => {
+      return await attempt(reservation, journalFirst, signal).catch((error: unknown) => {
         if (!(error instanceof Ambiguous) || signal.aborted) throw error
-        return attempt(reservation, journal, signal)
+        return attempt(reservation, journalFirst, signal)
       })
     } catch (error) {
-      throw error instanceof Ambiguous ? error.fault : error
+      const fault = error instanceof Ambiguous ? error.fault : error
+      // From the first token on something may have been read, whatever the call that failed last says of itself.
+      if (begun && fault instanceof ProviderError && fault.minted === 'no') throw new ProviderError(fault.fault, fault.message, 'maybe', fault.cause)
+      throw fault
     }
   }
 }
