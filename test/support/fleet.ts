@@ -73,15 +73,24 @@ export async function until(what: string, condition: () => Promise<boolean>): Pr
   while (!(await condition())) if (Date.now() > end) throw new Error(`it never came about that ${what}`)
 }
 
-/** @param limits further keys of `limits` in the configuration @param catalogue what to make of the site's catalogue */
+/**
+ * @param limits further keys of `limits` in the configuration
+ * @param providers further entries of `providers`, as YAML
+ * @param catalogue what to make of the site's catalogue
+ */
 export async function startFleet(
   count: number,
-  options: Pick<SiteOptions, 'replay'> & { readonly limits?: string; readonly catalogue?: string } = {},
+  options: Pick<SiteOptions, 'replay'> & { readonly limits?: string; readonly providers?: string; readonly catalogue?: string } = {},
 ): Promise<Fleet> {
   const [store, lab] = await Promise.all([openDatabase(), startLab()])
   const { url: storeUrl } = store.settings as { url: string }
-  const { replay = 'reusable', limits = '' } = options
-  const site = await makeSite({ store: store.settings, lab: lab.url, replay, extra: `limits: { ${noRates}${limits && `, ${limits}`} }\n` })
+  const { replay = 'reusable', limits = '', providers = '' } = options
+  const site = await makeSite({
+    store: store.settings,
+    lab: lab.url,
+    replay,
+    extra: `${providers}limits: { ${noRates}${limits && `, ${limits}`} }\n`,
+  })
   if (options.catalogue !== undefined) await site.write('catalogue.yaml', options.catalogue)
   const brokers = await Promise.all(Array.from({ length: count }, () => site.start()))
   const everyBroker = new Set(brokers)
@@ -182,9 +191,9 @@ async function strangersAt(lab: Lab, owner: postgres.Sql): Promise<Finding[]> {
 }
 
 function secretOf(credential: object): string {
-  const { token } = credential as { token?: string }
-  if (token === undefined) throw new Error('a credential of another type')
-  return token
+  const { token, password = token } = credential as { token?: string; password?: string }
+  if (password === undefined) throw new Error('a credential of another type')
+  return password
 }
 
 /** Every secret that an answer handed out, wherever it stands. */
