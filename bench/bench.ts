@@ -59,7 +59,7 @@ test('the bench', async () => {
   await store.dispose()
 })
 
-async function onPostgres(url: string, labs: Labs, generators: Generators): Promise<void> {
+async function onPostgres(url: string, labs: Required<Labs>, generators: Generators): Promise<void> {
   const owner = postgres(url, { max: 2, onnotice: () => {} })
   const site = await siteOf({ url }, labs)
   const first = await startUp(site)
@@ -253,7 +253,7 @@ async function storm({ owner, generators, broker, bots }: Stage): Promise<void> 
  * Declarations at a backend that answers, and with signed tokens, alone and while others are declared at a backend that never does: in turns, so that
  * what else the machine does falls on both.
  */
-async function besideHanging({ owner, generators, broker, bots }: Stage, { other }: Labs): Promise<void> {
+async function besideHanging({ owner, generators, broker, bots }: Stage, { other }: Required<Labs>): Promise<void> {
   const targets = [broker.url]
   for (const grant of ['crm', 'api']) {
     const healthy = { targets, inFlight: 4, requests: issues(bots, grant), count: 750 }

@@ -95,8 +95,9 @@ export function createAsk(settings: VaultSettings, asked: (request: string, outc
 /** What a request is for, by its path: names that can be counted. */
 function requestOf(path: string): string {
   if (path.startsWith('auth/token/create/')) return 'auth/token/create'
-  if (path.startsWith('auth/token/') || path.startsWith('sys/')) return path
-  return path.startsWith('auth/') ? 'login' : 'secret'
+  if (/^(auth\/token|sys\/leases)\/[a-z-]+$/.test(path) || path === 'sys/health') return path
+  if (path.startsWith('auth/')) return 'login'
+  return path.startsWith('sys/') ? 'sys' : 'secret'
 }
 
 /** Where a standby sends whoever asks it: the active node, for the same path. */

@@ -4,7 +4,7 @@ import { type LeaseReference, ProviderError } from '../provider.ts'
 import { healthOf, meaning, says, unexpected, warns } from './answers.ts'
 import type { VaultAnswer } from './client.ts'
 import { type Held, heldBy } from './handles.ts'
-import type { Identity } from './identity.ts'
+import { healthQuestion, type Identity } from './identity.ts'
 import type { Slots } from './slots.ts'
 
 /** What ends leases at one Vault. All of it may be asked twice, and by several brokers at once. */
@@ -29,7 +29,7 @@ export function createEnding(name: string, identity: Identity, slots: Slots, und
     if (answer.status === 204) return
     if (!saysUnknown(answer)) throw unexpected(name, 'proof that a task token is gone', answer, 'maybe')
     // A standby says it of tokens that live, for it looks into a state of its own (3 of 40 that had just been made, OpenBao 2.7.2).
-    const health = healthOf(await identity.ask({ path: 'sys/health' }, signal))
+    const health = healthOf(await identity.ask(healthQuestion, signal))
     if (health?.standby !== false)
       throw new ProviderError(
         'unavailable',

@@ -62,8 +62,9 @@ export function createIdentity(
     const begun = begin(AbortSignal.timeout(settings.timeout)).catch((error: unknown) => {
       current = undefined
       failedAt = elapsed()
-      // Whatever became of a login, nothing was minted by it.
-      throw error instanceof ProviderError ? new ProviderError(error.fault, error.message, 'no', error.cause) : error
+      if (!(error instanceof ProviderError)) throw error
+      // Nothing was minted by a login. And it is the broker that was refused, not what it was asked for: that can be had once this is mended.
+      throw new ProviderError(error.fault === 'refused' ? 'unavailable' : error.fault, error.message, 'no', error.cause)
     })
     begun.then(renewInTime, () => {})
     return (current = begun)
@@ -145,12 +146,15 @@ function credentialsOf(
   }
 }
 
+/** A node's health is known outside namespaces only. */
+export const healthQuestion: Question = { path: 'sys/health', namespace: undefined }
+
 /**
  * A standby of OpenBao 2.5.0 to 2.6.1 answers about leases and accessors from a state of its own that may be old, and does not pass revocations on: what it
  * confirms proves nothing. @throws ProviderError
  */
 async function refuseUnfitNode(name: string, put: (question: Question) => Promise<VaultAnswer>): Promise<void> {
-  const answer = await put({ path: 'sys/health' })
+  const answer = await put(healthQuestion)
   const health = healthOf(answer)
   if (!health) throw unexpected(name, 'word about its health', answer, 'no')
   if (health.sealed) throw new ProviderError('unavailable', `${name} is sealed`, 'no')
