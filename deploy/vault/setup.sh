@@ -54,7 +54,7 @@ fi
 "$bao" write database/config/ledger @"$here/database-config.json" connection_url="$CONNECTION_URL" "$@" >/dev/null
 did 'database connection ledger'
 
-# 60 s: a login that was made while the broker died, and that it never heard of, ends by itself after so long. The broker renews its leases up to their
+# 45 s: a login that was made while the broker died, and that nobody ever heard of, ends by itself five seconds after that. The broker renews its leases up to their
 # task's deadline. Revocation is four statements and not one: the COMMIT makes NOLOGIN true before sessions are cut, or a client that reconnects in
 # between keeps a session that nothing ends; waiting for each session means that none is alive when OpenBao answers; and the first may find no role.
 "$bao" write database/roles/ledger-read @"$here/database-role.json" >/dev/null
