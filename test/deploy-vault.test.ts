@@ -158,7 +158,7 @@ describe.runIf(vaultRuns)('deploy/vault', () => {
       await expect(session.query('delete from bookings')).rejects.toMatchObject({ code: '42501' })
       await expect(session.query('create table mine (id int)')).rejects.toMatchObject({ code: '42501' })
       const [role] = await vault.database.superuser`
-        select rolvaliduntil between now() + interval '50 s' and now() + interval '70 s' as soon from pg_roles where rolname = ${minted.username}`
+        select rolvaliduntil between now() + interval '35 s' and now() + interval '70 s' as soon from pg_roles where rolname = ${minted.username}`
       expect(role).toEqual({ soon: true })
       await session.close()
       await revoke(minted)

@@ -71,7 +71,7 @@ describe.runIf(vaultRuns)('the broker as Vault knows it', () => {
     const first = await self(identity)
     await revoke(first)
     // A token that was made a moment ago and is refused would be refused again.
-    expect((await identity.ask({ path: 'auth/token/lookup-self' }, patient)).status).toBe(403)
+    await expect(self(identity)).rejects.toMatchObject({ fault: 'unavailable', message: expect.stringContaining('a moment ago') })
     expect(logins()).toBe(1)
 
     now += 5_000

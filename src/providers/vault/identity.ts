@@ -112,8 +112,12 @@ export function createIdentity(
     async ask(question, signal) {
       const used = login()
       const answer = await put({ ...question, token: (await used).token }, signal)
-      if (answer.status !== 403 || !tokenIsUnknown(answer) || (current === used && elapsed() - begunAt < trusted)) return answer
-      if (current === used) current = undefined
+      if (answer.status !== 403 || !tokenIsUnknown(answer)) return answer
+      if (current === used) {
+        if (elapsed() - begunAt < trusted)
+          throw new ProviderError('unavailable', `${name} does not know the token that it gave the broker a moment ago`, 'no')
+        current = undefined
+      }
       return await put({ ...question, token: (await login()).token }, signal)
     },
   }
