@@ -1,0 +1,227 @@
+import { randomUUID } from 'node:crypto'
+import { describe, expect, test } from 'vitest'
+import { vaultRuns } from '../support/vault.ts'
+import type { VaultRequest } from '../support/vault-requests.ts'
+import { accepted, type Answer, type Held } from './held.ts'
+import { type Deed, deed, matrix } from './matrix.ts'
+import { parked } from './stage.ts'
+import { db, openVaultScene, type VaultScene } from './vault-scene.ts'
+
+const grants = ['api', 'db']
+const declared = (scene: VaultScene): Promise<Held> => scene.declare(grants)
+
+const minting = ['create token', 'journal a handle', 'read database/creds/ledger-read', 'journal a handle', 'renew lease', 'renew token'] as const
+const ending = ['revoke token', 'revoke lease', 'record the end'] as const
+
+const declare = deed<{ readonly key: string }, Held, VaultScene>({
+  words: 'declares a task with a login of a database',
+  crosses: ['announce the task', ...minting, 'confirm'],
+  given: async () => ({ key: randomUUID() }),
+  ask: (scene, { key }) => scene.declare(grants, key),
+  async holds(scene, _, healed) {
+    expect(await scene.worked(db(healed)), 'it works').toBe(true)
+    await scene.end(healed.task.id)
+    await isDead(scene, healed)
+  },
+})
+
+const complete = deed<Held, string, VaultScene>({
+  words: 'completes a task',
+  crosses: ['close the task', ...ending],
+  given: declared,
+  ask: async ({ post, tokens }, { task }) => stateOf(await post<Ended>(tokens.bot, `/tasks/${task.id}/complete`)),
+  async holds(scene, given, answered) {
+    expect(answered).toBe('completed')
+    await isDead(scene, given)
+  },
+})
+
+const revoke = deed<Held, string, VaultScene>({
+  words: 'revokes a task',
+  crosses: ['close the task', ...ending],
+  given: declared,
+  ask: async ({ post, tokens }, { task }) => stateOf(await post<Ended>(tokens.ops, `/tasks/${task.id}/revoke`, { reason: 'a crash' })),
+  async holds(scene, given, answered) {
+    expect(answered).toBe('revoked')
+    await isDead(scene, given)
+  },
+})
+
+const expire = deed<Held, undefined, VaultScene>({
+  words: 'ends a task at its deadline',
+  crosses: ['close what is overdue', ...ending],
+  given: declared,
+  due: ({ owner }, { task }) => owner`
+    with late as (update tasks set deadline = now() where id = ${task.id}) update leases set expires_at = now() where task_id = ${task.id}`,
+  through: async ({ owner }, { task }) => (await owner`select 1 from tasks where id = ${task.id} and state = 'expired'`).length > 0,
+  async holds(scene, task) {
+    const [kept] = await scene.owner`select state, cause from tasks where id = ${task.task.id}`
+    expect(kept).toEqual({ state: 'expired', cause: 'deadline' })
+    await isDead(scene, task)
+  },
+})
+
+interface Ended {
+  readonly task: { readonly state: string }
+  readonly ended: boolean
+}
+
+function stateOf(answer: Answer<Ended>): string {
+  const { task, ended } = accepted(answer)
+  return ended ? task.state : 'still ending'
+}
+
+async function isDead(scene: VaultScene, task: Held): Promise<void> {
+  expect(await scene.worked(db(task))).toBe(false)
+  const [kept] = await scene.owner`select state, evidence ->> 'by' as by from leases where id = ${db(task).id}`
+  expect(kept).toEqual({ state: 'revoked', by: 'provider' })
+}
+
+/** Lets a broker die while this request of so many leases is without its answer, which OpenBao has given or not. The leases are kept until a cell makes one of them due. */
+async function leave(
+  scene: VaultScene,
+  count: number,
+  what: VaultRequest,
+  done: boolean,
+  ask: (times: number) => Promise<unknown>,
+): Promise<string[]> {
+  const { front, owner } = scene
+  front.forget()
+  front.next(what, 'hangs', { done, times: count })
+  const asked = ask(count)
+  const reached = () => front.requests().filter((request) => request.what === what && (!done || request.status !== undefined))
+  while (reached().length < count) await owner`select 1`
+  scene.strike()
+  await scene.bury()
+  await asked
+  const rows = await owner<{ id: string }[]>`
+    update leases set due_at = now() + interval '1 day' where state in ('reserved', 'revoking') and not ${owner.unsafe(parked)} returning id`
+  await front.release()
+  await scene.recover()
+  expect(rows.length).toBe(count)
+  return rows.map(({ id }) => id)
+}
+
+const declareMany = (scene: VaultScene) => (times: number) => Promise.allSettled(Array.from({ length: times }, () => scene.declare(['db'])))
+
+/** A second death: the first one left the lease, and the reaper dies again while it cleans up. */
+function recovery(one: {
+  readonly words: string
+  readonly crosses: readonly string[]
+  leave(scene: VaultScene, count: number): Promise<string[]>
+  /** Seconds since the lease was announced, where that counts. */
+  readonly after?: number
+  readonly becomes: { readonly state: string; readonly cause: string | null }
+}): Deed<unknown, undefined, VaultScene> {
+  let left: string[] = []
+  const { state, cause } = one.becomes
+  return deed<string, undefined, VaultScene>({
+    words: one.words,
+    crosses: one.crosses,
+    async prepare(scene, count) {
+      left = await one.leave(scene, count)
+    },
+    given: async () => left.pop()!,
+    due: ({ owner }, lease) => owner`
+      update leases set due_at = now(), reserved_at = reserved_at - make_interval(secs => ${one.after ?? 0}) where id = ${lease}`,
+    through: async ({ owner }, lease) =>
+      (await owner`select 1 from leases where id = ${lease} and state = ${state} and (due_at is null or error is not null)`).length > 0,
+    async holds(scene, lease) {
+      const [kept] = await scene.owner<{ task_id: string }[]>`select state, cause, task_id from leases where id = ${lease}`
+      expect(kept).toMatchObject({ state, cause })
+      await scene.end(kept!.task_id)
+    },
+  })
+}
+
+const minted = recovery({
+  words: 'recovers what another died minting, when its lease was known',
+  crosses: ['claim what is due', 'revoke token', 'close the lease', ...ending],
+  leave: (scene, count) => leave(scene, count, 'renew token', true, declareMany(scene)),
+  becomes: { state: 'revoked', cause: 'interrupted' },
+})
+
+const halfRead = recovery({
+  words: 'recovers what another died minting, when a secret may have been read',
+  crosses: ['claim what is due', 'revoke token', 'close the lease', 'revoke token', 'put the lease back'],
+  leave: (scene, count) => leave(scene, count, 'read database/creds/ledger-read', true, declareMany(scene)),
+  becomes: { state: 'revoking', cause: 'interrupted' },
+})
+
+const tokenless = recovery({
+  words: 'recovers what another died minting, long after it may have been given a token',
+  crosses: ['claim what is due', 'record the end'],
+  leave: (scene, count) => leave(scene, count, 'create token', true, declareMany(scene)),
+  after: 120,
+  becomes: { state: 'failed', cause: 'interrupted' },
+})
+
+const unended = recovery({
+  words: 'takes over what another died ending',
+  crosses: ['claim what is due', ...ending],
+  leave: (scene, count) =>
+    leave(scene, count, 'revoke lease', false, async (times) => {
+      const tasks: Held[] = []
+      while (tasks.length < times) tasks.push(await scene.declare(['db']))
+      return Promise.allSettled(tasks.map(({ task }) => scene.post(scene.tokens.bot, `/tasks/${task.id}/complete`, {}, { prefer: 'wait=0' })))
+    }),
+  becomes: { state: 'revoked', cause: 'completed' },
+})
+
+/** Lets brokers die while OpenBao makes logins for them, at no moment in particular: what it was about is cut off wherever that finds it. */
+async function dieMinting(scene: VaultScene, deaths: number): Promise<void> {
+  const { front, owner } = scene
+  for (let death = 0; death < deaths; death++) {
+    front.forget()
+    const asked = declareMany(scene)(8)
+    while (!front.requests().some(({ what }) => what.startsWith('read'))) await owner`select 1`
+    // A death later than the one before it, by some round trips.
+    for (let lead = death * 4; lead > 0; lead--) await owner`select 1`
+    scene.strike()
+    await asked
+    await scene.recover()
+    await scene.check()
+  }
+}
+
+describe.runIf(vaultRuns)('before a real OpenBao', () => {
+  matrix('Vault', openVaultScene, [declare, complete, revoke, expire, minted, halfRead, tokenless, unended], (scene, tell) => {
+    test('does not say that a login has ended which works, at whatever moment of its making', { timeout: 60_000 }, () => dieMinting(scene(), 6))
+
+    test('leaves, a bootstrap time and ten seconds later, no open login but those of active leases', { timeout: 55_000 }, async () => {
+      const { strangers, owner, vault } = scene()
+      for (let task = 0; task < 2; task++) await declared(scene())
+      const before = (await strangers()).length
+      while ((await strangers()).length > 0) await owner`select 1`
+      const open = (await vault.database.logins()).filter((login) => login.open).length
+      tell(`${before} open logins without an active lease after the last death, then 0 of ${open}`)
+      expect(open, 'tasks go on').toBe(2)
+    })
+
+    test('ends with evidence whatever was left, once its time has passed', { timeout: 60_000 }, async () => {
+      const { owner, until, check } = scene()
+      // Nothing of it is open any more, as the database has just said: only the broker has to wait for longer.
+      const [{ count }] = await owner<[{ count: number }]>`
+        with late as (update leases set reserved_at = reserved_at - interval '2 minutes', due_at = now() where ${owner.unsafe(parked)} returning 1)
+        select count(*)::int from late`
+      expect(count).toBeGreaterThan(0)
+      await until(() => owner`select 1 where not exists (select from leases where state in ('reserved', 'revoking'))`)
+      const ends = await owner<{ state: string; count: number }[]>`select state, count(*)::int from leases group by state order by state`
+      tell(`${count} leases that waited for time; at the end ${ends.map((end) => `${end.count} ${end.state}`).join(', ')}`)
+      await check()
+    })
+
+    test('leaves no open login after all deadlines, and after the sweep none at all', { timeout: 60_000 }, async () => {
+      const { owner, until, vault, sweep, check } = scene()
+      await owner`with late as (update tasks set deadline = now() where state = 'open' returning id)
+        update leases set expires_at = now() from late where task_id = late.id`
+      await until(() => owner`select 1 where not exists (select from tasks where state in ('open', 'closing'))`)
+      await check()
+      const left = await vault.database.logins()
+      expect(left.filter(({ open }) => open)).toEqual([])
+      await sweep()
+      tell(`${left.length} logins that were lost are swept`)
+      expect(await vault.database.logins()).toEqual([])
+    })
+  })
+})
