@@ -1,3 +1,4 @@
+import { z } from 'zod'
 import type { Evidence } from '../../base/evidence.ts'
 import type { Clock } from '../../base/time.ts'
 import { type LeaseReference, ProviderError } from '../provider.ts'
@@ -58,8 +59,7 @@ export function createEnding(name: string, identity: Identity, slots: Slots, und
     try {
       const answer = await question()
       answered = true
-      // 204 is said for what is unknown too: somebody else has ended it. A certificate is answered with the time of its revocation.
-      if (answer.status === 204 || (answer.status === 200 && 'serial' in backendAnswer(answer))) return
+      if (isEnded(answer)) return
       const { fault, reason } = meaning(answer)
       throw new ProviderError(fault, `${name} could not end it: ${reason}`, 'maybe')
     } catch (error) {
@@ -110,10 +110,11 @@ const saysUnknown = (answer: VaultAnswer): boolean =>
   (answer.status === 200 && warns(answer, /No token found/i)) ||
   (answer.status === 400 && (says(answer, 'token not found') || says(answer, 'invalid accessor')))
 
-const backendAnswer = ({ body }: VaultAnswer): object => {
-  const data = typeof body === 'object' && body !== null && 'data' in body ? body.data : undefined
-  return typeof data === 'object' && data !== null && 'revocation_time' in data ? { serial: true } : {}
-}
+/** The answers that say that something has ended. 204 is said for a lease that is unknown too: then somebody else has ended it. */
+const isEnded = ({ status, body }: VaultAnswer): boolean => status === 204 || (status === 200 && revokedCertificate.safeParse(body).success)
+
+/** A certificate is answered with the time of its revocation, the first one where it was revoked before. */
+const revokedCertificate = z.looseObject({ data: z.looseObject({ revocation_time: z.int().positive() }) })
 
 /** All of them to their end, then the first failure: one that fails must not leave the others unasked for. */
 async function allOf(ends: readonly Promise<void>[]): Promise<void> {

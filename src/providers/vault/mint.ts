@@ -1,5 +1,4 @@
 import type { Handle } from '../../base/evidence.ts'
-import { stopwatch } from '../../base/time.ts'
 import { type Minted, ProviderError, type Reservation } from '../provider.ts'
 import { authOf, renewedOf, type SecretAnswer, secretOf, unexpected, warns } from './answers.ts'
 import type { Ask, VaultAnswer } from './client.ts'
@@ -8,6 +7,7 @@ import type { Ending } from './end.ts'
 import { asProviderError } from './faults.ts'
 import { secretQuestion, type VaultGrant } from './grant.ts'
 import type { Identity } from './identity.ts'
+import { earlier, type Life, lifeOf } from './life.ts'
 
 /** Seconds that a task token lives until it is known, read with and renewed: what a crash leaves behind dies in this time. */
 export const bootstrap = 45
@@ -177,30 +177,6 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
     }
   }
 }
-
-/** The time of a reservation. What counts is how long it is, by the store, so a broker or a Vault whose clock is wrong does no harm. */
-interface Life {
-  /** What is left of it now. @throws ProviderError where that is less than a second: Vault takes zero for "as long as possible" */
-  left(): { readonly seconds: number; after(granted: number): Date }
-  /** The end, or a moment before it. */
-  until(moment: Date | undefined): Date
-}
-
-function lifeOf({ issuedAt, expiresAt }: Reservation): Life {
-  const elapsed = stopwatch()
-  return {
-    left() {
-      // Before the question is sent, so that what Vault grants from when it hears it never seems longer than it is.
-      const now = issuedAt.getTime() + elapsed()
-      const seconds = Math.floor((expiresAt.getTime() - now) / 1_000)
-      if (seconds < 1) throw new ProviderError('timed_out', 'No time is left for this lease', 'maybe')
-      return { seconds, after: (granted) => earlier(expiresAt, new Date(now + granted * 1_000)) }
-    },
-    until: (moment) => (moment ? earlier(expiresAt, moment) : expiresAt),
-  }
-}
-
-const earlier = (one: Date, other: Date): Date => (other < one ? other : one)
 
 /** When a secret ends by itself, where it says so: a certificate of pki does. */
 const endOf = ({ data }: SecretAnswer): Date | undefined => (typeof data.expiration === 'number' ? new Date(data.expiration * 1_000) : undefined)

@@ -1,16 +1,16 @@
 import { inspect } from 'node:util'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
-import type { Handle } from '../../src/base/evidence.ts'
-import { systemClock } from '../../src/base/time.ts'
-import { secretsOf } from '../../src/providers/credential.ts'
-import { type LeaseReference, type Minted, type Provider, ProviderError, type Reservation } from '../../src/providers/provider.ts'
-import { vaultKind } from '../../src/providers/vault/vault.ts'
-import type { VaultFault } from '../support/vault-front.ts'
-import { frontVault, type VaultFront } from '../support/vault-front.ts'
-import type { VaultRequest } from '../support/vault-requests.ts'
-import { type RunningVault, startVault, vaultRuns } from '../support/vault.ts'
-import { providerContract } from './contract.ts'
-import { reservationOf } from './reservation.ts'
+import type { Handle } from '../../../src/base/evidence.ts'
+import { systemClock } from '../../../src/base/time.ts'
+import { secretsOf } from '../../../src/providers/credential.ts'
+import { type LeaseReference, type Minted, type Provider, ProviderError, type Reservation } from '../../../src/providers/provider.ts'
+import { vaultKind } from '../../../src/providers/vault/vault.ts'
+import type { VaultFault } from '../../support/vault-front.ts'
+import { frontVault, type VaultFront } from '../../support/vault-front.ts'
+import type { VaultRequest } from '../../support/vault-requests.ts'
+import { type RunningVault, startVault, vaultRuns } from '../../support/vault.ts'
+import { providerContract } from '../contract.ts'
+import { reservationOf } from '../reservation.ts'
 
 const reading = { path: 'database/creds/ledger-read', policy: 'mayfly-task-ledger-read' }
 const patient = new AbortController().signal
@@ -273,7 +273,7 @@ describe.runIf(vaultRuns)('Vault', () => {
   })
 
   describe.each(['revoke token', 'revoke lease'] as const)('an end whose "%s"', (what) => {
-    // A token that Vault does not know may be cured by a login on the way: vault-identity.test.ts.
+    // A token that Vault does not know may be cured by a login on the way: identity.test.ts.
     test.each(pairs.filter(({ how }) => how !== 'does not know the token'))(
       '$how (done: $done) claims nothing, and ends it the next time',
       async (fault) => {

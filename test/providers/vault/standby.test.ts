@@ -1,12 +1,12 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import type { Evidence, Handle } from '../../src/base/evidence.ts'
-import { systemClock } from '../../src/base/time.ts'
-import { type Minted, type Provider, ProviderError, type Reservation } from '../../src/providers/provider.ts'
-import { vaultKind } from '../../src/providers/vault/vault.ts'
-import { type Openbao, startOpenbao } from '../support/openbao.ts'
-import { frontVault, type VaultFront } from '../support/vault-front.ts'
-import { type RunningVault, startVault, vaultRuns } from '../support/vault.ts'
-import { reservationOf } from './reservation.ts'
+import type { Evidence, Handle } from '../../../src/base/evidence.ts'
+import { systemClock } from '../../../src/base/time.ts'
+import { type Minted, type Provider, ProviderError, type Reservation } from '../../../src/providers/provider.ts'
+import { vaultKind } from '../../../src/providers/vault/vault.ts'
+import { type Openbao, startOpenbao } from '../../support/openbao.ts'
+import { frontVault, type VaultFront } from '../../support/vault-front.ts'
+import { type RunningVault, startVault, vaultRuns } from '../../support/vault.ts'
+import { reservationOf } from '../reservation.ts'
 
 const patient = new AbortController().signal
 

@@ -1,0 +1,26 @@
+import { stopwatch } from '../../base/time.ts'
+import { ProviderError, type Reservation } from '../provider.ts'
+
+/** The time of a reservation. What counts is how long it is, by the store, so a broker or a Vault whose clock is wrong does no harm. */
+export interface Life {
+  /** What is left of it now. @throws ProviderError where that is less than a second: Vault takes zero for "as long as possible" */
+  left(): { readonly seconds: number; after(granted: number): Date }
+  /** The end, or a moment before it. */
+  until(moment: Date | undefined): Date
+}
+
+export function lifeOf({ issuedAt, expiresAt }: Reservation): Life {
+  const elapsed = stopwatch()
+  return {
+    left() {
+      // Before the question is sent, so that what Vault grants from when it hears it never seems longer than it is.
+      const now = issuedAt.getTime() + elapsed()
+      const seconds = Math.floor((expiresAt.getTime() - now) / 1_000)
+      if (seconds < 1) throw new ProviderError('timed_out', 'No time is left for this lease', 'maybe')
+      return { seconds, after: (granted) => earlier(expiresAt, new Date(now + granted * 1_000)) }
+    },
+    until: (moment) => (moment ? earlier(expiresAt, moment) : expiresAt),
+  }
+}
+
+export const earlier = (one: Date, other: Date): Date => (other < one ? other : one)
