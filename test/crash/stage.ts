@@ -126,12 +126,12 @@ export async function setStage(build: (tripwire: Tripwire) => Promise<Backend>):
     select 1 where not exists (select from leases where ${owner.unsafe(work)} and not ${owner.unsafe(lingers)})
       and not exists (select from tasks where state = 'open' and deadline <= now())`
 
-  /** What a reaper has just claimed it puts back: such a lease is due in more than the longest pause between two tries. */
+  /** What a reaper has just claimed it puts back: such a lease is due when the claim is over, and others sooner or when asking has a point again, which is later. */
   async function putAside(): Promise<void> {
     await until(async () => {
       await owner`
         update leases set due_at = now() + interval '1 day'
-        where ${owner.unsafe(lingers)} and due_at <= now() + interval '5 seconds' and not ${owner.unsafe(parked)}`
+        where ${owner.unsafe(lingers)} and not due_at between now() + interval '5 seconds' and now() + interval '31 seconds' and not ${owner.unsafe(parked)}`
       return owner`select 1 where not exists (select from leases where ${owner.unsafe(lingers)} and not ${owner.unsafe(parked)})`
     })
   }

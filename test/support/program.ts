@@ -126,7 +126,7 @@ export async function makeSite(options: SiteOptions): Promise<Site> {
   return {
     folder,
     jwks: issuer.jwks,
-    token: (sub, ahead = 0) => issuer.sign({ sub, aud: audience, lifetimeSeconds: 600 }, Date.now() + ahead),
+    token: (sub, ahead = 0) => issuer.sign({ sub, aud: audience, lifetimeSeconds: 1_800 }, Date.now() + ahead),
     start,
     launch,
     write,
