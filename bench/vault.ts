@@ -131,40 +131,52 @@ async function deathsByDeadline({ generators, broker, bots, owner }: Stage): Pro
   tell('Vault: time to dead by deadline, ms', { leases: times.length, ...spread(times), most: Math.max(...times) })
 }
 
-/** 1,000 deadlines in one second at one database, while agents go on declaring elsewhere; beside the same ends without a broker. */
+/** 1,000 deadlines in one second at one database: alone, beside the same ends without a broker; then while agents go on declaring elsewhere. */
 async function storm(stage: Stage): Promise<void> {
   const { generators, broker, bots, owner, raw } = stage
   const size = 1_000
   await endAll(owner)
-  const calm = { targets: [broker.url], inFlight: 2, requests: issues(bots) }
-  const idle = ratesOf([await generators.run({ ...calm, count: 2_000 })], '201')
-  await endAll(owner)
   const rawEnd = await raw.ends(16, size)
-  await generators.run({ targets: [broker.url], inFlight: 8, requests: issues(bots, 'login'), count: size })
-  await owner`update tasks set deadline = date_trunc('second', now()) + interval '2 seconds' where state = 'open'`
-  const [{ at }] = (await owner`select max(deadline) as at from tasks where state = 'open'`) as unknown as [{ at: Date }]
-  await pause(at.getTime() - Date.now())
-  const meanwhile: Load[] = []
-  const over = drained(owner).then(() => true)
-  do meanwhile.push(await generators.run({ ...calm, count: 100 }))
-  while (!(await Promise.race([over, pause(1, false)])))
-  const [last] = await owner<{ seconds: number; leases: number }[]>`
-    select extract(epoch from max(l.ended_at) - ${at}::timestamptz)::float8 as seconds, count(*)::int as leases
-    from leases l join tasks t on t.id = l.task_id where t.deadline = ${at} and l.provider = 'vault'`
-  const during = ratesOf(meanwhile, '201')
+  const alone = await stormOf(stage, size, () => pause(20))
   tell('Vault: 1,000 deadlines in one second, one database', {
-    leases: last!.leases,
-    'seconds to the last': last!.seconds,
-    'a second': last!.leases / last!.seconds,
+    leases: alone.leases,
+    'seconds to the last': alone.seconds,
+    'a second': alone.leases / alone.seconds,
     'raw pairs a second': size / rawEnd.pairs,
     'raw sync revokes a second': size / rawEnd.revokes,
-    'share of pairs': rawEnd.pairs / last!.seconds,
-    'share of raw': rawEnd.revokes / last!.seconds,
+    'share of pairs': rawEnd.pairs / alone.seconds,
+    'share of raw': rawEnd.revokes / alone.seconds,
+  })
+
+  const calm = { targets: [broker.url], inFlight: 1, requests: issues(bots) }
+  const idle = ratesOf([await generators.run({ ...calm, count: 1_000 })], '201')
+  const meanwhile: Load[] = []
+  const beside = await stormOf(stage, size, async () => void meanwhile.push(await generators.run({ ...calm, count: 50 })))
+  const during = ratesOf(meanwhile, '201')
+  tell('Vault: the same while others declare', {
+    'seconds to the last': beside.seconds,
     'other mint p99': during.p99,
     'idle p99': idle.p99,
     'p99 to idle': during.p99 / idle.p99,
   })
   await endAll(owner)
+}
+
+/** Lets so many tasks pass their deadline at the same moment, and does something again and again until the last of them is dead. */
+async function stormOf({ generators, broker, bots, owner }: Stage, size: number, meanwhile: () => Promise<void>): Promise<{ seconds: number; leases: number }> {
+  await endAll(owner)
+  await generators.run({ targets: [broker.url], inFlight: 8, requests: issues(bots, 'login'), count: size })
+  await owner`update tasks set deadline = date_trunc('second', now()) + interval '2 seconds' where state = 'open'`
+  const [{ at }] = (await owner`select max(deadline) as at from tasks where state = 'open'`) as unknown as [{ at: Date }]
+  await pause(at.getTime() - Date.now())
+  let over = false
+  const ended = drained(owner).then(() => (over = true))
+  while (!over) await meanwhile()
+  await ended
+  const [last] = await owner<{ seconds: number; leases: number }[]>`
+    select extract(epoch from max(l.ended_at) - ${at}::timestamptz)::float8 as seconds, count(*)::int as leases
+    from leases l join tasks t on t.id = l.task_id where t.deadline = ${at} and l.provider = 'vault'`
+  return last!
 }
 
 /** A Vault that has gone silent, and is asked all the same, beside a backend that is well. */

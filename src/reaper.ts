@@ -1,7 +1,8 @@
 import { describe } from './base/errors.ts'
 import { stopwatch } from './base/time.ts'
 import { closeOverdue } from './ledger/endings.ts'
-import { claimDue, markStuck, nextDue, releaseClaims, sweep } from './ledger/queue.ts'
+import { claimDue, markStuck, nextDue, putBack, releaseClaims, type Room, sweep } from './ledger/queue.ts'
+import type { Lease } from './ledger/records.ts'
 import { expireLeases } from './ledger/settlement.ts'
 import { endLease, noteEnded } from './tasks/end.ts'
 import type { Broker } from './tasks/task.ts'
@@ -40,8 +41,11 @@ export async function lap(broker: Broker, done: () => void = () => {}): Promise<
   noteEnded(broker, closed.ended)
   const expired = await expireLeases(broker.ledger, batch, expiryGrace)
   noteEnded(broker, expired)
-  const claimed = await claimDue(broker.ledger, roomsOf(broker))
-  for (const lease of [...closed.revoking, ...claimed]) void broker.background.run((signal) => endLease(broker, lease, signal)).then(done)
+  const { taken, left, rooms } = fill(roomsOf(broker), closed.revoking)
+  // A storm closes more at once than its providers can be asked about. Each by itself would find no room, and be put back by a commit of its own.
+  if (left.length > 0) await putBack(broker.ledger, left)
+  const claimed = await claimDue(broker.ledger, rooms)
+  for (const lease of [...taken, ...claimed]) void broker.background.run((signal) => endLease(broker, lease, signal)).then(done)
   await flagStuck(broker)
   return closed.tasks.length === batch || expired.length === batch
 }
@@ -113,8 +117,20 @@ export function startReaper(broker: Broker): Reaper {
   }
 }
 
-const roomsOf = ({ targets }: Broker) =>
+const roomsOf = ({ targets }: Broker): Room[] =>
   [...targets.values()].filter(({ provider }) => !provider.local).map((target) => ({ target: target.provider.name, free: target.free() }))
+
+/** Those of the leases for which there is room, those for which there is not, and the room that is left. A provider that this broker lacks has none. */
+function fill(rooms: readonly Room[], leases: readonly Lease[]): { taken: Lease[]; left: Lease[]; rooms: Room[] } {
+  const free = new Map(rooms.map((room) => [room.target, room.free]))
+  const [taken, left]: [Lease[], Lease[]] = [[], []]
+  for (const lease of leases) {
+    const places = free.get(lease.provider) ?? 0
+    if (places > 0) free.set(lease.provider, places - 1)
+    ;(places > 0 ? taken : left).push(lease)
+  }
+  return { taken, left, rooms: [...free].map(([target, places]) => ({ target, free: places })) }
+}
 
 async function pauseUntilDue(broker: Broker): Promise<number> {
   // A target without room wakes the loop when it has some again; asking about it would only find the same leases due.

@@ -41,6 +41,14 @@ export async function retryLater(ledger: Ledger, lease: Pick<Lease, 'id'>, error
   return rows.length > 0
 }
 
+/** Makes claimed leases due again at once, all of them in one statement: whoever has room for one takes it. */
+export async function putBack(ledger: Ledger, leases: readonly Pick<Lease, 'id'>[]): Promise<void> {
+  const ids = JSON.stringify(leases.map(({ id }) => id))
+  await ledger.run(sql`
+    update leases as lease set due_at = now() from json_array_elements_text(${ids}::text::json) as back(id)
+    where lease.id = back.id and lease.state = 'revoking'`)
+}
+
 /**
  * Makes whatever is being revoked due now. After the store was away nobody may be working on what is claimed: the answer to a claim was lost, or what
  * came of it could not be written. Whoever still works on one finds that it was asked about twice, which is harmless.

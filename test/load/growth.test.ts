@@ -9,7 +9,7 @@ import { recordDecision } from '../../src/ledger/announce.ts'
 import { archivePolicySet } from '../../src/ledger/entries.ts'
 import { keepKey, spendToken } from '../../src/ledger/keys.ts'
 import { counts, listEntries, listLeases, listTasks, policySetOf, showDecision } from '../../src/ledger/lists.ts'
-import { nextDue, releaseClaims, retryLater, sweep } from '../../src/ledger/queue.ts'
+import { nextDue, putBack, releaseClaims, retryLater, sweep } from '../../src/ledger/queue.ts'
 import { journal } from '../../src/ledger/settlement.ts'
 import { lap } from '../../src/reaper.ts'
 import { introspect } from '../../src/tasks/introspect.ts'
@@ -113,6 +113,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
       await house.backdate(id, '2 minutes')
       await journal(broker.ledger, { id: pastLease(0), taskId: pastTask(0) }, {})
       await retryLater(broker.ledger, { id: pastLease(0) }, null, 0)
+      await putBack(broker.ledger, [{ id: pastLease(0) }])
       await releaseClaims(broker.ledger)
       while (await lap(broker));
       await nextDue(broker.ledger, [...broker.targets.keys()])

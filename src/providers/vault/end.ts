@@ -53,7 +53,7 @@ export function createEnding(name: string, identity: Identity, slots: Slots, und
 
   /** One question that needs a backend behind Vault. Its silence is the backend's: Vault itself has just answered. */
   async function atBackend(backend: string, question: () => Promise<VaultAnswer>): Promise<void> {
-    const leave = slots.enter(backend)
+    const leave = await slots.enter(backend)
     if (!leave) throw new ProviderError('downstream', `${name} is ending others of the same kind: this one waits for its turn`, 'maybe')
     let answered = false
     try {

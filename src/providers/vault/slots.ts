@@ -1,7 +1,20 @@
 /** How many ends may be under way at one backend behind Vault, such as a database. */
 export interface Slots {
-  /** Asks to end something there; undefined is no. Whoever got in must leave, and say whether there was an answer. */
-  enter(backend: string): ((answered: boolean) => void) | undefined
+  /** Asks to end something there, and waits a moment for its turn. Undefined: not now. Whoever got in must leave, and say whether there was an answer. */
+  enter(backend: string): Promise<Leave | undefined>
+}
+
+type Leave = (answered: boolean) => void
+
+/** Milliseconds for which an end waits for its turn: enough in a storm at a database that is well, and soon over at one that is not. */
+const patience = 1_000
+
+interface Backend {
+  underWay: number
+  /** It kept somebody waiting in vain, and has answered nobody since. */
+  silent: boolean
+  /** Those who wait, in their order. */
+  readonly waiting: Set<() => void>
 }
 
 /**
@@ -11,19 +24,38 @@ export interface Slots {
  * @param most at one backend
  */
 export function createSlots(most: number): Slots {
-  const underWay = new Map<string, number>()
-  const silent = new Set<string>()
+  const backends = new Map<string, Backend>()
+
+  function turn(backend: Backend): Promise<boolean> {
+    return new Promise((resolve) => {
+      const called = (): void => {
+        clearTimeout(timer)
+        resolve(true)
+      }
+      const timer = setTimeout(() => {
+        backend.waiting.delete(called)
+        resolve(false)
+      }, patience)
+      backend.waiting.add(called)
+    })
+  }
+
   return {
-    enter(backend) {
-      const count = underWay.get(backend) ?? 0
-      if (count >= (silent.has(backend) ? 1 : most)) return undefined
-      underWay.set(backend, count + 1)
+    async enter(name) {
+      const backend = backends.get(name) ?? { underWay: 0, silent: false, waiting: new Set() }
+      backends.set(name, backend)
+      const free = (): boolean => backend.underWay < (backend.silent ? 1 : most)
+      if (!free() && (backend.silent || !(await turn(backend)) || !free())) return undefined
+      backend.underWay++
       return (answered) => {
-        const left = underWay.get(backend)! - 1
-        if (left > 0) underWay.set(backend, left)
-        else underWay.delete(backend)
-        if (answered) silent.delete(backend)
-        else silent.add(backend)
+        backend.underWay--
+        backend.silent = !answered
+        if (backend.underWay === 0 && backend.waiting.size === 0 && answered) backends.delete(name)
+        const [next] = backend.waiting
+        if (next && free()) {
+          backend.waiting.delete(next)
+          next()
+        }
       }
     },
   }
