@@ -46,7 +46,7 @@ export interface Site {
   /** Public keys of its issuer. */
   readonly jwks: object
   /** Signs as somebody, for brokers of this site. @param ahead milliseconds by which the issuer's clock is ahead of the machine's */
-  token(sub: string, ahead?: number): Promise<string>
+  token(sub: string, ahead?: number, lifetimeSeconds?: number): Promise<string>
   /**
    * Starts a broker; one that is to reach store or lab over another wire is told so.
    * @param environment what it finds in its environment besides what every program has
@@ -126,7 +126,7 @@ export async function makeSite(options: SiteOptions): Promise<Site> {
   return {
     folder,
     jwks: issuer.jwks,
-    token: (sub, ahead = 0) => issuer.sign({ sub, aud: audience, lifetimeSeconds: 1_800 }, Date.now() + ahead),
+    token: (sub, ahead = 0, lifetimeSeconds = 600) => issuer.sign({ sub, aud: audience, lifetimeSeconds }, Date.now() + ahead),
     start,
     launch,
     write,
