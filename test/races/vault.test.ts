@@ -65,14 +65,17 @@ describe.runIf(vaultRuns && stores.some(({ name }) => name === 'Postgres'))('two
     for (let round = 0; round < 4; round++) {
       const task = await fleet.declare(one, ['db'])
       front.forget()
-      front.next('revoke lease', 'held', { times: 2, done: round % 2 === 1 })
+      const done = round % 2 === 1
+      front.next('revoke lease', 'held', { times: 2, done })
+      // Where OpenBao is to act before its answer is held, a request that has arrived is not held yet.
+      const held = () => front.requests().filter(({ what, status }) => what === 'revoke lease' && (!done || status !== undefined)).length
       const completed = fleet.complete(one, task, { prefer: 'wait=10' })
-      while (asked('revoke lease') < 1) await fleet.owner`select 1`
+      while (held() < 1) await fleet.owner`select 1`
       // It stands still, and its claim is over: the other takes the lease.
       freeze(one.process)
       await fleet.owner`update leases set due_at = now() where task_id = ${task.id}`
       await fleet.wake()
-      while (asked('revoke lease') < 2) await fleet.owner`select 1`
+      while (held() < 2) await fleet.owner`select 1`
       thaw(one.process)
       await front.release()
 
