@@ -14,6 +14,15 @@ export interface Connection {
 /** Whether a host, as a URL names it, is this machine: the only one to which secrets may travel in clear text. */
 export const isLoopback = (host: string): boolean => host === 'localhost' || host === '[::1]' || /^127\.\d+\.\d+\.\d+$/.test(host)
 
+/** What is wrong with an address to which secrets travel; undefined if nothing is. Of what follows the host it says nothing. */
+export function addressFault(text: string, allowHttp: boolean): string | undefined {
+  if (!URL.canParse(text)) return 'must be an absolute URL'
+  const { protocol, hostname } = new URL(text)
+  if (protocol !== 'https:' && protocol !== 'http:') return 'must be an https URL'
+  const clear = protocol === 'http:' && !isLoopback(hostname) && !allowHttp
+  return clear ? 'must be https, because secrets travel over it; http only on loopback' : undefined
+}
+
 /** Opens one request on a kept connection or a new one. */
 export type Open = (url: URL, options: RequestOptions) => ClientRequest
 

@@ -1,4 +1,5 @@
-import { readFile, stat } from 'node:fs/promises'
+import { access, constants, readFile, stat } from 'node:fs/promises'
+import { ConfigurationError, describe } from '../base/errors.ts'
 
 /** Text of a file and a mark that changes with it. */
 export interface FileText {
@@ -32,4 +33,19 @@ export function freshToken(path: string): () => Promise<string> {
     if (!/^[\x21-\x7e]+$/.test(token)) throw new Error('the token file does not hold one line with a token')
     return token
   }
+}
+
+/**
+ * A file that cannot be read is a fault of the configuration while the broker starts, and an unavailable backend afterwards.
+ *
+ * @param files by the settings that name them
+ * @throws ConfigurationError with each of them
+ */
+export async function refuseUnreadable(provider: string, files: Readonly<Record<string, string | undefined>>): Promise<void> {
+  const faults: string[] = []
+  for (const [key, path] of Object.entries(files)) {
+    if (path === undefined) continue
+    await access(path, constants.R_OK).catch((error: unknown) => faults.push(`provider ${provider}: ${key} cannot be read: ${describe(error)}`))
+  }
+  if (faults.length > 0) throw new ConfigurationError(faults)
 }

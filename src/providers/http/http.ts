@@ -1,10 +1,9 @@
-import { access, constants } from 'node:fs/promises'
-import { ConfigurationError, describe } from '../../base/errors.ts'
 import type { LeaseReference, Minted, Provider, ProviderKind, Reservation } from '../provider.ts'
 import { ProviderError } from '../provider.ts'
 import { bodyOf, faultOf, leaseAnswer, leftNothing, mintAnswer, type MintRequest } from './contract.ts'
 import { type HttpGrant, httpGrant, type HttpSettings, httpSettings } from './settings.ts'
 import { type Answer, NoAnswer } from '../exchange.ts'
+import { refuseUnreadable } from '../files.ts'
 import { createTransport, type Method } from './transport.ts'
 
 /** Backends that people bring themselves, behind the contract of docs/writing-a-provider.md. */
@@ -13,7 +12,8 @@ export const httpKind: ProviderKind<HttpSettings, HttpGrant> = {
   settings: httpSettings,
   grant: httpGrant,
   async connect(name, settings, { clock }) {
-    await refuseUnusableFiles(name, settings)
+    const { token_file, ca, mtls } = settings
+    await refuseUnreadable(name, { token_file, ca, 'mtls.cert': mtls?.cert, 'mtls.key': mtls?.key })
     const transport = createTransport(settings)
 
     /** @throws ProviderError in which nothing of the backend's is repeated */
@@ -70,17 +70,6 @@ export const httpKind: ProviderKind<HttpSettings, HttpGrant> = {
       },
     } satisfies Provider
   },
-}
-
-/** A missing file is a fault of the configuration while the broker starts, and an unavailable backend afterwards. */
-async function refuseUnusableFiles(name: string, settings: HttpSettings): Promise<void> {
-  const files = { token_file: settings.token_file, ca: settings.ca, 'mtls.cert': settings.mtls?.cert, 'mtls.key': settings.mtls?.key }
-  const faults: string[] = []
-  for (const [key, path] of Object.entries(files)) {
-    if (path === undefined) continue
-    await access(path, constants.R_OK).catch((error: unknown) => faults.push(`provider ${name}: ${key} cannot be read: ${describe(error)}`))
-  }
-  if (faults.length > 0) throw new ConfigurationError(faults)
 }
 
 function mintRequestFor(reservation: Reservation): MintRequest {

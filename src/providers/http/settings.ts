@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { isLoopback } from '../connection.ts'
+import { addressFault, isLoopback } from '../connection.ts'
 import { durationWithin, path } from '../shapes.ts'
 
 /** Its entry under `providers:`. `timeout` is for one whole call; `concurrency` holds for mints and, apart from them, for ends. */
@@ -20,12 +20,11 @@ export const httpSettings = z
   })
   .superRefine((settings, context) => {
     const fault = (key: string, message: string) => context.addIssue({ code: 'custom', path: [key], message })
-    if (!URL.canParse(settings.url)) return fault('url', 'must be an absolute URL')
+    const message = addressFault(settings.url, settings.allow_http)
+    if (message !== undefined) fault('url', message)
+    if (!URL.canParse(settings.url)) return
     const url = new URL(settings.url)
     const local = url.protocol === 'http:' && isLoopback(url.hostname)
-    if (url.protocol !== 'https:' && url.protocol !== 'http:') fault('url', 'must be an https URL')
-    if (url.protocol === 'http:' && !local && !settings.allow_http)
-      fault('url', 'must be https, because secrets travel over it; http only on loopback')
     if (url.username || url.password || url.search || url.hash) fault('url', 'must not carry credentials, a query or a fragment')
     if (url.protocol === 'http:' && settings.mtls) fault('mtls', 'needs an https url')
     if (!settings.token_file && !settings.mtls && !local) fault('token_file', 'or mtls is required, or anyone could mint at this backend')

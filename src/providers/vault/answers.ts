@@ -8,18 +8,18 @@ import type { VaultAnswer } from './client.ts'
  */
 
 const seconds = z.int().nonnegative()
-const warnings = z
+/** A list of texts, empty where Vault writes `null` or nothing. */
+export const texts = z
   .array(z.string())
   .nullish()
   .transform((all) => all ?? [])
 
 /** `auth` of a login, of a token that was made, and of one that was renewed. */
 const authAnswer = z.looseObject({
-  warnings,
   auth: z.looseObject({
     client_token: z.string(),
     accessor: z.string(),
-    policies: z.array(z.string()).nullish(),
+    policies: texts,
     lease_duration: seconds,
     renewable: z.boolean(),
     orphan: z.boolean().optional(),
@@ -29,7 +29,6 @@ const authAnswer = z.looseObject({
 
 /** A secret that was read. `lease_id` is empty where there is no lease. */
 const secretAnswer = z.looseObject({
-  warnings,
   lease_id: z.string(),
   renewable: z.boolean(),
   lease_duration: seconds,
@@ -38,8 +37,8 @@ const secretAnswer = z.looseObject({
 
 const renewedAnswer = z.looseObject({ lease_id: z.string(), lease_duration: seconds, renewable: z.boolean() })
 
-/** `data` of auth/token/lookup-self. */
-const selfAnswer = z.looseObject({ data: z.looseObject({ ttl: seconds, renewable: z.boolean().optional(), period: seconds.optional() }) })
+/** auth/token/lookup-self. */
+const selfAnswer = z.looseObject({ data: z.looseObject({ ttl: seconds, renewable: z.boolean().optional() }) })
 
 /** sys/health. */
 const healthAnswer = z.looseObject({
@@ -65,6 +64,9 @@ export const secretOf = reader(secretAnswer)
 export const renewedOf = reader(renewedAnswer)
 export const selfOf = reader(selfAnswer)
 
+/** `data` of an answer, where it is a 200 of this shape. */
+export const dataOf = <T>(answer: VaultAnswer, shape: z.ZodType<T>): T | undefined => reader(z.looseObject({ data: shape }))(answer)?.data
+
 /** The health of a node, by whatever status it tells it. */
 export const healthOf = (answer: VaultAnswer): Health | undefined => healthAnswer.safeParse(answer.body).data
 
@@ -78,7 +80,7 @@ export const says = (answer: VaultAnswer, phrase: string): boolean => errorsOf(a
 /** Whether a warning stands beside the answer. With 200, a missing policy and an unknown accessor are told nowhere else. */
 export const warns = ({ body }: VaultAnswer, phrase: RegExp): boolean =>
   z
-    .looseObject({ warnings })
+    .looseObject({ warnings: texts })
     .safeParse(body)
     .data?.warnings.some((warning) => phrase.test(warning)) ?? false
 

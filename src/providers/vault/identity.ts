@@ -72,11 +72,11 @@ export function createIdentity(
 
   async function begin(signal: AbortSignal): Promise<Login> {
     await refuseUnfitNode(name, (question) => put(question, signal))
-    const { path, body, token } = await credentials().catch((cause: unknown) => {
+    const credential = await credentials().catch((cause: unknown) => {
       throw new ProviderError('unavailable', `${name}: the file with the broker's own credential cannot be used`, 'no', cause)
     })
-    if (token !== undefined) return await lookUp(token, signal)
-    const answer = await put({ path, body }, signal)
+    if ('token' in credential) return await lookUp(credential.token, signal)
+    const answer = await put(credential, signal)
     const auth = authOf(answer)
     if (!auth) throw unexpected(name, 'login to the broker', answer, 'no')
     return loginOf(auth.auth)
@@ -132,11 +132,11 @@ const loginOf = ({ client_token: token, lease_duration: life, renewable }: Token
 function credentialsOf(
   { auth }: VaultSettings,
   assertion: (() => Promise<string>) | undefined,
-): () => Promise<{ path: string; body: Record<string, string>; token?: string }> {
+): () => Promise<{ readonly token: string } | Required<Pick<Question, 'path' | 'body'>>> {
   switch (auth.method) {
     case 'token': {
       const read = freshToken(auth.token_file)
-      return async () => ({ path: '', body: {}, token: await read() })
+      return async () => ({ token: await read() })
     }
     case 'approle': {
       const read = freshToken(auth.secret_id_file)

@@ -1,6 +1,9 @@
 import { stopwatch } from '../../base/time.ts'
 import { ProviderError, type Reservation } from '../provider.ts'
 
+/** Seconds that a secret may live before it is renewed: for so long lives one of which nobody heard, because the broker died while it was made. */
+export const longestFirstLife = 60
+
 /** The time of a reservation. What counts is how long it is, by the store, so a broker or a Vault whose clock is wrong does no harm. */
 export interface Life {
   /** What is left of it now. @throws ProviderError where that is less than a second: Vault takes zero for "as long as possible" */

@@ -10,7 +10,7 @@ import type { Identity } from './identity.ts'
 import { earlier, type Life, lifeOf } from './life.ts'
 
 /** Seconds that a task token lives until it is known, read with and renewed: what a crash leaves behind dies in this time. */
-export const bootstrap = 45
+const bootstrap = 45
 /** Milliseconds after which a read is given up for good: Vault ends a request after 90 s, unless the backend behind it hangs. */
 const longestRead = 100_000
 
@@ -90,7 +90,7 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
     const made = authOf(answer)
     if (!made) throw unexpected(name, 'task token', answer, 'no')
     const { client_token: token, accessor, orphan, token_type: type, lease_duration: ttl, policies } = made.auth
-    const fit = orphan === true && type === 'service' && accessor !== '' && ttl <= bootstrap && policies?.length === 1 && policies[0] === policy
+    const fit = orphan === true && type === 'service' && accessor !== '' && ttl <= bootstrap && policies.length === 1 && policies[0] === policy
     if (fit && !warns(answer, /does not exist/)) return { token, accessor }
     if (accessor !== '') await contain({ accessor, namespace })
     const reason = fit ? `it has no policy ${policy}` : `its token role ${vault.tokenRole} does not make what the broker asks for: see provider check`

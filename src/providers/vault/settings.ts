@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { isLoopback } from '../connection.ts'
+import { addressFault } from '../connection.ts'
 import { durationWithin, path } from '../shapes.ts'
 
 /** A path of Vault's API, such as a mount: segments that need no escaping and lead nowhere else. */
@@ -52,20 +52,17 @@ export const vaultSettings = z
   })
   .superRefine((settings, context) => {
     for (const [key, text] of [['address', settings.address] as const, ...settings.nodes.map((node, at) => [`nodes.${at}`, node] as const)]) {
-      const message = addressFault(text, settings.allow_http)
+      const message = nodeFault(text, settings.allow_http)
       if (message !== undefined) context.addIssue({ code: 'custom', path: key.split('.'), message })
     }
   })
 
 export type VaultSettings = z.output<typeof vaultSettings>
 
-function addressFault(text: string, allowHttp: boolean): string | undefined {
-  if (!URL.canParse(text)) return 'must be an absolute URL'
-  const url = new URL(text)
-  if (url.protocol !== 'https:' && url.protocol !== 'http:') return 'must be an https URL'
-  if (url.protocol === 'http:' && !isLoopback(url.hostname) && !allowHttp)
-    return 'must be https, because secrets travel over it; http only on loopback'
-  return url.username || url.password || url.search || url.hash || url.pathname !== '/'
-    ? 'must be a scheme, a host and a port, and nothing else'
-    : undefined
+/** A node, whose paths are Vault's own. */
+function nodeFault(text: string, allowHttp: boolean): string | undefined {
+  const fault = addressFault(text, allowHttp)
+  if (fault !== undefined) return fault
+  const { origin, href } = new URL(text)
+  return href === `${origin}/` ? undefined : 'must be a scheme, a host and a port, and nothing else'
 }

@@ -1,6 +1,5 @@
-import { access, constants } from 'node:fs/promises'
-import { ConfigurationError, describe } from '../../base/errors.ts'
 import { stopwatch } from '../../base/time.ts'
+import { refuseUnreadable } from '../files.ts'
 import type { Provider, ProviderKind } from '../provider.ts'
 import { selfOf, unexpected } from './answers.ts'
 import { openAssertions } from './assertion.ts'
@@ -8,7 +7,8 @@ import { createEnding } from './end.ts'
 import { examine } from './examine/examine.ts'
 import { revocationOf, type VaultGrant, vaultGrant, vaultGrantFaults } from './grant.ts'
 import { createIdentity } from './identity.ts'
-import { bootstrap, createMint } from './mint.ts'
+import { longestFirstLife } from './life.ts'
+import { createMint } from './mint.ts'
 import { type VaultSettings, vaultSettings } from './settings.ts'
 import { createSlots } from './slots.ts'
 
@@ -22,16 +22,22 @@ export const vaultKind: ProviderKind<VaultSettings, VaultGrant> = {
   grant: vaultGrant,
   grantFaults: vaultGrantFaults,
   async connect(name, settings, surroundings) {
-    await refuseUnusableFiles(name, settings)
+    const { auth, ca, mtls, timeout, concurrency, namespace, token_role: tokenRole } = settings
+    await refuseUnreadable(name, {
+      'auth.token_file': 'token_file' in auth ? auth.token_file : undefined,
+      'auth.secret_id_file': 'secret_id_file' in auth ? auth.secret_id_file : undefined,
+      ca,
+      'mtls.cert': mtls?.cert,
+      'mtls.key': mtls?.key,
+    })
     // Only where a Vault is configured: it brings a library that takes longer to load than all the rest of this folder.
     const { createAsk } = await import('./client.ts')
-    const { auth, timeout, concurrency, namespace, token_role: tokenRole } = settings
     const ask = createAsk(settings, (request, outcome, seconds) => surroundings.asked?.(name, request, outcome, seconds))
     const assertions = auth.method === 'jwt' && auth.token_file === undefined ? await openAssertions(name, auth.audience, surroundings) : undefined
     const identity = createIdentity(name, settings, ask, assertions?.sign, stopwatch())
     const slots = createSlots(Math.max(1, Math.floor((concurrency * 3) / 4)))
     // A mint that was cut off in its last moment, the first life of what it read, and what the database adds to it.
-    const undecided = timeout + (bootstrap + 15) * 1_000 + afterlife
+    const undecided = timeout + longestFirstLife * 1_000 + afterlife
     const ending = createEnding(name, identity, slots, undecided, surroundings.clock)
     const mint = createMint({ name, ask, identity, ending, tokenRole, namespace, timeout, mostReads: concurrency * 4 })
 
@@ -54,7 +60,6 @@ export const vaultKind: ProviderKind<VaultSettings, VaultGrant> = {
           {
             name,
             settings,
-            timeout,
             clock: surroundings.clock,
             askOpenly: ask,
             ask: (question) => identity.ask(question, AbortSignal.timeout(timeout)),
@@ -65,22 +70,4 @@ export const vaultKind: ProviderKind<VaultSettings, VaultGrant> = {
         ),
     } satisfies Provider
   },
-}
-
-/** A missing file is a fault of the configuration while the broker starts, and an unavailable backend afterwards. */
-async function refuseUnusableFiles(name: string, settings: VaultSettings): Promise<void> {
-  const { auth, ca, mtls } = settings
-  const files = {
-    'auth.token_file': 'token_file' in auth ? auth.token_file : undefined,
-    'auth.secret_id_file': 'secret_id_file' in auth ? auth.secret_id_file : undefined,
-    ca,
-    'mtls.cert': mtls?.cert,
-    'mtls.key': mtls?.key,
-  }
-  const faults: string[] = []
-  for (const [key, path] of Object.entries(files)) {
-    if (path === undefined) continue
-    await access(path, constants.R_OK).catch((error: unknown) => faults.push(`provider ${name}: ${key} cannot be read: ${describe(error)}`))
-  }
-  if (faults.length > 0) throw new ConfigurationError(faults)
 }

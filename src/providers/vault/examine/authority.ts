@@ -1,19 +1,15 @@
 import { z } from 'zod'
 import type { Finding } from '../../provider.ts'
+import { texts } from '../answers.ts'
 import { secretQuestion, type VaultGrant } from '../grant.ts'
 import type { VaultSettings } from '../settings.ts'
 import { definitionOf } from './roles.ts'
 import { seconds } from './trial.ts'
 
-const names = z
-  .array(z.string())
-  .nullish()
-  .transform((all) => all ?? [])
-
 /** `data` of auth/token/lookup-self. */
 export const brokerToken = z.object({
-  policies: names,
-  identity_policies: names,
+  policies: texts,
+  identity_policies: texts,
   ttl: seconds,
   period: seconds,
   renewable: z.boolean().nullish(),
@@ -69,7 +65,7 @@ export interface Excess {
 /** What a broker needs of Vault for these grants, as in deploy/vault/mayfly-broker.hcl. */
 export function needsOf({ token_role: role, auth }: VaultSettings, grants: readonly VaultGrant[]): Need[] {
   const update = (path: string, without: string): Need => ({ path, capability: 'update', without, level: 'fault' })
-  const serials = grants.filter(({ endedBy }) => endedBy === 'serial').map(({ parts }) => parts.slice(0, -2).join('/'))
+  const serials = grants.flatMap(({ endedBy, authority }) => (endedBy === 'serial' ? [authority!] : []))
   return [
     update(`auth/token/create/${role}`, 'no secret can be had'),
     update('auth/token/renew-accessor', 'no task outlives its first 45 s'),
@@ -110,7 +106,7 @@ const anything = (grant: VaultGrant): Record<string, string> =>
   Object.fromEntries(grant.parts.flatMap((part) => (part.startsWith('{') ? [[part.slice(1, -1), 'mayfly-check']] : [])))
 
 /** `data` of sys/capabilities-self, for each path that was asked about. */
-export const capabilities = z.record(z.string(), names)
+export const capabilities = z.record(z.string(), texts)
 
 /** Too little, and too much. @param found what the broker's token may do, by path */
 export function judgeAuthority(found: Readonly<Record<string, readonly string[]>>, needs: readonly Need[], excesses: readonly Excess[]): Finding[] {

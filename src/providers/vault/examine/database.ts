@@ -1,23 +1,17 @@
 import { z } from 'zod'
 import type { Finding } from '../../provider.ts'
+import { texts } from '../answers.ts'
+import { longestFirstLife } from '../life.ts'
 import { type RoleOnTrial, seconds, tooShort } from './trial.ts'
-
-const statements = z
-  .array(z.string())
-  .nullish()
-  .transform((all) => all ?? [])
 
 /** `data` of database/roles/:name. */
 const databaseRole = z.looseObject({
   db_name: z.string(),
   default_ttl: seconds,
   max_ttl: seconds,
-  creation_statements: statements,
-  revocation_statements: statements,
+  creation_statements: texts,
+  revocation_statements: texts,
 })
-
-/** Seconds that a login may live of which nobody heard, because the broker died while it was made. */
-const longestFirstLife = 60
 
 /** How Postgres quotes the name of a login. */
 const isPostgres = /\bCREATE\s+(ROLE|USER)\s+"\{\{(user)?name\}\}"/i

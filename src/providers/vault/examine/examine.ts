@@ -1,9 +1,11 @@
-import { z, type ZodType } from 'zod'
+import { z } from 'zod'
 import type { Clock } from '../../../base/time.ts'
 import { type Finding, ProviderError, type TrialGrant } from '../../provider.ts'
-import { type Ask, type Question, type VaultAnswer } from '../client.ts'
+import { dataOf } from '../answers.ts'
+import type { Ask, Question, VaultAnswer } from '../client.ts'
 import type { Ending } from '../end.ts'
 import type { VaultGrant } from '../grant.ts'
+import { healthQuestion } from '../identity.ts'
 import type { createMint } from '../mint.ts'
 import type { VaultSettings } from '../settings.ts'
 import { type BrokerToken, brokerToken, capabilities, excessesOf, judgeAuthority, judgeToken, needsOf, policiesOf } from './authority.ts'
@@ -16,9 +18,8 @@ import { judgeTokenRole, tokenRole } from './token-role.ts'
 /** A Vault as an examination uses it. */
 export interface Examined {
   readonly name: string
+  /** With the time that each question, each mint and each end may take. */
   readonly settings: VaultSettings
-  /** Milliseconds that each question, each mint and each end may take. */
-  readonly timeout: number
   readonly clock: Clock
   /** As nobody. @throws NoAnswer */
   readonly askOpenly: Ask
@@ -59,10 +60,9 @@ async function section(subject: string, look: () => Promise<Finding[]>): Promise
   }
 }
 
-async function examineNode({ settings: { address }, askOpenly, timeout, clock }: Examined): Promise<Finding[]> {
+async function examineNode({ settings: { address, timeout }, askOpenly, clock }: Examined): Promise<Finding[]> {
   try {
-    // Without a namespace: it is the node's own.
-    const answer = await askOpenly({ path: 'sys/health' }, AbortSignal.timeout(timeout))
+    const answer = await askOpenly(healthQuestion, AbortSignal.timeout(timeout))
     return judgeNode(address, answer, clock())
   } catch (error) {
     return [silence(address, error)]
@@ -143,7 +143,3 @@ async function examineTaskPolicies({ ask }: Examined, grants: readonly VaultGran
   }
   return judgeTaskPolicies(policies)
 }
-
-/** `data` of an answer, where it is a 200 of this shape. */
-const dataOf = <T>({ status, body }: VaultAnswer, shape: ZodType<T>): T | undefined =>
-  status === 200 ? z.looseObject({ data: shape }).safeParse(body).data?.data : undefined

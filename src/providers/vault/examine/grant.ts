@@ -1,7 +1,8 @@
+import { z } from 'zod'
 import type { Handle } from '../../../base/evidence.ts'
 import { newId } from '../../../base/ids.ts'
 import { type Finding, type LeaseReference, ProviderError, type Reservation, type TrialGrant } from '../../provider.ts'
-import { says } from '../answers.ts'
+import { dataOf, says } from '../answers.ts'
 import { revocationOf, secretQuestion, type VaultGrant } from '../grant.ts'
 import { heldBy } from '../handles.ts'
 import type { Examined } from './examine.ts'
@@ -44,7 +45,7 @@ async function examineRole({ ask }: Examined, { name, settings, maxTtl }: TrialG
     return [
       { level: 'unchecked', subject, message: `may not be read by the broker: let its policy read ${definition.mount}/roles/+ while you check` },
     ]
-  return judgeRole({ subject, grant, longest: Math.floor(maxTtl / 1_000) }, dataOf(answer.body))
+  return judgeRole({ subject, grant, longest: Math.floor(maxTtl / 1_000) }, dataOf(answer, z.unknown()))
 }
 
 async function tryGrant(vault: Examined, trial: TrialGrant, path: string): Promise<Finding[]> {
@@ -67,7 +68,7 @@ async function tryGrant(vault: Examined, trial: TrialGrant, path: string): Promi
   }
   let made = false
   try {
-    const minted = await mint(reservation, async (handle) => void handles.push(handle), AbortSignal.timeout(vault.timeout))
+    const minted = await mint(reservation, async (handle) => void handles.push(handle), AbortSignal.timeout(vault.settings.timeout))
     made = true
     const short = minted.expiresAt.getTime() < now + life - 2_000
     const findings: Finding[] = short
@@ -88,7 +89,7 @@ async function tryGrant(vault: Examined, trial: TrialGrant, path: string): Promi
 }
 
 /** Ends what was made for trial, and looks whether Vault still knows of it. @throws ProviderError */
-async function end({ ask, ending, timeout }: Examined, subject: string, lease: LeaseReference): Promise<Finding> {
+async function end({ ask, ending, settings: { timeout } }: Examined, subject: string, lease: LeaseReference): Promise<Finding> {
   await ending.revoke(lease, AbortSignal.timeout(timeout))
   const held = heldBy(lease.handles)
   for (const { leaseId: lease_id, namespace } of held.leases) {
@@ -112,7 +113,7 @@ const lasting = (subject: string, { engine }: VaultGrant): Finding => ({
 })
 
 /** What became of a secret that went wrong half way. */
-async function leftOf({ ending, timeout }: Examined, lease: LeaseReference): Promise<string> {
+async function leftOf({ ending, settings: { timeout } }: Examined, lease: LeaseReference): Promise<string> {
   try {
     await ending.revoke(lease, AbortSignal.timeout(timeout))
     return ''
@@ -146,5 +147,3 @@ function remedyOf({ fault }: ProviderError, { policy, writes, engine }: VaultGra
 }
 
 const secondsBetween = (from: number, to: Date): number => Math.max(0, Math.floor((to.getTime() - from) / 1_000))
-
-const dataOf = (body: unknown): unknown => (typeof body === 'object' && body !== null && 'data' in body ? body.data : undefined)

@@ -1,18 +1,14 @@
 import { z } from 'zod'
 import type { Finding } from '../../provider.ts'
+import { texts } from '../answers.ts'
 import { seconds } from './trial.ts'
-
-const names = z
-  .array(z.string())
-  .nullish()
-  .transform((all) => all ?? [])
 
 /** `data` of auth/token/roles/:name. Each limit stands there under two names, an old one and a new one. */
 export const tokenRole = z.looseObject({
-  allowed_policies: names,
-  allowed_policies_glob: names,
-  disallowed_policies: names,
-  disallowed_policies_glob: names,
+  allowed_policies: texts,
+  allowed_policies_glob: texts,
+  disallowed_policies: texts,
+  disallowed_policies_glob: texts,
   orphan: z.boolean(),
   renewable: z.boolean(),
   token_type: z.string(),
