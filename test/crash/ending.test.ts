@@ -1,4 +1,5 @@
 import { expect } from 'vitest'
+import { completes, expires, revokes } from './ends.ts'
 import { accepted, api, crm, type Held } from './held.ts'
 import { deed, matrix } from './matrix.ts'
 import { openScene, type Scene } from './scene.ts'
@@ -7,27 +8,9 @@ const declared = (scene: Scene): Promise<Held> => scene.declare()
 
 const ending = ['close the task', 'DELETE', 'record the end']
 
-const complete = deed<Held, string>({
-  words: 'completes a task',
-  crosses: ending,
-  given: declared,
-  ask: async ({ post, tokens }, { task }) => stateOf(accepted(await post<Ended>(tokens.bot, `/tasks/${task.id}/complete`))),
-  async holds(scene, given, answered) {
-    expect(answered).toBe('completed')
-    await isDead(scene, given)
-  },
-})
-
-const revoke = deed<Held, string>({
-  words: 'revokes a task',
-  crosses: ending,
-  given: declared,
-  ask: async ({ post, tokens }, { task }) => stateOf(accepted(await post<Ended>(tokens.ops, `/tasks/${task.id}/revoke`, { reason: 'a crash' }))),
-  async holds(scene, given, answered) {
-    expect(answered).toBe('revoked')
-    await isDead(scene, given)
-  },
-})
+const complete = completes<Scene>({ crosses: ending, given: declared, isDead })
+const revoke = revokes<Scene>({ crosses: ending, given: declared, isDead })
+const expire = expires<Scene>({ crosses: ['close what is overdue', 'DELETE', 'record the end'], given: declared, isDead })
 
 const revokeOne = deed<Held, string>({
   words: 'revokes one lease',
@@ -44,34 +27,13 @@ const revokeOne = deed<Held, string>({
   },
 })
 
-interface Ended {
-  readonly task: { readonly state: string }
-  readonly ended: boolean
-}
-
-const stateOf = ({ task, ended }: Ended): string => (ended ? task.state : 'still ending')
-
 async function isDead(scene: Scene, task: Held): Promise<void> {
   expect(await scene.lab.works(crm(task).credential.token)).toBe(false)
   expect(await scene.active(api(task).credential.token)).toBe(false)
   await scene.end(task.task.id)
 }
 
-/** The ends that nobody asks for. */
-const expire = deed<Held>({
-  words: 'ends a task at its deadline',
-  crosses: ['close what is overdue', 'DELETE', 'record the end'],
-  given: declared,
-  due: ({ owner }, { task }) => owner`
-    with late as (update tasks set deadline = now() where id = ${task.id}) update leases set expires_at = now() where task_id = ${task.id}`,
-  through: async ({ owner }, { task }) => (await owner`select 1 from tasks where id = ${task.id} and state = 'expired'`).length > 0,
-  async holds(scene, task) {
-    const [kept] = await scene.owner`select state, cause from tasks where id = ${task.task.id}`
-    expect(kept).toEqual({ state: 'expired', cause: 'deadline' })
-    await isDead(scene, task)
-  },
-})
-
+/** Nobody asks for this one either. */
 const outlive = deed<Held>({
   words: 'ends leases at their own end',
   crosses: ['expire what is over', 'claim what is due', 'close the lease', 'DELETE', 'record the end'],

@@ -2,7 +2,8 @@ import { randomUUID } from 'node:crypto'
 import { describe, expect, test } from 'vitest'
 import { vaultRuns } from '../support/vault.ts'
 import type { VaultRequest } from '../support/vault-requests.ts'
-import { accepted, type Answer, type Held } from './held.ts'
+import { completes, expires, revokes } from './ends.ts'
+import type { Held } from './held.ts'
 import { type Deed, deed, matrix } from './matrix.ts'
 import { parked } from './stage.ts'
 import { db, openVaultScene, type VaultScene } from './vault-scene.ts'
@@ -25,51 +26,9 @@ const declare = deed<{ readonly key: string }, Held, VaultScene>({
   },
 })
 
-const complete = deed<Held, string, VaultScene>({
-  words: 'completes a task',
-  crosses: ['close the task', ...ending],
-  given: declared,
-  ask: async ({ post, tokens }, { task }) => stateOf(await post<Ended>(tokens.bot, `/tasks/${task.id}/complete`)),
-  async holds(scene, given, answered) {
-    expect(answered).toBe('completed')
-    await isDead(scene, given)
-  },
-})
-
-const revoke = deed<Held, string, VaultScene>({
-  words: 'revokes a task',
-  crosses: ['close the task', ...ending],
-  given: declared,
-  ask: async ({ post, tokens }, { task }) => stateOf(await post<Ended>(tokens.ops, `/tasks/${task.id}/revoke`, { reason: 'a crash' })),
-  async holds(scene, given, answered) {
-    expect(answered).toBe('revoked')
-    await isDead(scene, given)
-  },
-})
-
-const expire = deed<Held, undefined, VaultScene>({
-  words: 'ends a task at its deadline',
-  crosses: ['close what is overdue', ...ending],
-  given: declared,
-  due: ({ owner }, { task }) => owner`
-    with late as (update tasks set deadline = now() where id = ${task.id}) update leases set expires_at = now() where task_id = ${task.id}`,
-  through: async ({ owner }, { task }) => (await owner`select 1 from tasks where id = ${task.id} and state = 'expired'`).length > 0,
-  async holds(scene, task) {
-    const [kept] = await scene.owner`select state, cause from tasks where id = ${task.task.id}`
-    expect(kept).toEqual({ state: 'expired', cause: 'deadline' })
-    await isDead(scene, task)
-  },
-})
-
-interface Ended {
-  readonly task: { readonly state: string }
-  readonly ended: boolean
-}
-
-function stateOf(answer: Answer<Ended>): string {
-  const { task, ended } = accepted(answer)
-  return ended ? task.state : 'still ending'
-}
+const complete = completes<VaultScene>({ crosses: ['close the task', ...ending], given: declared, isDead })
+const revoke = revokes<VaultScene>({ crosses: ['close the task', ...ending], given: declared, isDead })
+const expire = expires<VaultScene>({ crosses: ['close what is overdue', ...ending], given: declared, isDead })
 
 async function isDead(scene: VaultScene, task: Held): Promise<void> {
   expect(await scene.worked(db(task))).toBe(false)

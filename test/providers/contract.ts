@@ -316,7 +316,7 @@ const lastOf = (calls: readonly LabCall[]): LabCall => {
 }
 
 /** The error of a promise that must fail, and must fail with the one class that leaves a provider's folder. */
-async function failureOf(promise: Promise<unknown>): Promise<ProviderError> {
+export async function failureOf(promise: Promise<unknown>): Promise<ProviderError> {
   const error = await promise.then(
     () => undefined,
     (reason: unknown) => reason,

@@ -9,7 +9,7 @@ import type { VaultFault } from '../../support/vault-front.ts'
 import { frontVault, type VaultFront } from '../../support/vault-front.ts'
 import type { VaultRequest } from '../../support/vault-requests.ts'
 import { type RunningVault, startVault, vaultRuns } from '../../support/vault.ts'
-import { providerContract } from '../contract.ts'
+import { failureOf, providerContract } from '../contract.ts'
 import { reservationOf } from '../reservation.ts'
 
 const reading = { path: 'database/creds/ledger-read', policy: 'mayfly-task-ledger-read' }
@@ -76,14 +76,6 @@ describe.runIf(vaultRuns)('Vault', () => {
   async function end(reservation: Reservation): Promise<void> {
     const { minted } = await provider.recover(referenceTo(reservation), patient)
     if (minted) await provider.revoke(referenceTo(reservation), patient)
-  }
-  async function failureOf(promise: Promise<unknown>): Promise<ProviderError> {
-    const error = await promise.then(
-      () => undefined,
-      (reason: unknown) => reason,
-    )
-    expect(error).toBeInstanceOf(ProviderError)
-    return error as ProviderError
   }
 
   describe('a database login', () => {
