@@ -29,6 +29,8 @@ export async function faultyWire(target: string): Promise<FaultyWire> {
       })
   }
   const server = createServer((near) => {
+    // It was accepted while the wire was being cut, which waits for every connection to be gone.
+    if (!server.listening) return void near.resetAndDestroy()
     if (hangs) return hold(near.resume(), () => {})
     const far = connect(Number(port), hostname)
     // Else each small message waits up to 40 ms for the acknowledgement of the one before it.
