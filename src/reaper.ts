@@ -39,13 +39,17 @@ const sweepEvery = 60_000
 export async function lap(broker: Broker, done: () => void = () => {}): Promise<boolean> {
   const closed = await closeOverdue(broker.ledger, batch)
   noteEnded(broker, closed.ended)
-  const expired = await expireLeases(broker.ledger, batch, expiryGrace)
-  noteEnded(broker, expired)
+  const begin = (leases: readonly Lease[]): void => {
+    for (const lease of leases) void broker.background.run((signal) => endLease(broker, lease, signal)).then(done)
+  }
   const { taken, left, rooms } = fill(roomsOf(broker), closed.revoking)
+  // Before the store is asked again: where that fails, what is claimed here would wait for the end of its claim.
+  begin(taken)
   // A storm closes more at once than its providers can be asked about. Each by itself would find no room, and be put back by a commit of its own.
   if (left.length > 0) await putBack(broker.ledger, left)
-  const claimed = await claimDue(broker.ledger, rooms)
-  for (const lease of [...taken, ...claimed]) void broker.background.run((signal) => endLease(broker, lease, signal)).then(done)
+  const expired = await expireLeases(broker.ledger, batch, expiryGrace)
+  noteEnded(broker, expired)
+  begin(await claimDue(broker.ledger, rooms))
   await flagStuck(broker)
   return closed.tasks.length === batch || expired.length === batch
 }
