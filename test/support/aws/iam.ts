@@ -1,0 +1,64 @@
+import type { Account } from './account.ts'
+import { authorize, type Caller, rightsOfRole } from './caller.ts'
+import { whyNot } from './evaluate.ts'
+import { policyActions } from './iam-policies.ts'
+import { roleActions } from './iam-roles.ts'
+import { userActions } from './iam-users.ts'
+import type { Form } from './query.ts'
+import { absent, Refusal } from './refusal.ts'
+import type { Xml } from './xml.ts'
+
+export type IamAction = (account: Account, form: Form) => Xml
+
+const actions: Readonly<Record<string, IamAction>> = {
+  ...userActions,
+  ...roleActions,
+  ...policyActions,
+
+  GetAccountSummary(account) {
+    const summary = {
+      Users: account.users.size,
+      Roles: account.roles.size,
+      Policies: account.policies.size,
+      UserPolicySizeQuota: 2048,
+      RolePolicySizeQuota: 10_240,
+      PolicySizeQuota: 6144,
+      VersionsPerPolicyQuota: 5,
+      AccessKeysPerUserQuota: 2,
+      AttachedPoliciesPerRoleQuota: 10,
+    }
+    return { SummaryMap: { entry: Object.entries(summary).map(([key, value]) => ({ key, value })) } }
+  },
+
+  SimulatePrincipalPolicy(account, form) {
+    const arn = form.text('PolicySourceArn')
+    const role = [...account.roles.values()].find((role) => role.arn === arn)
+    if (!role) throw absent(`principal ${arn}`)
+    const resources = form.list('ResourceArns')
+    const rights = { root: false, ...rightsOfRole(account, role), session: [], names: new Map() }
+    const results = form.list('ActionNames').flatMap((action) =>
+      (resources.length > 0 ? resources : ['*']).map((resource) => {
+        const why = whyNot(rights, { action, resource, context: new Map() })
+        const decision = why === undefined ? 'allowed' : why.startsWith('with an explicit deny') ? 'explicitDeny' : 'implicitDeny'
+        return { EvalActionName: action, EvalResourceName: resource, EvalDecision: decision }
+      }),
+    )
+    return { EvaluationResults: results, IsTruncated: false }
+  },
+}
+
+/** @throws Refusal InvalidAction for what this peer does not have */
+export function callIam(account: Account, caller: Caller, form: Form): Xml {
+  const action = actions[form.action]
+  if (!action) throw new Refusal('InvalidAction', `Could not find operation ${form.action} for version 2010-05-08`)
+  authorize(account, caller, { action: `iam:${form.action}`, resource: resourceOf(account, form) })
+  return action(account, form)
+}
+
+function resourceOf(account: Account, form: Form): string {
+  const [role, user] = [form.optional('RoleName'), form.optional('UserName')]
+  if (role !== undefined) return account.roles.get(role)?.arn ?? account.iamArn(`role${form.optional('Path') ?? '/'}${role}`)
+  if (user !== undefined) return account.iamArn(`user/${user}`)
+  if (form.action === 'CreatePolicy') return account.iamArn(`policy${form.optional('Path') ?? '/'}${form.text('PolicyName')}`)
+  return form.optional('PolicyArn') ?? form.optional('PolicySourceArn') ?? '*'
+}

@@ -1,0 +1,125 @@
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { buffer } from 'node:stream/consumers'
+import { Account, identifier, secretKey } from './account.ts'
+import { Faults } from './faults.ts'
+import { callIam } from './iam.ts'
+import { Form, queryAnswer, queryRefusal } from './query.ts'
+import { Refusal } from './refusal.ts'
+import { callS3, type S3Answer } from './s3.ts'
+import { type ServiceName, serviceOf, type SignedRequest, signer } from './sigv4.ts'
+import { callSts } from './sts.ts'
+import { xml } from './xml.ts'
+
+/** A request that arrived, without anything secret that was in it. */
+export interface SeenCall {
+  readonly service: ServiceName
+  /** The action of STS and IAM; method and path of S3. */
+  readonly action: string
+  /** The id of the key that signed; undefined where nothing did. */
+  readonly key: string | undefined
+}
+
+/** STS, IAM and a little S3 of one account, at one address of the loopback. It refuses what AWS documents to be refused. */
+export interface AwsPeer extends AsyncDisposable {
+  /** For `endpoint`, or AWS_ENDPOINT_URL; of S3 with `forcePathStyle`. */
+  readonly url: string
+  readonly region: string
+  readonly account: string
+  /** Of the account's root user, who may do everything but assume roles that do not trust the account. */
+  readonly root: { readonly accessKeyId: string; readonly secretAccessKey: string }
+  readonly faults: Faults
+  /** What has arrived, oldest first. */
+  readonly calls: readonly SeenCall[]
+  /** Moves this AWS's clock, by which sessions end and policies are heeded. Milliseconds. */
+  advance(milliseconds: number): void
+  /** Milliseconds since the epoch, as this AWS has it. */
+  now(): number
+  stop(): Promise<void>
+}
+
+/** @param about `clock` is the machine's in milliseconds since the epoch unless it is given; `port` is any that is free unless it is given */
+export async function startAwsPeer(about: { readonly clock?: () => number; readonly port?: number } = {}): Promise<AwsPeer> {
+  let ahead = 0
+  const now = () => (about.clock ?? Date.now)() + ahead
+  const faults = new Faults()
+  const account = new Account(now, () => faults.delay)
+  const root = { id: identifier('AKIA'), secret: secretKey(), owner: 'root' as const }
+  account.keys.set(root.id, root)
+  const calls: SeenCall[] = []
+
+  const server = createServer((incoming, response) => {
+    // Who hangs up in the middle of a request is owed nothing.
+    answer({ account, faults, calls }, incoming, response).catch(() => response.destroy())
+  })
+  await new Promise<void>((resolve) => server.listen(about.port ?? 0, '127.0.0.1', resolve))
+
+  async function stop(): Promise<void> {
+    const closed = new Promise<void>((resolve) => (server.listening ? server.close(() => resolve()) : resolve()))
+    server.closeAllConnections()
+    await closed
+  }
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    region: 'us-east-1',
+    account: account.id,
+    root: { accessKeyId: root.id, secretAccessKey: root.secret },
+    faults,
+    calls,
+    advance(milliseconds) {
+      ahead += milliseconds
+    },
+    now,
+    stop,
+    [Symbol.asyncDispose]: stop,
+  }
+}
+
+interface House {
+  readonly account: Account
+  readonly faults: Faults
+  readonly calls: SeenCall[]
+}
+
+async function answer(house: House, incoming: IncomingMessage, response: ServerResponse): Promise<void> {
+  const request: SignedRequest = {
+    method: incoming.method ?? '',
+    target: incoming.url ?? '/',
+    headers: incoming.headers,
+    body: await buffer(incoming),
+  }
+  // What nobody signed goes to STS, which is the only one to have actions for nobody.
+  const service = serviceOf(request) ?? (request.target === '/' && request.method === 'POST' ? 'sts' : 's3')
+  const action = service === 's3' ? `${request.method} ${request.target.replace(/\?.*/s, '')}` : new Form(request.body.toString()).action
+  const key = /Credential=([^/]+)/.exec(request.headers.authorization ?? '')?.[1]
+  house.calls.push({ service, action, key })
+  try {
+    const fault = house.faults.meet(service, action)
+    if (fault === 'resets') return void incoming.socket.resetAndDestroy()
+    const answered = await serve(house.account, service, request)
+    if (fault === 'loses the answer') return void incoming.socket.resetAndDestroy()
+    send(response, answered)
+  } catch (error) {
+    send(response, refused(service, error instanceof Refusal ? error : new Refusal('InternalFailure', String(error), 500)))
+  }
+}
+
+const namespaces = { sts: 'https://sts.amazonaws.com/doc/2011-06-15/', iam: 'https://iam.amazonaws.com/doc/2010-05-08/' }
+
+async function serve(account: Account, service: ServiceName, request: SignedRequest): Promise<S3Answer> {
+  const caller = await signer(account, request)
+  if (service === 's3') return callS3(account, caller, request)
+  const form = new Form(request.body.toString())
+  const result = service === 'iam' ? callIam(account, caller, form) : callSts(account, caller, form)
+  return { status: 200, headers: { 'content-type': 'text/xml' }, body: queryAnswer(form.action, namespaces[service], result) }
+}
+
+function refused(service: ServiceName, refusal: Refusal): S3Answer {
+  const { code: Code, message: Message, status } = refusal
+  const body = service === 's3' ? xml('Error', { Code, Message }) : queryRefusal(refusal)
+  return { status, headers: { 'content-type': service === 's3' ? 'application/xml' : 'text/xml' }, body }
+}
+
+function send(response: ServerResponse, { status, headers, body }: S3Answer): void {
+  response.writeHead(status, { ...headers, 'content-length': String(Buffer.byteLength(body ?? '')) }).end(body)
+}
