@@ -1,0 +1,315 @@
+import {
+  CreateAccessKeyCommand,
+  CreatePolicyCommand,
+  CreatePolicyVersionCommand,
+  CreateRoleCommand,
+  CreateUserCommand,
+  DeleteRolePolicyCommand,
+  GetRolePolicyCommand,
+  ListRolesCommand,
+  PutRolePermissionsBoundaryCommand,
+  PutRolePolicyCommand,
+  PutUserPolicyCommand,
+} from '@aws-sdk/client-iam'
+import { CreateBucketCommand, GetObjectCommand, ListObjectsV2Command, PutBucketPolicyCommand, PutObjectCommand } from '@aws-sdk/client-s3'
+import {
+  AssumeRoleCommand,
+  type AssumeRoleCommandInput,
+  type Credentials,
+  GetCallerIdentityCommand,
+  GetScopedCredentialsCommand,
+} from '@aws-sdk/client-sts'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { type AwsClients, clientsOf } from './support/aws/clients.ts'
+import { holds } from './support/aws/conditions.ts'
+import { type AwsPeer, startAwsPeer } from './support/aws/peer.ts'
+import { parsePolicy } from './support/aws/policy.ts'
+
+const policy = (...Statement: object[]) => JSON.stringify({ Version: '2012-10-17', Statement })
+const everything = { Effect: 'Allow', Action: '*', Resource: '*' }
+const denyWhen = (Condition: object) => ({ Effect: 'Deny', Action: '*', Resource: '*', Condition })
+const readsIn = { Effect: 'Allow', Action: 's3:GetObject', Resource: 'arn:aws:s3:::files/in/*' }
+
+let peer: AwsPeer
+let broker: AwsClients
+let user: string
+let roles: number
+
+beforeEach(async () => {
+  process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED = 'true'
+  peer = await startAwsPeer()
+  roles = 0
+  const root = clientsOf(peer, peer.root)
+  user = (await root.iam.send(new CreateUserCommand({ UserName: 'broker' }))).User!.Arn!
+  await root.iam.send(new PutUserPolicyCommand({ UserName: 'broker', PolicyName: 'all', PolicyDocument: policy(everything) }))
+  const { AccessKey } = await root.iam.send(new CreateAccessKeyCommand({ UserName: 'broker' }))
+  broker = clientsOf(peer, { accessKeyId: AccessKey!.AccessKeyId!, secretAccessKey: AccessKey!.SecretAccessKey! })
+  await broker.s3.send(new CreateBucketCommand({ Bucket: 'files' }))
+  for (const Key of ['in/a', 'out/a']) await broker.s3.send(new PutObjectCommand({ Bucket: 'files', Key, Body: 'x' }))
+})
+afterEach(() => peer.stop())
+
+interface Trust {
+  readonly actions?: readonly string[]
+  readonly condition?: object
+  readonly principal?: string
+}
+async function role(
+  document: string = policy(everything),
+  { actions, condition, principal }: Trust = {},
+  most = 3600,
+): Promise<{ name: string; arn: string }> {
+  const name = `role-${(roles += 1)}`
+  const trust = {
+    Effect: 'Allow',
+    Principal: { AWS: principal ?? user },
+    Action: actions ?? ['sts:AssumeRole', 'sts:TagSession', 'sts:SetSourceIdentity'],
+    ...(condition && { Condition: condition }),
+  }
+  const made = await broker.iam.send(new CreateRoleCommand({ RoleName: name, AssumeRolePolicyDocument: policy(trust), MaxSessionDuration: most }))
+  await broker.iam.send(new PutRolePolicyCommand({ RoleName: name, PolicyName: 'work', PolicyDocument: document }))
+  return { name, arn: made.Role!.Arn! }
+}
+async function assume(role: { arn: string }, name: string, more: Partial<AssumeRoleCommandInput> = {}, by = broker): Promise<Credentials> {
+  return (await by.sts.send(new AssumeRoleCommand({ RoleArn: role.arn, RoleSessionName: name, ...more }))).Credentials!
+}
+const get = (credentials: Credentials, Key: string) => clientsOf(peer, credentials).s3.send(new GetObjectCommand({ Bucket: 'files', Key }))
+const put = (credentials: Credentials, Key: string) => clientsOf(peer, credentials).s3.send(new PutObjectCommand({ Bucket: 'files', Key, Body: 'y' }))
+const identity = (credentials: Credentials) => clientsOf(peer, credentials).sts.send(new GetCallerIdentityCommand({}))
+const deny = ({ name }: { name: string }, Condition: object) =>
+  broker.iam.send(new PutRolePolicyCommand({ RoleName: name, PolicyName: 'kill', PolicyDocument: policy(denyWhen(Condition)) }))
+
+const works = (call: Promise<unknown>) => expect(call).resolves.toBeDefined()
+const refuses = (call: Promise<unknown>, name: string, words = '') =>
+  expect(call).rejects.toMatchObject({ name, message: expect.stringContaining(words) as string })
+
+describe('who asks', () => {
+  test('a key is worth nothing without its own secret and its own token', async () => {
+    const worker = await role()
+    const [one, other] = [await assume(worker, 'one'), await assume(worker, 'other')]
+    await works(identity(one))
+    const { SessionToken: _, ...bare } = one
+    await refuses(identity({ ...one, SecretAccessKey: other.SecretAccessKey }), 'SignatureDoesNotMatch')
+    await refuses(identity({ ...one, SessionToken: other.SessionToken }), 'InvalidClientTokenId')
+    await refuses(identity(bare as Credentials), 'InvalidClientTokenId')
+    await refuses(get({ ...one, SecretAccessKey: other.SecretAccessKey }, 'in/a'), 'SignatureDoesNotMatch')
+    await refuses(get({ ...one, SessionToken: other.SessionToken }, 'in/a'), 'InvalidToken')
+    await refuses(get(bare as Credentials, 'in/a'), 'InvalidAccessKeyId')
+  })
+
+  test('a body that is not the one that was signed is refused', async () => {
+    const { sts } = broker
+    sts.middlewareStack.add(
+      (next) => (args) => {
+        const request = args.request as { body: string }
+        request.body = request.body.replace('GetCallerIdentity', 'GetCallerIdentitY')
+        return next(args)
+      },
+      { step: 'finalizeRequest', priority: 'low' },
+    )
+    await refuses(sts.send(new GetCallerIdentityCommand({})), 'SignatureDoesNotMatch')
+  })
+
+  test('a signature is good for five minutes at STS and for fifteen at S3', async () => {
+    const [fresh, old, older] = [4, 6, 16].map((minutes) => clientsOf(peer, peer.root, -minutes * 60_000))
+    await works(fresh!.sts.send(new GetCallerIdentityCommand({})))
+    await refuses(old!.sts.send(new GetCallerIdentityCommand({})), 'SignatureDoesNotMatch')
+    await works(clientsOf(peer, peer.root, -6 * 60_000).s3.send(new ListObjectsV2Command({ Bucket: 'files' })))
+    await refuses(older!.s3.send(new ListObjectsV2Command({ Bucket: 'files' })), 'RequestTimeTooSkewed')
+  })
+
+  test('a session ends when its time is up, by the clock of this AWS', async () => {
+    const session = await assume(await role(), 'short', { DurationSeconds: 900 })
+    peer.advance(899_000)
+    await works(get(session, 'in/a'))
+    peer.advance(1_000)
+    await refuses(identity(session), 'ExpiredToken')
+    await refuses(get(session, 'in/a'), 'ExpiredToken')
+  })
+})
+
+describe('who may become a role', () => {
+  test('a role is assumed by whom it trusts, under the conditions that it sets', async () => {
+    const strict = await role(policy(everything), { condition: { StringEquals: { 'sts:ExternalId': 'tenant-1' } } })
+    await refuses(assume(strict, 'sess'), 'AccessDenied')
+    await refuses(assume(strict, 'sess', { ExternalId: 'tenant-2' }), 'AccessDenied')
+    await works(assume(strict, 'sess', { ExternalId: 'tenant-1' }))
+    const bare = await role(policy(everything), { actions: ['sts:AssumeRole'] })
+    await works(assume(bare, 'sess'))
+    await refuses(assume(bare, 'sess', { Tags: [{ Key: 'lease', Value: '1' }] }), 'AccessDenied', 'sts:TagSession')
+    await refuses(assume(bare, 'sess', { SourceIdentity: 'agent' }), 'AccessDenied', 'sts:SetSourceIdentity')
+  })
+
+  test('a session that becomes another role is that for an hour at most, keeps who started it, and passes on the tags it was told to', async () => {
+    const [first, second] = [await role(), await role(policy(everything), { principal: peer.account }, 43_200)]
+    const through = clientsOf(
+      peer,
+      await assume(first, 'first', { SourceIdentity: 'agent-1', Tags: [{ Key: 'lease', Value: 'L' }], TransitiveTagKeys: ['lease'] }),
+    )
+    await refuses(assume(second, 'second', { DurationSeconds: 3601 }, through), 'ValidationError')
+    await refuses(assume(second, 'second', { SourceIdentity: 'agent-2' }, through), 'AccessDenied')
+    const chained = await assume(second, 'second', { DurationSeconds: 3600 }, through)
+    await works(get(chained, 'in/a'))
+    await deny(second, { StringEquals: { 'aws:SourceIdentity': 'agent-1', 'aws:PrincipalTag/lease': 'L' } })
+    await refuses(get(chained, 'in/a'), 'AccessDenied')
+  })
+})
+
+describe('what a session may do', () => {
+  test('a session policy narrows a role and never widens it', async () => {
+    const session = await assume(await role(), 'narrow', { Policy: policy(readsIn) })
+    await works(get(session, 'in/a'))
+    await refuses(get(session, 'out/a'), 'AccessDenied', 'because no session policy allows the s3:GetObject action')
+    await refuses(put(session, 'in/a'), 'AccessDenied')
+    await refuses(clientsOf(peer, session).iam.send(new ListRolesCommand({})), 'AccessDenied')
+    const wide = await assume(await role(policy(readsIn)), 'wide', { Policy: policy(everything) })
+    await refuses(get(wide, 'out/a'), 'AccessDenied', 'because no identity-based policy allows the s3:GetObject action')
+  })
+
+  test('a bucket that names a session lets it past its session policy, and past no deny', async () => {
+    const worker = await role()
+    const session = await assume(worker, 'named', { Policy: policy(readsIn) })
+    const Principal = { AWS: `arn:aws:sts::${peer.account}:assumed-role/${worker.name}/named` }
+    await broker.s3.send(
+      new PutBucketPolicyCommand({ Bucket: 'files', Policy: policy({ ...readsIn, Principal, Resource: 'arn:aws:s3:::files/out/*' }) }),
+    )
+    await works(get(session, 'out/a'))
+    await deny(worker, { StringLike: { 'aws:userid': '*:named' } })
+    await refuses(get(session, 'out/a'), 'AccessDenied', 'with an explicit deny in an identity-based policy')
+  })
+
+  test('a deny by user id stops one session at once, for as long as it stands, and no other session of the role', async () => {
+    const worker = await role()
+    const [one, alike] = [await assume(worker, 'lease-1'), await assume(worker, 'lease-11')]
+    await deny(worker, { StringLike: { 'aws:userid': ['*:lease-1'] } })
+    await refuses(get(one, 'in/a'), 'AccessDenied', 'with an explicit deny in an identity-based policy')
+    await works(get(alike, 'in/a'))
+    // No policy reaches it.
+    await works(identity(one))
+    await broker.iam.send(new DeleteRolePolicyCommand({ RoleName: worker.name, PolicyName: 'kill' }))
+    await works(get(one, 'in/a'))
+  })
+
+  test('a boundary limits a role and grants nothing, and a deny in it is told apart from the others', async () => {
+    const reader = await role(policy(readsIn))
+    const session = await assume(reader, 'lease-1')
+    const { Policy } = await broker.iam.send(new CreatePolicyCommand({ PolicyName: 'edge', PolicyDocument: policy(everything) }))
+    await broker.iam.send(new PutRolePermissionsBoundaryCommand({ RoleName: reader.name, PermissionsBoundary: Policy!.Arn }))
+    await works(get(session, 'in/a'))
+    await refuses(put(session, 'in/a'), 'AccessDenied', 'because no identity-based policy')
+    const version = (...statements: object[]) =>
+      broker.iam.send(new CreatePolicyVersionCommand({ PolicyArn: Policy!.Arn, SetAsDefault: true, PolicyDocument: policy(...statements) }))
+    await version({ ...everything, Action: 'iam:*' })
+    await refuses(get(session, 'in/a'), 'AccessDenied', 'because no permissions boundary allows')
+    await version(everything, denyWhen({ StringLike: { 'aws:userid': '*:lease-1' } }))
+    await refuses(get(session, 'in/a'), 'AccessDenied', 'with an explicit deny in a permissions boundary')
+    for (const _ of [4, 5]) await version(everything)
+    await refuses(version(everything), 'LimitExceededException')
+  })
+
+  test('a session policy can carry its own end', async () => {
+    const end = new Date(peer.now() + 60_000).toISOString()
+    const session = await assume(await role(), 'planned', { Policy: policy(everything, denyWhen({ DateGreaterThan: { 'aws:CurrentTime': end } })) })
+    await works(get(session, 'in/a'))
+    peer.advance(61_000)
+    await refuses(get(session, 'in/a'), 'AccessDenied', 'with an explicit deny in a session policy')
+  })
+})
+
+describe('narrower credentials of a session', () => {
+  const scoped = async (session: Credentials, Policy: string | undefined, DurationSeconds?: number) =>
+    await clientsOf(peer, session).sts.send(new GetScopedCredentialsCommand({ Policy, DurationSeconds }))
+
+  test('a child is the same session with fewer rights and an earlier end, and is stopped by the same deny', async () => {
+    const worker = await role()
+    const parent = await assume(worker, 'lease-1', { DurationSeconds: 900 })
+    const child = (await scoped(parent, policy(readsIn), 60)).Credentials as Credentials
+    expect((await identity(child)).UserId).toBe((await identity(parent)).UserId)
+    await works(get(child, 'in/a'))
+    await refuses(get(child, 'out/a'), 'AccessDenied', 'because no session policy')
+    peer.advance(60_000)
+    await refuses(get(child, 'in/a'), 'ExpiredToken')
+    await works(get(parent, 'out/a'))
+    const next = await scoped(parent, policy(readsIn))
+    expect(next.Credentials!.Expiration).toEqual(parent.Expiration)
+    await deny(worker, { StringLike: { 'aws:userid': '*:lease-1' } })
+    await refuses(get(next.Credentials as Credentials, 'in/a'), 'AccessDenied', 'with an explicit deny in an identity-based policy')
+  })
+
+  test('a child asks for something, outlives no parent, has at most three policies, and is of no long-term key', async () => {
+    const parent = await assume(await role(), 'lease-1', { DurationSeconds: 900 })
+    await refuses(scoped(parent, undefined), 'ValidationError')
+    await refuses(scoped(parent, undefined, 901), 'InsufficientSessionLifetimeException')
+    await refuses(broker.sts.send(new GetScopedCredentialsCommand({ DurationSeconds: 60 })), 'InvalidSubjectCredentialsException')
+    let child = parent
+    for (const _ of [1, 2, 3]) child = (await scoped(child, policy(everything))).Credentials as Credentials
+    await refuses(scoped(child, policy(everything)), 'ValidationError')
+    peer.faults.unsupported.add('GetScopedCredentials')
+    await refuses(scoped(parent, undefined, 60), 'InvalidAction')
+  })
+})
+
+describe('what goes wrong', () => {
+  test('a policy is read at once, and heeded when it has spread', async () => {
+    const worker = await role()
+    const session = await assume(worker, 'lease-1')
+    peer.faults.propagation = 5_000
+    await deny(worker, { StringLike: { 'aws:userid': '*:lease-1' } })
+    const { PolicyDocument } = await broker.iam.send(new GetRolePolicyCommand({ RoleName: worker.name, PolicyName: 'kill' }))
+    expect(decodeURIComponent(PolicyDocument!)).toContain('*:lease-1')
+    await works(get(session, 'in/a'))
+    peer.advance(5_000)
+    await refuses(get(session, 'in/a'), 'AccessDenied')
+  })
+
+  test('an answer that is lost was acted on, and a request that is reset was not', async () => {
+    const worker = await role()
+    const session = await assume(worker, 'lease-1')
+    peer.faults.next('PutRolePolicy', 'resets')
+    await expect(deny(worker, { StringLike: { 'aws:userid': '*:lease-1' } })).rejects.toThrow()
+    await works(get(session, 'in/a'))
+    peer.faults.next('PutRolePolicy', 'loses the answer')
+    await expect(deny(worker, { StringLike: { 'aws:userid': '*:lease-1' } })).rejects.toThrow()
+    await refuses(get(session, 'in/a'), 'AccessDenied')
+    expect(peer.faults.pending).toBe(0)
+  })
+
+  test('a service is throttled or down by itself', async () => {
+    const worker = await role()
+    peer.faults.next('AssumeRole', 'throttles')
+    await refuses(assume(worker, 'sess'), 'Throttling')
+    peer.faults.down('iam')
+    await expect(broker.iam.send(new ListRolesCommand({}))).rejects.toMatchObject({ $metadata: { httpStatusCode: 503 } })
+    await works(assume(worker, 'sess'))
+    peer.faults.up('iam')
+    await works(broker.iam.send(new ListRolesCommand({})))
+  })
+})
+
+test.each([
+  ['a plain operator fails where the key is absent', { StringEquals: { 'aws:absent': 'x' } }, false],
+  ['a negated one holds', { StringNotEquals: { 'aws:absent': 'x' } }, true],
+  ['with IfExists a plain one holds', { StringEqualsIfExists: { 'aws:absent': 'x' } }, true],
+  ['none of an absent list is any', { 'ForAnyValue:StringEquals': { 'aws:absent': 'x' } }, false],
+  ['all of an absent list are whatever is asked', { 'ForAllValues:StringEquals': { 'aws:absent': 'x' } }, true],
+  ['Null asks for absence', { Null: { 'aws:absent': 'true' } }, true],
+  ['a negated operator holds when no value of the list is the one', { StringNotLike: { 'aws:userid': ['a*', 'b*'] } }, true],
+  ['and fails when one is', { StringNotLike: { 'aws:userid': ['a*', 'R:*'] } }, false],
+  ['a key is found whatever its case', { StringEquals: { 'AWS:UserID': 'R:lease' } }, true],
+  ['a value is not', { StringEquals: { 'aws:userid': 'r:lease' } }, false],
+  ['a variable stands for what it names', { StringEquals: { 'aws:copy': '${aws:userid}' } }, true],
+  ['a variable without a value matches nothing', { StringLike: { 'aws:userid': '${aws:absent}*' } }, false],
+  ['a wildcard in the value of a variable is none', { StringLike: { 'aws:userid': '${aws:star}' } }, false],
+  ['numbers compare as numbers', { NumericLessThan: { 'aws:number': '10' } }, true],
+  ['a wildcard does not cross the parts of an ARN', { ArnLike: { 'aws:arn': 'arn:aws:*:role/x' } }, false],
+])('of conditions, %s', (_, Condition, expected) => {
+  const context = new Map([
+    ['aws:userid', ['R:lease']],
+    ['aws:copy', ['R:lease']],
+    ['aws:star', ['R:*']],
+    ['aws:number', ['9']],
+    ['aws:arn', ['arn:aws:iam::1:role/x']],
+  ])
+  const [statement] = parsePolicy(policy({ ...everything, Condition }), 'identity').statements
+  expect(statement!.conditions.every((condition) => holds(condition, context))).toBe(expected)
+})
