@@ -29,7 +29,7 @@ export interface GrantRules {
   /** Faults that the shape cannot see, because they lie in how the own keys fit what every grant has. */
   grantFaults?(
     settings: unknown,
-    entry: { readonly standing: boolean; readonly parameters: ReadonlySet<string> },
+    entry: { readonly standing: boolean; readonly parameters: ReadonlyMap<string, number> },
   ): readonly { readonly path: readonly (string | number)[]; readonly message: string }[]
 }
 
@@ -83,7 +83,7 @@ const AttributeValue = z.string().min(1).max(1024)
 const Pattern = z.string().transform((text, context) => {
   const pattern = readPattern(text)
   if (!pattern.ok) context.addIssue({ code: 'custom', message: pattern.fault })
-  return pattern.ok ? pattern.value : z.NEVER
+  return pattern.ok ? pattern : z.NEVER
 })
 
 const Section = z.record(z.string(), z.unknown())
@@ -165,8 +165,9 @@ function readGrant(yaml: YamlFile, name: string, value: unknown, rules: Readonly
     return undefined
   }
   const settings = yaml.parse(rule.grant, own, ['grants', name])
-  const faults = settings === undefined ? undefined : rule.grantFaults?.(settings, { standing, parameters: new Set(Object.keys(parameters)) })
+  const longest = new Map(Object.entries(parameters).map(([parameter, { pattern }]) => [parameter, pattern.longest]))
+  const faults = settings === undefined ? undefined : rule.grantFaults?.(settings, { standing, parameters: longest })
   for (const { path, message } of faults ?? []) yaml.fault(['grants', name, ...path], message)
-  const patterns = Object.fromEntries(Object.entries(parameters).map(([parameter, { pattern }]) => [parameter, pattern]))
+  const patterns = Object.fromEntries(Object.entries(parameters).map(([parameter, { pattern }]) => [parameter, pattern.value]))
   return { name, provider, maxTtl, sensitivity, standing, parameters: patterns, settings }
 }

@@ -11,7 +11,8 @@ const mostWays = 100_000
 /** Control, format (also those that reorder text), separator and lone surrogate characters: nothing that belongs in a name of anything. */
 const unprintable = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/u
 
-export type ReadPattern = { readonly ok: true; readonly value: RegExp } | { readonly ok: false; readonly fault: string }
+/** `longest`: the most characters that a value can have. */
+export type ReadPattern = { readonly ok: true; readonly value: RegExp; readonly longest: number } | { readonly ok: false; readonly fault: string }
 
 /**
  * Reads the pattern of a parameter: a regular expression without lookarounds, back references, named groups and anchors of its own, whose
@@ -22,9 +23,9 @@ export function readPattern(text: string): ReadPattern {
   try {
     // By itself first: `a)|(?:b` compiles inside our anchored group, and would be anchored on one side of each alternative only.
     void new RegExp(text, 'u')
-    const { ways } = measure(Array.from(text))
+    const { ways, most } = measure(Array.from(text))
     if (ways > mostWays) return { ok: false, fault: `can be tried in more than ${mostWays} ways: bound what it repeats, such as {1,32}` }
-    return { ok: true, value: new RegExp(`^(?:${text})$`, 'u') }
+    return { ok: true, value: new RegExp(`^(?:${text})$`, 'u'), longest: Math.min(most, longestValue) }
   } catch (error) {
     if (error instanceof SyntaxError) return { ok: false, fault: `is not a pattern: ${error.message}` }
     throw error
@@ -39,13 +40,14 @@ export function valueFault(pattern: RegExp, value: string): string | undefined {
   return undefined
 }
 
-/** How much a part of a pattern can cost: in how many ways it can be tried, and the fewest characters that it consumes. */
+/** How much a part of a pattern can cost: in how many ways it can be tried, and the fewest and the most characters that it consumes. */
 interface Cost {
   readonly ways: number
   readonly least: number
+  readonly most: number
 }
 
-const single: Cost = { ways: 1, least: 1 }
+const single: Cost = { ways: 1, least: 1, most: 1 }
 
 /** The cost of a whole pattern. @throws SyntaxError for what is not allowed in one */
 function measure(pattern: readonly string[]): Cost {
@@ -55,25 +57,28 @@ function measure(pattern: readonly string[]): Cost {
   return cost
 
   function alternatives(): Cost {
-    let { ways, least } = sequence()
+    let { ways, least, most } = sequence()
     while (pattern[at] === '|') {
       at++
       const next = sequence()
       ways += next.ways
       least = Math.min(least, next.least)
+      most = Math.max(most, next.most)
     }
-    return { ways, least }
+    return { ways, least, most }
   }
 
   function sequence(): Cost {
     let ways = 1
     let least = 0
+    let most = 0
     while (at < pattern.length && pattern[at] !== '|' && pattern[at] !== ')') {
       const part = repeated(atom())
       ways *= part.ways
       least += part.least
+      most += part.most
     }
-    return { ways, least }
+    return { ways, least, most }
   }
 
   function atom(): Cost {
@@ -118,7 +123,7 @@ function measure(pattern: readonly string[]): Cost {
     if (once.least === 0 && max > 1) throw new SyntaxError('what is repeated must match at least one character')
     let ways = 0
     for (let times = min; times <= Math.min(max, longestValue); times++) ways += once.ways ** times
-    return { ways, least: once.least * min }
+    return { ways, least: once.least * min, most: once.most * Math.min(max, longestValue) }
   }
 
   /** The least and the greatest count of the quantifier that stands here, lazy or not. */

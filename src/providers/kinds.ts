@@ -1,3 +1,4 @@
+import { awsKind } from './aws-sts/aws-sts.ts'
 import { httpKind } from './http/http.ts'
 import { jwtKind } from './jwt/jwt.ts'
 import type { ProviderKind } from './provider.ts'
@@ -8,4 +9,5 @@ export const providerKinds: ReadonlyMap<string, ProviderKind> = new Map<string, 
   [jwtKind.kind, jwtKind],
   [httpKind.kind, httpKind],
   [vaultKind.kind, vaultKind],
+  [awsKind.kind, awsKind],
 ])

@@ -182,7 +182,7 @@ export interface ProviderKind<Settings = unknown, Grant = unknown> {
   readonly settings: ZodType<Settings>
   /** Shape of a grant's own keys in the catalogue, without those that every grant has. Unknown keys are faults. */
   readonly grant: ZodType<Grant>
-  /** Faults of a grant's own keys that lie in how they fit what every grant has. */
-  grantFaults?(settings: Grant, entry: { readonly standing: boolean; readonly parameters: ReadonlySet<string> }): readonly GrantFault[]
+  /** Faults of a grant's own keys that lie in how they fit what every grant has. `parameters`: each, with the most characters of a value. */
+  grantFaults?(settings: Grant, entry: { readonly standing: boolean; readonly parameters: ReadonlyMap<string, number> }): readonly GrantFault[]
   connect(name: string, settings: Settings, surroundings: ProviderSurroundings): Promise<Provider>
 }

@@ -79,7 +79,10 @@ function authorityOf(parts: readonly string[]): string | undefined {
 export type VaultGrant = z.output<typeof vaultGrant>
 
 /** A standing secret has to be declared one, and whatever the agent may fill in has to be a parameter. */
-export function vaultGrantFaults(grant: VaultGrant, entry: { readonly standing: boolean; readonly parameters: ReadonlySet<string> }): GrantFault[] {
+export function vaultGrantFaults(
+  grant: VaultGrant,
+  entry: { readonly standing: boolean; readonly parameters: ReadonlyMap<string, number> },
+): GrantFault[] {
   const faults: GrantFault[] = []
   if (grant.engine === 'kv' && !entry.standing)
     faults.push({ path: ['standing'], message: 'must be true: a value in a KV store lives on after the task, and nobody can take it back' })

@@ -1,0 +1,89 @@
+import { z } from 'zod'
+import type { GrantFault } from '../provider.ts'
+import { compile, longestPolicy, outlives, UnknownParameter } from './compile.ts'
+
+/** A role of the account, with its path: `mayfly/invoices`. Not an ARN, for the account is the provider's. */
+const roleName = z
+  .string()
+  .max(575)
+  .regex(/^([\w+=,.@-]+\/)*[\w+=,.@-]{1,64}$/, 'must be the name of a role, with its path where it has one, and no ARN')
+
+/** `service:Action`, whole: a wildcard would also stand for what AWS adds tomorrow, and for what outlives the session. */
+const action = z
+  .string()
+  .max(128)
+  .regex(/^[a-z0-9-]+:[A-Za-z0-9]+$/, 'must be a service and an action, both whole, such as "s3:GetObject"')
+
+/** A parameter can stand in the last part only: what comes before says which service, Region and account. */
+const resource = z
+  .string()
+  .max(1_024)
+  .regex(/^(\*|arn:[^:{}]+:[^:{}]+:[^:{}]*:[^:{}]*:.+)$/, 'must be "*" or an ARN, with parameters in its last part only')
+  .regex(/^[\x20-\x7e]*$/, 'must be printable ASCII')
+
+const conditionText = z
+  .string()
+  .max(512)
+  .regex(/^[\x20-\x7e]*$/, 'must be printable ASCII')
+
+/** Operator -> key -> values, as in a policy of IAM. */
+const conditions = z.record(
+  z.string().regex(/^[A-Za-z:]{1,64}$/, 'must be an operator of IAM, such as "StringEquals"'),
+  z.record(z.string().regex(/^[A-Za-z0-9:/_-]{1,128}$/, 'must be a condition key, such as "s3:prefix"'), z.array(conditionText).min(1).max(16)),
+)
+
+/** A grant's own keys: roles that may be assumed, and what may be done with them. */
+export const awsGrant = z
+  .strictObject({
+    role: roleName.optional(),
+    /** A pool of roles that are alike: each session takes one of them. */
+    roles: z.array(roleName).min(1).max(16).optional(),
+    allow: z
+      .array(
+        z.strictObject({
+          actions: z.array(action).min(1).max(64),
+          resources: z.array(resource).min(1).max(64),
+          conditions: conditions.optional(),
+        }),
+      )
+      .min(1)
+      .max(16),
+  })
+  .transform(({ role, roles, allow }, context) => {
+    if ((role === undefined) !== (roles === undefined)) return { roles: roles ?? [role!], allow }
+    context.addIssue({ code: 'custom', path: ['role'], message: 'must be given, or else "roles" for a pool of them' })
+    return z.NEVER
+  })
+
+export type AwsGrant = z.output<typeof awsGrant>
+
+/** What every grant has, as far as it bears on these keys. */
+interface Entry {
+  /** The parameters, and the most characters that a value of each can have. */
+  readonly parameters: ReadonlyMap<string, number>
+}
+
+/** What may be allowed must end with the session, name only parameters that there are, and fit into a session policy whatever values they get. */
+export function awsGrantFaults(grant: AwsGrant, { parameters }: Entry): GrantFault[] {
+  const faults: GrantFault[] = grant.allow.flatMap(({ actions }, at) =>
+    actions.flatMap((name, index) =>
+      outlives(name)
+        ? [{ path: ['allow', at, 'actions', index], message: 'cannot be allowed: what it gives would go on working when the session is dead' }]
+        : [],
+    ),
+  )
+  const longest = Object.fromEntries([...parameters].map(([name, length]) => [name, '*'.repeat(length)]))
+  try {
+    const { length } = compile(grant, longest, new Date(0))
+    if (length > longestPolicy) {
+      faults.push({
+        path: ['allow'],
+        message: `comes to a session policy of ${length} characters, for the longest parameters: STS takes ${longestPolicy}`,
+      })
+    }
+  } catch (error) {
+    if (!(error instanceof UnknownParameter)) throw error
+    faults.push({ path: ['parameters'], message: `must have "${error.parameter}", which allow names` })
+  }
+  return faults
+}

@@ -1,0 +1,55 @@
+import { createHash, randomInt } from 'node:crypto'
+import type { Handle } from '../../base/evidence.ts'
+import { ProviderError, type Reservation } from '../provider.ts'
+
+/** A session as it is known before STS hears of it: both parts are chosen here, and with them it can be found and denied whatever the answer was. */
+export interface SessionName {
+  readonly role: string
+  /** RoleSessionName. */
+  readonly name: string
+}
+
+const alphabet = '0123456789abcdefghijklmnopqrstuvwxyz'
+/** Short, for a list of denied sessions holds twice as many of these as of UUIDs; 2.8 * 10^12 of them are enough for one role. */
+const nameLength = 8
+
+/** A name that no living session of the role has, as far as chance allows. It says nothing of agent, task or lease, and is no secret. */
+export function newSessionName(): string {
+  return Array.from({ length: nameLength }, () => alphabet[randomInt(alphabet.length)]).join('')
+}
+
+/** What is journaled of a session. */
+export const handleOf = ({ role, name }: SessionName): Handle => ({ kind: 'session', role, session_name: name })
+
+/** One of the roles, at random: sessions of one grant spread over its pool. */
+export const pickRole = (roles: readonly string[]): string => roles[randomInt(roles.length)]!
+
+/**
+ * SourceIdentity: it follows the session through every further role, and AWS writes it into CloudTrail. A digest, for names of agents may have
+ * characters that STS refuses. SHA-256, its first 32 hex digits.
+ */
+export const sourceIdentityOf = (agent: string): string => createHash('sha256').update(agent).digest('hex').slice(0, 32)
+
+/** Seconds that no session is shorter than (STS API reference, AssumeRole). */
+const shortestSession = 900
+
+/** DurationSeconds of a session that is needed for so long. @param ms milliseconds */
+export const durationOf = (ms: number): number => Math.max(shortestSession, Math.ceil(ms / 1_000))
+
+/** How long a session has to live for a lease, and when what was handed out ends: the session policy sees to that, whatever the session's own end. */
+export interface SessionLife {
+  /** Seconds. */
+  readonly duration: number
+  /** A whole second, for conditions of AWS know no finer ones. */
+  readonly until: Date
+}
+
+/** @param longest milliseconds that the roles give. @throws ProviderError `refused` for a lease that needs more: a shorter session was not asked for */
+export function lifeOf(provider: string, { issuedAt, expiresAt }: Reservation, longest: number): SessionLife {
+  const needed = expiresAt.getTime() - issuedAt.getTime()
+  if (needed > longest) {
+    const seconds = Math.ceil(needed / 1_000)
+    throw new ProviderError('refused', `${provider} gives sessions of at most ${longest / 1_000} s, and this lease needs ${seconds} s`, 'no')
+  }
+  return { duration: durationOf(needed), until: new Date(Math.floor(expiresAt.getTime() / 1_000) * 1_000) }
+}

@@ -1,0 +1,208 @@
+import { CreateAccessKeyCommand, CreateRoleCommand, CreateUserCommand, PutRolePolicyCommand, PutUserPolicyCommand } from '@aws-sdk/client-iam'
+import { CreateBucketCommand, GetObjectCommand, ListObjectsV2Command, PutObjectCommand } from '@aws-sdk/client-s3'
+import { AssumeRoleCommand, GetCallerIdentityCommand } from '@aws-sdk/client-sts'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
+import type { Handle } from '../../../src/base/evidence.ts'
+import { systemClock } from '../../../src/base/time.ts'
+import { awsKind } from '../../../src/providers/aws-sts/aws-sts.ts'
+import { awsGrant } from '../../../src/providers/aws-sts/grant.ts'
+import { awsSettings } from '../../../src/providers/aws-sts/settings.ts'
+import { type Minted, type Provider, ProviderError, type Reservation } from '../../../src/providers/provider.ts'
+import { type AwsClients, clientsOf } from '../../support/aws/clients.ts'
+import { type AwsPeer, startAwsPeer } from '../../support/aws/peer.ts'
+import { reservationOf } from '../reservation.ts'
+
+const patient = new AbortController().signal
+const policy = (...Statement: object[]) => JSON.stringify({ Version: '2012-10-17', Statement })
+const all = { Effect: 'Allow', Action: '*', Resource: '*' }
+
+describe('an AWS session of a lease', () => {
+  let peer: AwsPeer
+  let owner: AwsClients
+  let brokerArn: string
+  let provider: Provider
+  /** What each lease left in the ledger. */
+  let journaled: Handle[]
+
+  const grant = awsGrant.parse({
+    role: 'mayfly/invoices',
+    allow: [{ actions: ['s3:GetObject'], resources: ['arn:aws:s3:::invoices/{customer}/*'] }],
+  })
+
+  beforeAll(() => {
+    vi.stubEnv('AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED', 'true')
+  })
+  afterAll(() => vi.unstubAllEnvs())
+
+  beforeEach(async () => {
+    peer = await startAwsPeer()
+    owner = clientsOf(peer, peer.root)
+    brokerArn = (await owner.iam.send(new CreateUserCommand({ UserName: 'mayfly' }))).User!.Arn!
+    const may = { Effect: 'Allow', Action: ['sts:AssumeRole', 'sts:SetSourceIdentity'], Resource: 'arn:aws:iam::*:role/mayfly/*' }
+    await owner.iam.send(new PutUserPolicyCommand({ UserName: 'mayfly', PolicyName: 'assume', PolicyDocument: policy(may) }))
+    const { AccessKey: key } = await owner.iam.send(new CreateAccessKeyCommand({ UserName: 'mayfly' }))
+    vi.stubEnv('AWS_ACCESS_KEY_ID', key!.AccessKeyId!)
+    vi.stubEnv('AWS_SECRET_ACCESS_KEY', key!.SecretAccessKey!)
+    const trust = {
+      Effect: 'Allow',
+      Principal: { AWS: brokerArn },
+      Action: ['sts:AssumeRole', 'sts:SetSourceIdentity'],
+      Condition: { StringEquals: { 'sts:ExternalId': 'mayfly-test' } },
+    }
+    await owner.iam.send(new CreateRoleCommand({ RoleName: 'invoices', Path: '/mayfly/', AssumeRolePolicyDocument: policy(trust) }))
+    await owner.iam.send(new PutRolePolicyCommand({ RoleName: 'invoices', PolicyName: 'work', PolicyDocument: policy(all) }))
+    await owner.s3.send(new CreateBucketCommand({ Bucket: 'invoices' }))
+    for (const Key of ['acme/1', 'globex/1']) await owner.s3.send(new PutObjectCommand({ Bucket: 'invoices', Key, Body: Key }))
+    provider = await connect()
+    journaled = []
+  })
+  afterEach(() => peer.stop())
+
+  const connect = (changes: object = {}): Promise<Provider> =>
+    awsKind.connect(
+      'aws',
+      awsSettings.parse({ region: peer.region, account: peer.account, endpoint: peer.url, external_id: 'mayfly-test', ...changes }),
+      { publicUrl: 'https://broker.example.com', keys: '/nowhere', clock: systemClock },
+    )
+
+  const mint = (reservation: Reservation = reservationOf(grant), by: Provider = provider): Promise<Minted> =>
+    by.mint(reservation, async (handle) => void journaled.push(handle), patient)
+
+  /** Whatever the agent does with it. */
+  function use({ credential }: Minted): AwsClients {
+    if (credential.type !== 'aws_session') throw new Error('not a session')
+    return clientsOf(peer, {
+      AccessKeyId: credential.access_key_id,
+      SecretAccessKey: credential.secret_access_key.open(),
+      SessionToken: credential.session_token.open(),
+      Expiration: new Date(credential.expiration),
+    })
+  }
+  const read = async (clients: AwsClients, Key: string): Promise<number> =>
+    await statusOf(clients.s3.send(new GetObjectCommand({ Bucket: 'invoices', Key })))
+  const statusOf = (call: Promise<{ $metadata: { httpStatusCode?: number } }>): Promise<number> =>
+    call.then(
+      ({ $metadata }) => $metadata.httpStatusCode ?? 0,
+      (error: { $metadata?: { httpStatusCode?: number } }) => error.$metadata?.httpStatusCode ?? 0,
+    )
+
+  const faultOf = (call: Promise<unknown>): Promise<ProviderError> =>
+    call.then(
+      () => {
+        throw new Error('it did not fail')
+      },
+      (error: unknown) => {
+        if (error instanceof ProviderError) return error
+        throw error
+      },
+    )
+
+  test('can do what its grant says for its parameters, and nothing else', async () => {
+    const session = use(await mint())
+    expect(await read(session, 'acme/1'), 'in its scope').toBe(200)
+    expect(await read(session, 'globex/1'), 'of another customer').toBe(403)
+    expect(await statusOf(session.s3.send(new PutObjectCommand({ Bucket: 'invoices', Key: 'acme/2', Body: 'x' }))), 'another action').toBe(403)
+    expect(await statusOf(session.s3.send(new ListObjectsV2Command({ Bucket: 'invoices' }))), 'the list of the bucket').toBe(403)
+    const further = new AssumeRoleCommand({ RoleArn: `arn:aws:iam::${peer.account}:role/mayfly/invoices`, RoleSessionName: 'further' })
+    expect(await statusOf(session.sts.send(further)), 'a further role').toBe(403)
+  })
+
+  test('ends with its lease and not with the 15 minutes that a session has at least, with the broker gone', async () => {
+    const expiresAt = new Date(peer.now() + 60_000)
+    const minted = await mint(reservationOf(grant, { issuedAt: new Date(peer.now()), expiresAt }))
+    expect(minted.expiresAt.getTime()).toBeLessThanOrEqual(expiresAt.getTime())
+    const session = use(minted)
+    expect(await read(session, 'acme/1')).toBe(200)
+    peer.advance(61_000)
+    expect(await read(session, 'acme/1')).toBe(403)
+    expect(await statusOf(session.sts.send(new GetCallerIdentityCommand({}))), 'the session itself lives on').toBe(200)
+  })
+
+  test('is known by its name before AWS hears of it, and says nothing of agent, task or lease', async () => {
+    const reservation = reservationOf(grant)
+    let heard = -1
+    const minted = await provider.mint(
+      reservation,
+      async (handle) => {
+        heard = peer.calls.filter(({ action }) => action === 'AssumeRole').length
+        journaled.push(handle)
+      },
+      patient,
+    )
+    expect(heard).toBe(0)
+    expect(journaled).toEqual([{ kind: 'session', role: 'mayfly/invoices', session_name: expect.stringMatching(/^[0-9a-z]{8}$/) }])
+    const { Arn } = await use(minted).sts.send(new GetCallerIdentityCommand({}))
+    expect(Arn).toBe(`arn:aws:sts::${peer.account}:assumed-role/invoices/${journaled[0]!['session_name']}`)
+  })
+
+  test('is not asked for where the lease has ended when its name is journaled', async () => {
+    const gone = new Error('the lease has ended')
+    await expect(provider.mint(reservationOf(grant), () => Promise.reject(gone), patient)).rejects.toBe(gone)
+    expect(peer.calls.filter(({ action }) => action === 'AssumeRole')).toEqual([])
+  })
+
+  test('is only ended by time, and says so: what was asked for may live, what never was does not', async () => {
+    expect(provider.revocation(grant)).toBe('expiry')
+    await mint()
+    const reference = { lease: reservationOf(grant).lease, task: reservationOf(grant).task, age: 0 }
+    expect(await provider.recover({ ...reference, handles: journaled }, patient)).toEqual({ minted: true })
+    expect(await provider.recover({ ...reference, handles: [] }, patient)).toEqual({ minted: false })
+    expect(await faultOf(provider.revoke({ ...reference, handles: journaled }, patient))).toMatchObject({ fault: 'refused' })
+  })
+
+  test('of a longer life than the roles give is refused, not cut', async () => {
+    const long = reservationOf(grant, { expiresAt: new Date(Date.now() + 3_700_000) })
+    expect(await faultOf(mint(long))).toMatchObject({ fault: 'refused', minted: 'no' })
+    expect(peer.calls.filter(({ action }) => action === 'AssumeRole')).toEqual([])
+  })
+
+  test.each([
+    ['fails once', 'fails', 1],
+    ['is throttled once', 'throttles', 1],
+    ['loses its answer once', 'loses the answer', 1],
+  ] as const)('is given although STS %s', async (_, fault, times) => {
+    peer.faults.next('AssumeRole', fault, times)
+    expect(await read(use(await mint()), 'acme/1')).toBe(200)
+  })
+
+  test.each([
+    ['fails', 'fails', { fault: 'unavailable', minted: 'maybe' }],
+    ['is throttled', 'throttles', { fault: 'unavailable', minted: 'no' }],
+    ['breaks the connection', 'resets', { minted: 'maybe' }],
+    ['loses every answer', 'loses the answer', { minted: 'maybe' }],
+  ] as const)('is not given where STS %s, and the ledger is told what may exist', async (_, fault, known) => {
+    peer.faults.next('AssumeRole', fault, 3)
+    expect(await faultOf(mint())).toMatchObject(known)
+  })
+
+  test('is refused for certain where the role does not trust the broker, and no error repeats what AWS said', async () => {
+    const stranger = await connect({ external_id: 'somebody-else' })
+    const error = await faultOf(mint(undefined, stranger))
+    expect(error).toMatchObject({ fault: 'refused', minted: 'no' })
+    expect(error.message).not.toContain(peer.account)
+  })
+
+  describe('is checked for', () => {
+    const trial = { name: 'invoices-bucket', settings: grant, maxTtl: 900_000, parameters: { customer: 'acme' } }
+
+    test('with the account and each role, by what leaves nothing that works', async () => {
+      expect(await provider.examine!([trial])).toEqual([
+        { level: 'ok', subject: 'account', message: `is ${peer.account}, as configured` },
+        { level: 'ok', subject: 'grant invoices-bucket, role mayfly/invoices', message: 'can be assumed with the session policy of this grant' },
+      ])
+    })
+
+    test.each([
+      ['another account', { account: '999999999999' }, trial, 'account'],
+      ['a role that does not know the external id', { external_id: 'another' }, trial, 'grant invoices-bucket, role mayfly/invoices'],
+      ['a grant that lasts longer than a session', {}, { ...trial, maxTtl: 7_200_000 }, 'grant invoices-bucket, role mayfly/invoices'],
+    ])('and names %s', async (_, settings, asked, subject) => {
+      const findings = await (await connect(settings)).examine!([asked])
+      expect(findings.filter(({ level }) => level === 'fault')).toMatchObject([{ subject }])
+    })
+
+    test('and says what it could not look at', async () => {
+      expect(await provider.examine!([{ ...trial, parameters: undefined }])).toMatchObject([{ level: 'ok' }, { level: 'unchecked' }])
+    })
+  })
+})
