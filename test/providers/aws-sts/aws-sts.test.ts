@@ -41,8 +41,8 @@ describe('an AWS session of a lease', () => {
     const may = { Effect: 'Allow', Action: ['sts:AssumeRole', 'sts:SetSourceIdentity'], Resource: 'arn:aws:iam::*:role/mayfly/*' }
     await owner.iam.send(new PutUserPolicyCommand({ UserName: 'mayfly', PolicyName: 'assume', PolicyDocument: policy(may) }))
     const { AccessKey: key } = await owner.iam.send(new CreateAccessKeyCommand({ UserName: 'mayfly' }))
-    vi.stubEnv('AWS_ACCESS_KEY_ID', key!.AccessKeyId!)
-    vi.stubEnv('AWS_SECRET_ACCESS_KEY', key!.SecretAccessKey!)
+    vi.stubEnv('AWS_ACCESS_KEY_ID', key!.AccessKeyId)
+    vi.stubEnv('AWS_SECRET_ACCESS_KEY', key!.SecretAccessKey)
     const trust = {
       Effect: 'Allow',
       Principal: { AWS: brokerArn },

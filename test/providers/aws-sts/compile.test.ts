@@ -57,17 +57,21 @@ describe('a session policy', () => {
   test('matches nothing outside of the segment that a value fills, whatever the value is', () => {
     const grant = grantOf(readable)
     fc.assert(
-      fc.property(fc.string({ maxLength: 40, unit: fc.constantFrom(...'*?$/{}:"\\.aAé-') }), fc.string({ maxLength: 20 }), (customer, other) => {
-        let resource: string
-        try {
-          resource = statementsOf(grant, { customer })[0]!['Resource'] as string
-        } catch (error) {
-          expect(error).toBeInstanceOf(ProviderError)
-          return
-        }
-        const asked = `arn:aws:s3:::invoices/${other}/key`
-        expect(matches(resource, asked)).toBe(other === customer || asked.startsWith(`arn:aws:s3:::invoices/${customer}/`))
-      }),
+      fc.property(
+        fc.string({ maxLength: 40, unit: fc.constantFrom('*', '?', '$', '/', '{', '}', ':', '"', '\\', '.', 'a', 'A', 'é', '-') }),
+        fc.string({ maxLength: 20 }),
+        (customer, other) => {
+          let resource: string
+          try {
+            resource = statementsOf(grant, { customer })[0]!['Resource'] as string
+          } catch (error) {
+            expect(error).toBeInstanceOf(ProviderError)
+            return
+          }
+          const asked = `arn:aws:s3:::invoices/${other}/key`
+          expect(matches(resource, asked)).toBe(other === customer || asked.startsWith(`arn:aws:s3:::invoices/${customer}/`))
+        },
+      ),
       { numRuns: 2_000 },
     )
   })
