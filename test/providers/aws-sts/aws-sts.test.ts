@@ -1,7 +1,6 @@
-import { CreateAccessKeyCommand, CreateRoleCommand, CreateUserCommand, PutRolePolicyCommand, PutUserPolicyCommand } from '@aws-sdk/client-iam'
-import { CreateBucketCommand, GetObjectCommand, ListObjectsV2Command, PutObjectCommand } from '@aws-sdk/client-s3'
+import { GetObjectCommand, ListObjectsV2Command, PutObjectCommand } from '@aws-sdk/client-s3'
 import { AssumeRoleCommand, GetCallerIdentityCommand } from '@aws-sdk/client-sts'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { Handle } from '../../../src/base/evidence.ts'
 import { systemClock } from '../../../src/base/time.ts'
 import { awsKind } from '../../../src/providers/aws-sts/aws-sts.ts'
@@ -9,17 +8,15 @@ import { awsGrant } from '../../../src/providers/aws-sts/grant.ts'
 import { awsSettings } from '../../../src/providers/aws-sts/settings.ts'
 import { type Minted, type Provider, ProviderError, type Reservation } from '../../../src/providers/provider.ts'
 import { type AwsClients, clientsOf } from '../../support/aws/clients.ts'
-import { type AwsPeer, startAwsPeer } from '../../support/aws/peer.ts'
+import type { AwsPeer } from '../../support/aws/peer.ts'
+import { type AwsSite, startAwsSite } from '../../support/aws/site.ts'
 import { reservationOf } from '../reservation.ts'
 
 const patient = new AbortController().signal
-const policy = (...Statement: object[]) => JSON.stringify({ Version: '2012-10-17', Statement })
-const all = { Effect: 'Allow', Action: '*', Resource: '*' }
 
 describe('an AWS session of a lease', () => {
+  let site: AwsSite
   let peer: AwsPeer
-  let owner: AwsClients
-  let brokerArn: string
   let provider: Provider
   /** What each lease left in the ledger. */
   let journaled: Handle[]
@@ -29,39 +26,22 @@ describe('an AWS session of a lease', () => {
     allow: [{ actions: ['s3:GetObject'], resources: ['arn:aws:s3:::invoices/{customer}/*'] }],
   })
 
-  beforeAll(() => {
-    vi.stubEnv('AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED', 'true')
-  })
-  afterAll(() => vi.unstubAllEnvs())
-
   beforeEach(async () => {
-    peer = await startAwsPeer()
-    owner = clientsOf(peer, peer.root)
-    brokerArn = (await owner.iam.send(new CreateUserCommand({ UserName: 'mayfly' }))).User!.Arn!
-    const may = { Effect: 'Allow', Action: ['sts:AssumeRole', 'sts:SetSourceIdentity'], Resource: 'arn:aws:iam::*:role/mayfly/*' }
-    await owner.iam.send(new PutUserPolicyCommand({ UserName: 'mayfly', PolicyName: 'assume', PolicyDocument: policy(may) }))
-    const { AccessKey: key } = await owner.iam.send(new CreateAccessKeyCommand({ UserName: 'mayfly' }))
-    vi.stubEnv('AWS_ACCESS_KEY_ID', key!.AccessKeyId)
-    vi.stubEnv('AWS_SECRET_ACCESS_KEY', key!.SecretAccessKey)
-    const trust = {
-      Effect: 'Allow',
-      Principal: { AWS: brokerArn },
-      Action: ['sts:AssumeRole', 'sts:SetSourceIdentity'],
-      Condition: { StringEquals: { 'sts:ExternalId': 'mayfly-test' } },
-    }
-    await owner.iam.send(new CreateRoleCommand({ RoleName: 'invoices', Path: '/mayfly/', AssumeRolePolicyDocument: policy(trust) }))
-    await owner.iam.send(new PutRolePolicyCommand({ RoleName: 'invoices', PolicyName: 'work', PolicyDocument: policy(all) }))
-    await owner.s3.send(new CreateBucketCommand({ Bucket: 'invoices' }))
-    for (const Key of ['acme/1', 'globex/1']) await owner.s3.send(new PutObjectCommand({ Bucket: 'invoices', Key, Body: Key }))
+    site = await startAwsSite()
+    peer = site.peer
+    for (const [name, value] of Object.entries(site.environment)) vi.stubEnv(name, value)
     provider = await connect()
     journaled = []
   })
-  afterEach(() => peer.stop())
+  afterEach(async () => {
+    await peer.stop()
+    vi.unstubAllEnvs()
+  })
 
   const connect = (changes: object = {}): Promise<Provider> =>
     awsKind.connect(
       'aws',
-      awsSettings.parse({ region: peer.region, account: peer.account, endpoint: peer.url, external_id: 'mayfly-test', ...changes }),
+      awsSettings.parse({ region: peer.region, account: peer.account, endpoint: peer.url, external_id: site.externalId, ...changes }),
       { publicUrl: 'https://broker.example.com', keys: '/nowhere', clock: systemClock },
     )
 

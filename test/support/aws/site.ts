@@ -1,0 +1,49 @@
+import { CreateAccessKeyCommand, CreateRoleCommand, CreateUserCommand, PutRolePolicyCommand, PutUserPolicyCommand } from '@aws-sdk/client-iam'
+import { CreateBucketCommand, PutObjectCommand } from '@aws-sdk/client-s3'
+import { type AwsClients, clientsOf } from './clients.ts'
+import { type AwsPeer, startAwsPeer } from './peer.ts'
+
+/** An AWS account as its owner prepares it for a broker: a user that may assume one role, and a bucket with a prefix for each of two customers. */
+export interface AwsSite extends AsyncDisposable {
+  readonly peer: AwsPeer
+  readonly owner: AwsClients
+  readonly role: string
+  readonly externalId: string
+  /** What the broker's process finds in its environment. */
+  readonly environment: Readonly<Record<string, string>>
+}
+
+export const policyOf = (...Statement: object[]): string => JSON.stringify({ Version: '2012-10-17', Statement })
+
+export async function startAwsSite(): Promise<AwsSite> {
+  const peer = await startAwsPeer()
+  const owner = clientsOf(peer, peer.root)
+  const [path, name, externalId] = ['/mayfly/', 'invoices', 'mayfly-test']
+  const { User: user } = await owner.iam.send(new CreateUserCommand({ UserName: 'mayfly' }))
+  const may = { Effect: 'Allow', Action: ['sts:AssumeRole', 'sts:SetSourceIdentity'], Resource: `arn:aws:iam::*:role${path}*` }
+  await owner.iam.send(new PutUserPolicyCommand({ UserName: 'mayfly', PolicyName: 'assume', PolicyDocument: policyOf(may) }))
+  const { AccessKey: key } = await owner.iam.send(new CreateAccessKeyCommand({ UserName: 'mayfly' }))
+  const trust = {
+    Effect: 'Allow',
+    Principal: { AWS: user!.Arn },
+    Action: ['sts:AssumeRole', 'sts:SetSourceIdentity'],
+    Condition: { StringEquals: { 'sts:ExternalId': externalId } },
+  }
+  await owner.iam.send(new CreateRoleCommand({ RoleName: name, Path: path, AssumeRolePolicyDocument: policyOf(trust) }))
+  const work = { Effect: 'Allow', Action: '*', Resource: '*' }
+  await owner.iam.send(new PutRolePolicyCommand({ RoleName: name, PolicyName: 'work', PolicyDocument: policyOf(work) }))
+  await owner.s3.send(new CreateBucketCommand({ Bucket: 'invoices' }))
+  for (const Key of ['acme/1', 'globex/1']) await owner.s3.send(new PutObjectCommand({ Bucket: 'invoices', Key, Body: Key }))
+  return {
+    peer,
+    owner,
+    role: `${path}${name}`.slice(1),
+    externalId,
+    environment: {
+      AWS_ACCESS_KEY_ID: key!.AccessKeyId!,
+      AWS_SECRET_ACCESS_KEY: key!.SecretAccessKey!,
+      AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED: 'true',
+    },
+    [Symbol.asyncDispose]: () => peer.stop(),
+  }
+}
