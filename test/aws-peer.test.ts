@@ -1,5 +1,6 @@
 import {
   CreateAccessKeyCommand,
+  CreateOpenIDConnectProviderCommand,
   CreatePolicyCommand,
   CreatePolicyVersionCommand,
   CreateRoleCommand,
@@ -14,11 +15,15 @@ import {
 import { CreateBucketCommand, GetObjectCommand, ListObjectsV2Command, PutBucketPolicyCommand, PutObjectCommand } from '@aws-sdk/client-s3'
 import {
   AssumeRoleCommand,
+  AssumeRoleWithWebIdentityCommand,
   type AssumeRoleCommandInput,
   type Credentials,
   GetCallerIdentityCommand,
   GetScopedCredentialsCommand,
 } from '@aws-sdk/client-sts'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { type CryptoKey, exportJWK, generateKeyPair, SignJWT } from 'jose'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { type AwsClients, clientsOf } from './support/aws/clients.ts'
 import { holds } from './support/aws/conditions.ts'
@@ -152,6 +157,61 @@ describe('who may become a role', () => {
     await works(get(chained, 'in/a'))
     await deny(second, { StringEquals: { 'aws:SourceIdentity': 'agent-1', 'aws:PrincipalTag/lease': 'L' } })
     await refuses(get(chained, 'in/a'), 'AccessDenied')
+  })
+})
+
+describe('who comes with a token of an issuer', () => {
+  const keys = generateKeyPair('RS256')
+  const issuer = createServer((request, response) => {
+    const configuration = { issuer: url(), jwks_uri: `${url()}/keys` }
+    void keys
+      .then(async ({ publicKey }) =>
+        request.url === '/keys' ? { keys: [{ ...(await exportJWK(publicKey)), kid: 'k', alg: 'RS256' }] } : configuration,
+      )
+      .then((body) => response.end(JSON.stringify(body)))
+  })
+  const url = () => `http://127.0.0.1:${(issuer.address() as AddressInfo).port}`
+  const token = async (sub: string, about: { aud?: string; key?: CryptoKey } = {}) =>
+    await new SignJWT({ sub, aud: about.aud ?? 'aws', iss: url(), exp: Math.floor(peer.now() / 1000) + 300 })
+      .setProtectedHeader({ alg: 'RS256', kid: 'k' })
+      .sign(about.key ?? (await keys).privateKey)
+  let worker: string
+  const enter = async (WebIdentityToken: string) =>
+    (await broker.sts.send(new AssumeRoleWithWebIdentityCommand({ RoleArn: worker, RoleSessionName: 'web', WebIdentityToken }))).Credentials!
+
+  beforeEach(async () => {
+    await new Promise<void>((resolve) => issuer.listen(0, '127.0.0.1', resolve))
+    const made = await broker.iam.send(new CreateOpenIDConnectProviderCommand({ Url: url(), ClientIDList: ['aws'] }))
+    const trust = {
+      Effect: 'Allow',
+      Principal: { Federated: made.OpenIDConnectProviderArn },
+      Action: 'sts:AssumeRoleWithWebIdentity',
+      Condition: { StringEquals: { [`${url().slice('http://'.length)}:sub`]: 'broker' } },
+    }
+    const created = await broker.iam.send(new CreateRoleCommand({ RoleName: 'web', AssumeRolePolicyDocument: policy(trust) }))
+    await broker.iam.send(new PutRolePolicyCommand({ RoleName: 'web', PolicyName: 'work', PolicyDocument: policy(everything) }))
+    worker = created.Role!.Arn!
+  })
+  afterEach(() => {
+    issuer.closeAllConnections()
+    issuer.close()
+  })
+
+  test('a token that the role trusts is a session, and one of another subject, audience or key is not', async () => {
+    await works(get(await enter(await token('broker')), 'in/a'))
+    await refuses(enter(await token('somebody')), 'AccessDenied')
+    await refuses(enter(await token('broker', { aud: 'another' })), 'InvalidIdentityTokenException')
+    await refuses(enter(await token('broker', { key: (await generateKeyPair('RS256')).privateKey })), 'InvalidIdentityTokenException')
+  })
+
+  test('a token ends by the clock of this AWS, and an issuer that is gone can vouch for none', async () => {
+    const ended = await token('broker')
+    peer.advance(301_000)
+    await refuses(enter(ended), 'ExpiredTokenException')
+    const good = await token('broker')
+    issuer.closeAllConnections()
+    await new Promise((resolve) => issuer.close(resolve))
+    await refuses(enter(good), 'IDPCommunicationErrorException')
   })
 })
 

@@ -10,6 +10,8 @@ export class Account {
   readonly roles = new Map<string, Role>()
   /** By ARN. */
   readonly policies = new Map<string, ManagedPolicy>()
+  /** Issuers of web identities, by ARN. */
+  readonly issuers = new Map<string, Issuer>()
   readonly buckets = new Map<string, Bucket>()
   /** Long-term keys, by their id. */
   readonly keys = new Map<string, LongTermKey>()
@@ -79,6 +81,13 @@ export interface ManagedPolicy {
   readonly current: Settled<PolicyVersion>
   /** How many versions there have ever been. */
   made: number
+}
+
+export interface Issuer {
+  readonly arn: string
+  /** What tokens say in `iss`. AWS asks for https; here it may be http on the loopback. */
+  readonly url: string
+  readonly audiences: readonly string[]
 }
 
 export interface Bucket {

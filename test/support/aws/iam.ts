@@ -5,7 +5,7 @@ import { policyActions } from './iam-policies.ts'
 import { roleActions } from './iam-roles.ts'
 import { userActions } from './iam-users.ts'
 import type { Form } from './query.ts'
-import { absent, Refusal } from './refusal.ts'
+import { absent, Refusal, taken } from './refusal.ts'
 import type { Xml } from './xml.ts'
 
 export type IamAction = (account: Account, form: Form) => Xml
@@ -14,6 +14,14 @@ const actions: Readonly<Record<string, IamAction>> = {
   ...userActions,
   ...roleActions,
   ...policyActions,
+
+  CreateOpenIDConnectProvider(account, form) {
+    const url = form.text('Url')
+    const arn = account.iamArn(`oidc-provider/${url.replace(/^https?:\/\//, '')}`)
+    if (account.issuers.has(arn)) throw taken(`Provider with url ${url}`)
+    account.issuers.set(arn, { arn, url, audiences: form.list('ClientIDList') })
+    return { OpenIDConnectProviderArn: arn }
+  },
 
   GetAccountSummary(account) {
     const summary = {

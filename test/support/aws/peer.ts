@@ -9,7 +9,8 @@ import { Refusal } from './refusal.ts'
 import { callS3, type S3Answer } from './s3.ts'
 import { type ServiceName, serviceOf, type SignedRequest, signer } from './sigv4.ts'
 import { callSts } from './sts.ts'
-import { xml } from './xml.ts'
+import { assumeRoleWithWebIdentity } from './web-identity.ts'
+import { xml, type Xml } from './xml.ts'
 
 /** A request that arrived, without anything secret that was in it. */
 export interface SeenCall {
@@ -107,11 +108,20 @@ async function answer(house: House, incoming: IncomingMessage, response: ServerR
 const namespaces = { sts: 'https://sts.amazonaws.com/doc/2011-06-15/', iam: 'https://iam.amazonaws.com/doc/2010-05-08/' }
 
 async function serve(account: Account, service: ServiceName, request: SignedRequest): Promise<S3Answer> {
+  const form = new Form(service === 's3' ? '' : request.body.toString())
+  if (form.action === 'AssumeRoleWithWebIdentity') return queried(service, form.action, await assumeRoleWithWebIdentity(account, form))
   const caller = await signer(account, request)
   if (service === 's3') return callS3(account, caller, request)
-  const form = new Form(request.body.toString())
   const result = service === 'iam' ? callIam(account, caller, form) : callSts(account, caller, form)
-  return { status: 200, headers: { 'content-type': 'text/xml' }, body: queryAnswer(form.action, namespaces[service], result) }
+  return queried(service, form.action, result)
+}
+
+function queried(service: ServiceName, action: string, result: Xml): S3Answer {
+  return {
+    status: 200,
+    headers: { 'content-type': 'text/xml' },
+    body: queryAnswer(action, service === 'iam' ? namespaces.iam : namespaces.sts, result),
+  }
 }
 
 function refused(service: ServiceName, refusal: Refusal): S3Answer {

@@ -1,10 +1,10 @@
 import type { Account, Role } from './account.ts'
 import { authorize, type Caller, contextOf, denied, nameOf, rightsOf } from './caller.ts'
 import { whyNot } from './evaluate.ts'
-import { parsePolicy, type Policy } from './policy.ts'
 import type { Form } from './query.ts'
 import { invalid, Refusal } from './refusal.ts'
 import { arnOf, credentialsOf, packedSize, sizeOf, startSession, userIdOf } from './sessions.ts'
+import { hasKey, named, readSessionPolicy, sessionPolicies, sessionTags } from './session-parameters.ts'
 import type { Xml } from './xml.ts'
 
 type StsAction = (account: Account, caller: Caller, form: Form) => Xml
@@ -86,7 +86,7 @@ const actions: Readonly<Record<string, StsAction>> = {
     if (text === undefined && asked === undefined) throw invalid('Either Policy or DurationSeconds must be given.')
     if (text !== undefined && parent.narrowed === 3) throw invalid('Credentials can be scoped down by at most 3 policies.')
     const layer = text === undefined ? [] : [[readSessionPolicy(text)]]
-    const packed = packedSize([...parent.layers.flat(), ...layer.flat()].map((policy) => policy.text))
+    const packed = packedSize([...[...parent.layers.flat(), ...layer.flat()].map((policy) => policy.text), ...[...parent.tags].flat()])
     const now = account.now()
     if (asked !== undefined && now + asked * 1000 > parent.expiresAt)
       throw new Refusal('InsufficientSessionLifetime', 'The requested DurationSeconds exceeds what is left of the session.')
@@ -114,8 +114,6 @@ export function callSts(account: Account, caller: Caller, form: Form): Xml {
   return action(account, caller, form)
 }
 
-const named = /^[\w+=,.@-]*$/
-
 function authorizeAssuming(
   account: Account,
   caller: Caller,
@@ -128,42 +126,4 @@ function authorizeAssuming(
   if (!role)
     throw new Refusal('AccessDenied', `User: ${nameOf(account, caller).arn} is not authorized to perform: ${action} on resource: ${resource}`, 403)
   authorize(account, caller, { action, resource, about, resourcePolicy: role.trust.at(account.now()), resourceMustAllow: true })
-}
-
-function readSessionPolicy(text: string): Policy {
-  if (text.length > 2048)
-    throw invalid("1 validation error detected: Value at 'policy' failed to satisfy constraint: Member must have length less than or equal to 2048")
-  return parsePolicy(text, 'identity')
-}
-
-function sessionPolicies(account: Account, form: Form): { layers: Policy[][]; texts: string[] } {
-  const text = form.optional('Policy')
-  const arns = form.list('PolicyArns', 'arn')
-  if (arns.length > 10)
-    throw invalid("1 validation error detected: Value at 'policyArns' failed to satisfy constraint: Member must have length less than or equal to 10")
-  const inline = text === undefined ? [] : [readSessionPolicy(text)]
-  const managed = arns.map((arn) => {
-    const policy = account.policies.get(arn)
-    if (!policy) throw invalid(`PolicyArns: ${arn} does not exist.`)
-    return policy.current.at(account.now()).policy
-  })
-  const all = [...inline, ...managed]
-  return { layers: all.length > 0 ? [all] : [], texts: [...(text ? [text] : []), ...arns] }
-}
-
-const hasKey = (tags: ReadonlyMap<string, string>, key: string) => [...tags.keys()].some((other) => other.toLowerCase() === key.toLowerCase())
-
-function sessionTags(form: Form): Map<string, string> {
-  const [keys, values] = [form.list('Tags', 'Key'), form.list('Tags', 'Value')]
-  if (keys.length > 50)
-    throw invalid("1 validation error detected: Value at 'tags' failed to satisfy constraint: Member must have length less than or equal to 50")
-  const tags = new Map<string, string>()
-  for (const [at, key] of keys.entries()) {
-    const value = values[at] ?? ''
-    if (key.length < 1 || key.length > 128 || value.length > 256 || !/^[\p{L}\p{Z}\p{N}_.:/=+\-@]*$/u.test(key + value))
-      throw invalid(`Tag '${key}' is not valid.`)
-    if (hasKey(tags, key)) throw new Refusal('InvalidParameterValue', 'Duplicate tag keys found. Please note that Tag keys are case insensitive.')
-    tags.set(key, value)
-  }
-  return tags
 }
