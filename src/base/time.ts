@@ -35,3 +35,6 @@ export function formatDuration(ms: number): string {
 export async function delay(ms: number, signal?: AbortSignal): Promise<void> {
   await wait(ms, undefined, signal ? { signal } : {})
 }
+
+/** The earlier of two moments, as it was written; the second where the first is none. */
+export const earlier = (one: string, other: string): string => (Date.parse(one) < Date.parse(other) ? one : other)

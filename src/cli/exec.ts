@@ -1,28 +1,21 @@
 import { describe } from '../base/errors.ts'
-import type { Client, HeldLease, OpenTask } from '../client/client.ts'
-import { type Child, listenToSignals, type Signals, start, statusOf } from './exec/child.ts'
+import type { Client, HeldLease } from '../client/client.ts'
+import { type Delivery, deliver } from './aws/delivery.ts'
+import { withoutOtherAws } from './aws/environment.ts'
+import { type AwsSession, sessionOf } from './aws/session.ts'
+import { type Child, type Signals, start, statusOf } from './exec/child.ts'
 import { type CredentialFiles, writeCredentials } from './exec/credential-files.ts'
-import { keepFresh, keepOpen, type Kept, type Pace, saidOnce, stopWhenEnded } from './exec/keep.ts'
+import { keepAll, type Kept, saidOnce, type Tell, usualPace } from './exec/keep.ts'
+import { type Declared, withTask } from './exec/with-task.ts'
 import { UsageError } from './failure.ts'
 
-export interface ExecOptions {
-  readonly kind: string
-  readonly grants: readonly { readonly name: string; readonly parameters: Record<string, string> }[]
-  readonly purpose?: string
-  /** How long at a time; without it, the longest that the kind allows. */
-  readonly duration?: string
+export interface ExecOptions extends Declared {
   /** Variables of the command, by the grant whose secret they hold. */
   readonly env: ReadonlyMap<string, string>
   readonly command: readonly [string, ...string[]]
   /** The command's environment, before its credentials are added. */
   readonly environment: Record<string, string | undefined>
 }
-
-/** Takes a line for people. */
-type Tell = (line: string) => void
-
-/** A look every 5 s costs the broker little next to what it costs a person to wait for a revoked command to stop. */
-const usualPace: Pace = { look: 5_000, grace: 10_000, shortest: 1_000 }
 
 /** The exit status when the task was ended while its command ran. */
 const endedEarly = 1
@@ -39,88 +32,49 @@ const endedEarly = 1
  */
 export async function runWithTask(client: Client, options: ExecOptions, tell: Tell, pace = usualPace): Promise<number> {
   checkVariables(options)
-  const signals = listenToSignals()
-  try {
-    const task = await open(client, options, signals, tell)
-    if (task === undefined) return statusOf(signals.first ?? 'SIGTERM')
-    const kept: Kept = { client, task, tell, pace, deadline: task.task.deadline, ended: undefined }
-    try {
-      return await runCommand(kept, options, signals)
-    } finally {
-      if (kept.ended === undefined) await complete(kept, signals)
-    }
-  } finally {
-    signals.close()
-  }
-}
-
-/** The task; undefined where a signal came first. */
-async function open(client: Client, options: ExecOptions, signals: Signals, tell: Tell): Promise<OpenTask | undefined> {
-  const { kind, grants, purpose, duration } = options
-  const declaration = { kind, grants: [...grants], ...(purpose !== undefined && { purpose }), ...(duration !== undefined && { duration }) }
-  const stop = new AbortController()
-  signals.hear = () => stop.abort()
-  try {
-    return await whileWaiting(tell, `waiting for the broker at ${client.url}`, client.open(declaration, { signal: stop.signal }))
-  } catch (error) {
-    if (signals.first === undefined) throw error
-    tell('stopped before the command was started; if the broker opened the task nevertheless, it ends at its deadline')
-    return undefined
-  }
+  return withTask(client, options, tell, pace, (kept, signals) => runCommand(kept, options, signals))
 }
 
 async function runCommand(kept: Kept, options: ExecOptions, signals: Signals): Promise<number> {
   const { task, tell } = kept
   const variables = variablesOf(options.env, task.leases)
+  const session = onlySession(task.leases)
   const files = await writeCredentials(task.leases, options.environment['XDG_RUNTIME_DIR'])
+  let delivery: Delivery | undefined
   try {
+    delivery = session && (await deliver(session, kept, files))
+    const environment = delivery === undefined ? options.environment : await withoutOtherAws(options.environment, files)
     // Between the last look at `first` and the command's start nothing waits, so that no signal is lost.
     if (signals.first !== undefined) return statusOf(signals.first)
-    const child = start(options.command, { ...options.environment, ...variables, MAYFLY_CREDENTIALS: files.folder }, tell)
+    const child = start(options.command, { ...environment, ...variables, ...delivery?.variables, MAYFLY_CREDENTIALS: files.folder }, tell)
     signals.hear = (signal) => child.pass(signal)
-    return await keepWhileRunning(kept, child, files, options)
+    return await keepWhileRunning(kept, child, files, delivery, options)
   } finally {
+    await delivery?.close()
     await files.remove().catch((error: unknown) => tell(`the credentials in ${files.folder} could not be removed: ${describe(error)}`))
   }
 }
 
-async function keepWhileRunning(kept: Kept, child: Child, files: CredentialFiles, { env, duration }: ExecOptions): Promise<number> {
+async function keepWhileRunning(
+  kept: Kept,
+  child: Child,
+  files: CredentialFiles,
+  delivery: Delivery | undefined,
+  { env, duration }: ExecOptions,
+): Promise<number> {
   const once = saidOnce(kept.tell)
   const put = async (fresh: HeldLease): Promise<void> => {
+    delivery?.hold(fresh)
     await files.replace(fresh)
     const variable = env.get(fresh.grant)
     if (variable !== undefined) once(`the fresh credential of ${fresh.grant} is in its file; ${variable} keeps the first one`)
   }
   const stop = new AbortController()
-  // Settled together and from the start: each ends with an abort, and nobody waits for one alone.
-  const keeping = Promise.allSettled([
-    keepOpen(kept, duration, stop.signal),
-    stopWhenEnded(kept, child, stop.signal),
-    ...kept.task.leases.map((lease) => keepFresh(kept, lease, put, stop.signal)),
-  ])
+  const keeping = keepAll(kept, duration, child, put, stop.signal)
   const status = await child.ended
   stop.abort()
   await keeping
   return kept.ended === undefined ? status : endedEarly
-}
-
-/** Reports the end; what cannot be reported is told, since the command's status matters more. The client waits for a broker that is away. */
-async function complete({ task, tell, deadline }: Kept, signals: Signals): Promise<void> {
-  const giveUp = new AbortController()
-  let heard = 0
-  signals.hear = () => {
-    if (heard++ > 0) giveUp.abort()
-    else tell('completion is being reported; another signal leaves the task to its deadline')
-  }
-  try {
-    const { leases, ended } = await whileWaiting(tell, `waiting for the broker to end ${task.id}`, task.complete({ signal: giveUp.signal }))
-    const alive = leases
-      .filter(({ ended_at }) => ended_at === undefined)
-      .map(({ grant, state, expires_at }) => `${grant} (${state}, until ${expires_at})`)
-    if (!ended) tell(`${task.id} is completed; the broker is still ending ${alive.join(', ')}`)
-  } catch (error) {
-    tell(`the completion of ${task.id} could not be reported, so it ends at ${deadline}: ${describe(error)}`)
-  }
 }
 
 /** @throws UsageError for what no credential can satisfy, before anything is asked for */
@@ -135,6 +89,16 @@ function checkVariables({ grants, env }: ExecOptions): void {
   if (new Set(env.values()).size < env.size) throw new UsageError('--env: one variable cannot hold two secrets')
 }
 
+/**
+ * The AWS session among the leases, where there is one.
+ * @throws UsageError for several: an SDK takes its credentials from one place
+ */
+function onlySession(leases: readonly HeldLease[]): AwsSession | undefined {
+  const sessions = leases.flatMap((lease) => sessionOf(lease) ?? [])
+  if (sessions.length > 1) throw new UsageError(`${sessions.length} AWS sessions do not fit one command: run one command for each`)
+  return sessions[0]
+}
+
 /** @throws UsageError for a credential that has no one secret part */
 function variablesOf(env: ExecOptions['env'], leases: readonly HeldLease[]): Record<string, string> {
   const secretOf = (grant: string): string => {
@@ -147,14 +111,4 @@ function variablesOf(env: ExecOptions['env'], leases: readonly HeldLease[]): Rec
     return secret
   }
   return Object.fromEntries([...env].map(([grant, variable]) => [variable, secretOf(grant)]))
-}
-
-/** Says so where something takes longer than people like to look at nothing. */
-async function whileWaiting<Result>(tell: Tell, line: string, work: Promise<Result>): Promise<Result> {
-  const timer = setTimeout(() => tell(line), 3_000)
-  try {
-    return await work
-  } finally {
-    clearTimeout(timer)
-  }
 }

@@ -4,28 +4,49 @@ import { tmpdir } from 'node:os'
 import { isAbsolute, join } from 'node:path'
 import type { HeldLease } from '../../client/client.ts'
 
-/** A private folder (0700) in which a command finds the credentials of its task: `GRANT.json`, and `GRANT.token` for bearer tokens (0600). */
-export interface CredentialFiles {
+/** A folder (0700) of files (0600) for the processes of this user. */
+export interface PrivateFolder {
   readonly folder: string
-  /** Puts a fresh credential in the place of the old one: whoever reads meanwhile sees the old file or the new one, never half of one. */
-  replace(lease: HeldLease): Promise<void>
+  /** Puts a file there or in the place of an old one: whoever reads meanwhile sees the old file or the new one, never half of one. */
+  write(name: string, text: string): Promise<void>
+  pathOf(name: string): string
   remove(): Promise<void>
 }
 
+/** A private folder in which a command finds the credentials of its task: `GRANT.json`, and `GRANT.token` for bearer tokens. */
+export interface CredentialFiles extends PrivateFolder {
+  /** Puts a fresh credential in the place of the old one. */
+  replace(lease: HeldLease): Promise<void>
+}
+
 /** @param runtimeFolder XDG_RUNTIME_DIR: in memory and this user's alone, where there is one */
-export async function writeCredentials(leases: readonly HeldLease[], runtimeFolder: string | undefined): Promise<CredentialFiles> {
+export async function makePrivateFolder(runtimeFolder: string | undefined): Promise<PrivateFolder> {
   const folder = await freshFolder(runtimeFolder)
+  return {
+    folder,
+    async write(name, text) {
+      const half = join(folder, `.${randomUUID()}`)
+      await writeFile(half, text, { mode: 0o600, flag: 'wx' })
+      await rename(half, join(folder, name))
+    },
+    pathOf: (name) => join(folder, name),
+    remove: () => rm(folder, { recursive: true, force: true }),
+  }
+}
+
+/** @param runtimeFolder as above */
+export async function writeCredentials(leases: readonly HeldLease[], runtimeFolder: string | undefined): Promise<CredentialFiles> {
+  const folder = await makePrivateFolder(runtimeFolder)
   const names = namesOf(leases)
   const files: CredentialFiles = {
-    folder,
+    ...folder,
     async replace({ id, credential }) {
       const view = credential.reveal()
       const name = names.get(id)
       if (name === undefined) throw new Error(`${id} is not a lease of this task`)
-      await replaceFile(folder, `${name}.json`, `${JSON.stringify(view)}\n`)
-      if (view.type === 'bearer_token') await replaceFile(folder, `${name}.token`, view.token)
+      await folder.write(`${name}.json`, `${JSON.stringify(view)}\n`)
+      if (view.type === 'bearer_token') await folder.write(`${name}.token`, view.token)
     },
-    remove: () => rm(folder, { recursive: true, force: true }),
   }
   try {
     for (const lease of leases) await files.replace(lease)
@@ -62,10 +83,4 @@ async function freshFolder(runtimeFolder: string | undefined): Promise<string> {
     }
   }
   return mkdtemp(join(tmpdir(), 'mayfly-'))
-}
-
-async function replaceFile(folder: string, name: string, text: string): Promise<void> {
-  const half = join(folder, `.${randomUUID()}`)
-  await writeFile(half, text, { mode: 0o600, flag: 'wx' })
-  await rename(half, join(folder, name))
 }

@@ -2,6 +2,7 @@ import { describe } from '../../base/errors.ts'
 import { delay, stopwatch } from '../../base/time.ts'
 import { type Client, type HeldLease, MayflyProblem, type OpenTask } from '../../client/client.ts'
 import type { TaskView } from '../../http/contract.ts'
+import { endOf, sessionOf } from '../aws/session.ts'
 import type { Child } from './child.ts'
 
 /** How often things are done, in milliseconds. */
@@ -14,11 +15,17 @@ export interface Pace {
   readonly shortest: number
 }
 
+/** Takes a line for people, never with a secret. */
+export type Tell = (line: string) => void
+
+/** A look every 5 s costs the broker little next to what it costs a person to wait for a revoked command to stop. */
+export const usualPace: Pace = { look: 5_000, grace: 10_000, shortest: 1_000 }
+
 /** A task that is kept alive while its command runs. */
 export interface Kept {
   readonly client: Client
   readonly task: OpenTask
-  readonly tell: (line: string) => void
+  readonly tell: Tell
   readonly pace: Pace
   /** The task's end as the broker last said it; renewing moves it. */
   deadline: string
@@ -40,7 +47,7 @@ export const between = (from: readonly (string | undefined)[], to: string): numb
  * Looks until the task is no longer open, then stops its command. A broker that is away stops nothing: what it issued lives on until its end.
  * @throws the signal's reason
  */
-export async function stopWhenEnded(kept: Kept, child: Pick<Child, 'stop'>, signal: AbortSignal): Promise<void> {
+async function stopWhenEnded(kept: Kept, child: Pick<Child, 'stop'>, signal: AbortSignal): Promise<void> {
   const { client, task, tell, pace } = kept
   const once = saidOnce(tell)
   for (;;) {
@@ -56,8 +63,27 @@ export async function stopWhenEnded(kept: Kept, child: Pick<Child, 'stop'>, sign
   }
 }
 
+/**
+ * Keeps a task and its credentials alive until it is told to stop, and stops its command where the task is ended early.
+ * @param put takes each fresh credential
+ */
+export async function keepAll(
+  kept: Kept,
+  duration: string | undefined,
+  child: Pick<Child, 'stop'>,
+  put: (fresh: HeldLease) => Promise<void>,
+  signal: AbortSignal,
+): Promise<void> {
+  // Settled together and from the start: each ends with an abort, and nobody waits for one alone.
+  await Promise.allSettled([
+    keepOpen(kept, duration, signal),
+    stopWhenEnded(kept, child, signal),
+    ...kept.task.leases.map((lease) => keepFresh(kept, lease, put, signal)),
+  ])
+}
+
 /** Renews the task at half of what is left of it, again and again. A refusal is final: the task then ends at its deadline. */
-export async function keepOpen(kept: Kept, duration: string | undefined, signal: AbortSignal): Promise<void> {
+async function keepOpen(kept: Kept, duration: string | undefined, signal: AbortSignal): Promise<void> {
   const { client, task, tell, pace } = kept
   const once = saidOnce(tell)
   const left = between([task.task.opened_at, ...task.leases.map(({ issued_at }) => issued_at)], kept.deadline)
@@ -74,23 +100,33 @@ export async function keepOpen(kept: Kept, duration: string | undefined, signal:
   })
 }
 
-/** Refreshes a lease at half of what is left of it, again and again, where its provider has fresh credentials. */
-export async function keepFresh(kept: Kept, lease: HeldLease, put: (fresh: HeldLease) => Promise<void>, signal: AbortSignal): Promise<void> {
+/**
+ * Refreshes the credential of a lease at half of what is left of it, again and again, where its provider has fresh ones. A credential that is shorter
+ * than its lease is asked for beyond its own end too: a broker that was away for long gives the next one when it is back.
+ */
+async function keepFresh(kept: Kept, lease: HeldLease, put: (fresh: HeldLease) => Promise<void>, signal: AbortSignal): Promise<void> {
   const { client, task, tell, pace } = kept
   const once = saidOnce(tell)
-  let ends = lease.expires_at
+  let ends = endOf(lease)
+  // Of the lease rather than its credential, in milliseconds, and since when.
+  let leased = between([lease.issued_at ?? task.decision.decided_at], lease.expires_at)
+  let since = stopwatch()
   await atHalves(between([lease.issued_at ?? task.decision.decided_at], ends), pace.shortest, signal, async () => {
     // Nothing that is fresh could outlive the task; once that is renewed, asking makes sense.
     if (Date.parse(ends) >= Date.parse(kept.deadline)) return 'again'
     try {
       const { decision, lease: fresh } = await client.refreshLease(lease.id, task.token, signal)
       await put(fresh)
-      ends = fresh.expires_at
-      return between([fresh.issued_at ?? decision.decided_at], ends)
+      ends = endOf(fresh)
+      const given = [fresh.issued_at, decision.decided_at]
+      leased = between(given, fresh.expires_at)
+      since = stopwatch()
+      return between(given, ends)
     } catch (error) {
       signal.throwIfAborted()
       once(`the credential of ${lease.grant} is not refreshed and ends at ${ends}: ${describe(error)}`)
-      return isFinal(error) ? 'done' : 'again'
+      if (isFinal(error)) return 'done'
+      return sessionOf(lease) !== undefined && since() < leased ? 2 * pace.look : 'again'
     }
   })
 }

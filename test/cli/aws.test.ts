@@ -1,0 +1,257 @@
+import { spawn } from 'node:child_process'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { request } from 'node:http'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+import { type Container, type ContainerCredentials, serveContainer } from '../../src/cli/aws/container.ts'
+import { runWithTask } from '../../src/cli/exec.ts'
+import { createClient } from '../../src/client/client.ts'
+import { type FakeBroker, problem, startFakeBroker } from '../support/fake-broker.ts'
+
+let scratch: string
+let broker: FakeBroker
+let told: string[]
+/** Milliseconds that a session lives from its issue. */
+let life: number
+let minted: number
+
+beforeEach(async () => {
+  scratch = mkdtempSync(join(tmpdir(), 'mayfly-aws-'))
+  broker = await startFakeBroker()
+  told = []
+  life = 60_000
+  minted = 0
+  broker.mint = () => ({
+    type: 'aws_session',
+    access_key_id: `ASIA${++minted}`,
+    secret_access_key: `secret-of-${minted}`,
+    session_token: `secret-of-session-${minted}`,
+    expiration: new Date(Date.now() + life).toISOString(),
+  })
+})
+afterEach(async () => {
+  await broker.close()
+  expect(readdirSync(scratch).filter((name) => name.startsWith('mayfly-'))).toEqual([])
+  expect(told.join('\n')).not.toContain('secret-of')
+  rmSync(scratch, { recursive: true })
+})
+
+const session: ContainerCredentials = { AccessKeyId: 'ASIA', SecretAccessKey: 'secret', Token: 'session', Expiration: '2100-01-01T00:00:00Z' }
+
+/** One request as it is, with the Host header that it is given. */
+function ask(uri: string, headers: Record<string, string>, method = 'GET'): Promise<{ status: number; cache: unknown; body: unknown }> {
+  return new Promise((resolve, reject) => {
+    request(uri, { method, headers }, (response) => {
+      void text(response).then((body) =>
+        resolve({ status: response.statusCode!, cache: response.headers['cache-control'], body: body === '' ? undefined : JSON.parse(body) }),
+      )
+    })
+      .on('error', reject)
+      .end()
+  })
+}
+
+describe('the endpoint', () => {
+  let container: Container
+  let current: ContainerCredentials | string
+  beforeEach(async () => {
+    current = session
+    container = await serveContainer(() => current)
+  })
+  afterEach(() => container.close())
+  const known = () => ({ authorization: container.token })
+
+  test('gives the credentials to whoever holds its token, and forbids that they are kept', async () => {
+    expect(container.uri).toMatch(/^http:\/\/127\.0\.0\.1:\d+\/credentials$/)
+    expect(await ask(container.uri, known())).toEqual({ status: 200, cache: 'no-store', body: session })
+    expect(await ask(container.uri, { ...known(), host: `localhost:${new URL(container.uri).port}` })).toMatchObject({ status: 200 })
+  })
+
+  test('gives nothing without the token', async () => {
+    for (const headers of [
+      {},
+      { authorization: 'wrong' },
+      { authorization: `Bearer ${container.token}` },
+      { authorization: container.token + 'x' },
+    ]) {
+      expect(await ask(container.uri, headers as Record<string, string>)).toEqual({
+        status: 401,
+        cache: 'no-store',
+        body: { Code: 'Unauthorized', Message: expect.any(String) as unknown },
+      })
+    }
+  })
+
+  test('gives nothing under a name that is not its address', async () => {
+    const { port } = new URL(container.uri)
+    for (const host of ['attacker.example', `attacker.example:${port}`, '127.0.0.1', `127.0.0.1:1`, `127.0.0.2:${port}`]) {
+      expect(await ask(container.uri, { ...known(), host }), host).toMatchObject({ status: 403, body: { Code: 'Forbidden' } })
+    }
+  })
+
+  test('knows one path and one method', async () => {
+    expect(await ask(new URL('/', container.uri).href, known())).toMatchObject({ status: 404 })
+    expect(await ask(`${container.uri}?x`, known())).toMatchObject({ status: 404 })
+    for (const method of ['POST', 'PUT', 'DELETE', 'HEAD']) expect((await ask(container.uri, known(), method)).status, method).toBe(405)
+  })
+
+  test('says why there is nothing to give any more', async () => {
+    current = 'The task was ended'
+    expect(await ask(container.uri, known())).toEqual({
+      status: 403,
+      cache: 'no-store',
+      body: { Code: 'CredentialsEnded', Message: 'The task was ended' },
+    })
+  })
+})
+
+const pace = { look: 5_000, grace: 10_000, shortest: 20 }
+const forever = 'setInterval(() => undefined, 1000)\n'
+
+/** Runs a script under a task. There, `leave` writes into the scratch folder, and `get()` asks the endpoint as an SDK does. */
+function run(script: string, environment: Record<string, string> = {}, timing: Partial<typeof pace> = {}): Promise<number> {
+  const prelude = `const fs = require('fs'), env = process.env
+    const leave = (name, value = '') => { fs.writeFileSync('${scratch}/.half', JSON.stringify(value)); fs.renameSync('${scratch}/.half', '${scratch}/' + name) }
+    const get = async () => {
+      const authorization = fs.readFileSync(env.AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE, 'utf8')
+      const answer = await fetch(env.AWS_CONTAINER_CREDENTIALS_FULL_URI, { headers: { authorization } })
+      return { status: answer.status, body: await answer.json() }
+    }
+    const wait = async (ready) => { for (;;) { const got = await get(); if (ready(got)) return got; await new Promise(setImmediate) } }
+    const exists = (name) => fs.existsSync('${scratch}/' + name)
+    ;(async () => {${script}})()\n`
+  return runWithTask(
+    createClient({ url: broker.url, token: 'workload-token', patience: 50 }),
+    {
+      kind: 'sync',
+      grants: [{ name: 's3-read', parameters: {} }],
+      env: new Map(),
+      command: [process.execPath, '-e', prelude],
+      environment: { PATH: process.env['PATH'], XDG_RUNTIME_DIR: scratch, ...environment },
+    },
+    (line) => told.push(line),
+    { ...pace, ...timing },
+  )
+}
+const left = (name: string): unknown => JSON.parse(readFileSync(join(scratch, name), 'utf8'))
+const put = (name: string): void => {
+  writeFileSync(join(scratch, '.put'), '')
+  renameSync(join(scratch, '.put'), join(scratch, name))
+}
+const appears = (name: string): Promise<void> =>
+  vi.waitFor(() => expect(existsSync(join(scratch, name)), name).toBe(true), { interval: 5, timeout: 10_000 })
+
+describe('a command under a task with an AWS session', () => {
+  test('gets it from the endpoint, with a token that is in a private file', async () => {
+    await run(
+      `const file = env.AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE
+       leave('seen', { got: await get(), mode: (fs.statSync(file).mode & 0o777).toString(8), inside: file.startsWith(env.MAYFLY_CREDENTIALS) })`,
+    )
+    expect(left('seen')).toEqual({
+      got: {
+        status: 200,
+        body: { AccessKeyId: 'ASIA1', SecretAccessKey: 'secret-of-1', Token: 'secret-of-session-1', Expiration: expect.any(String) as unknown },
+      },
+      mode: '600',
+      inside: true,
+    })
+    expect(broker.count('complete')).toBe(1)
+  })
+
+  test('finds no other AWS credentials in its environment', async () => {
+    const credentials = [
+      'AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN AWS_SECURITY_TOKEN AWS_PROFILE AWS_DEFAULT_PROFILE AWS_ROLE_ARN AWS_ROLE_SESSION_NAME',
+      'AWS_WEB_IDENTITY_TOKEN_FILE AWS_CONTAINER_CREDENTIALS_RELATIVE_URI AWS_CONTAINER_CREDENTIALS_FULL_URI AWS_CONTAINER_AUTHORIZATION_TOKEN',
+      'AWS_BEARER_TOKEN_BEDROCK AWS_CREDENTIAL_FILE AWS_CONFIG_FILE AWS_SHARED_CREDENTIALS_FILE AWS_EC2_METADATA_SERVICE_ENDPOINT AWS_OF_TOMORROW',
+    ].flatMap((line) => line.split(' '))
+    const kept = { AWS_REGION: 'eu-central-1', AWS_DEFAULT_REGION: 'eu-west-1', AWS_ENDPOINT_URL_STS: 'http://127.0.0.1:1', OTHER: 'x' }
+    await run(
+      `leave('seen', { env, empty: ['AWS_CONFIG_FILE', 'AWS_SHARED_CREDENTIALS_FILE', 'BOTO_CONFIG'].map((name) => fs.readFileSync(env[name], 'utf8')) })`,
+      {
+        ...Object.fromEntries(credentials.map((name) => [name, 'of-somebody-else'])),
+        AWS_EC2_METADATA_DISABLED: 'false',
+        ...kept,
+      },
+    )
+    const seen = left('seen') as { env: Record<string, string>; empty: string[] }
+    expect(JSON.stringify(seen)).not.toContain('of-somebody-else')
+    expect(seen.env).toMatchObject({ ...kept, AWS_EC2_METADATA_DISABLED: 'true' })
+    expect(seen.empty).toEqual(['', '', ''])
+    expect(
+      Object.keys(seen.env)
+        .filter((name) => name.startsWith('AWS_'))
+        .toSorted(),
+    ).toEqual(
+      [
+        'AWS_CONFIG_FILE AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE AWS_CONTAINER_CREDENTIALS_FULL_URI AWS_DEFAULT_REGION AWS_EC2_METADATA_DISABLED',
+        'AWS_ENDPOINT_URL_STS AWS_REGION AWS_SHARED_CREDENTIALS_FILE',
+      ].flatMap((line) => line.split(' ')),
+    )
+  })
+
+  test('keeps its environment where its credential is another', async () => {
+    broker.mint = () => ({ type: 'bearer_token', token: 'secret-of-api' })
+    await run(`leave('seen', env)`, { AWS_PROFILE: 'mine' })
+    expect(left('seen')).toMatchObject({ AWS_PROFILE: 'mine' })
+    expect(left('seen')).not.toHaveProperty('AWS_CONTAINER_CREDENTIALS_FULL_URI')
+  })
+
+  test('is answered from memory while the broker is away', async () => {
+    const running = run(`leave('ready'); while (!exists('away')) await new Promise(setImmediate); leave('seen', await get())`)
+    await appears('ready')
+    await broker.close()
+    put('away')
+    expect(await running).toBe(0)
+    expect(left('seen')).toMatchObject({ status: 200, body: { AccessKeyId: 'ASIA1' } })
+  })
+
+  test('is told no end beyond its task, and no end beyond its session', async () => {
+    life = 3_600_000
+    await run(`leave('seen', await get())`)
+    expect(left('seen')).toMatchObject({ body: { Expiration: broker.task.deadline } })
+    life = 30_000
+    await run(`leave('seen', await get())`)
+    const { Expiration } = (left('seen') as { body: { Expiration: string } }).body
+    expect(Date.parse(Expiration)).toBeLessThan(Date.parse(broker.task.deadline) - 20_000)
+  })
+
+  test('is given a fresh session long before the lease ends, where the session is shorter', async () => {
+    life = 600
+    expect(await run(`leave('seen', await wait(({ body }) => body.AccessKeyId && body.AccessKeyId !== 'ASIA1'))`)).toBe(0)
+    expect(left('seen')).toMatchObject({ status: 200, body: { AccessKeyId: expect.stringMatching(/^ASIA\d+$/) as unknown } })
+    expect(broker.count('refresh')).toBeGreaterThanOrEqual(1)
+  })
+
+  test('is given nothing when its session is over and there is no fresh one', async () => {
+    life = 100
+    broker.fresh = false
+    expect(await run(`leave('seen', await wait(({ status }) => status !== 200))`)).toBe(0)
+    expect(left('seen')).toMatchObject({ status: 403, body: { Message: expect.stringContaining('The credentials ended at') as unknown } })
+  })
+
+  test('is given a fresh session by a broker that was away for longer than the session lived', async () => {
+    life = 200
+    const running = run(
+      `await wait(({ status }) => status !== 200); leave('over'); leave('seen', await wait(({ status }) => status === 200))`,
+      {},
+      { look: 20 },
+    )
+    broker.fail('refresh', ...Array.from({ length: 3 }, () => problem(503, 'store_unavailable', 'later')))
+    expect(await running).toBe(0)
+    expect(existsSync(join(scratch, 'over'))).toBe(true)
+  })
+
+  test('is given nothing once its task was ended', async () => {
+    const running = run(
+      `process.on('SIGTERM', async () => { leave('seen', await get()); process.exit(0) }); leave('ready'); ${forever}`,
+      {},
+      { look: 20 },
+    )
+    await appears('ready')
+    broker.revoke('leaked')
+    expect(await running).toBe(1)
+    expect(left('seen')).toEqual({ status: 403, body: { Code: 'CredentialsEnded', Message: 'The task was ended' } })
+  })
+})
