@@ -1,5 +1,6 @@
 import { Command, CommanderError } from 'commander'
 import { clientSettings } from '../config.ts'
+import { awsCommand } from './aws.ts'
 import { demoCommand } from './demo.ts'
 import { devCommand } from './dev.ts'
 import { execCommand } from './exec-command.ts'
@@ -38,6 +39,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     policyCommand,
     providerCommand,
     migrateCommand,
+    awsCommand,
   ]) {
     program.addCommand(build(outputOf))
   }

@@ -8,6 +8,7 @@ import { type Container, type ContainerCredentials, serveContainer } from '../..
 import { runWithTask } from '../../src/cli/exec.ts'
 import { createClient } from '../../src/client/client.ts'
 import { type FakeBroker, problem, startFakeBroker } from '../support/fake-broker.ts'
+import { mayfly } from '../support/program.ts'
 
 let scratch: string
 let broker: FakeBroker
@@ -252,5 +253,30 @@ describe('a command under a task with an AWS session', () => {
     broker.revoke('leaked')
     expect(await running).toBe(1)
     expect(left('seen')).toEqual({ status: 403, body: { Code: 'CredentialsEnded', Message: 'The task was ended' } })
+  })
+})
+
+describe('mayfly aws process', () => {
+  const called = () => mayfly(['aws', 'process', '--kind', 'sync', '--grant', 's3-read'], { MAYFLY_URL: broker.url, MAYFLY_TOKEN: 'workload-token' })
+
+  test('prints the session as the SDKs read it from a credential_process, and nothing else', async () => {
+    const { status, stdout, stderr } = await called()
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
+    expect(JSON.parse(stdout)).toEqual({
+      Version: 1,
+      AccessKeyId: 'ASIA1',
+      SecretAccessKey: 'secret-of-1',
+      SessionToken: 'secret-of-session-1',
+      Expiration: expect.any(String) as unknown,
+    })
+    expect(broker.count('complete')).toBe(0)
+  })
+
+  test('completes its task where the credential is of another type', async () => {
+    broker.mint = () => ({ type: 'bearer_token', token: 'secret-of-api' })
+    const { status, stdout, stderr } = await called()
+    expect({ status, stdout }).toEqual({ status: 2, stdout: '' })
+    expect(stderr).not.toContain('secret-of')
+    expect(broker.count('complete')).toBe(1)
   })
 })
