@@ -125,7 +125,7 @@ function cohort(index: number): string {
 function most(carrier: Pick<World, 'capacity' | 'base'>, closed: number): number {
   const cohorts = Array.from({ length: closed }, (_, i) => named(cohort(i), 20)).flat()
   let count = 0
-  while (load(world({ ...carrier, denied: [...cohorts, ...named('zzz', count + 1)] })) <= 1) count += 1
+  while (count < 1_000 && load(world({ ...carrier, denied: [...cohorts, ...named('zzz', count + 1)] })) <= 1) count += 1
   return count
 }
 
