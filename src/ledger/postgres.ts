@@ -46,14 +46,14 @@ export async function openPostgres(url: string, pool: number): Promise<Door> {
       },
     })
   let client = open()
-  let age = stopwatch()
+  let sinceRenewal = () => Infinity
   const waking = open()
 
   /** Other connections from now on. Those that wait for a dead peer would be waited for until TCP gives up, a quarter of an hour later. */
   function renew(stale: postgres.Sql): void {
-    if (stale !== client || age() < renewEvery) return
+    if (stale !== client || sinceRenewal() < renewEvery) return
     client = open()
-    age = stopwatch()
+    sinceRenewal = stopwatch()
     void stale.end({ timeout: 1 })
   }
 
@@ -61,12 +61,21 @@ export async function openPostgres(url: string, pool: number): Promise<Door> {
     embedded: false,
     connections: pool,
     async query(text, parameters, plan) {
-      const asked = client
+      const ask = async () => {
+        const asked = client
+        try {
+          return await withPatience(asked.unsafe(text, parameters as postgres.ParameterOrJSON<never>[], { prepare: plan !== 'fresh' }))
+        } catch (error) {
+          if (isOfItsConnection(error)) renew(asked)
+          throw error
+        }
+      }
       try {
-        return await withPatience(asked.unsafe(text, parameters as postgres.ParameterOrJSON<never>[], { prepare: plan !== 'fresh' }))
+        return await ask()
       } catch (error) {
-        if (isOfItsConnection(error)) renew(asked)
-        throw error
+        if (!isReadOnly(error)) throw error
+        // It had not happened, so this is safe. A connection that was opened meanwhile may be allowed to write.
+        return await ask()
       }
     },
     async onDue(listener) {
@@ -83,9 +92,11 @@ const renewEvery = 500
 
 const tooLate = 'The ledger did not answer in time'
 
-/** What another connection may not have: no answer at all, or a server that can only be read (SQLSTATE 25006), as the primary of yesterday is. */
-const isOfItsConnection = (error: unknown): boolean =>
-  (error instanceof BrokerError && error.detail === tooLate) || (error as { code?: unknown }).code === '25006'
+/** Whether a statement was refused because it writes, by a connection to a server that could only be read, as the primary of yesterday is. */
+const isReadOnly = (error: unknown): boolean => (error as { code?: unknown }).code === '25006'
+
+/** What another connection may not have: no answer at all, or a server that can only be read. */
+const isOfItsConnection = (error: unknown): boolean => (error instanceof BrokerError && error.detail === tooLate) || isReadOnly(error)
 
 async function withPatience<Row>(query: PromiseLike<Row>): Promise<Row> {
   let timer: NodeJS.Timeout | undefined

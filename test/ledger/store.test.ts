@@ -185,6 +185,48 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('Postgres', () =>
     await dispose()
   })
 
+  test('that could only be read is written by the first statement after, on connections that were opened before', async () => {
+    const { settings, dispose } = await openDatabase()
+    const { url } = settings as { url: string }
+    await (await connect(settings)).close()
+    const owner = postgres(url, { max: 1 })
+    const name = new URL(url).pathname.slice(1)
+    await owner.unsafe(`alter database ${name} set default_transaction_read_only = on`)
+    const ledger = await connect({ url, pool: 2 })
+    const look = () => ledger.run<{ read_only: string }>(sql`select current_setting('transaction_read_only') as read_only`)
+    expect((await Promise.all([look(), look()])).flat()).toEqual([{ read_only: 'on' }, { read_only: 'on' }])
+
+    await owner.unsafe(`alter database ${name} reset default_transaction_read_only`)
+    await Promise.all([1, 2, 3, 4].map((entry) => archivePolicySet(ledger, `sha256:${entry}`, {})))
+    expect(ledger.failures()).toBe(0)
+    expect((await listEntries(ledger, {}, { limit: 10 })).items).toHaveLength(4)
+    expect((await Promise.all([look(), look()])).flat()).toEqual([{ read_only: 'off' }, { read_only: 'off' }])
+
+    await owner.end()
+    await ledger.close()
+    await dispose()
+  })
+
+  test('that can only be read refuses what writes, again and again, and answers what reads', async () => {
+    const { settings, dispose } = await openDatabase()
+    const { url } = settings as { url: string }
+    await (await connect(settings)).close()
+    const owner = postgres(url, { max: 1 })
+    await owner.unsafe(`alter database ${new URL(url).pathname.slice(1)} set default_transaction_read_only = on`)
+    const ledger = await connect({ url, pool: 2 })
+    for (let attempt = 1; attempt <= 3; attempt++) {
+      await expect(archivePolicySet(ledger, 'sha256:refused', {})).rejects.toMatchObject({
+        code: 'store_unavailable',
+        cause: { message: expect.stringMatching(/^25006/) as unknown },
+      })
+      expect(ledger.failures()).toBe(attempt)
+      expect((await listEntries(ledger, {}, { limit: 10 })).items).toEqual([])
+    }
+    await owner.end()
+    await ledger.close()
+    await dispose()
+  })
+
   test('that cannot be reached is refused at start with a reason and without its address', async () => {
     const refused: unknown = await connect({ url: 'postgres://user:hunter2@127.0.0.1:1/none' }).catch((error: unknown) => error)
     expect(refused).toMatchObject({ code: 'store_unavailable' })
