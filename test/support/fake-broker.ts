@@ -56,6 +56,8 @@ export interface FakeBroker {
   count(action: Action): number
   /** The next calls of this kind meet these, one each. */
   fail(action: Action, ...faults: readonly Fault[]): void
+  /** What was to go wrong with an action does not any more. */
+  heal(action: Action): void
   /** Ends the task as an operator would. */
   revoke(reason: string): void
   /** Away: connections are refused. */
@@ -169,6 +171,7 @@ export async function startFakeBroker(): Promise<FakeBroker> {
     fresh: true,
     mint: (grant) => ({ type: 'bearer_token', token: `secret-of-${grant}-${++minted}` }),
     count: (action) => heard.filter((one) => one.action === action).length,
+    heal: (action) => void faults.delete(action),
     fail: (action, ...more) => void faults.set(action, [...(faults.get(action) ?? []), ...more]),
     revoke(reason) {
       broker.task = { ...broker.task, state: 'revoked', cause: 'revoked', reason, ended_at: after(0) }
