@@ -33,8 +33,11 @@ export function outlives(action: string): boolean {
   })
 }
 
-/** A placeholder of the catalogue; `${…}` is IAM's own and stays. */
-const placeholder = /(?<!\$)\{([a-z0-9][a-z0-9._-]{0,63})\}/g
+/** A placeholder of the catalogue. */
+export const placeholder = /(?<!\$)\{([a-z0-9][a-z0-9._-]{0,63})\}/g
+
+/** A variable of IAM's own, which stays as it is (IAM User Guide, "Policy variables"). */
+export const variable = /\$\{([A-Za-z0-9-]+:[A-Za-z0-9/_-]+|[*?$])\}/g
 
 /** A placeholder without a parameter. */
 export class UnknownParameter extends Error {
@@ -102,8 +105,8 @@ function segment(value: string): string {
   return plain(value)
 }
 
-/** The characters that STS takes in a policy (STS API reference, AssumeRole, Policy), without those that nobody sees. */
+/** The characters that STS takes in a policy (STS API reference, AssumeRole, Policy), without those that nobody sees; an empty value would name nobody. */
 function plain(value: string): string {
-  if (/^[\x20-\x7e\xa0-\xff]*$/.test(value)) return value
-  throw new ProviderError('refused', 'A parameter of this grant has a character that AWS does not take in a policy', 'no')
+  if (/^[\x20-\x7e\xa0-\xff]+$/.test(value)) return value
+  throw new ProviderError('refused', 'A parameter of this grant is empty, or has a character that AWS does not take in a policy', 'no')
 }

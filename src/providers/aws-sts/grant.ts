@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import type { GrantFault } from '../provider.ts'
-import { compile, longestPolicy, outlives, UnknownParameter } from './compile.ts'
+import { compile, longestPolicy, outlives, placeholder, UnknownParameter, variable } from './compile.ts'
 
 /** A role of the account, with its path: `mayfly/invoices`. Not an ARN, for the account is the provider's. */
 const roleName = z
@@ -14,22 +14,45 @@ const action = z
   .max(128)
   .regex(/^[a-z0-9-]+:[A-Za-z0-9]+$/, 'must be a service and an action, both whole, such as "s3:GetObject"')
 
-/** A parameter can stand in the last part only: what comes before says which service, Region and account. */
-const resource = z
+/**
+ * Text with placeholders, and variables of IAM such as `${aws:username}`. A brace that belongs to neither is a misspelt one. Beside a wildcard a
+ * placeholder would bound nothing: `{customer}*` is also every customer whose name begins alike.
+ */
+const template = z
   .string()
+  .min(1)
   .max(1_024)
-  .regex(/^(\*|arn:[^:{}]+:[^:{}]+:[^:{}]*:[^:{}]*:.+)$/, 'must be "*" or an ARN, with parameters in its last part only')
   .regex(/^[\x20-\x7e]*$/, 'must be printable ASCII')
+  .refine(
+    (text) => !/[{}$]/.test(text.replace(placeholder, '').replace(variable, '')),
+    'must not have a brace or "$" that is no parameter, as in "{name}", and no variable of IAM',
+  )
+  .refine(
+    (text) => !/[*?]\{|(?<!\$)\{[^{}]*\}[*?]/.test(text),
+    'must not have a wildcard right beside a parameter: it would match what only begins or ends alike',
+  )
 
-const conditionText = z
+/** A parameter can stand in the last part only: what comes before says which service, Region and account. */
+const resource = template.refine(
+  (text) => text === '*' || /^arn:[^:{}]+:[^:{}]+:[^:{}]*:[^:{}]*:.+$/.test(text),
+  'must be "*" or an ARN, with parameters in its last part only',
+)
+
+/** IAM User Guide, "Condition operators". */
+const operator = z
   .string()
-  .max(512)
-  .regex(/^[\x20-\x7e]*$/, 'must be printable ASCII')
+  .regex(
+    /^(For(Any|All)Values:)?(String(Not)?(Equals(IgnoreCase)?|Like)|Arn(Not)?(Equals|Like)|(Numeric|Date)((Not)?Equals|(Less|Greater)Than(Equals)?)|(Not)?IpAddress|Bool|BinaryEquals|Null)(IfExists)?$/,
+    'must be an operator of IAM, such as "StringEquals"',
+  )
 
 /** Operator -> key -> values, as in a policy of IAM. */
 const conditions = z.record(
-  z.string().regex(/^[A-Za-z:]{1,64}$/, 'must be an operator of IAM, such as "StringEquals"'),
-  z.record(z.string().regex(/^[A-Za-z0-9:/_-]{1,128}$/, 'must be a condition key, such as "s3:prefix"'), z.array(conditionText).min(1).max(16)),
+  operator,
+  z.record(
+    z.string().regex(/^[A-Za-z0-9-]+:[A-Za-z0-9:/_.-]{1,128}$/, 'must be a condition key, such as "s3:prefix"'),
+    z.array(template).min(1).max(16),
+  ),
 )
 
 /** A grant's own keys: roles that may be assumed, and what may be done with them. */
@@ -37,7 +60,12 @@ export const awsGrant = z
   .strictObject({
     role: roleName.optional(),
     /** A pool of roles that are alike: each session takes one of them. */
-    roles: z.array(roleName).min(1).max(16).optional(),
+    roles: z
+      .array(roleName)
+      .min(1)
+      .max(16)
+      .refine((names) => new Set(names).size === names.length, 'must name each role once')
+      .optional(),
     allow: z
       .array(
         z.strictObject({
@@ -72,7 +100,12 @@ export function awsGrantFaults(grant: AwsGrant, { parameters }: Entry): GrantFau
         : [],
     ),
   )
-  const longest = Object.fromEntries([...parameters].map(([name, length]) => [name, '*'.repeat(length)]))
+  const texts = JSON.stringify(grant.allow)
+  for (const name of parameters.keys()) {
+    if (texts.includes(`{${name}}`)) continue
+    faults.push({ path: ['parameters', name], message: 'stands nowhere in allow: whoever reads a lease would believe that it narrows the session' })
+  }
+  const longest = Object.fromEntries([...parameters].map(([name, length]) => [name, '*'.repeat(Math.max(1, length))]))
   try {
     const { length } = compile(grant, longest, new Date(0))
     if (length > longestPolicy) {

@@ -30,7 +30,7 @@ describe('a session policy', () => {
         {
           actions: ['s3:ListBucket'],
           resources: ['arn:aws:s3:::home-${aws:username}'],
-          conditions: { StringLike: { 's3:prefix': ['{customer}/*'] } },
+          conditions: { StringLike: { 's3:prefix': ['{customer}/*', '${aws:userid}/*'] } },
         },
       ],
     })
@@ -38,7 +38,7 @@ describe('a session policy', () => {
       Effect: 'Allow',
       Action: 's3:ListBucket',
       Resource: 'arn:aws:s3:::home-${aws:username}',
-      Condition: { StringLike: { 's3:prefix': 'a/b/*' } },
+      Condition: { StringLike: { 's3:prefix': ['a/b/*', '${aws:userid}/*'] } },
     })
   })
 
@@ -47,7 +47,7 @@ describe('a session policy', () => {
     expect(allowed!['Resource']).toBe('arn:aws:s3:::invoices/${*}${?}${$}{aws.username}"{customer}/*')
   })
 
-  test.each([['a/b'], ['a:b'], ['a\u0000b'], ['a\u2028b'], ['λ']])(
+  test.each([[''], ['a/b'], ['a:b'], ['a\u0000b'], ['a\u2028b'], ['λ']])(
     'refuses a value that would leave its segment or STS would not take: %j',
     (customer) => {
       expect(() => compile(grantOf(readable), { customer }, until)).toThrow(ProviderError)
@@ -99,10 +99,19 @@ describe('a grant of the catalogue', () => {
     expect(faultsOf(readable, {})).toEqual([{ path: ['parameters'], message: 'must have "customer", which allow names' }])
   })
 
+  test('cannot have a parameter that narrows nothing', () => {
+    expect(faultsOf(readable, { customer: 32, region: 16 })).toMatchObject([{ path: ['parameters', 'region'] }])
+  })
+
+  test('whose pattern lets nothing but an empty value pass loads, and issues nothing', () => {
+    expect(faultsOf(readable, { customer: 0 })).toEqual([])
+    expect(() => compile(grantOf(readable), { customer: '' }, until)).toThrow(ProviderError)
+  })
+
   test.each(['sts:AssumeRole', 'STS:assumerolewithwebidentity', 'iam:PassRole', 'ssm:StartSession', 'kms:CreateGrant'])(
     'cannot allow what would outlive the session: %s',
     (action) => {
-      const own = { role: 'r', allow: [{ actions: ['s3:GetObject', action.replace(/^STS/, 'sts')], resources: ['*'] }] }
+      const own = { role: 'r', allow: [{ actions: ['s3:GetObject', action.replace(/^STS/, 'sts')], resources: ['arn:aws:s3:::{customer}'] }] }
       expect(faultsOf(own)).toMatchObject([{ path: ['allow', 0, 'actions', 1] }])
     },
   )
@@ -123,6 +132,12 @@ describe('a grant of the catalogue', () => {
     ['no role', { allow: readable.allow }],
     ['a role and a pool', { ...readable, roles: ['x'] }],
     ['a parameter before the last part of an ARN', { ...readable, allow: [{ actions: ['s3:GetObject'], resources: ['arn:aws:{customer}:::x'] }] }],
+    ['a wildcard right after a parameter', { ...readable, allow: [{ actions: ['s3:GetObject'], resources: ['arn:aws:s3:::x/{customer}*'] }] }],
+    ['a wildcard right before a parameter', { ...readable, allow: [{ actions: ['s3:GetObject'], resources: ['arn:aws:s3:::x/*{customer}/a'] }] }],
+    ['a misspelt parameter', { ...readable, allow: [{ actions: ['s3:GetObject'], resources: ['arn:aws:s3:::x/{Customer}/a'] }] }],
+    ['a "$" before a parameter', { ...readable, allow: [{ actions: ['s3:GetObject'], resources: ['arn:aws:s3:::x/${customer}/a'] }] }],
+    ['an operator that IAM does not have', { ...readable, allow: [{ ...readable.allow[0], conditions: { StringIs: { 's3:prefix': ['a'] } } }] }],
+    ['a pool that names a role twice', { roles: ['x', 'x'], allow: readable.allow }],
     ['a key that it does not know', { ...readable, duration: '1h' }],
   ])('refuses %s', (_, own) => {
     expect(awsGrant.safeParse(own).success).toBe(false)
