@@ -1,11 +1,13 @@
-import { Command } from 'commander'
+import { Command, InvalidArgumentError } from 'commander'
+import type { OpenTask } from '../client/client.ts'
+import { wholeEnvironment } from '../config.ts'
 import { lastMoment } from './aws/delivery.ts'
-import { type AwsSession, sessionOf } from './aws/session.ts'
-import { UsageError } from './failure.ts'
+import { serveSession } from './aws/serve.ts'
+import { type AwsSession, onlySessionOf } from './aws/session.ts'
 import { type AskedGrants, durationOption, grantOption, grantsOf, paramOption } from './grants.ts'
+import type { OutputOf } from './program.ts'
 import { connect } from './session.ts'
 import { some } from './task.ts'
-import type { OpenTask } from '../client/client.ts'
 
 interface Options extends AskedGrants {
   readonly kind: string
@@ -13,8 +15,47 @@ interface Options extends AskedGrants {
 }
 
 /** `mayfly aws …`: AWS sessions for programs that know nothing of Mayfly. */
-export const awsCommand = (): Command =>
-  new Command('aws').description('AWS sessions for SDKs that know nothing of Mayfly').addCommand(processCommand())
+export const awsCommand = (outputOf: OutputOf, exitWith: (status: number) => void): Command =>
+  new Command('aws')
+    .description('AWS sessions for SDKs that know nothing of Mayfly')
+    .addCommand(serveCommand(outputOf, exitWith))
+    .addCommand(processCommand())
+
+const serveCommand = (outputOf: OutputOf, exitWith: (status: number) => void): Command =>
+  new Command('serve')
+    .description('open a task and serve its session on loopback, as containers are served, until it is stopped; then complete the task')
+    .requiredOption('--kind <name>', 'kind of task')
+    .addOption(grantOption().makeOptionMandatory())
+    .addOption(paramOption())
+    .addOption(durationOption('how long at a time; it is renewed while it serves and the workload token lives'))
+    .option('--port <number>', 'on 127.0.0.1; any that is free, where absent', portOf, 0)
+    .addHelpText(
+      'after',
+      `
+Prints two variables, once, and goes on serving: mayfly aws serve … > session & then . ./session for whatever is to use it.
+The token that the second one points at opens the session: whoever can read that file (0600) is the task.`,
+    )
+    .action(async ({ port, ...options }: Options & { readonly port: number }, command: Command) => {
+      const { kind, duration } = options
+      const output = outputOf(command)
+      const asked = { kind, grants: grantsOf(options), ...some({ duration }), port, runtimeFolder: wholeEnvironment()['XDG_RUNTIME_DIR'] }
+      const ready = (variables: Readonly<Record<string, string>>): void =>
+        output.result(variables, () =>
+          Object.entries(variables)
+            .map(([name, value]) => `export ${name}='${value.replaceAll("'", String.raw`'\''`)}'`)
+            .join('\n'),
+        )
+      exitWith(await serveSession(connect({ patience }), asked, ready, (line) => output.note(`mayfly: ${line}`)))
+    })
+
+/** Milliseconds for which a broker that is away is waited for. */
+const patience = 60_000
+
+function portOf(text: string): number {
+  const port = Number(text)
+  if (/^\d{1,5}$/.test(text) && port <= 65_535) return port
+  throw new InvalidArgumentError('must be a port')
+}
 
 const processCommand = (): Command =>
   new Command('process')
@@ -31,16 +72,17 @@ Each call opens a task of its own, and nobody completes it: its lease lives unti
     .action(async (options: Options) => {
       const { kind, duration } = options
       const task = await connect().open({ kind, grants: grantsOf(options), ...some({ duration }) })
-      const session = await onlySession(task)
+      const session = await sessionOrNothing(task)
       const { access_key_id: AccessKeyId, secret_access_key: SecretAccessKey, session_token: SessionToken } = session
       console.log(JSON.stringify({ Version: 1, AccessKeyId, SecretAccessKey, SessionToken, Expiration: lastMoment(session, task.task.deadline) }))
     })
 
 /** @throws UsageError for a task with anything else than one AWS session; it is completed then */
-async function onlySession(task: OpenTask): Promise<AwsSession> {
-  const [lease, ...others] = task.leases
-  const session = lease && sessionOf(lease)
-  if (session !== undefined && others.length === 0) return session
-  await task.complete()
-  throw new UsageError('one --grant whose credential is an AWS session is needed')
+async function sessionOrNothing(task: OpenTask): Promise<AwsSession> {
+  try {
+    return onlySessionOf(task.leases)
+  } catch (error) {
+    await task.complete()
+    throw error
+  }
 }

@@ -39,10 +39,10 @@ export async function main(argv: readonly string[]): Promise<number> {
     policyCommand,
     providerCommand,
     migrateCommand,
-    awsCommand,
   ]) {
     program.addCommand(build(outputOf))
   }
+  program.addCommand(awsCommand(outputOf, (code) => (status = code)))
   program.addCommand(execCommand((code) => (status = code)))
   everyCommand(program, (command) => command.exitOverride())
   try {

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { type Container, type ContainerCredentials, serveContainer } from '../../src/cli/aws/container.ts'
+import { serveSession } from '../../src/cli/aws/serve.ts'
 import { runWithTask } from '../../src/cli/exec.ts'
 import { createClient } from '../../src/client/client.ts'
 import { type FakeBroker, problem, startFakeBroker } from '../support/fake-broker.ts'
@@ -280,5 +281,53 @@ describe('mayfly aws process', () => {
     expect({ status, stdout }).toEqual({ status: 2, stdout: '' })
     expect(stderr).not.toContain('secret-of')
     expect(broker.count('complete')).toBe(1)
+  })
+})
+
+describe('mayfly aws serve', () => {
+  const serve = (changes: object = {}) => {
+    let variables: Record<string, string> | undefined
+    const ended = serveSession(
+      createClient({ url: broker.url, token: 'workload-token', patience: 50 }),
+      { kind: 'sync', grants: [{ name: 's3-read', parameters: {} }], port: 0, runtimeFolder: scratch, ...changes },
+      (told) => (variables = { ...told }),
+      (line) => told.push(line),
+      { ...pace, look: 20 },
+    )
+    const ready = () => vi.waitFor(() => (expect(variables).toBeDefined(), variables!), { interval: 5, timeout: 10_000 })
+    return { ended, ready }
+  }
+  const fetched = (variables: Record<string, string>) =>
+    ask(variables['AWS_CONTAINER_CREDENTIALS_FULL_URI']!, {
+      authorization: readFileSync(variables['AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE']!, 'utf8'),
+    })
+
+  test('serves the session until a signal comes, completes the task, and takes the endpoint and its token away', async () => {
+    const { ended, ready } = serve()
+    const variables = await ready()
+    expect(await fetched(variables)).toMatchObject({ status: 200, body: { AccessKeyId: 'ASIA1' } })
+    process.emit('SIGTERM')
+    expect(await ended).toBe(0)
+    expect(broker.count('complete')).toBe(1)
+    await expect(ask(variables['AWS_CONTAINER_CREDENTIALS_FULL_URI']!, {})).rejects.toMatchObject({ code: 'ECONNREFUSED' })
+    expect(existsSync(variables['AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE']!)).toBe(false)
+  })
+
+  test('stops with status 1 where the task was ended by somebody else', async () => {
+    const { ended, ready } = serve()
+    await ready()
+    broker.revoke('leaked')
+    expect(await ended).toBe(1)
+  })
+
+  test('completes its task where the port is taken, or the credential is of another type', async () => {
+    const { ended, ready } = serve()
+    const { port } = new URL((await ready())['AWS_CONTAINER_CREDENTIALS_FULL_URI']!)
+    await expect(serve({ port: Number(port) }).ended).rejects.toThrow(`--port ${port}: is taken`)
+    process.emit('SIGTERM')
+    await ended
+    broker.mint = () => ({ type: 'bearer_token', token: 'secret-of-api' })
+    await expect(serve().ended).rejects.toThrow('AWS session')
+    expect(broker.count('complete')).toBe(3)
   })
 })

@@ -1,0 +1,62 @@
+import type { Client } from '../../client/client.ts'
+import { makePrivateFolder } from '../exec/credential-files.ts'
+import type { Signals } from '../exec/child.ts'
+import { keepAll, type Kept, type Tell, usualPace } from '../exec/keep.ts'
+import { type Declared, withTask } from '../exec/with-task.ts'
+import { UsageError } from '../failure.ts'
+import { type Delivery, deliver } from './delivery.ts'
+import { onlySessionOf } from './session.ts'
+
+export interface ServeOptions extends Declared {
+  /** On 127.0.0.1; 0 takes any free one. */
+  readonly port: number
+  /** XDG_RUNTIME_DIR: where the file with the endpoint's token is put, in a private folder. */
+  readonly runtimeFolder: string | undefined
+}
+
+/** The exit status when the task was ended by somebody else. */
+const endedEarly = 1
+
+/**
+ * Serves the AWS session of a task of its own to whatever runs beside it, until a signal comes or the task is ended, and completes the task then.
+ *
+ * @param ready takes what an SDK needs to find the session, once it can be fetched
+ * @returns 0, or 1 where the task was ended by somebody else
+ * @throws UsageError (no such session, a port that is taken), MayflyProblem, BrokerUnreachable
+ */
+export async function serveSession(
+  client: Client,
+  options: ServeOptions,
+  ready: (variables: Delivery['variables']) => void,
+  tell: Tell,
+  pace = usualPace,
+): Promise<number> {
+  return withTask(client, options, tell, pace, (kept, signals) => serveWhileWanted(kept, options, ready, signals))
+}
+
+async function serveWhileWanted(
+  kept: Kept,
+  { port, runtimeFolder, duration }: ServeOptions,
+  ready: (variables: Delivery['variables']) => void,
+  signals: Signals,
+): Promise<number> {
+  const session = onlySessionOf(kept.task.leases)
+  const folder = await makePrivateFolder(runtimeFolder)
+  let delivery: Delivery | undefined
+  try {
+    delivery = await deliver(session, kept, folder, port).catch((error: unknown) => {
+      throw (error as NodeJS.ErrnoException).code === 'EADDRINUSE' ? new UsageError(`--port ${port}: is taken`) : error
+    })
+    const { hold, variables } = delivery
+    const over = new AbortController()
+    signals.hear = () => over.abort()
+    // Between the last look at `first` and this line nothing waits, so that no signal is lost.
+    if (signals.first !== undefined) return 0
+    ready(variables)
+    await keepAll(kept, duration, { stop: () => over.abort() }, async (fresh) => hold(fresh), over.signal)
+    return kept.ended === undefined ? 0 : endedEarly
+  } finally {
+    await delivery?.close()
+    await folder.remove()
+  }
+}
