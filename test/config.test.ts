@@ -155,7 +155,7 @@ limits:
       'mayfly.yaml:11: resource_servers: Invalid input: expected array, received number',
       'mayfly.yaml:13: providers.0.rotate_every: must be a duration from "1h" to "2160h"',
       'mayfly.yaml:14: providers.1.name: is the name of a provider above',
-      'mayfly.yaml:14: providers.1.kind: is not a kind of provider: jwt, http, vault',
+      'mayfly.yaml:14: providers.1.kind: is not a kind of provider: jwt, http, vault, aws-sts',
       'mayfly.yaml:15: providers.2.url: must be https, because secrets travel over it; http only on loopback',
       'mayfly.yaml:17: limits.burst: must be 1 at least',
       'mayfly.yaml:18: limits.stuck_after: must be a duration from "1s" to "24h"',
