@@ -1,5 +1,6 @@
 import { ProviderError } from '../provider.ts'
 import type { AwsGrant } from './grant.ts'
+import { everythingDenied, policyText, toTheSecond } from './policy.ts'
 
 /** Characters of a session policy that STS takes (STS API reference, AssumeRole, Policy). */
 export const longestPolicy = 2_048
@@ -64,20 +65,15 @@ export function compile({ allow }: AwsGrant, parameters: Readonly<Record<string,
     Resource: oneOrMore(resources.map((text) => filled(text, parameters, segment))),
     ...(conditions && { Condition: filledConditions(conditions, parameters) }),
   }))
-  return JSON.stringify({
-    Version: '2012-10-17',
-    Statement: [
-      ...statements,
-      { Effect: 'Deny', Action: denied, Resource: '*' },
-      { Effect: 'Deny', Action: '*', Resource: '*', Condition: { DateGreaterThan: { 'aws:CurrentTime': seconds(until) } } },
-    ],
-  })
+  return policyText([
+    ...statements,
+    { Effect: 'Deny', Action: denied, Resource: '*' },
+    { ...everythingDenied, Condition: { DateGreaterThan: { 'aws:CurrentTime': toTheSecond(until) } } },
+  ])
 }
 
 /** A list of one is written as what it holds: the room is short. */
 const oneOrMore = (texts: readonly string[]): string | readonly string[] => (texts.length === 1 ? texts[0]! : texts)
-
-const seconds = (moment: Date): string => moment.toISOString().replace(/\.\d+Z$/, 'Z')
 
 function filledConditions(conditions: NonNullable<AwsGrant['allow'][number]['conditions']>, parameters: Readonly<Record<string, string>>): object {
   return Object.fromEntries(

@@ -1,3 +1,5 @@
+import { everythingDenied, policyText, type Statement, toTheSecond } from '../policy.ts'
+
 /**
  * A session's name at AWS: the cohort that was minting when it was issued (3 of base36), and its number there (5). `aws:userid` is the role's id,
  * a colon and this name. A colon is legal in neither, so `*:` and a name match that name alone.
@@ -6,9 +8,6 @@ const sessionName = /^[0-9a-z]{8}$/
 const cohortName = /^[0-9a-z]{3}$/
 /** Never a session's name, so that no cohort's pattern takes it in. Without `*`, `?` and `$`, which mean something in a policy. */
 const canaryName = /^@[\w+=,.@-]{1,63}$/
-
-/** One statement of an IAM policy, as it will be written. */
-export type Statement = Readonly<Record<string, unknown>>
 
 /** Who is denied everything. Each list may be empty; `survivors` are the exceptions to `cohorts`, and to nothing else. */
 export interface Denials {
@@ -19,9 +18,6 @@ export interface Denials {
   cutoff?: Date | undefined
 }
 
-const version = '2012-10-17'
-const everything = { Effect: 'Deny', Action: '*', Resource: '*' }
-
 /**
  * The policy, minified, the same bytes for the same denials in whatever order. A statement that would deny nobody is left out, because a
  * condition without values is an error to AWS. Undefined where no statement is left: AWS accepts no empty policy, so the carrier is deleted.
@@ -31,17 +27,18 @@ export function render({ cohorts, survivors, names, cutoff }: Denials, base: rea
     StringLike: userids(cohorts.map((cohort) => `${cohort}?????`)),
     ...(survivors.length > 0 && { StringNotLike: userids(survivors) }),
   }
-  return policy([
+  const statements = [
     ...base,
-    ...(cohorts.length > 0 ? [{ ...everything, Condition: ofCohorts }] : []),
-    ...(names.length > 0 ? [{ ...everything, Condition: { StringLike: userids(names) } }] : []),
-    ...(cutoff ? [{ ...everything, Condition: { DateLessThan: { 'aws:TokenIssueTime': wholeSeconds(cutoff) } } }] : []),
-  ])
+    ...(cohorts.length > 0 ? [{ ...everythingDenied, Condition: ofCohorts }] : []),
+    ...(names.length > 0 ? [{ ...everythingDenied, Condition: { StringLike: userids(names) } }] : []),
+    ...(cutoff ? [{ ...everythingDenied, Condition: { DateLessThan: { 'aws:TokenIssueTime': toTheSecond(cutoff) } } }] : []),
+  ]
+  return statements.length > 0 ? policyText(statements) : undefined
 }
 
 /** Denies the role as a whole: the shortest text there is that leaves no ended session alive. */
 export function renderShut(base: readonly Statement[]): string {
-  return JSON.stringify({ Version: version, Statement: [...base, everything] })
+  return policyText([...base, everythingDenied])
 }
 
 /** @throws RangeError where it is not a session's name: as a pattern it could match others, or nobody */
@@ -60,14 +57,6 @@ export function assertCanary(name: string): void {
   if (!canaryName.test(name)) throw new RangeError(`not the name of a canary: ${JSON.stringify(name)}`)
 }
 
-function policy(statements: readonly Statement[]): string | undefined {
-  return statements.length > 0 ? JSON.stringify({ Version: version, Statement: statements }) : undefined
-}
-
 function userids(patterns: readonly string[]) {
   return { 'aws:userid': [...new Set(patterns)].toSorted().map((pattern) => `*:${pattern}`) }
-}
-
-function wholeSeconds(moment: Date): string {
-  return moment.toISOString().replace(/\.\d+Z$/, 'Z')
 }

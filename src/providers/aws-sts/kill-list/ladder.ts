@@ -1,4 +1,5 @@
-import { assertCanary, assertCohort, cohortOf, type Denials, render, renderShut, type Statement } from './document.ts'
+import type { Statement } from '../policy.ts'
+import { assertCanary, assertCohort, cohortOf, type Denials, render, renderShut } from './document.ts'
 
 /** A session at AWS, and what is known of when AWS issued it, by AWS's clock. */
 export interface Session {
