@@ -6,7 +6,7 @@ import { serveSession } from './aws/serve.ts'
 import { type AwsSession, onlySessionOf } from './aws/session.ts'
 import { type AskedGrants, durationOption, grantOption, grantsOf, paramOption } from './grants.ts'
 import type { OutputOf } from './program.ts'
-import { connect } from './session.ts'
+import { connect, longPatience } from './session.ts'
 import { some } from './task.ts'
 
 interface Options extends AskedGrants {
@@ -45,11 +45,8 @@ The token that the second one points at opens the session: whoever can read that
             .map(([name, value]) => `export ${name}='${value.replaceAll("'", String.raw`'\''`)}'`)
             .join('\n'),
         )
-      exitWith(await serveSession(connect({ patience }), asked, ready, (line) => output.note(`mayfly: ${line}`)))
+      exitWith(await serveSession(connect({ patience: longPatience }), asked, ready, (line) => output.note(`mayfly: ${line}`)))
     })
-
-/** Milliseconds for which a broker that is away is waited for. */
-const patience = 60_000
 
 function portOf(text: string): number {
   const port = Number(text)

@@ -3,7 +3,7 @@ import { childEnvironment, wholeEnvironment } from '../config.ts'
 import { runWithTask } from './exec.ts'
 import { UsageError } from './failure.ts'
 import { type AskedGrants, durationOption, grantOption, grantsOf, pair, paramOption } from './grants.ts'
-import { connect } from './session.ts'
+import { connect, longPatience } from './session.ts'
 import { some } from './task.ts'
 
 interface Options extends AskedGrants {
@@ -13,9 +13,6 @@ interface Options extends AskedGrants {
   readonly env?: Record<string, string>
   readonly keepToken?: boolean
 }
-
-/** Milliseconds for which a broker that is away is waited for. */
-const patience = 60_000
 
 /** `mayfly exec … -- CMD`: runs a command under a task. */
 export const execCommand = (exitWith: (status: number) => void): Command =>
@@ -43,5 +40,5 @@ SIGTERM, then SIGKILL. If exec itself is killed with SIGKILL nobody reports: the
       for (const grant of env.keys()) if (!grants.some(({ name }) => name === grant)) throw new UsageError(`--env ${grant}: no such --grant`)
       const environment = options.keepToken ? wholeEnvironment() : childEnvironment()
       const asked = { kind, grants, ...some({ purpose, duration }), env, command, environment }
-      exitWith(await runWithTask(connect({ patience }), asked, (line) => console.error(`mayfly: ${line}`)))
+      exitWith(await runWithTask(connect({ patience: longPatience }), asked, (line) => console.error(`mayfly: ${line}`)))
     })

@@ -6,7 +6,7 @@ import { type AwsSession, sessionOf } from './aws/session.ts'
 import { type Child, type Signals, start, statusOf } from './exec/child.ts'
 import { type CredentialFiles, writeCredentials } from './exec/credential-files.ts'
 import { keepAll, type Kept, saidOnce, type Tell, usualPace } from './exec/keep.ts'
-import { type Declared, withTask } from './exec/with-task.ts'
+import { type Declared, endedEarly, withTask } from './exec/with-task.ts'
 import { UsageError } from './failure.ts'
 
 export interface ExecOptions extends Declared {
@@ -16,9 +16,6 @@ export interface ExecOptions extends Declared {
   /** The command's environment, before its credentials are added. */
   readonly environment: Record<string, string | undefined>
 }
-
-/** The exit status when the task was ended while its command ran. */
-const endedEarly = 1
 
 /**
  * Runs a command under a task of its own: opens it, gives the command its credentials, keeps both alive, and completes the task when the command ends.

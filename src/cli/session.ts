@@ -3,6 +3,9 @@ import { type Client, createClient } from '../client/client.ts'
 import { clientSettings } from '../config.ts'
 import { UsageError } from './failure.ts'
 
+/** Milliseconds for which a broker that is away is waited for by what goes on working meanwhile. */
+export const longPatience = 60_000
+
 /** A client for the broker that the environment names. The token file is read at each use, since whoever wrote it renews it there. */
 export function connect(options: { patience?: number } = {}): Client {
   const { url, token, tokenFile } = clientSettings()

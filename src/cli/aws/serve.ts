@@ -2,7 +2,7 @@ import type { Client } from '../../client/client.ts'
 import { makePrivateFolder } from '../exec/credential-files.ts'
 import type { Signals } from '../exec/child.ts'
 import { keepAll, type Kept, type Tell, usualPace } from '../exec/keep.ts'
-import { type Declared, withTask } from '../exec/with-task.ts'
+import { type Declared, endedEarly, withTask } from '../exec/with-task.ts'
 import { UsageError } from '../failure.ts'
 import { type Delivery, deliver } from './delivery.ts'
 import { onlySessionOf } from './session.ts'
@@ -13,9 +13,6 @@ export interface ServeOptions extends Declared {
   /** XDG_RUNTIME_DIR: where the file with the endpoint's token is put, in a private folder. */
   readonly runtimeFolder: string | undefined
 }
-
-/** The exit status when the task was ended by somebody else. */
-const endedEarly = 1
 
 /**
  * Serves the AWS session of a task of its own to whatever runs beside it, until a signal comes or the task is ended, and completes the task then.

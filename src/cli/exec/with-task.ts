@@ -3,6 +3,9 @@ import type { Client, OpenTask } from '../../client/client.ts'
 import { listenToSignals, type Signals, statusOf } from './child.ts'
 import type { Kept, Pace, Tell } from './keep.ts'
 
+/** The exit status when the task was ended by somebody else while it was worked under. */
+export const endedEarly = 1
+
 /** What a task is opened for. */
 export interface Declared {
   readonly kind: string
