@@ -185,35 +185,42 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('Postgres', () =>
     await dispose()
   })
 
-  test('that could only be read is written by the first statement after, on connections that were opened before', async () => {
+  /** A database of a schema that is up to date, met by a ledger of two connections while it can only be read. */
+  async function openReadOnly(): Promise<{ ledger: Ledger; canBeWritten(): Promise<void>; dispose(): Promise<void> }> {
     const { settings, dispose } = await openDatabase()
     const { url } = settings as { url: string }
     await (await connect(settings)).close()
     const owner = postgres(url, { max: 1 })
-    const name = new URL(url).pathname.slice(1)
-    await owner.unsafe(`alter database ${name} set default_transaction_read_only = on`)
+    const alter = async (what: string): Promise<void> => void (await owner.unsafe(`alter database ${new URL(url).pathname.slice(1)} ${what}`))
+    await alter('set default_transaction_read_only = on')
     const ledger = await connect({ url, pool: 2 })
+    return {
+      ledger,
+      canBeWritten: () => alter('reset default_transaction_read_only'),
+      async dispose() {
+        await owner.end()
+        await ledger.close()
+        await dispose()
+      },
+    }
+  }
+
+  test('that could only be read is written by the first statement after, on connections that were opened before', async () => {
+    const { ledger, canBeWritten, dispose } = await openReadOnly()
     const look = () => ledger.run<{ read_only: string }>(sql`select current_setting('transaction_read_only') as read_only`)
     expect((await Promise.all([look(), look()])).flat()).toEqual([{ read_only: 'on' }, { read_only: 'on' }])
 
-    await owner.unsafe(`alter database ${name} reset default_transaction_read_only`)
+    await canBeWritten()
     await Promise.all([1, 2, 3, 4].map((entry) => archivePolicySet(ledger, `sha256:${entry}`, {})))
     expect(ledger.failures()).toBe(0)
     expect((await listEntries(ledger, {}, { limit: 10 })).items).toHaveLength(4)
     expect((await Promise.all([look(), look()])).flat()).toEqual([{ read_only: 'off' }, { read_only: 'off' }])
 
-    await owner.end()
-    await ledger.close()
     await dispose()
   })
 
   test('that can only be read refuses what writes, again and again, and answers what reads', async () => {
-    const { settings, dispose } = await openDatabase()
-    const { url } = settings as { url: string }
-    await (await connect(settings)).close()
-    const owner = postgres(url, { max: 1 })
-    await owner.unsafe(`alter database ${new URL(url).pathname.slice(1)} set default_transaction_read_only = on`)
-    const ledger = await connect({ url, pool: 2 })
+    const { ledger, dispose } = await openReadOnly()
     for (let attempt = 1; attempt <= 3; attempt++) {
       await expect(archivePolicySet(ledger, 'sha256:refused', {})).rejects.toMatchObject({
         code: 'store_unavailable',
@@ -222,8 +229,6 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('Postgres', () =>
       expect(ledger.failures()).toBe(attempt)
       expect((await listEntries(ledger, {}, { limit: 10 })).items).toEqual([])
     }
-    await owner.end()
-    await ledger.close()
     await dispose()
   })
 
