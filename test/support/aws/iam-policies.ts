@@ -1,6 +1,6 @@
 import { type Account, identifier, type ManagedPolicy, type PolicyVersion } from './account.ts'
 import type { IamAction } from './iam.ts'
-import { sizeOfPolicy } from './iam-users.ts'
+import { sizeOfPolicy } from './iam-inline.ts'
 import { type Policy, parsePolicy } from './policy.ts'
 import type { Form } from './query.ts'
 import { absent, inUse, taken, tooMany } from './refusal.ts'

@@ -1,6 +1,6 @@
 import { type Account, identifier, type Role } from './account.ts'
 import type { IamAction } from './iam.ts'
-import { limitInline } from './iam-users.ts'
+import { deleteInline, putInline } from './iam-inline.ts'
 import { type Policy, parsePolicy } from './policy.ts'
 import type { Form } from './query.ts'
 import { absent, inUse, Refusal, taken } from './refusal.ts'
@@ -53,11 +53,7 @@ export const roleActions: Readonly<Record<string, IamAction>> = {
   },
 
   PutRolePolicy(account, form) {
-    const role = roleOf(account, form)
-    const policies = new Map(role.inline.latest).set(form.text('PolicyName'), parsePolicy(form.text('PolicyDocument'), 'identity'))
-    limitInline(policies, 10_240, `role ${role.name}`)
-    account.write(role.inline, policies)
-    return undefined
+    return putInline(account, form, roleOf(account, form), 'role', 10_240)
   },
   GetRolePolicy(account, form) {
     const role = roleOf(account, form)
@@ -68,11 +64,7 @@ export const roleActions: Readonly<Record<string, IamAction>> = {
   },
   ListRolePolicies: (account, form) => ({ PolicyNames: [...roleOf(account, form).inline.latest.keys()], IsTruncated: false }),
   DeleteRolePolicy(account, form) {
-    const role = roleOf(account, form)
-    const policies = new Map(role.inline.latest)
-    if (!policies.delete(form.text('PolicyName'))) throw absent(`role policy with name ${form.text('PolicyName')}`)
-    account.write(role.inline, policies)
-    return undefined
+    return deleteInline(account, form, roleOf(account, form), 'role')
   },
 
   AttachRolePolicy(account, form) {

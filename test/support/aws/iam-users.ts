@@ -1,6 +1,7 @@
 import { type Account, identifier, secretKey, type User } from './account.ts'
 import type { IamAction } from './iam.ts'
-import { type Policy, parsePolicy } from './policy.ts'
+import { deleteInline, putInline } from './iam-inline.ts'
+import type { Policy } from './policy.ts'
 import type { Form } from './query.ts'
 import { absent, inUse, taken, tooMany } from './refusal.ts'
 import { Settled } from './settled.ts'
@@ -24,18 +25,10 @@ export const userActions: Readonly<Record<string, IamAction>> = {
     return undefined
   },
   PutUserPolicy(account, form) {
-    const user = userOf(account, form)
-    const policies = new Map(user.inline.latest).set(form.text('PolicyName'), parsePolicy(form.text('PolicyDocument'), 'identity'))
-    limitInline(policies, 2048, `user ${user.name}`)
-    account.write(user.inline, policies)
-    return undefined
+    return putInline(account, form, userOf(account, form), 'user', 2048)
   },
   DeleteUserPolicy(account, form) {
-    const user = userOf(account, form)
-    const policies = new Map(user.inline.latest)
-    if (!policies.delete(form.text('PolicyName'))) throw absent(`user policy with name ${form.text('PolicyName')}`)
-    account.write(user.inline, policies)
-    return undefined
+    return deleteInline(account, form, userOf(account, form), 'user')
   },
   CreateAccessKey(account, form) {
     const user = userOf(account, form)
@@ -52,14 +45,6 @@ export const userActions: Readonly<Record<string, IamAction>> = {
     return undefined
   },
 }
-
-/** Counts as IAM does: all inline policies together, and without white space. @throws LimitExceeded */
-export function limitInline(policies: ReadonlyMap<string, Policy>, most: number, whose: string): void {
-  const size = [...policies.values()].reduce((sum, policy) => sum + sizeOfPolicy(policy.text), 0)
-  if (size > most) throw tooMany(`Maximum policy size of ${most} bytes exceeded for ${whose}`)
-}
-
-export const sizeOfPolicy = (text: string) => text.replace(/\s/g, '').length
 
 function userOf(account: Account, form: Form): User {
   const name = form.text('UserName')
