@@ -3,6 +3,7 @@ import type { Evidence, Handle } from '../base/evidence.ts'
 import type { LeaseId, TaskId } from '../base/ids.ts'
 import type { Clock } from '../base/time.ts'
 import type { Credential } from './credential.ts'
+import type { KillLists, RoleSessions } from './role-sessions.ts'
 
 /** What one mint is for. Announced in the ledger before the provider hears of it. */
 export interface Reservation<Settings = unknown> {
@@ -72,6 +73,8 @@ export interface CallLimits {
   readonly timeout: number
   /** Calls under way at once: so many mints, and besides them so many ends. */
   readonly concurrency: number
+  /** Ends under way at once, where they are many more, because most of them only wait for one and the same. */
+  readonly ends?: number
 }
 
 /** Public keys and the reader of tokens that the broker itself signs: what a provider offers whose credentials are such tokens. */
@@ -155,6 +158,11 @@ export interface Provider {
    * ends. Takes its time, and never throws for what it meets. Absent where `check` says all there is to say.
    */
   examine?(grants: readonly TrialGrant[]): Promise<readonly Finding[]>
+  /**
+   * What it has to do that nobody asked for, such as looking whether what it wrote still stands. Called every second or so, never twice at once; returns
+   * at once where nothing is due. @throws ProviderError
+   */
+  upkeep?(signal: AbortSignal): Promise<void>
   readonly tokens?: SignedTokens
 }
 
@@ -167,6 +175,11 @@ export interface ProviderSurroundings {
   readonly clock: Clock
   /** Told of each request of a provider that makes several for one call. `request` is one of few names: never an id or a path that holds one. */
   readonly asked?: (provider: string, request: string, outcome: string, seconds: number) => void
+  /** Told of what an operator has to know. `event` is one of few names, and counted; `detail` goes into the log: no secret, no answer of a backend. */
+  readonly noticed?: (provider: string, level: 'info' | 'warn' | 'error', event: string, detail: Readonly<Record<string, string | number>>) => void
+  /** Absent where there is no store, as when a provider is only checked. */
+  readonly sessions?: RoleSessions
+  readonly killLists?: KillLists
 }
 
 /** What is wrong with a grant in the catalogue. `path` leads to it within the grant. */

@@ -1,0 +1,108 @@
+import type { LeaseId } from '../base/ids.ts'
+
+/** A session of an AWS role as it is known before STS hears of it: both parts are chosen here, and with them it can be found and denied whatever the answer was. */
+export interface RoleSession {
+  /** Name of the role, with its path. */
+  readonly role: string
+  /** RoleSessionName: the cohort that was open when it was taken (3 of base36), and its number there (5). */
+  readonly name: string
+}
+
+/** What became of asking for a name. `ended`: the lease is not being minted any more. `full`: no role of the pool takes another session. */
+export type Reserved = { readonly outcome: 'reserved'; readonly session: RoleSession } | { readonly outcome: 'ended' } | { readonly outcome: 'full' }
+
+/** A session that is to be dead, and how far that is. */
+export interface DeniedSession extends RoleSession {
+  /** Milliseconds until all that anybody was given of it has ended by itself, by the store's clock; negative afterwards. */
+  readonly left: number
+  /** When that is. */
+  readonly endsAt: Date
+  /** The first generation of its role's kill list that denies it; undefined until one was written. */
+  readonly generation: number | undefined
+  readonly writtenAt: Date | undefined
+  /** When that generation, or a later one, was seen to be in force. */
+  readonly confirmedAt: Date | undefined
+}
+
+/** The names of sessions that brokers take and deny, kept where all of them see it. Every verb is one commit. @throws BrokerError `store_unavailable` */
+export interface RoleSessions {
+  /**
+   * Takes a name that no session of the role has, in the cohort that is open, of the role with the fewest denied sessions, and journals it as a handle of
+   * the lease: from here on the session can be denied, whatever STS answers.
+   */
+  reserve(provider: string, lease: LeaseId, roles: readonly string[]): Promise<Reserved>
+  /** Marks all sessions of a lease as to be denied, once and for all, and tells how far each is. Empty: none was ever taken. */
+  deny(provider: string, lease: LeaseId): Promise<readonly DeniedSession[]>
+}
+
+/** A session as the kill list of its role needs it. */
+export interface ListedSession {
+  readonly name: string
+  readonly denied: boolean
+  /** Of the document that is known to name it; undefined where none does yet. */
+  readonly generation: number | undefined
+  /** AWS did not issue it before this, nor, where that is known, after `latest`, by a clock that may differ from the store's by a minute. */
+  readonly earliest: Date
+  readonly latest: Date | undefined
+}
+
+/** A kill list that this holder alone may write, and all that it depends on, read in one moment. */
+export interface HeldList {
+  /** Of the last document that anybody meant to write; 0 before the first. */
+  readonly generation: number
+  /** Digest of that document; null where there was nothing to say, and no policy. */
+  readonly digest: string | null
+  /** Whether that document is known to have been written. If not, nobody knows whether it was, or still will be. */
+  readonly written: boolean
+  /** The last generation that was seen to be in force; 0 before the first. */
+  readonly confirmed: number
+  /** The cohort that names are given out in. */
+  readonly open: string
+  /** What earlier documents gave up. */
+  readonly killed: readonly string[]
+  readonly cutoff: Date | undefined
+  /** Without those whose end passed more than 120 s ago: AWS may be behind by so much, and no more. */
+  readonly sessions: readonly ListedSession[]
+  /** What is written is to be compared with what AWS has. */
+  readonly checkDue: boolean
+}
+
+/** A document about to be written. */
+export interface Intent {
+  readonly generation: number
+  readonly digest: string | null
+  readonly killed: readonly string[]
+  readonly cutoff: Date | undefined
+  /** Step of the overflow ladder. At 6 the role takes no further session until a document of a lower step. */
+  readonly rung: number
+  /** Names of living sessions that it denies: their leases are ended in this commit, cause `limit`. */
+  readonly sacrificed: readonly string[]
+}
+
+/**
+ * The kill list of each role, kept where all brokers see it. A holder's claim runs out, so that one that hangs does not keep the others from ending
+ * anything; what it still writes then is found and written over: see `disturbed`. Every verb is one commit. @throws BrokerError `store_unavailable`
+ */
+export interface KillLists {
+  /** Roles with something to be written, confirmed or compared. */
+  due(provider: string): Promise<readonly string[]>
+  /**
+   * Takes the list for 30 s. A number: milliseconds after which to ask again, because another holder has it, or it was written less than `pause`
+   * milliseconds ago.
+   */
+  take(provider: string, role: string, holder: string, pause: number): Promise<HeldList | number>
+  /** Closes the open cohort and opens another. Waits for names that are being taken, so that a list that is taken afterwards has them all. False: not the holder any more. */
+  closeCohort(provider: string, role: string, holder: string): Promise<boolean>
+  /** Says what is about to be written. False: not the holder any more, nothing may be written. */
+  intend(provider: string, role: string, holder: string, intent: Intent): Promise<boolean>
+  /** Says that the intended document was written, and which denied sessions it names. False: not the holder any more; see `disturbed`. */
+  wrote(provider: string, role: string, holder: string, generation: number, denied: readonly string[]): Promise<boolean>
+  /** Says that a generation was seen to be in force: every session that it or an earlier one denies is dead. Whoever saw it may say so. */
+  confirm(provider: string, role: string, generation: number): Promise<void>
+  /** Says that what was written was compared, and is as it should be; the next comparison is due in `next` milliseconds. */
+  checked(provider: string, role: string, holder: string, next: number): Promise<void>
+  /** Says that somebody else may have written over it: it is to be compared at once, by whoever holds it. */
+  disturbed(provider: string, role: string): Promise<void>
+  /** Lets the list go, for whoever waits. */
+  release(provider: string, role: string, holder: string): Promise<void>
+}
