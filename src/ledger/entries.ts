@@ -83,7 +83,7 @@ export const decisionEntries = (tasks: SQL): SQL => sql`
 export const leaseEntriesOf = (kind: SQL): SQL => sql`
   select ${kind}, announced.agent, announced.task_id, announced.id, announced.decision_id, jsonb_build_object(
     'grant', announced.grant_name, 'provider', announced.provider, 'revocation', announced.revocation, 'standing', announced.standing,
-    'parameters', announced.parameters, 'expires_at', ${rfc3339(sql`announced.expires_at`)}) from announced`
+    'outlives_revocation', announced.outlives_revocation, 'parameters', announced.parameters, 'expires_at', ${rfc3339(sql`announced.expires_at`)}) from announced`
 
 /** The facts about leases that the query `announced` has just written. */
 export const leaseEntries = leaseEntriesOf(sql`case when announced.state = 'active' then 'lease.issued' else 'lease.reserved' end`)

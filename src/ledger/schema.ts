@@ -73,6 +73,8 @@ export const leases = pgTable(
     local: boolean('local').notNull(),
     revocation: text('revocation', { enum: ['provider', 'deny', 'expiry'] }).notNull(),
     standing: boolean('standing').notNull(),
+    /** What goes on working when the credential is dead, by its names at the provider. A broker from before this column promised that nothing does. */
+    outlivesRevocation: jsonb('outlives_revocation').notNull().default([]),
     state: text('state', { enum: leaseStates }).notNull(),
     parameters: jsonb('parameters').notNull(),
     /** Milliseconds that were granted: what a refresh extends by. */

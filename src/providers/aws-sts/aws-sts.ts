@@ -25,6 +25,7 @@ export const awsKind: ProviderKind<AwsSettings, AwsGrant> = {
       name,
       kind: 'aws-sts',
       revocation: () => 'expiry',
+      outlives: (grant) => (grant as AwsGrant).outlives_revocation,
       local: false,
       limits: { timeout: settings.timeout, concurrency: settings.concurrency },
 
