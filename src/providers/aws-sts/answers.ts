@@ -7,10 +7,15 @@ export type StsAction = 'AssumeRole' | 'GetCallerIdentity'
 const refusals: Readonly<Record<string, string>> = {
   AccessDenied: 'the role does not let the broker assume it, or the broker may not ask',
   MalformedPolicyDocument: 'the session policy is not one',
-  PackedPolicyTooLarge: 'the session policy is too large once it is packed',
+  PackedPolicyTooLarge: 'the session policy is too large once it is packed, with the tags where session_tags is on: the grant has to allow less',
   ValidationError: 'a value is not allowed, such as a longer session than the role gives',
   RegionDisabled: 'the account does not use this Region',
 }
+
+/** How AWS names the action that was refused (IAM User Guide, "Troubleshoot access denied error messages"). Mended elsewhere than any other AccessDenied. */
+const notTagging = /not authorized to perform: sts:TagSession\b/
+const untagged =
+  'session_tags is on, and the role lets the broker assume it but not tag the session: its trust policy and the broker need sts:TagSession'
 
 /** Names for what is wrong with the broker's own credentials: everything waits for those, and the grant is not to blame. */
 const ownCredentials: ReadonlySet<string> = new Set([
@@ -29,7 +34,7 @@ const neverSent: ReadonlySet<string> = new Set(['ECONNREFUSED', 'ENOTFOUND', 'EA
  * `Exception`, which the SDK adds to some of them (reference: STS API, "Common errors").
  */
 export function faultOf(provider: string, action: StsAction, error: unknown): ProviderError {
-  const { name: given = '', code, $metadata } = error as { name?: string; code?: string; $metadata?: { httpStatusCode?: number } }
+  const { name: given = '', message = '', code, $metadata } = error as Partial<Error> & { code?: string; $metadata?: { httpStatusCode?: number } }
   const name = given.replace(/Exception$/, '')
   const status = $metadata?.httpStatusCode
   const say = (fault: ProviderFault, why: string, minted: 'no' | 'maybe'): ProviderError =>
@@ -38,6 +43,7 @@ export function faultOf(provider: string, action: StsAction, error: unknown): Pr
   if (ownCredentials.has(given) || ownCredentials.has(name))
     return say('unavailable', "the broker's own AWS credentials are missing or refused", 'no')
   if (/^Throttl|^TooManyRequests|^RequestLimitExceeded/.test(name)) return say('unavailable', 'AWS throttles the broker', 'no')
+  if (name === 'AccessDenied' && notTagging.test(message)) return say('refused', untagged, 'no')
   const refusal = refusals[name]
   if (refusal !== undefined) return say('refused', refusal, 'no')
   if (status !== undefined && status >= 400 && status < 500) return say('refused', `status ${status}`, 'no')

@@ -5,6 +5,7 @@ import { checkAccount, examine } from './examine.ts'
 import { type AwsGrant, awsGrant, awsGrantFaults } from './grant.ts'
 import { handleOf, lifeOf, newSessionName, pickRole, sourceIdentityOf } from './session.ts'
 import { type AwsSettings, awsSettings } from './settings.ts'
+import { sessionTags } from './tags.ts'
 
 /**
  * Sessions of AWS STS, scoped to one task by a session policy that is compiled for it. The policy denies everything after the lease's end, so that
@@ -42,6 +43,7 @@ export const awsKind: ProviderKind<AwsSettings, AwsGrant> = {
             sourceIdentity: sourceIdentityOf(reservation.agent),
             policy: compile(grant, reservation.parameters, until),
             duration,
+            tagged: settings.session_tags ? sessionTags(reservation) : undefined,
           },
           signal,
         )

@@ -4,6 +4,7 @@ import { stopwatch } from '../../base/time.ts'
 import { ProviderError } from '../provider.ts'
 import { faultOf, type StsAction } from './answers.ts'
 import type { AwsSettings } from './settings.ts'
+import type { SessionTags } from './tags.ts'
 
 /** What AssumeRole is asked for (STS API reference, AssumeRole). */
 export interface Assumption {
@@ -14,6 +15,7 @@ export interface Assumption {
   readonly policy: string
   /** Seconds. */
   readonly duration: number
+  readonly tagged: SessionTags | undefined
 }
 
 /** A session as STS gave it. */
@@ -63,13 +65,14 @@ export function createSts(name: string, settings: AwsSettings, told: Told): Sts 
   }
 
   return {
-    async assumeRole({ roleArn, sessionName, sourceIdentity, policy, duration }, abortSignal) {
+    async assumeRole({ roleArn, sessionName, sourceIdentity, policy, duration, tagged }, abortSignal) {
       const command = new AssumeRoleCommand({
         RoleArn: roleArn,
         RoleSessionName: sessionName,
         SourceIdentity: sourceIdentity,
         Policy: policy,
         DurationSeconds: duration,
+        ...(tagged && { Tags: [...tagged.tags], TransitiveTagKeys: [...tagged.transitive] }),
         ...(settings.external_id !== undefined && { ExternalId: settings.external_id }),
       })
       const { Credentials: given } = await ask('AssumeRole', () => client.send(command, { abortSignal }))

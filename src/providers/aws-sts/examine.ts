@@ -1,9 +1,11 @@
+import { newId } from '../../base/ids.ts'
 import { type Finding, ProviderError, type TrialGrant } from '../provider.ts'
 import type { Sts } from './client.ts'
 import { compile } from './compile.ts'
 import { type AwsGrant } from './grant.ts'
 import { durationOf, newSessionName, sourceIdentityOf } from './session.ts'
 import type { AwsSettings } from './settings.ts'
+import { type SessionFacts, sessionTags } from './tags.ts'
 
 /** @throws ProviderError where STS does not answer, or the broker's credentials are of another account than the one configured */
 export async function checkAccount(name: string, { account }: AwsSettings, sts: Sts, signal: AbortSignal): Promise<void> {
@@ -43,6 +45,7 @@ export async function examine(
             sourceIdentity: sourceIdentityOf('mayfly provider check'),
             policy: compile(grant.settings as AwsGrant, parameters, new Date(0)),
             duration: durationOf(maxTtl),
+            tagged: settings.session_tags ? sessionTags(trialFacts(grant.name)) : undefined,
           },
           within(),
         ),
@@ -50,6 +53,12 @@ export async function examine(
     }),
   )
   return [account, ...findings]
+}
+
+/** As long as those of a lease, for they take room in the session's token. */
+const trialFacts = (grant: string): SessionFacts => {
+  const who = 'mayfly provider check'
+  return { lease: newId('lease'), task: newId('task'), agent: who, owner: who, kind: who, grant }
 }
 
 async function tried(subject: string, well: string, trial: () => Promise<unknown>): Promise<Finding> {
