@@ -37,7 +37,7 @@ export async function examine(
           message: 'max_ttl is longer than longest_session: raise that, and the maximum of the role, or lower max_ttl',
         }
       }
-      return await tried(subject, 'can be assumed with the session policy of this grant', () =>
+      return await tried(subject, wellOf(grant.settings as AwsGrant), () =>
         sts.assumeRole(
           {
             roleArn: arnOf(role),
@@ -54,6 +54,9 @@ export async function examine(
   )
   return [account, ...findings]
 }
+
+const wellOf = ({ outlives_revocation: lifted }: AwsGrant): string =>
+  `can be assumed with the session policy of this grant${lifted.length > 0 ? `; outlives it: ${lifted.join(', ')}` : ''}`
 
 /** As long as those of a lease, for they take room in the session's token. */
 const trialFacts = (grant: string): SessionFacts => {

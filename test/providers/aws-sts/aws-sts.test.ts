@@ -250,6 +250,15 @@ describe('an AWS session of a lease', () => {
       expect(findings.filter(({ level }) => level === 'fault')).toMatchObject([{ subject }])
     })
 
+    test('and says what outlives a session of the grant', async () => {
+      const allow = [{ actions: ['rds-db:connect', 'ssm:StartSession'], resources: ['*'] }]
+      const settings = awsGrant.parse({ role: site.role, allow, outlives_revocation: ['rds-db:connect', 'ssm:StartSession'] })
+      expect((await provider.examine!([{ ...trial, settings }]))[1]).toMatchObject({
+        level: 'ok',
+        message: expect.stringMatching(/; outlives it: rds-db:connect, ssm:StartSession$/),
+      })
+    })
+
     test('and says what it could not look at', async () => {
       expect(await provider.examine!([{ ...trial, parameters: undefined }])).toMatchObject([{ level: 'ok' }, { level: 'unchecked' }])
     })
