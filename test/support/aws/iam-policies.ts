@@ -2,7 +2,7 @@ import { type Account, identifier, type ManagedPolicy, type PolicyVersion } from
 import type { IamAction } from './iam.ts'
 import { sizeOfPolicy } from './iam-inline.ts'
 import { type Policy, parsePolicy } from './policy.ts'
-import type { Form } from './query.ts'
+import { type Form, under } from './query.ts'
 import { absent, inUse, taken, tooMany } from './refusal.ts'
 import { Settled } from './settled.ts'
 
@@ -18,6 +18,7 @@ export const policyActions: Readonly<Record<string, IamAction>> = {
     account.policies.set(arn, policy)
     return { Policy: shown(policy) }
   },
+  ListPolicies: (account, form) => ({ Policies: under(form, account.policies.values()).map(shown), IsTruncated: false }),
   GetPolicy: (account, form) => ({ Policy: shown(policyOf(account, form)) }),
   DeletePolicy(account, form) {
     const policy = policyOf(account, form)
