@@ -202,7 +202,7 @@ export const TaskView = z
 export type TaskView = z.infer<typeof TaskView>
 
 export const EvidenceView = z
-  .object({ by: z.enum(['provider', 'broker']), statement: z.string(), at: Moment })
+  .object({ by: z.enum(['provider', 'broker', 'time']), statement: z.string(), at: Moment })
   .openapi('Evidence', { description: 'What proves that a credential is dead' })
 export type EvidenceView = z.infer<typeof EvidenceView>
 
