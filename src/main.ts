@@ -14,7 +14,7 @@ import { type Grant, loadCatalogue } from './policy/catalogue.ts'
 import { loadPolicySet } from './policy/document.ts'
 import { valueFault } from './policy/pattern.ts'
 import { providerKinds } from './providers/kinds.ts'
-import { type Finding, ProviderError, type TrialGrant } from './providers/provider.ts'
+import { type Finding, ProviderError, type ProviderSurroundings, type TrialGrant } from './providers/provider.ts'
 import { createTarget, type Target } from './providers/target.ts'
 import { startReaper } from './reaper.ts'
 import { createBackground } from './tasks/background.ts'
@@ -203,7 +203,12 @@ async function run(config: Config, stop: AbortSignal, ready: (url: string) => vo
 async function connectTargets(config: Config, telemetry: Telemetry): Promise<ReadonlyMap<string, Target>> {
   const asked = (provider: string, request: string, outcome: string, seconds: number) =>
     telemetry.metrics.providerRequests.observe({ provider, request, outcome }, seconds)
-  const surroundings = { publicUrl: config.publicUrl, keys: config.keys, clock: systemClock, asked }
+  const noticed: ProviderSurroundings['noticed'] = (provider, level, event, detail) => {
+    telemetry.metrics.providerEvents.inc({ provider, event })
+    telemetry.log[level]({ provider, event, ...detail }, 'a provider has something to tell')
+  }
+  // Where sessions and kill lists are kept goes in here, once the ledger is connected before the providers are.
+  const surroundings: ProviderSurroundings = { publicUrl: config.publicUrl, keys: config.keys, clock: systemClock, asked, noticed }
   const targets = new Map<string, Target>()
   const faults: string[] = []
   for (const { name, kind, settings } of config.providers) {
