@@ -1,8 +1,8 @@
-import { AssumeRoleCommand, GetCallerIdentityCommand, STSClient } from '@aws-sdk/client-sts'
+import { AssumeRoleCommand, DecodeAuthorizationMessageCommand, GetCallerIdentityCommand, STSClient } from '@aws-sdk/client-sts'
 import { Secret } from '../../base/secret.ts'
-import { stopwatch } from '../../base/time.ts'
 import { ProviderError } from '../provider.ts'
-import { faultOf, type StsAction } from './answers.ts'
+import { isExplicitDeny, nameOf } from './answers.ts'
+import { asking, attempt, type Told } from './request.ts'
 import type { AwsSettings } from './settings.ts'
 import type { SessionTags } from './tags.ts'
 
@@ -15,7 +15,7 @@ export interface Assumption {
   readonly policy: string
   /** Seconds. */
   readonly duration: number
-  readonly tagged: SessionTags | undefined
+  readonly tagged?: SessionTags | undefined
 }
 
 /** A session as STS gave it. */
@@ -31,38 +31,24 @@ export interface Sts {
   assumeRole(assumption: Assumption, signal: AbortSignal): Promise<Session>
   /** The account that the broker's own credentials belong to. */
   callerAccount(signal: AbortSignal): Promise<string>
+  /** Opens a session, once, to ask how it stands. It may do nothing else, and need not be allowed to: see {@link Standing}. */
+  standingOf(session: Session): (signal: AbortSignal) => Promise<Standing>
 }
 
-/** Told of every request: `outcome` is `ok` or a ProviderFault. */
-export type Told = (action: StsAction, outcome: string, seconds: number) => void
-
-/** Milliseconds for one attempt. The SDK has no limit of its own, and only warns past `requestTimeout` unless it is told to throw. */
-const attempt = { connectionTimeout: 1_000, requestTimeout: 3_000, throwOnRequestTimeout: true } as const
+/**
+ * What a session is told when it asks STS to decode a message that is none: `allowed` where the message is what is wrong, `refused` where it may not
+ * ask, `denied` where AWS adds that a policy of its role denies it.
+ */
+export type Standing = 'allowed' | 'refused' | 'denied'
 
 /** How often the SDK asks: throttling, lost connections and 5xx. A second AssumeRole under the same name leaves a session that nobody was given. */
 const attempts = 3
 
 export function createSts(name: string, settings: AwsSettings, told: Told): Sts {
-  const client = new STSClient({
-    region: settings.region,
-    ...(settings.endpoint !== undefined && { endpoint: settings.endpoint }),
-    maxAttempts: attempts,
-    requestHandler: attempt,
-  })
+  const about = { region: settings.region, ...(settings.endpoint !== undefined && { endpoint: settings.endpoint }) }
+  const client = new STSClient({ ...about, maxAttempts: attempts, requestHandler: attempt })
 
-  async function ask<Answer>(action: StsAction, call: () => Promise<Answer>): Promise<Answer> {
-    const elapsed = stopwatch()
-    let outcome = 'ok'
-    try {
-      return await call()
-    } catch (error) {
-      const fault = faultOf(name, action, error)
-      outcome = fault.fault
-      throw fault
-    } finally {
-      told(action, outcome, elapsed() / 1_000)
-    }
-  }
+  const ask = asking(name, told)
 
   return {
     async assumeRole({ roleArn, sessionName, sourceIdentity, policy, duration, tagged }, abortSignal) {
@@ -89,6 +75,22 @@ export function createSts(name: string, settings: AwsSettings, told: Told): Sts 
     async callerAccount(abortSignal) {
       const { Account } = await ask('GetCallerIdentity', () => client.send(new GetCallerIdentityCommand({}), { abortSignal }))
       return Account ?? ''
+    },
+    standingOf({ accessKeyId, secretAccessKey, sessionToken }) {
+      const credentials = { accessKeyId, secretAccessKey: secretAccessKey.open(), sessionToken: sessionToken.open() }
+      // Its connections are the other client's: one is made for each generation of a kill list.
+      const own = new STSClient({ ...about, credentials, maxAttempts: 1, requestHandler: client.config.requestHandler })
+      const command = new DecodeAuthorizationMessageCommand({ EncodedMessage: 'none' })
+      return async (abortSignal) => {
+        try {
+          await ask('DecodeAuthorizationMessage', () => own.send(command, { abortSignal }))
+        } catch (error) {
+          if (isExplicitDeny(error)) return 'denied'
+          if (nameOf(error) === 'AccessDenied') return 'refused'
+          if (nameOf(error) !== 'InvalidAuthorizationMessage') throw error
+        }
+        return 'allowed'
+      }
     },
   }
 }

@@ -1,0 +1,64 @@
+import { BrokerError } from '../../../base/errors.ts'
+import { ProviderError } from '../../provider.ts'
+import { createTurns, type Pause, type Turns, type Waiter } from './turns.ts'
+import { createWatch } from './watch.ts'
+import { type RoleList, writeList } from './writer.ts'
+
+/** Milliseconds from one document to the next, of all brokers together. The first after a pause is written at once; who comes meanwhile shares the next. */
+export const writePause = 1_200
+/** Milliseconds after which a list that somebody else holds is asked for again at the latest: a broker that died holds it for 30 s. */
+const longestWait = 5_000
+/** Milliseconds after which a list that was lost to somebody else is asked for again. */
+const first = 100
+/** Milliseconds that one look may take. */
+const longestLook = 4_000
+
+/** Writes and watches the kill list of one role, one document at a time, for whoever waits. */
+export function createRoleList(list: RoleList, pause: Pause): Turns {
+  const { provider, role, lists, holder, canary, noticed } = list
+  let rung = 1
+  const watch = createWatch({
+    pause,
+    inForce: (generation, shut) => canary.isInForce(generation, shut, AbortSignal.timeout(longestLook)),
+    async confirm(generation) {
+      await lists.confirm(provider, role, generation)
+      canary.forget(generation)
+    },
+  })
+
+  async function turn(waiting: Set<Waiter>): Promise<number> {
+    // Whoever comes while the store is read may have denied something that was not read.
+    const served = [...waiting]
+    const held = await lists.take(provider, role, holder, writePause)
+    if (typeof held === 'number') return Math.min(Math.max(1, held), longestWait)
+    watch.known(held.confirmed)
+    const written = await writeList(list, held)
+    if (!written) return first
+    noteRung(written.rung)
+    const { generation } = written
+    if (written.silent && generation > held.confirmed) await lists.confirm(provider, role, generation)
+    for (const waiter of served) {
+      waiting.delete(waiter)
+      waiter.progress = `denied in generation ${generation} of the kill list of ${role}, not in force everywhere yet`
+    }
+    if (written.silent) return (served.forEach((waiter) => waiter.done()), 0)
+    watch.until(generation, written.shut).then(
+      () => served.forEach((waiter) => waiter.done()),
+      // They give up by themselves, and say how far it came.
+      () => {},
+    )
+    return 0
+  }
+
+  function noteRung(now: number): void {
+    if (now !== rung) noticed(provider, now > 1 ? 'warn' : 'info', 'kill_list_rung', { role, rung: now })
+    rung = now
+  }
+
+  return createTurns(pause, turn, (error) => {
+    const known = error instanceof ProviderError || error instanceof BrokerError
+    const why = known ? error.message : 'it failed in a way that is not foreseen'
+    noticed(provider, 'warn', 'kill_list_not_written', { role, why })
+    return why
+  })
+}
