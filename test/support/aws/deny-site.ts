@@ -1,12 +1,20 @@
-import { CreatePolicyCommand, PutRolePermissionsBoundaryCommand, PutUserPolicyCommand, UpdateRoleCommand } from '@aws-sdk/client-iam'
+import {
+  CreatePolicyCommand,
+  GetPolicyCommand,
+  GetPolicyVersionCommand,
+  GetRolePolicyCommand,
+  PutRolePermissionsBoundaryCommand,
+  PutUserPolicyCommand,
+  UpdateRoleCommand,
+} from '@aws-sdk/client-iam'
 import { GetObjectCommand } from '@aws-sdk/client-s3'
-import { newId } from '../../../src/base/ids.ts'
+import { AssumeRoleCommand, type Credentials } from '@aws-sdk/client-sts'
 import { connectAws } from '../../../src/providers/aws-sts/aws-sts.ts'
 import { awsGrant } from '../../../src/providers/aws-sts/grant.ts'
 import { awsSettings } from '../../../src/providers/aws-sts/settings.ts'
-import type { LeaseReference, Minted, Provider, ProviderSurroundings } from '../../../src/providers/provider.ts'
+import type { LeaseReference, Provider, ProviderSurroundings, Reservation } from '../../../src/providers/provider.ts'
 import { reservationOf } from '../../providers/reservation.ts'
-import { type AwsClients, clientsOf } from './clients.ts'
+import { clientsOf } from './clients.ts'
 import { MemoryStore } from './memory-store.ts'
 import { type AwsSite, policyOf, startAwsSite } from './site.ts'
 
@@ -28,6 +36,14 @@ export interface DenySite extends AwsSite {
   moved: (now: number) => void
   connect(killList?: object, about?: Partial<ProviderSurroundings>): Promise<Provider>
   mint(by: Provider, life?: number): Promise<GivenLease>
+  /** A lease that was announced and nothing more. */
+  reserve(life?: number): Reservation
+  /** Another session of the role, under a name that no broker chose: what it gets. */
+  stranger(name: string): Promise<() => Promise<number>>
+  /** The document as AWS has it; undefined where it has none. */
+  document(carrier: 'boundary' | 'inline'): Promise<string | undefined>
+  /** The keys and tokens of every session that was given, and of the broker. */
+  readonly secrets: string[]
 }
 
 export const boundaryPolicy = 'mayfly-kill-list-invoices'
@@ -37,9 +53,10 @@ export async function startDenySite(): Promise<DenySite> {
   const { peer, owner } = site
   const everything = policyOf({ Effect: 'Allow', Action: '*', Resource: '*' })
   const { Policy } = await owner.iam.send(new CreatePolicyCommand({ PolicyName: boundaryPolicy, PolicyDocument: everything }))
-  await owner.iam.send(new PutRolePermissionsBoundaryCommand({ RoleName: 'invoices', PermissionsBoundary: Policy!.Arn! }))
+  const boundary = Policy!.Arn!
+  await owner.iam.send(new PutRolePermissionsBoundaryCommand({ RoleName: 'invoices', PermissionsBoundary: boundary }))
   await owner.iam.send(new UpdateRoleCommand({ RoleName: 'invoices', MaxSessionDuration: 43_200 }))
-  const may = { Effect: 'Allow', Action: 'iam:*', Resource: [Policy!.Arn!, `arn:aws:iam::${peer.account}:role/${site.role}`] }
+  const may = { Effect: 'Allow', Action: 'iam:*', Resource: [boundary, `arn:aws:iam::${peer.account}:role/${site.role}`] }
   await owner.iam.send(new PutUserPolicyCommand({ UserName: 'mayfly', PolicyName: 'deny', PolicyDocument: policyOf(may) }))
 
   const store = new MemoryStore(() => peer.now())
@@ -49,6 +66,7 @@ export async function startDenySite(): Promise<DenySite> {
     store,
     noticed: [],
     asked: [],
+    secrets: [],
     moved: () => {},
     async connect(killList = {}, about = {}) {
       const settings = awsSettings.parse({
@@ -80,27 +98,56 @@ export async function startDenySite(): Promise<DenySite> {
         },
       )
     },
-    async mint(by, life = 600_000) {
-      const lease = newId('lease')
-      const reservation = reservationOf(grant, { lease, issuedAt: new Date(peer.now()), expiresAt: new Date(peer.now() + life) })
-      store.announce(lease, reservation.expiresAt)
-      const minted = await by.mint(reservation, async () => {}, new AbortController().signal)
+    reserve(life = 600_000) {
+      const reservation = reservationOf(grant, { issuedAt: new Date(peer.now()), expiresAt: new Date(peer.now() + life) })
+      store.announce(reservation.lease, reservation.expiresAt)
+      return reservation
+    },
+    async mint(by, life) {
+      const reservation = self.reserve(life)
+      const { lease, task } = reservation
+      const { credential } = await by.mint(reservation, async () => {}, new AbortController().signal)
       store.issued(lease)
-      const clients = use(minted)
-      const reads = () => statusOf(clients.s3.send(new GetObjectCommand({ Bucket: 'invoices', Key: 'acme/1' })))
-      return { reference: { lease, task: reservation.task, age: 0, handles: [] }, reads }
+      if (credential.type !== 'aws_session') throw new Error('not a session')
+      const reads = reader({
+        AccessKeyId: credential.access_key_id,
+        SecretAccessKey: credential.secret_access_key.open(),
+        SessionToken: credential.session_token.open(),
+        Expiration: new Date(credential.expiration),
+      })
+      return { reference: { lease, task, age: 0, handles: [] }, reads }
+    },
+    async stranger(name) {
+      const broker = clientsOf(peer, {
+        accessKeyId: site.environment['AWS_ACCESS_KEY_ID']!,
+        secretAccessKey: site.environment['AWS_SECRET_ACCESS_KEY']!,
+      })
+      const RoleArn = `arn:aws:iam::${peer.account}:role/${site.role}`
+      const { Credentials } = await broker.sts.send(new AssumeRoleCommand({ RoleArn, RoleSessionName: name, ExternalId: site.externalId }))
+      return reader(Credentials!)
+    },
+    async document(carrier) {
+      try {
+        if (carrier === 'inline') {
+          const { PolicyDocument } = await owner.iam.send(new GetRolePolicyCommand({ RoleName: 'invoices', PolicyName: 'mayfly-kill-list' }))
+          return decodeURIComponent(PolicyDocument!)
+        }
+        const { Policy: now } = await owner.iam.send(new GetPolicyCommand({ PolicyArn: boundary }))
+        const { PolicyVersion } = await owner.iam.send(new GetPolicyVersionCommand({ PolicyArn: boundary, VersionId: now!.DefaultVersionId }))
+        return decodeURIComponent(PolicyVersion!.Document!)
+      } catch (error) {
+        if ((error as Error).name === 'NoSuchEntityException') return undefined
+        throw error
+      }
     },
   }
+  self.secrets.push(site.environment['AWS_SECRET_ACCESS_KEY']!)
   return self
 
-  function use({ credential }: Minted): AwsClients {
-    if (credential.type !== 'aws_session') throw new Error('not a session')
-    return clientsOf(peer, {
-      AccessKeyId: credential.access_key_id,
-      SecretAccessKey: credential.secret_access_key.open(),
-      SessionToken: credential.session_token.open(),
-      Expiration: new Date(credential.expiration),
-    })
+  function reader(credentials: Credentials): () => Promise<number> {
+    self.secrets.push(credentials.SecretAccessKey!, credentials.SessionToken!)
+    const { s3 } = clientsOf(peer, credentials)
+    return () => statusOf(s3.send(new GetObjectCommand({ Bucket: 'invoices', Key: 'acme/1' })))
   }
 }
 

@@ -1,6 +1,6 @@
-import type { Statement } from '../policy.ts'
-import { policyText } from '../policy.ts'
+import { ProviderError } from '../../provider.ts'
 import { nameOf } from '../answers.ts'
+import { policyText, type Statement } from '../policy.ts'
 import { type AwsSettings, bareName, type KillListSettings } from '../settings.ts'
 import type { Iam } from './iam.ts'
 
@@ -58,7 +58,7 @@ function boundaryCarrier(iam: Iam, arn: string, policy: string, role: string, ca
   }
 }
 
-function inlineCarrier(iam: Iam, policy: string, role: string, capacity: number = most.inline): Carrier {
+function inlineCarrier(iam: Iam, policy: string, role: string, capacity: number | undefined): Carrier {
   /** What the role's other policies take of the room that all have together. Read once, and again when the room turned out to be less. */
   let taken: number | undefined
 
@@ -69,10 +69,19 @@ function inlineCarrier(iam: Iam, policy: string, role: string, capacity: number 
     }
     return sum
   }
+  function unlessCapacityIsGiven(error: unknown): number {
+    if (nameOf(error) !== 'AccessDenied') throw error
+    if (capacity !== undefined) return 0
+    const way = 'let the broker list and read the inline policies of the role, or say in kill_list.capacity how much of their room it has'
+    throw new ProviderError('refused', `nobody knows how long the kill list may be: ${way}`, 'no', error)
+  }
   return {
     label: `inline policy ${policy}`,
     base: [],
-    capacity: async (signal) => Math.min(capacity, most.inline - (taken ??= await othersTake(signal))),
+    async capacity(signal) {
+      taken ??= await othersTake(signal).catch(unlessCapacityIsGiven)
+      return Math.min(capacity ?? most.inline, most.inline - taken)
+    },
     async read(signal) {
       // Whoever compares is in no hurry: the others may have changed.
       taken = undefined

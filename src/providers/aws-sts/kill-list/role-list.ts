@@ -6,8 +6,8 @@ import { type RoleList, writeList } from './writer.ts'
 
 /** Milliseconds from one document to the next, of all brokers together. The first after a pause is written at once; who comes meanwhile shares the next. */
 export const writePause = 1_200
-/** Milliseconds after which a list that somebody else holds is asked for again at the latest: a broker that died holds it for 30 s. */
-const longestWait = 5_000
+/** Milliseconds after which a list that somebody else holds is asked for again: rather soon, for nobody but one that died holds it for its whole claim. */
+const untilReleased = 250
 /** Milliseconds after which a list that was lost to somebody else is asked for again. */
 const first = 100
 /** Milliseconds that one look may take. */
@@ -30,7 +30,7 @@ export function createRoleList(list: RoleList, pause: Pause): Turns {
     // Whoever comes while the store is read may have denied something that was not read.
     const served = [...waiting]
     const held = await lists.take(provider, role, holder, writePause)
-    if (typeof held === 'number') return Math.min(Math.max(1, held), longestWait)
+    if (typeof held === 'number') return held > writePause ? untilReleased : Math.max(1, held)
     watch.known(held.confirmed)
     const written = await writeList(list, held)
     if (!written) return first
@@ -39,7 +39,7 @@ export function createRoleList(list: RoleList, pause: Pause): Turns {
     if (written.silent && generation > held.confirmed) await lists.confirm(provider, role, generation)
     for (const waiter of served) {
       waiting.delete(waiter)
-      waiter.progress = `denied in generation ${generation} of the kill list of ${role}, not in force everywhere yet`
+      waiter.progress = () => `denied in generation ${generation} of the kill list of ${role}, not in force everywhere yet${watch.trouble}`
     }
     if (written.silent) return (served.forEach((waiter) => waiter.done()), 0)
     watch.until(generation, written.shut).then(

@@ -7,7 +7,7 @@ export type Pause = (ms: number) => Promise<void>
 /** Somebody who needs what was denied before now to be in force. */
 export interface Waiter {
   /** How far that is, for whoever gives up waiting. */
-  progress: string
+  progress: () => string
   /** No more is needed. */
   done(): void
 }
@@ -40,7 +40,8 @@ export function createTurns(pause: Pause, turn: (waiting: Set<Waiter>) => Promis
           return next
         },
         (error: unknown) => {
-          for (const waiter of waiting) waiter.progress = `denied, and not written yet: ${told(error)}`
+          const why = told(error)
+          for (const waiter of waiting) waiter.progress = () => `denied, and not written yet: ${why}`
           return Math.random() * Math.min(backoff.most, backoff.first * 2 ** Math.min(failures++, 10))
         },
       )
@@ -54,10 +55,10 @@ export function createTurns(pause: Pause, turn: (waiting: Set<Waiter>) => Promis
       return new Promise((resolve, reject) => {
         const giveUp = (): void => {
           waiting.delete(waiter)
-          reject(new ProviderError('downstream', waiter.progress, 'maybe'))
+          reject(new ProviderError('downstream', waiter.progress(), 'maybe'))
         }
         const waiter: Waiter = {
-          progress: 'denied, and not written yet',
+          progress: () => 'denied, and not written yet',
           done() {
             signal.removeEventListener('abort', giveUp)
             resolve()

@@ -8,8 +8,8 @@ export interface Watch {
   until(generation: number, shut: boolean): Promise<void>
   /** Tells what the store knows, so that nobody looks for it any more. */
   known(confirmed: number): void
-  /** Why nothing was learned when it was last looked, if so. */
-  readonly trouble: string | undefined
+  /** Why nothing was learned when it was last looked, behind a colon; empty where something was. */
+  readonly trouble: string
 }
 
 /** Milliseconds from one look to the next: at once, then these, doubling to the last. AWS takes about 4 s as a rule, and sometimes minutes. */
@@ -27,7 +27,7 @@ export function createWatch(of: {
   readonly pause: Pause
 }): Watch {
   let confirmed = 0
-  let trouble: string | undefined
+  let trouble = ''
   const watched = new Map<number, Promise<void>>()
 
   async function look(generation: number, shut: boolean): Promise<void> {
@@ -43,11 +43,11 @@ export function createWatch(of: {
       const seen = await of.inForce(generation, shut)
       if (seen) await of.confirm(generation)
       if (seen) confirmed = Math.max(confirmed, generation)
-      trouble = undefined
+      trouble = ''
       return seen
     } catch (error) {
       if (!(error instanceof ProviderError) && !(error instanceof BrokerError)) throw error
-      trouble = error.message
+      trouble = `: ${error.message}`
       return false
     }
   }

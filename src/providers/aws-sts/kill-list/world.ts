@@ -24,7 +24,7 @@ const skew = 60_000
 export function draw(provider: string, held: HeldList, generation: number, carrier: Pick<Carrier, 'base'>, capacity: number): Drawn {
   const denied = held.sessions.filter((session) => session.denied)
   const living = held.sessions.filter((session) => !session.denied)
-  const isSilent = denied.length === 0
+  const isSilent = denied.length === 0 && held.killed.length === 0 && held.cutoff === undefined
   const about = { denied: denied.map(asSession), living: living.map(asSession), open: held.open, killed: held.killed, cutoff: held.cutoff }
   let list: KillList
   try {
@@ -33,7 +33,7 @@ export function draw(provider: string, held: HeldList, generation: number, carri
     if (!(error instanceof RangeError)) throw error
     throw new ProviderError('downstream', `${provider} cannot write the kill list: ${error.message}`, 'no', error)
   }
-  const document = isSilent && list.killed.length === 0 && list.cutoff === undefined ? undefined : list.document
+  const document = isSilent ? undefined : list.document
   return { ...list, document, digest: digestOf(document), denied: denied.map(({ name }) => name) }
 }
 

@@ -46,18 +46,19 @@ export async function writeList(list: RoleList, taken: HeldList): Promise<Writte
   const signal = AbortSignal.timeout(longestTurn)
   try {
     const capacity = await list.carrier.capacity(signal)
-    const held = await closedWhereNeeded(list, taken, capacity)
-    if (held === lost) return undefined
-    const asItStands = draw(provider, held, held.generation, list.carrier, capacity)
-    const isAsWritten = held.checkDue ? await compare(list, held, signal) : true
-    if (isAsWritten && !isBehind(held, asItStands)) {
-      if (held.checkDue) await lists.checked(provider, role, holder, routine)
-      return writtenOf(held.generation, asItStands)
+    const asItStands = draw(provider, taken, taken.generation, list.carrier, capacity)
+    const found = taken.checkDue ? await compare(list, taken, signal) : 'as written'
+    if (found !== 'something else' && !isBehind(taken, asItStands)) {
+      if (taken.checkDue) await lists.checked(provider, role, holder, found === 'as written' ? routine : soon)
+      return writtenOf(taken.generation, asItStands)
     }
 
+    const held = await closedWhereNeeded(list, taken, capacity)
+    if (held === lost) return undefined
     const generation = held.generation + 1
     const drawn = draw(provider, held, generation, list.carrier, capacity)
-    if (drawn.digest !== null) canary.prepare(generation, signal).catch(() => {})
+    // Not while AWS takes no document: each try has a generation of its own.
+    if (drawn.digest !== null && wasWritten(taken)) canary.prepare(generation, signal).catch(() => {})
     const { digest, killed, cutoff, rung, sacrificed } = drawn
     if (!(await lists.intend(provider, role, holder, { generation, digest, killed, cutoff, rung, sacrificed }))) return undefined
     await write(list, drawn, signal)
@@ -66,7 +67,8 @@ export async function writeList(list: RoleList, taken: HeldList): Promise<Writte
       return undefined
     }
     // What was on its way before may still land on top of it.
-    if (held.checkDue || !wasWritten(held)) await lists.checked(provider, role, holder, isAsWritten && wasWritten(held) ? routine : soon)
+    const isSettled = found === 'as written' && wasWritten(taken)
+    if (taken.checkDue || !isSettled) await lists.checked(provider, role, holder, isSettled ? routine : soon)
     return writtenOf(generation, drawn)
   } finally {
     await lists.release(provider, role, holder)
@@ -89,13 +91,24 @@ const isBehind = (held: HeldList, { digest }: Drawn): boolean =>
 /** Before the first there is nothing that could be missing. */
 const wasWritten = ({ generation, written }: HeldList): boolean => written || generation === 0
 
-/** Whether AWS has what was written. Where nobody knows what was, nothing is compared. */
-async function compare({ carrier, provider, role, noticed }: RoleList, held: HeldList, signal: AbortSignal): Promise<boolean> {
-  if ((await carrier.isAttached(signal)) === false) noticed(provider, 'error', 'kill_list_not_attached', { role, carrier: carrier.label })
-  if (held.generation === 0 || !held.written) return true
-  if (digestOf(await carrier.read(signal)) === held.digest) return true
-  noticed(provider, 'error', 'kill_list_drift', { role, carrier: carrier.label, generation: held.generation })
-  return false
+/** What AWS has, against what was written. Where nobody knows what was, or it may not be read, nothing is compared: no reason not to write. */
+async function compare(
+  { carrier, provider, role, noticed }: RoleList,
+  held: HeldList,
+  signal: AbortSignal,
+): Promise<'as written' | 'something else' | 'not known'> {
+  const about = { role, carrier: carrier.label }
+  try {
+    if ((await carrier.isAttached(signal)) === false) noticed(provider, 'error', 'kill_list_not_attached', about)
+    if (!wasWritten(held) || held.generation === 0) return 'as written'
+    if (digestOf(await carrier.read(signal)) === held.digest) return 'as written'
+  } catch (error) {
+    if (!(error instanceof ProviderError)) throw error
+    noticed(provider, 'warn', 'kill_list_not_compared', { ...about, why: error.message })
+    return 'not known'
+  }
+  noticed(provider, 'error', 'kill_list_drift', { ...about, generation: held.generation })
+  return 'something else'
 }
 
 /** Where nobody knows whether it was written, it may still land on top of what is written next: to be looked at. */
