@@ -25,6 +25,7 @@ export type EntryKind =
   | 'lease.reopened'
   | 'lease.stuck'
   | 'policy.activated'
+  | 'kill_list.written'
 
 /** A decision about to be kept. */
 export interface NewDecision {
