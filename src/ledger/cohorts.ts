@@ -40,7 +40,8 @@ export const nextCohort = sql`(
 export async function openCohorts(ledger: Ledger, provider: string, roles: readonly string[]): Promise<void> {
   await ledger.run(sql`
     insert into kill_lists as list (provider, role, cohort)
-    select distinct ${provider}, pool.role, floor(random() * ${sql.raw(String(count))})::int
+    select ${provider}, pool.role, floor(random() * ${sql.raw(String(count))})::int
       from json_array_elements_text(${JSON.stringify([...new Set(roles)].toSorted())}::text::json) as pool(role)
+      where not exists (select from kill_lists as list where list.provider = ${provider} and list.role = pool.role and ${isFresh})
     on conflict (provider, role) do update set cohort = ${nextCohort}, cohort_since = now() where not (${isFresh})`)
 }
