@@ -1,4 +1,5 @@
 import { sql } from 'drizzle-orm'
+import postgres from 'postgres'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { connect, type Ledger } from '../../src/ledger/connect.ts'
 import { closeLease } from '../../src/ledger/endings.ts'
@@ -34,8 +35,6 @@ describe.each(stores)('kill lists on $name', ({ name: storeName, open }) => {
   })
   afterEach(async () => {
     expect(await audit(ledger)).toEqual([])
-    await ledger.run(sql`update kill_lists set check_at = null, rung = 1, generation = written_generation where role = ${role}`)
-    await ledger.run(sql`update role_sessions set denied_at = now(), generation = 1, confirmed_at = now() where role = ${role}`)
   })
   afterAll(async () => {
     await ledger.close()
@@ -487,6 +486,61 @@ describe.each(stores)('kill lists on $name', ({ name: storeName, open }) => {
       const [row] = await ledger.run<{ deadlocks: string }>(sql`select deadlocks::text from pg_stat_database where datname = current_database()`)
       expect(row).toEqual({ deadlocks: '0' })
       await other.close()
+    })
+  })
+
+  describe.runIf(storeName === 'Postgres')('what was read before a statement waited for the list', () => {
+    let owner: postgres.Sql
+
+    beforeAll(() => {
+      owner = postgres((store.settings as { url: string }).url, { max: 2 })
+    })
+    afterAll(() => owner.end())
+
+    /** Until so many statements wait for a lock. */
+    async function waiting(count: number): Promise<void> {
+      const look = () => owner`select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`
+      while ((await look()).length < count);
+    }
+
+    test('is not taken for the names of a cohort that was closed meanwhile', async () => {
+      const { open } = await mint().then(() => take('one'))
+      const { lease } = await mint()
+      const [closing, taking] = await owner.begin(async (name) => {
+        await name`select from kill_lists where role = ${role} for share`
+        await name`insert into role_sessions (provider, role, name, lease_id, forget_at) values ('aws', ${role}, ${`${open}zzzzz`}, ${lease.id}, now())`
+        await name`update leases set handles = handles || ${name.json([{ role, session_name: `${open}zzzzz` }])} where id = ${lease.id}`
+        const first = lists.closeCohort('aws', role, 'one')
+        await waiting(1)
+        const second = lists.take('aws', role, 'one', 0)
+        await waiting(2)
+        return [first, second].map((answer) => ({ answer }))
+      })
+      expect(await closing!.answer).toBe(true)
+
+      const held = (await taking!.answer) as HeldList | number
+
+      if (typeof held !== 'number') expect(held.sessions.map(({ name }) => name)).toContain(`${open}zzzzz`)
+      const after = await take('one')
+      expect(after.open).not.toBe(open)
+      expect(after.sessions.map(({ name }) => name)).toContain(`${open}zzzzz`)
+    })
+
+    test('does not keep a session unconfirmed that was named meanwhile', async () => {
+      const { lease, name } = await mintDenied()
+      await take('one')
+      await lists.intend('aws', role, 'one', documentOf(1))
+      const answers = await owner.begin(async (held) => {
+        await held`select from kill_lists where role = ${role} for update`
+        const first = lists.wrote('aws', role, 'one', 1, [name])
+        await waiting(1)
+        const second = lists.confirm('aws', role, 1)
+        await waiting(2)
+        return [first, second].map((answer) => ({ answer }))
+      })
+      await Promise.all(answers.map(({ answer }) => answer))
+
+      expect(await told(lease)).toMatchObject({ generation: 1, confirmedAt: expect.any(Date) as unknown })
     })
   })
 

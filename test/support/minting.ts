@@ -22,7 +22,7 @@ const actor: Actor = {
 export const preparePolicy = (ledger: Ledger) => archivePolicySet(ledger, policyDigest, {})
 
 /** A lease of a task of its own, announced and about to be minted by a provider called `aws`. @param ttl milliseconds */
-export async function announceMint(ledger: Ledger, { ttl = 600_000, revocation = 'deny' as Lease['revocation'] } = {}): Promise<Lease> {
+export async function announceMint(ledger: Ledger, ttl = 600_000): Promise<Lease> {
   const id = newId('task')
   const answer = await announceTask(ledger, {
     task: {
@@ -44,7 +44,7 @@ export async function announceMint(ledger: Ledger, { ttl = 600_000, revocation =
       action: 'issue',
       made: { outcome: 'permit', policies: [], policyDigest, obligations: {}, answers: [] },
     },
-    leases: [{ id: newId('lease'), grant: 'bucket', provider: 'aws', local: false, revocation, standing: false, parameters: {}, ttl }],
+    leases: [{ id: newId('lease'), grant: 'bucket', provider: 'aws', local: false, revocation: 'deny', standing: false, parameters: {}, ttl }],
     limits: { perAgent: 10_000, perTask: 16 },
     claim: undefined,
   })
