@@ -7,8 +7,10 @@ import { createApp } from './http/app.ts'
 import { listen } from './http/listen.ts'
 import { openLocalIssuer } from './identity/local-issuer.ts'
 import { createVerifier } from './identity/verify.ts'
-import { connect } from './ledger/connect.ts'
+import { connect, type Ledger } from './ledger/connect.ts'
 import { spendToken } from './ledger/keys.ts'
+import { killLists } from './ledger/kill-lists.ts'
+import { roleSessions } from './ledger/role-sessions.ts'
 import { checkCases } from './policy/cases.ts'
 import { type Grant, loadCatalogue } from './policy/catalogue.ts'
 import { loadPolicySet } from './policy/document.ts'
@@ -155,9 +157,9 @@ const exampleConfig = path.join(import.meta.dirname, '../deploy/example/mayfly.y
 /** The whole program. Whatever starts here stops in reverse order: first no new requests, last the store. */
 async function run(config: Config, stop: AbortSignal, ready: (url: string) => void = () => {}): Promise<void> {
   const telemetry = createTelemetry({ level: config.log.level })
-  const targets = await connectTargets(config, telemetry)
   const digestKey = await openDigestKey(config.keys)
   await using ledger = await connect(config.store)
+  const targets = await connectTargets(config, telemetry, ledger)
   const policy = await putInForce(() => loadPolicy(config), ledger, telemetry)
   // Until the very end: without a listener the signal ends the process, requests and revocations under way with it.
   let reloaded = Promise.resolve()
@@ -200,15 +202,16 @@ async function run(config: Config, stop: AbortSignal, ready: (url: string) => vo
   void [reloading, draining, watching]
 }
 
-async function connectTargets(config: Config, telemetry: Telemetry): Promise<ReadonlyMap<string, Target>> {
+/** @param ledger where sessions and kill lists are kept; absent where providers are only checked */
+async function connectTargets(config: Config, telemetry: Telemetry, ledger?: Ledger): Promise<ReadonlyMap<string, Target>> {
   const asked = (provider: string, request: string, outcome: string, seconds: number) =>
     telemetry.metrics.providerRequests.observe({ provider, request, outcome }, seconds)
   const noticed: ProviderSurroundings['noticed'] = (provider, level, event, detail) => {
     telemetry.metrics.providerEvents.inc({ provider, event })
     telemetry.log[level]({ provider, event, ...detail }, 'a provider has something to tell')
   }
-  // Where sessions and kill lists are kept goes in here, once the ledger is connected before the providers are.
-  const surroundings: ProviderSurroundings = { publicUrl: config.publicUrl, keys: config.keys, clock: systemClock, asked, noticed }
+  const kept = ledger && { sessions: roleSessions(ledger), killLists: killLists(ledger) }
+  const surroundings: ProviderSurroundings = { publicUrl: config.publicUrl, keys: config.keys, clock: systemClock, asked, noticed, ...kept }
   const targets = new Map<string, Target>()
   const faults: string[] = []
   for (const { name, kind, settings } of config.providers) {

@@ -44,7 +44,19 @@ export async function announceMint(ledger: Ledger, ttl = 600_000): Promise<Lease
       action: 'issue',
       made: { outcome: 'permit', policies: [], policyDigest, obligations: {}, answers: [] },
     },
-    leases: [{ id: newId('lease'), grant: 'bucket', provider: 'aws', local: false, revocation: 'deny', standing: false, parameters: {}, ttl }],
+    leases: [
+      {
+        id: newId('lease'),
+        grant: 'bucket',
+        provider: 'aws',
+        local: false,
+        revocation: 'deny',
+        standing: false,
+        outlivesRevocation: [],
+        parameters: {},
+        ttl,
+      },
+    ],
     limits: { perAgent: 10_000, perTask: 16 },
     claim: undefined,
   })
