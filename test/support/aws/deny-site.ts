@@ -48,16 +48,22 @@ export interface DenySite extends AwsSite {
 
 export const boundaryPolicy = 'mayfly-kill-list-invoices'
 
-export async function startDenySite(): Promise<DenySite> {
-  const site = await startAwsSite()
-  const { peer, owner } = site
+/** Gives the role a boundary that the broker may write. @returns its ARN */
+export async function bound({ peer, owner, role }: AwsSite): Promise<string> {
   const everything = policyOf({ Effect: 'Allow', Action: '*', Resource: '*' })
   const { Policy } = await owner.iam.send(new CreatePolicyCommand({ PolicyName: boundaryPolicy, PolicyDocument: everything }))
   const boundary = Policy!.Arn!
   await owner.iam.send(new PutRolePermissionsBoundaryCommand({ RoleName: 'invoices', PermissionsBoundary: boundary }))
-  await owner.iam.send(new UpdateRoleCommand({ RoleName: 'invoices', MaxSessionDuration: 43_200 }))
-  const may = { Effect: 'Allow', Action: 'iam:*', Resource: [boundary, `arn:aws:iam::${peer.account}:role/${site.role}`] }
+  const may = { Effect: 'Allow', Action: 'iam:*', Resource: [boundary, `arn:aws:iam::${peer.account}:role/${role}`] }
   await owner.iam.send(new PutUserPolicyCommand({ UserName: 'mayfly', PolicyName: 'deny', PolicyDocument: policyOf(may) }))
+  return boundary
+}
+
+export async function startDenySite(): Promise<DenySite> {
+  const site = await startAwsSite()
+  const { peer, owner } = site
+  const boundary = await bound(site)
+  await owner.iam.send(new UpdateRoleCommand({ RoleName: 'invoices', MaxSessionDuration: 43_200 }))
 
   const store = new MemoryStore(() => peer.now())
   const grant = awsGrant.parse({ role: site.role, allow: [{ actions: ['s3:GetObject'], resources: ['arn:aws:s3:::invoices/{customer}/*'] }] })
