@@ -238,6 +238,30 @@ describe('a kill list in the boundary', () => {
     expect(site.store.sessions[0]!.confirmedAt).toBeUndefined()
   })
 
+  test('is seen in force by sessions of a role that may not even ask, because AWS says who denies it', async () => {
+    const work = policyOf({ Effect: 'Allow', Action: 's3:*', Resource: '*' })
+    await site.owner.iam.send(new PutRolePolicyCommand({ RoleName: 'invoices', PolicyName: 'work', PolicyDocument: work }))
+    site.peer.faults.propagation = 4_000
+    const provider = await site.connect()
+    const lease = await site.mint(provider)
+    await provider.revoke(lease.reference, patient)
+    expect(await lease.reads()).toBe(403)
+    const [session] = site.store.sessions
+    expect(session!.confirmedAt! - session!.writtenAt!).toBeGreaterThanOrEqual(4_000)
+  })
+
+  test('is not taken to be in force for the sake of what somebody else denies', async () => {
+    const foreign = policyOf(
+      { Effect: 'Allow', Action: '*', Resource: '*' },
+      { Effect: 'Deny', Action: 'sts:DecodeAuthorizationMessage', Resource: '*' },
+    )
+    await site.owner.iam.send(new PutRolePolicyCommand({ RoleName: 'invoices', PolicyName: 'work', PolicyDocument: foreign }))
+    const provider = await site.connect()
+    const lease = await site.mint(provider)
+    expect((await faultOf(revokeWithin(provider, lease, 30_000))).message).toContain('not in force everywhere yet')
+    expect(site.store.sessions[0]!.confirmedAt).toBeUndefined()
+  })
+
   test('is read where the broker may not look at the role', async () => {
     const may = {
       Effect: 'Allow',

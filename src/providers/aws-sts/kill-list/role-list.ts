@@ -6,10 +6,8 @@ import { type RoleList, writeList } from './writer.ts'
 
 /** Milliseconds from one document to the next, of all brokers together. The first after a pause is written at once; who comes meanwhile shares the next. */
 export const writePause = 1_200
-/** Milliseconds after which a list that somebody else holds is asked for again: rather soon, for nobody but one that died holds it for its whole claim. */
-const untilReleased = 250
-/** Milliseconds after which a list that was lost to somebody else is asked for again. */
-const first = 100
+/** Milliseconds after which a list that somebody else holds is asked for again: soon, for nobody but one that died holds it for its whole claim. */
+const untilReleased = 100
 /** Milliseconds that one look may take. */
 const longestLook = 4_000
 
@@ -29,12 +27,14 @@ export function createRoleList(list: RoleList, pause: Pause): Turns {
   async function turn(waiting: Set<Waiter>): Promise<number> {
     // Whoever comes while the store is read may have denied something that was not read.
     const served = [...waiting]
-    const held = await lists.take(provider, role, holder, writePause)
-    if (typeof held === 'number') return held > writePause ? untilReleased : Math.max(1, held)
+    const rested = await lists.take(provider, role, holder, writePause)
+    // Too soon to be written: but another broker's last document may have served everybody here, and they need not wait for one of ours.
+    const held = typeof rested === 'number' && rested <= writePause ? await lists.take(provider, role, holder, 0) : rested
+    if (typeof held === 'number') return untilReleased
     watch.known(held.confirmed)
-    const written = await writeList(list, held)
-    if (!written) return first
-    noteRung(written.rung)
+    const written = await writeList(list, held, typeof rested !== 'number')
+    if (!written) return typeof rested === 'number' ? rested : untilReleased
+    if (written.rung !== undefined) noteRung(written.rung)
     const { generation } = written
     if (written.silent && generation > held.confirmed) await lists.confirm(provider, role, generation)
     for (const waiter of served) {

@@ -23,7 +23,8 @@ export interface Written {
   readonly shut: boolean
   /** Nobody is denied by it, so that there is nothing to be seen in force. */
   readonly silent: boolean
-  readonly rung: number
+  /** Step of the ladder; undefined where nothing had to be written. */
+  readonly rung: number | undefined
 }
 
 /** Milliseconds that writing may take: within the 30 s of a claim, so that what is given up here does not land in somebody else's turn. */
@@ -32,31 +33,31 @@ const longestTurn = 20_000
 const routine = 3_600_000
 const soon = 60_000
 
-/** Another broker has taken over: nothing is known of what was being written. */
-const lost = Symbol('lost')
-
 /**
- * Brings AWS up to what was read of the store, by one document at most, and lets the list go. Undefined: somebody else holds it by now; take it again.
+ * Brings AWS up to what was read of the store, by one document at most, and lets the list go. Undefined: somebody else holds it by now, or it may not be
+ * written yet and has to be; take it again.
  *
  * A crash after any line leaves an intent that is not known to be written: the next holder writes over it, under a generation of its own.
+ * @param mayWrite whether the last document is old enough
  * @throws ProviderError where AWS did not take it, or nobody knows whether it did; BrokerError `store_unavailable`
  */
-export async function writeList(list: RoleList, taken: HeldList): Promise<Written | undefined> {
+export async function writeList(list: RoleList, taken: HeldList, mayWrite: boolean): Promise<Written | undefined> {
   const { lists, provider, role, holder, canary } = list
   const signal = AbortSignal.timeout(longestTurn)
   try {
     const capacity = await list.carrier.capacity(signal)
     const asItStands = draw(provider, taken, taken.generation, list.carrier, capacity)
-    const found = taken.checkDue ? await compare(list, taken, signal) : 'as written'
+    const isCompared = taken.checkDue && mayWrite
+    const found = isCompared ? await compare(list, taken, signal) : 'as written'
     if (found !== 'something else' && !isBehind(taken, asItStands)) {
-      if (taken.checkDue) await lists.checked(provider, role, holder, found === 'as written' ? routine : soon)
-      return writtenOf(taken.generation, asItStands)
+      if (isCompared) await lists.checked(provider, role, holder, found === 'as written' ? routine : soon)
+      return { ...writtenOf(taken.generation, asItStands), rung: undefined }
     }
+    if (!mayWrite) return undefined
 
-    const held = await closedWhereNeeded(list, taken, capacity)
-    if (held === lost) return undefined
-    const generation = held.generation + 1
-    const drawn = draw(provider, held, generation, list.carrier, capacity)
+    const generation = taken.generation + 1
+    const drawn = await drawnToHold(list, taken, generation, capacity)
+    if (!drawn) return undefined
     // Not while AWS takes no document: each try has a generation of its own.
     if (drawn.digest !== null && wasWritten(taken)) canary.prepare(generation, signal).catch(() => {})
     const { digest, killed, cutoff, rung, sacrificed } = drawn
@@ -75,13 +76,19 @@ export async function writeList(list: RoleList, taken: HeldList): Promise<Writte
   }
 }
 
-/** Where the document only holds once its cohort is closed: closed, and everything read anew. */
-async function closedWhereNeeded(list: RoleList, held: HeldList, capacity: number): Promise<HeldList | typeof lost> {
-  const { lists, provider, role, holder } = list
-  if (!draw(provider, held, held.generation + 1, list.carrier, capacity).closeCohort) return held
-  if (!(await lists.closeCohort(provider, role, holder))) return lost
+/**
+ * The document to be written. Where it only holds once the cohort is closed in which names are given out, that is closed and everything read anew: the
+ * second step of the ladder. Undefined: somebody else holds the list by now.
+ */
+async function drawnToHold(list: RoleList, held: HeldList, generation: number, capacity: number): Promise<Drawn | undefined> {
+  const { lists, provider, role, holder, carrier } = list
+  const drawn = draw(provider, held, generation, carrier, capacity)
+  if (!drawn.closeCohort) return drawn
+  if (!(await lists.closeCohort(provider, role, holder))) return undefined
   const again = await lists.take(provider, role, holder, 0)
-  return typeof again === 'number' ? lost : again
+  if (typeof again === 'number') return undefined
+  const closed = draw(provider, again, generation, carrier, capacity)
+  return closed.rung === 1 ? { ...closed, rung: 2 } : closed
 }
 
 /** Whether what was last written, as far as anybody knows, is not what has to stand there. */
