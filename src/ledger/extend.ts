@@ -2,7 +2,17 @@ import { sql } from 'drizzle-orm'
 import type { LeaseId, TaskId } from '../base/ids.ts'
 import { deadlineOf, milliseconds, type NewTask } from './announce.ts'
 import type { Ledger } from './connect.ts'
-import { decidedRows, decisionEntries, entryColumns, keepDecisions, leaseEntries, leaseEntriesOf, type NewDecision, rfc3339 } from './entries.ts'
+import {
+  decidedRows,
+  decisionEntries,
+  entryColumns,
+  json,
+  keepDecisions,
+  leaseEntries,
+  leaseEntriesOf,
+  type NewDecision,
+  rfc3339,
+} from './entries.ts'
 import { type KeyClaim, release } from './keys.ts'
 import { type JsonRow, type Lease, leaseOf, leasesOf, type Task, taskOf } from './records.ts'
 
@@ -39,30 +49,94 @@ export async function confirmLeases(
   return leasesOf(row?.leases)
 }
 
+/** A refresh that was announced: what it may lead to, and what was known before. */
+export interface Extension {
+  /** As it stands from here on. */
+  readonly lease: Lease
+  /** Until when the fresh credential may live: what the decision permits, never past the deadline. */
+  readonly until: Date
+  /** What the lease's end was before: whatever was handed out so far ends by then. */
+  readonly former: Date
+}
+
 /**
- * Extends an active lease of an open task under a fresh decision: the credential that is then signed may live until the answer's `expiresAt`,
- * never past the deadline. For leases whose minting changes nothing outside the broker. Undefined: the lease or its task has ended.
+ * Extends an active lease of an open task under a fresh decision: the credential that is then made may live until `until`. Undefined: the lease or its
+ * task has ended.
+ *
+ * The end of a lease whose minting changes nothing outside the broker is that from here on. Elsewhere it never moves back, for somebody holds what was
+ * handed out before, and another refresh may be under way that was permitted more; it stays there until `concludeRefresh` knows better. Whoever dies in
+ * between leaves an end that is too late by one grant at most, and never one that is too early.
  */
-export async function extendLease(ledger: Ledger, lease: Lease, decision: NewDecision, ttl: number): Promise<Lease | undefined> {
-  const [row] = await ledger.run<{ lease: JsonRow | null }>(
+export async function extendLease(
+  ledger: Ledger,
+  lease: Pick<Lease, 'id' | 'taskId'>,
+  decision: NewDecision,
+  ttl: number,
+): Promise<Extension | undefined> {
+  const end = sql`case when lease.local then seen.until else greatest(lease.expires_at, seen.until) end`
+  const [row] = await ledger.run<{ lease: JsonRow | null; until: string; former: string }>(
     sql`
     with ${decidedRows([{ task: lease.taskId, decision }])},
     task as (select * from tasks where id = ${lease.taskId} and state = 'open' and deadline > now() for update),
+    seen as (
+      select lease.id, lease.expires_at as former, least(now() + ${milliseconds(ttl)}, task.deadline)::timestamptz(3) as until
+      from leases as lease join task on task.id = lease.task_id
+      where lease.id = ${lease.id} and lease.state = 'active' and lease.expires_at > now() for update of lease
+    ),
     announced as (
-      update leases as lease set issued_at = now(), expires_at = least(now() + ${milliseconds(ttl)}, task.deadline),
-        due_at = least(now() + ${milliseconds(ttl)}, task.deadline), decision_id = ${decision.id}, ttl = ${ttl}::bigint
-      from task where lease.id = ${lease.id} and lease.task_id = task.id and lease.local and lease.state = 'active' and lease.expires_at > now()
+      update leases as lease set issued_at = now(), expires_at = ${end}, due_at = ${end}, decision_id = ${decision.id}, ttl = ${ttl}::bigint
+      from seen where lease.id = seen.id
       returning lease.*
     ),
     kept as (${keepDecisions(sql`select task_id from announced`)}),
     told as (
       ${entryColumns}
       ${decisionEntries(sql`select task_id from announced`)}
-      union all ${leaseEntriesOf(sql`'lease.refreshed'`)}
+      union all ${leaseEntriesOf(sql`case when announced.local then 'lease.refreshed' else 'lease.refreshing' end`)}
     )
-    select (select to_json(announced) from announced) as lease`,
+    select (select to_json(announced) from announced) as lease, (select to_json(until) from seen) as until, (select to_json(former) from seen) as former`,
     'later',
   )
+  return row?.lease ? { lease: leaseOf(row.lease), until: new Date(row.until), former: new Date(row.former) } : undefined
+}
+
+/** What came of a refresh. */
+export type Refreshed =
+  | { readonly to: 'refreshed'; readonly expiresAt: Date; readonly digests: Confirmation['digests'] }
+  /** `until`: when whatever may have been made has ended; undefined where nobody knows, and the announced end stays. */
+  | { readonly to: 'not_refreshed'; readonly until: Date | undefined; readonly error: string }
+
+/** Keyed digests that a lease keeps: those of its newest credentials. It may be refreshed each half minute for a day, and what ended long ago opens nothing. */
+const digestsKept = 32
+
+/**
+ * Says what came of an announced refresh: the lease ends when what was handed out does, the credential before this one included. Undefined: the lease
+ * or its task has ended meanwhile, and the fresh credential must not be handed out.
+ *
+ * Where another refresh was announced after this one, the end stays where that one put it: it may have made something that lives as long.
+ */
+export async function concludeRefresh(ledger: Ledger, { lease, former }: Extension, outcome: Refreshed): Promise<Lease | undefined> {
+  const { known, digests, error } =
+    outcome.to === 'refreshed'
+      ? { known: outcome.expiresAt, digests: [outcome.digests], error: null }
+      : { known: outcome.until, digests: [], error: outcome.error }
+  const end = sql`case when lease.decision_id = ${lease.decisionId}
+    then least(lease.expires_at, greatest(${former.toISOString()}::text::timestamptz, coalesce(${known?.toISOString() ?? null}::text::timestamptz, lease.expires_at)))
+    else lease.expires_at end`
+  const oldest = sql`case when jsonb_array_length(lease.digests) >= ${digestsKept}::int and ${digests.length}::int > 0 then lease.digests - 0 else lease.digests end`
+  const [row] = await ledger.run<{ lease: JsonRow | null }>(sql`
+    with task as (select id from tasks where id = ${lease.taskId} and state = 'open' for update),
+    announced as (
+      update leases as lease set expires_at = ${end}, due_at = ${end}, digests = ${oldest} || ${json(digests)}
+      from task where lease.id = ${lease.id} and lease.task_id = task.id and lease.state = 'active'
+      returning lease.*
+    ),
+    told as (
+      ${entryColumns}
+      select ${`lease.${outcome.to}`}::text, announced.agent, announced.task_id, announced.id, announced.decision_id,
+        jsonb_strip_nulls(jsonb_build_object('expires_at', ${rfc3339(sql`announced.expires_at`)}, 'error', ${error}::text)) from announced
+    )
+    select (select to_json(announced) from announced) as lease`)
   return row?.lease ? leaseOf(row.lease) : undefined
 }
 

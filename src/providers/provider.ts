@@ -57,13 +57,16 @@ export class ProviderError extends Error {
   readonly minted: 'no' | 'maybe'
   /** Milliseconds for which asking again would be answered alike; 0 where nobody knows. */
   readonly pointlessFor: number
+  /** When what may have been minted has ended by itself; undefined where nobody knows more than the reservation says. */
+  readonly endsBy: Date | undefined
 
-  constructor(fault: ProviderFault, message: string, minted: 'no' | 'maybe', cause?: unknown, pointlessFor = 0) {
+  constructor(fault: ProviderFault, message: string, minted: 'no' | 'maybe', cause?: unknown, pointlessFor = 0, endsBy?: Date) {
     super(message, { cause })
     this.name = 'ProviderError'
     this.fault = fault
     this.minted = minted
     this.pointlessFor = pointlessFor
+    this.endsBy = endsBy
   }
 }
 
@@ -143,7 +146,14 @@ export interface Provider {
    * never leaves two credentials. @throws ProviderError
    */
   mint(reservation: Reservation, journal: (handle: Handle) => Promise<void>, signal: AbortSignal): Promise<Minted>
-  /** A fresh short-lived credential of a living lease; absent where the provider has none. Same rules as `mint`. @throws ProviderError */
+  /**
+   * A fresh short-lived credential of a living lease; absent where the provider has none. What was handed out before lives on until its own end. The
+   * reservation's `expiresAt` is the furthest that the decision permits; what is given may end long before, and says so. Several may be asked for at
+   * once, at several brokers, and by one that never saw the lease before: all that it knows is `handles`. Once `revoke` was asked, none is made.
+   *
+   * A failure says by `minted` whether there may be a credential that nobody was given: `no` puts the lease's end back to where it was, `maybe` leaves it
+   * at `endsBy`, or else where this refresh would have put it. @throws ProviderError
+   */
   refresh?(reservation: Reservation, handles: readonly Handle[], signal: AbortSignal): Promise<Minted>
   /**
    * Ends the credential and answers with what proves it. Idempotent: ending what is already gone is success. A mint of the same lease that is

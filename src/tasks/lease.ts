@@ -1,11 +1,11 @@
 import { BrokerError } from '../base/errors.ts'
 import type { LeaseId, TaskId } from '../base/ids.ts'
 import { announceLeases, recordDecision } from '../ledger/announce.ts'
-import { extendLease } from '../ledger/extend.ts'
+import { concludeRefresh, extendLease, type Extension, type Refreshed } from '../ledger/extend.ts'
 import type { NewDecision } from '../ledger/entries.ts'
-import { type DecisionRecord, findLease, findTask, type Task } from '../ledger/records.ts'
-import type { Credential } from '../providers/credential.ts'
-import { ProviderError, type Reservation } from '../providers/provider.ts'
+import { type DecisionRecord, findLease, findTask, type Lease, type Task } from '../ledger/records.ts'
+import { digestsOf } from '../providers/credential.ts'
+import { type Minted, ProviderError, type Reservation } from '../providers/provider.ts'
 import type { Target } from '../providers/target.ts'
 import { endLeaseNow } from './close.ts'
 import { decideOn, keptDecision, within } from './decision.ts'
@@ -49,6 +49,8 @@ export async function addLease(
 /**
  * A fresh short-lived credential of an active lease, under a fresh decision; never past the deadline.
  *
+ * Where it is made outside the broker, the end that it may have is announced first, and what came of it is told afterwards. A crash between any two lines
+ * leaves a lease that ends too late at worst: no credential ever outlives what the ledger says of it.
  * @throws BrokerError `not_found`, `conflict` (the lease has ended, or its provider has no fresh credentials), `denied`, `provider_failed`
  */
 export async function refreshLease(
@@ -61,8 +63,8 @@ export async function refreshLease(
   if (!found || !owns(caller, found.task)) throw notFound('lease')
   const { lease, task, left } = found
   const target = targetOf(broker, lease.provider)
-  if (!target.provider.refresh || !lease.local) throw new BrokerError('conflict', `The provider ${lease.provider} has no fresh credentials to give`)
-  if (lease.state !== 'active' || task.state !== 'open') throw new BrokerError('conflict', 'This lease has ended', { task: task.id })
+  if (!target.provider.refresh) throw new BrokerError('conflict', `The provider ${lease.provider} has no fresh credentials to give`)
+  if (lease.state !== 'active' || task.state !== 'open') throw leaseHasEnded(lease)
 
   const { actor, agent } = agentBehind(broker, caller, task)
   const duration = Math.min(Math.max(1, left), longestOf(broker, task))
@@ -72,10 +74,42 @@ export async function refreshLease(
   if (decision.made.outcome === 'deny') throw await denied(broker, task.id, decision)
 
   const ttl = within(Math.min(inquiry.grants[0]!.ttl, lease.ttl), decision.made.answers[0]?.obligations.maxTtl)
-  const extended = await extendLease(broker.ledger, lease, decision, ttl)
-  if (!extended) throw new BrokerError('conflict', 'This lease has ended', { task: task.id })
-  const credential = await signAgain(target, reservationOf({ task, inquiry, decision }, extended), signal)
-  return { decision: keptDecision(decision, task.id, extended.issuedAt!), lease: { lease: extended, credential } }
+  const extension = await extendLease(broker.ledger, lease, decision, ttl)
+  if (!extension) throw leaseHasEnded(lease)
+  const reservation = { ...reservationOf({ task, inquiry, decision }, extension.lease), expiresAt: extension.until }
+  const minted = await mintAgain(broker, target, extension, reservation, signal)
+  const refreshed = lease.local ? extension.lease : await concludeRefresh(broker.ledger, extension, freshOne(broker, minted))
+  // Ended while the provider was asked, and its end committed: what came too late is dropped unopened.
+  if (!refreshed) throw leaseHasEnded(lease)
+  return { decision: keptDecision(decision, task.id, extension.lease.issuedAt!), lease: { lease: refreshed, credential: minted.credential } }
+}
+
+const leaseHasEnded = ({ taskId }: Lease): BrokerError => new BrokerError('conflict', 'This lease has ended', { task: taskId })
+
+const freshOne = (broker: Broker, { expiresAt, credential }: Minted): Refreshed => ({
+  to: 'refreshed',
+  expiresAt,
+  digests: digestsOf(credential, broker.digestKey),
+})
+
+/**
+ * Asks the provider, and says so where nothing came of it: the lease then ends when it did before.
+ *
+ * Not where something may have been made whose answer was lost. Nobody was given it, but it lives: a lease that ended sooner would let it fall out of
+ * what is denied, and of what an operator is shown, while it does. So the later end stays, as far as the provider knows no nearer one.
+ */
+async function mintAgain(broker: Broker, target: Target, extension: Extension, reservation: Reservation, signal: AbortSignal): Promise<Minted> {
+  const { lease, until, former } = extension
+  try {
+    const minted = await target.refresh(reservation, lease.handles, signal)
+    if (minted.expiresAt > until) throw new ProviderError('garbage', `${lease.provider} gave a credential that outlives its lease`, 'maybe')
+    return minted
+  } catch (error) {
+    if (!(error instanceof ProviderError)) throw error
+    const known = error.minted === 'no' ? former : error.endsBy
+    if (!lease.local) await concludeRefresh(broker.ledger, extension, { to: 'not_refreshed', until: known, error: error.message })
+    throw asBrokerError(error, lease)
+  }
 }
 
 /** What a refusal about an existing task leaves: the decision, kept. @returns the error to throw */
@@ -95,14 +129,6 @@ async function ownOpenTask(broker: Broker, caller: Caller, id: TaskId): Promise<
 export function tooManyLeases(broker: Broker): BrokerError {
   broker.telemetry.metrics.rateLimited.inc({ limit: 'live_leases' })
   return new BrokerError('rate_limited', 'Too many live leases: complete tasks that are done', { retryAfter: 5 })
-}
-
-async function signAgain(target: Target, reservation: Reservation, signal: AbortSignal): Promise<Credential> {
-  try {
-    return (await target.refresh(reservation, [], signal)).credential
-  } catch (error) {
-    throw error instanceof ProviderError ? asBrokerError(error, { taskId: reservation.task }) : error
-  }
 }
 
 /** What is left of a task may exceed what its kind allows to ask for, after the catalogue was changed. */

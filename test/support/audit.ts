@@ -79,8 +79,19 @@ const questions: Record<string, SQL> = {
 const next: Record<string, readonly string[]> = {
   '': ['lease.reserved', 'lease.issued'],
   'lease.reserved': ['lease.issued', 'lease.failed', 'lease.revoking', 'lease.lapsing'],
-  'lease.issued': ['lease.refreshed', 'lease.revoking', 'lease.lapsing', 'lease.revoked', 'lease.expired'],
-  'lease.refreshed': ['lease.refreshed', 'lease.revoking', 'lease.lapsing', 'lease.revoked', 'lease.expired'],
+  'lease.issued': ['lease.refreshing', 'lease.refreshed', 'lease.revoking', 'lease.lapsing', 'lease.revoked', 'lease.expired'],
+  // Of leases whose provider is outside the broker; several refreshes may be under way at once.
+  'lease.refreshing': ['lease.refreshing', 'lease.refreshed', 'lease.not_refreshed', 'lease.revoking', 'lease.lapsing'],
+  'lease.refreshed': [
+    'lease.refreshing',
+    'lease.refreshed',
+    'lease.not_refreshed',
+    'lease.revoking',
+    'lease.lapsing',
+    'lease.revoked',
+    'lease.expired',
+  ],
+  'lease.not_refreshed': ['lease.refreshing', 'lease.refreshed', 'lease.not_refreshed', 'lease.revoking', 'lease.lapsing'],
   'lease.revoking': ['lease.revoked', 'lease.expired', 'lease.failed', 'lease.stuck'],
   'lease.stuck': ['lease.revoked', 'lease.expired', 'lease.failed'],
   'lease.lapsing': ['lease.expired', 'lease.failed'],
@@ -94,7 +105,9 @@ const next: Record<string, readonly string[]> = {
 const stateAfter: Record<string, readonly string[]> = {
   'lease.reserved': ['reserved'],
   'lease.issued': ['active'],
+  'lease.refreshing': ['active'],
   'lease.refreshed': ['active'],
+  'lease.not_refreshed': ['active'],
   'lease.revoking': ['revoking'],
   'lease.stuck': ['revoking'],
   'lease.lapsing': ['lapsing'],
