@@ -1,7 +1,7 @@
 import { ProviderError, type ProviderFault } from '../provider.ts'
 
 /** What was asked, in the words of AWS's API: of STS, and of IAM. */
-export type AwsAction = 'AssumeRole' | 'GetCallerIdentity' | 'DecodeAuthorizationMessage' | IamAction
+export type AwsAction = 'AssumeRole' | 'GetCallerIdentity' | 'GetScopedCredentials' | 'DecodeAuthorizationMessage' | IamAction
 export type IamAction =
   | 'CreatePolicyVersion'
   | 'DeletePolicyVersion'
@@ -30,13 +30,22 @@ const notTagging = /not authorized to perform: sts:TagSession\b/
 const untagged =
   'session_tags is on, and the role lets the broker assume it but not tag the session: its trust policy and the broker need sts:TagSession'
 
+/**
+ * How STS says that there are no children to be had: it does not know the action, as in a Region or a partition that is behind, or somebody's policy
+ * denies it. Whether it has to be allowed anywhere AWS does not say.
+ */
+const unsupported: ReadonlySet<string> = new Set(['AccessDenied', 'InvalidAction', 'UnknownOperation'])
+
+/** How STS says that the session that signed has ended, or ends before the child would. */
+const ended: ReadonlySet<string> = new Set(['ExpiredToken', 'InsufficientSessionLifetime', 'InvalidClientTokenId', 'InvalidSubjectCredentials'])
+
 /** Names for what is wrong with the broker's own credentials: everything waits for those, and the grant is not to blame. */
 const ownCredentials: ReadonlySet<string> = new Set([
   'CredentialsProviderError',
   'ExpiredToken',
   'InvalidClientTokenId',
   'SignatureDoesNotMatch',
-  'UnrecognizedClientException',
+  'UnrecognizedClient',
 ])
 
 /** Names for what is only so at this moment. IAM says so where somebody else changes the same thing. */
@@ -45,22 +54,44 @@ const passing: ReadonlySet<string> = new Set(['ConcurrentModification', 'EntityT
 /** Errors of a connection that never came to be: nothing was sent on it. */
 const neverSent: ReadonlySet<string> = new Set(['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'ENETUNREACH'])
 
+/** What is kept of an error of the SDK. Its response leads to the request, whose headers hold the token of the session that signed. */
+interface Answer {
+  /** Without the suffix `Exception`, which the SDK adds to some (reference: STS API, "Common errors"). */
+  readonly name: string
+  /** Of HTTP; undefined where there was no answer. */
+  readonly status: number | undefined
+  /** Of the connection. */
+  readonly code: string | undefined
+  /** Whether AWS says that a policy of the role, or of its boundary, denies what was asked, and not only that nothing allows it. */
+  readonly explicit: boolean
+}
+
+function answerOf(error: unknown): Answer {
+  const { name = '', message = '', code, $metadata } = error as Partial<Error> & { code?: string; $metadata?: { httpStatusCode?: number } }
+  const explicit = /explicit deny in an? (identity-based policy|permissions boundary)/.test(message)
+  return { name: name.replace(/Exception$/, ''), status: $metadata?.httpStatusCode, code, explicit }
+}
+
+/** What an error of GetScopedCredentials says of the session that signed it; undefined where it says nothing of that. */
+export function noChildFor({ cause }: ProviderError): 'unsupported' | 'ended' | undefined {
+  const { name = '', status } = (cause ?? {}) as Partial<Answer>
+  if (unsupported.has(name) || status === 501) return 'unsupported'
+  return ended.has(name) ? 'ended' : undefined
+}
+
 /**
- * An error of the SDK as the house knows it. Its message is dropped, for it names accounts, roles and sessions. Names are compared without the suffix
- * `Exception`, which the SDK adds to some of them (reference: STS API, "Common errors").
+ * An error of the SDK as the house knows it. Its message is dropped, for it names accounts, roles and sessions.
  */
 export function faultOf(provider: string, action: AwsAction, error: unknown): ProviderError {
-  const { name: given = '', message = '', code, $metadata } = error as Partial<Error> & { code?: string; $metadata?: { httpStatusCode?: number } }
-  const name = given.replace(/Exception$/, '')
-  const status = $metadata?.httpStatusCode
+  const answer = answerOf(error)
+  const { name, status, code } = answer
   const say = (fault: ProviderFault, why: string, minted: 'no' | 'maybe'): ProviderError =>
-    new ProviderError(fault, `${provider} did not answer ${action}: ${why}`, minted, error)
+    new ProviderError(fault, `${provider} did not answer ${action}: ${why}`, minted, answer)
 
-  if (ownCredentials.has(given) || ownCredentials.has(name))
-    return say('unavailable', "the broker's own AWS credentials are missing or refused", 'no')
+  if (ownCredentials.has(name)) return say('unavailable', "the broker's own AWS credentials are missing or refused", 'no')
   if (/^Throttl|^TooManyRequests|^RequestLimitExceeded/.test(name)) return say('unavailable', 'AWS throttles the broker', 'no')
   if (passing.has(name)) return say('unavailable', 'it is being changed by somebody else', 'no')
-  if (name === 'AccessDenied' && notTagging.test(message)) return say('refused', untagged, 'no')
+  if (name === 'AccessDenied' && notTagging.test((error as Error).message)) return say('refused', untagged, 'no')
   if (name === 'AccessDenied') return say('refused', whyDenied(action), 'no')
   const refusal = refusals[name]
   if (refusal !== undefined) return say('refused', refusal, 'no')
@@ -74,15 +105,10 @@ export function faultOf(provider: string, action: AwsAction, error: unknown): Pr
 const whyDenied = (action: AwsAction): string =>
   action === 'AssumeRole' ? 'the role does not let the broker assume it, or the broker may not ask' : 'the broker may not ask'
 
-/** AWS's name for what came of a request, without the suffix `Exception`: for what a name alone decides. Empty where there is none. */
-export const nameOf = (error: unknown): string => {
-  const given = error instanceof ProviderError ? error.cause : error
-  return ((given as { name?: string } | undefined)?.name ?? '').replace(/Exception$/, '')
-}
+/** AWS's name for what it answered; empty where it gave none. */
+export const nameOf = (error: unknown): string => causeOf(error)?.name ?? ''
 
-/** Whether AWS says that a policy of the role, or of its boundary, denies what was asked, and not only that nothing allows it. */
-export const isExplicitDeny = (error: unknown): boolean => {
-  const given = error instanceof ProviderError ? error.cause : error
-  const { message = '' } = (given ?? {}) as { message?: string }
-  return nameOf(error) === 'AccessDenied' && /explicit deny in an? (identity-based policy|permissions boundary)/.test(message)
-}
+/** Whether AWS said that a policy of the role, or of its boundary, denies what was asked. */
+export const isExplicitDeny = (error: unknown): boolean => nameOf(error) === 'AccessDenied' && causeOf(error)?.explicit === true
+
+const causeOf = (error: unknown): Partial<Answer> | undefined => (error instanceof ProviderError ? (error.cause as Partial<Answer>) : undefined)

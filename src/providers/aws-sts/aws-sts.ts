@@ -1,18 +1,21 @@
-import { ProviderError, type Minted, type Provider, type ProviderKind, type ProviderSurroundings } from '../provider.ts'
+import { type Minted, type Provider, ProviderError, type ProviderKind, type ProviderSurroundings, type Reservation } from '../provider.ts'
+import { createChildren } from './children.ts'
 import type { Session, Sts } from './client.ts'
 import { compile } from './compile.ts'
+import { mintedOf } from './credential.ts'
 import { denying } from './deny.ts'
 import { checkAccount, examine } from './examine.ts'
 import { type AwsGrant, awsGrant, awsGrantFaults } from './grant.ts'
 import type { Pause } from './kill-list/turns.ts'
-import { lifeOf, sourceIdentityOf, takeSession } from './session.ts'
+import { createModes } from './mode.ts'
+import { journaledSession, lifeOf, sourceIdentityOf, takeSession } from './session.ts'
+import type { RoleSession } from '../role-sessions.ts'
 import { type AwsSettings, awsSettings } from './settings.ts'
 import { sessionTags } from './tags.ts'
 
 /**
  * Sessions of AWS STS, scoped to one task by a session policy that is compiled for it. The policy denies everything after the lease's end, so that
- * AWS itself ends a session sooner than the 900 s that each one lives at least. Before that end a session is denied by the kill list of its role,
- * where one is configured, and `revocation` is `deny`; without one nothing takes it back, and `revocation` is `expiry`.
+ * AWS itself ends a session sooner than the 900 s that each one lives at least. Before that end the kill list of its role does, where one is configured.
  */
 export const awsKind: ProviderKind<AwsSettings, AwsGrant> = {
   kind: 'aws-sts',
@@ -29,69 +32,94 @@ export async function connectAws(name: string, settings: AwsSettings, surroundin
   const sts = createSts(name, settings, (action, outcome, seconds) => surroundings.asked?.(name, action, outcome, seconds))
   const arnOf = (role: string): string => `arn:${settings.partition}:iam::${settings.account}:role/${role}`
   const deny = await denying(name, settings, surroundings, { sts, arnOf, ...(pause && { pause }) })
+  const { end, ...minting } = mintingOf(name, settings, surroundings, sts, arnOf)
 
   return {
-    ...sessionsOf(name, settings, surroundings, sts, arnOf),
+    name,
+    kind: 'aws-sts',
+    local: false,
     revocation: () => (deny ? 'deny' : 'expiry'),
+    outlives: (grant) => (grant as AwsGrant).outlives_revocation,
     limits: { timeout: settings.timeout, concurrency: settings.concurrency, ...(deny && { ends: endsAtOnce }) },
+    ...minting,
     async revoke(lease, signal) {
+      end(lease.lease)
       if (!deny) throw new ProviderError('refused', `${name} cannot end a session before its time`, 'maybe')
       return await deny.revoke(lease, signal)
     },
+    // The name of a session is journaled before STS is asked, and a journal that finds the lease ended stops the mint.
+    recover: async ({ handles }) => ({ minted: handles.length > 0 }),
     ...(deny && { upkeep: (signal) => deny.upkeep(signal) }),
+    check: (signal) => checkAccount(name, settings, sts, signal),
+    examine: (grants) => examine(name, settings, sts, arnOf, grants),
   }
 }
 
 /** Most of them only wait for one and the same document. */
 const endsAtOnce = 256
 
-type Minting = Omit<Provider, 'revocation' | 'limits' | 'revoke' | 'upkeep'>
+/** What makes sessions, and `end`, after which it makes no child of a lease's session. */
+function mintingOf(
+  name: string,
+  settings: AwsSettings,
+  { sessions, clock, noticed }: ProviderSurroundings,
+  sts: Sts,
+  arnOf: (role: string) => string,
+): Required<Pick<Provider, 'mint' | 'refresh'>> & Pick<ReturnType<typeof createChildren>, 'end'> {
+  const assume = (session: RoleSession, reservation: Reservation, policy: string, duration: number, signal: AbortSignal): Promise<Session> =>
+    sts.assumeRole(
+      {
+        roleArn: arnOf(session.role),
+        sessionName: session.name,
+        sourceIdentity: sourceIdentityOf(reservation.agent),
+        policy,
+        duration,
+        tagged: settings.session_tags ? sessionTags(reservation) : undefined,
+      },
+      signal,
+    )
+  const children = createChildren(name, settings, assume, sts.narrower)
+  const modes = createModes(settings.mode, clock, (role, mode) => noticed?.(name, 'info', 'mode', { role, mode }))
 
-function sessionsOf(name: string, settings: AwsSettings, { sessions }: ProviderSurroundings, sts: Sts, arnOf: (role: string) => string): Minting {
+  /** The session itself, for a role that has no children, or is to have none. */
+  async function direct(session: RoleSession, reservation: Reservation, signal: AbortSignal): Promise<Minted> {
+    const { duration, until } = lifeOf(name, reservation, settings.longest_session)
+    const policy = compile(reservation.settings as AwsGrant, reservation.parameters, until)
+    return mintedOf(await assume(session, reservation, policy, duration, signal), until)
+  }
+
   return {
-    name,
-    kind: 'aws-sts',
-    outlives: (grant) => (grant as AwsGrant).outlives_revocation,
-    local: false,
-
     async mint(reservation, journal, signal) {
       // Parsed by `awsGrant` when the catalogue was loaded.
-      const grant = reservation.settings as AwsGrant
-      const { duration, until } = lifeOf(name, reservation, settings.longest_session)
-      const session = await takeSession(name, reservation, grant.roles, sessions, journal)
-      const given = await sts.assumeRole(
-        {
-          roleArn: arnOf(session.role),
-          sessionName: session.name,
-          sourceIdentity: sourceIdentityOf(reservation.agent),
-          policy: compile(grant, reservation.parameters, until),
-          duration,
-          tagged: settings.session_tags ? sessionTags(reservation) : undefined,
-        },
-        signal,
-      )
-      return mintedOf(given, until)
+      const { roles } = reservation.settings as AwsGrant
+      if (roles.every((role) => modes.of(role) === 'direct')) lifeOf(name, reservation, settings.longest_session)
+      const session = await takeSession(name, reservation, roles, sessions, journal)
+      const mode = modes.of(session.role)
+      if (mode === 'direct') return await direct(session, reservation, signal)
+      const child = await children.of(session, reservation, signal)
+      if (child === 'unsupported' && settings.mode === 'children') throw withoutChildren(name)
+      modes.tried(session.role, child === 'unsupported' ? 'direct' : 'children')
+      // Assumed again under the same name: the parent may be narrowed, and is not for anybody else.
+      return child === 'unsupported' ? await direct(session, reservation, signal) : child
     },
 
-    // The name of a session is journaled before STS is asked, and a journal that finds the lease ended stops the mint.
-    recover: async ({ handles }) => ({ minted: handles.length > 0 }),
+    async refresh(reservation, handles, signal) {
+      const session = journaledSession(handles)
+      if (!session || !(reservation.settings as AwsGrant).roles.includes(session.role)) {
+        throw new ProviderError('refused', `${name} has no session of this lease whose role the grant still names`, 'no')
+      }
+      const mode = modes.of(session.role)
+      const child = mode === 'direct' ? 'unsupported' : await children.of(session, reservation, signal)
+      if (child !== 'unsupported') return child
+      // Where the role has children this session alone is denied. Only a mint says anything about the role, for nobody denies a name that is new.
+      if (mode === 'children') throw withoutChildren(name)
+      children.mustLive(reservation.lease)
+      return await direct(session, reservation, signal)
+    },
 
-    check: (signal) => checkAccount(name, settings, sts, signal),
-    examine: (grants) => examine(name, settings, sts, arnOf, grants),
+    end: (lease) => children.end(lease),
   }
 }
 
-/** What is handed out ends with the lease, which is sooner than the session does by itself. */
-function mintedOf({ accessKeyId, secretAccessKey, sessionToken, expiration }: Session, until: Date): Minted {
-  const expiresAt = until < expiration ? until : expiration
-  return {
-    credential: {
-      type: 'aws_session',
-      access_key_id: accessKeyId,
-      secret_access_key: secretAccessKey,
-      session_token: sessionToken,
-      expiration: expiresAt.toISOString(),
-    },
-    expiresAt,
-  }
-}
+const withoutChildren = (name: string): ProviderError =>
+  new ProviderError('refused', `${name} gives children of sessions, and STS has no GetScopedCredentials for this one`, 'no')

@@ -1,7 +1,14 @@
-import { AssumeRoleCommand, DecodeAuthorizationMessageCommand, GetCallerIdentityCommand, STSClient } from '@aws-sdk/client-sts'
+import {
+  AssumeRoleCommand,
+  type Credentials,
+  DecodeAuthorizationMessageCommand,
+  GetCallerIdentityCommand,
+  GetScopedCredentialsCommand,
+  STSClient,
+} from '@aws-sdk/client-sts'
 import { Secret } from '../../base/secret.ts'
 import { ProviderError } from '../provider.ts'
-import { isExplicitDeny, nameOf } from './answers.ts'
+import { type AwsAction, isExplicitDeny, nameOf, noChildFor } from './answers.ts'
 import { asking, attempt, type Told } from './request.ts'
 import type { AwsSettings } from './settings.ts'
 import type { SessionTags } from './tags.ts'
@@ -26,9 +33,23 @@ export interface Session {
   readonly expiration: Date
 }
 
+/** What GetScopedCredentials is asked for (STS API reference, GetScopedCredentials). */
+export interface Narrowing {
+  readonly policy: string
+  /** Seconds, from 1 to what is left of the session that asks. */
+  readonly duration: number
+  /** ScopedSessionDescription: AWS writes it into CloudTrail. */
+  readonly description: string
+}
+
+/** Asks for a narrower session, signed by the one that this was made of; where there is none for it, why. @throws ProviderError */
+export type Narrow = (narrowing: Narrowing, signal: AbortSignal) => Promise<Session | 'unsupported' | 'ended'>
+
 /** STS of one Region, asked as the broker. Every call throws ProviderError and nothing else. */
 export interface Sts {
   assumeRole(assumption: Assumption, signal: AbortSignal): Promise<Session>
+  /** Takes a session over, to ask for narrower ones: its secrets are then held where nothing can print them, and reached by nothing but a signature. */
+  narrower(session: Session): Narrow
   /** The account that the broker's own credentials belong to. */
   callerAccount(signal: AbortSignal): Promise<string>
   /** Opens a session, once, to ask how it stands. It may do nothing else, and need not be allowed to: see {@link Standing}. */
@@ -45,10 +66,22 @@ export type Standing = 'allowed' | 'refused' | 'denied'
 const attempts = 3
 
 export function createSts(name: string, settings: AwsSettings, told: Told): Sts {
-  const about = { region: settings.region, ...(settings.endpoint !== undefined && { endpoint: settings.endpoint }) }
-  const client = new STSClient({ ...about, maxAttempts: attempts, requestHandler: attempt })
+  const about = { region: settings.region, ...(settings.endpoint !== undefined && { endpoint: settings.endpoint }), maxAttempts: attempts }
+  const client = new STSClient({ ...about, requestHandler: attempt })
 
   const ask = asking(name, told)
+
+  function sessionOf(action: AwsAction, given: Credentials | undefined): Session {
+    if (!given?.AccessKeyId || !given.SecretAccessKey || !given.SessionToken || !given.Expiration) {
+      throw new ProviderError('garbage', `${name} answered ${action} without credentials`, 'maybe')
+    }
+    return {
+      accessKeyId: given.AccessKeyId,
+      secretAccessKey: new Secret(given.SecretAccessKey),
+      sessionToken: new Secret(given.SessionToken),
+      expiration: given.Expiration,
+    }
+  }
 
   return {
     async assumeRole({ roleArn, sessionName, sourceIdentity, policy, duration, tagged }, abortSignal) {
@@ -62,14 +95,23 @@ export function createSts(name: string, settings: AwsSettings, told: Told): Sts 
         ...(settings.external_id !== undefined && { ExternalId: settings.external_id }),
       })
       const { Credentials: given } = await ask('AssumeRole', () => client.send(command, { abortSignal }))
-      if (!given?.AccessKeyId || !given.SecretAccessKey || !given.SessionToken || !given.Expiration) {
-        throw new ProviderError('garbage', `${name} answered AssumeRole without credentials`, 'maybe')
-      }
-      return {
-        accessKeyId: given.AccessKeyId,
-        secretAccessKey: new Secret(given.SecretAccessKey),
-        sessionToken: new Secret(given.SessionToken),
-        expiration: given.Expiration,
+      return sessionOf('AssumeRole', given)
+    },
+    narrower({ accessKeyId, secretAccessKey, sessionToken }) {
+      const credentials = { accessKeyId, secretAccessKey: secretAccessKey.open(), sessionToken: sessionToken.open() }
+      return async ({ policy, duration, description }, abortSignal) => {
+        // One a call, for a client has the credentials of one session; all of them share the connections, and what is known of AWS's clock.
+        const { requestHandler, systemClockOffset } = client.config
+        const asSession = new STSClient({ ...about, credentials, requestHandler, systemClockOffset })
+        const command = new GetScopedCredentialsCommand({ Policy: policy, DurationSeconds: duration, ScopedSessionDescription: description })
+        try {
+          const { Credentials: given } = await ask('GetScopedCredentials', () => asSession.send(command, { abortSignal }))
+          return sessionOf('GetScopedCredentials', given)
+        } catch (error) {
+          const none = noChildFor(error as ProviderError)
+          if (none === undefined) throw error
+          return none
+        }
       }
     },
     async callerAccount(abortSignal) {

@@ -1,10 +1,13 @@
 import { ProviderError } from '../provider.ts'
 import type { AwsGrant } from './grant.ts'
 import { baseDeny } from './outlives.ts'
-import { everythingDenied, policyText, toTheSecond } from './policy.ts'
+import { everythingDenied, policyText, type Statement, toTheSecond } from './policy.ts'
 
 /** Characters of a session policy that STS takes (STS API reference, AssumeRole, Policy). */
 export const longestPolicy = 2_048
+
+/** With it a session makes narrower ones of itself. */
+export const narrowing = 'sts:GetScopedCredentials'
 
 /** A placeholder of the catalogue. */
 export const placeholder = /(?<!\$)\{([a-z0-9][a-z0-9._-]{0,63})\}/g
@@ -24,25 +27,39 @@ export class UnknownParameter extends Error {
 }
 
 /**
- * The session policy of one lease: what the grant allows, with the task's parameters; never what outlives the session, unless the grant lifts it;
- * nothing at all after `until`. Minified.
+ * The session policy of what an agent is given for one lease: what the grant allows, with the task's parameters; never what outlives the session, unless
+ * the grant lifts it; nothing at all after `until`. Minified.
  *
  * @param until a whole second, for IAM compares dates to the second
  * @throws ProviderError `refused` for a value that would leave its place; UnknownParameter, which loading the catalogue rules out
  */
-export function compile({ allow, outlives_revocation: lifted }: AwsGrant, parameters: Readonly<Record<string, string>>, until: Date): string {
-  const statements = allow.map(({ actions, resources, conditions }) => ({
+export const compile = (grant: AwsGrant, parameters: Readonly<Record<string, string>>, until: Date): string =>
+  policyText([...allowed(grant, parameters), { Effect: 'Deny', Action: baseDeny(grant.outlives_revocation), Resource: '*' }, nothingAfter(until)])
+
+/**
+ * The session policy of a parent, which the broker keeps for itself: the same, but that it may be narrowed. A child has no more than its parent, so the
+ * grant is here too; and since a parent's secret never leaves the broker, nobody but that uses what is not denied here. Errors as above.
+ */
+export const compileParent = (grant: AwsGrant, parameters: Readonly<Record<string, string>>, until: Date): string =>
+  policyText([
+    ...allowed(grant, parameters),
+    { Effect: 'Allow', Action: narrowing, Resource: '*' },
+    { Effect: 'Deny', Action: baseDeny(grant.outlives_revocation).filter((action) => action !== narrowing), Resource: '*' },
+    nothingAfter(until),
+  ])
+
+const allowed = ({ allow }: AwsGrant, parameters: Readonly<Record<string, string>>): Statement[] =>
+  allow.map(({ actions, resources, conditions }) => ({
     Effect: 'Allow',
     Action: oneOrMore(actions),
     Resource: oneOrMore(resources.map((text) => filled(text, parameters, segment))),
     ...(conditions && { Condition: filledConditions(conditions, parameters) }),
   }))
-  return policyText([
-    ...statements,
-    { Effect: 'Deny', Action: baseDeny(lifted), Resource: '*' },
-    { ...everythingDenied, Condition: { DateGreaterThan: { 'aws:CurrentTime': toTheSecond(until) } } },
-  ])
-}
+
+const nothingAfter = (until: Date): Statement => ({
+  ...everythingDenied,
+  Condition: { DateGreaterThan: { 'aws:CurrentTime': toTheSecond(until) } },
+})
 
 /** A list of one is written as what it holds: the room is short. */
 const oneOrMore = (texts: readonly string[]): string | readonly string[] => (texts.length === 1 ? texts[0]! : texts)

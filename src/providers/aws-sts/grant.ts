@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import type { GrantFault } from '../provider.ts'
-import { compile, longestPolicy, placeholder, UnknownParameter, variable } from './compile.ts'
+import { compile, compileParent, longestPolicy, placeholder, UnknownParameter, variable } from './compile.ts'
 import { outlives, sameAction } from './outlives.ts'
 
 /** A role of the account, with its path: `mayfly/invoices`. Not an ARN, for the account is the provider's. */
@@ -108,7 +108,7 @@ export function awsGrantFaults(grant: AwsGrant, { parameters }: Entry): GrantFau
   }
   const longest = Object.fromEntries([...parameters].map(([name, length]) => [name, '*'.repeat(Math.max(1, length))]))
   try {
-    const { length } = compile(grant, longest, new Date(0))
+    const length = Math.max(...[compile, compileParent].map((written) => written(grant, longest, new Date(0)).length))
     if (length > longestPolicy) {
       faults.push({
         path: ['allow'],

@@ -45,6 +45,13 @@ export async function takeSession(
   )
 }
 
+/** The session that was journaled last. Undefined: none was, or not by this kind of provider. */
+export function journaledSession(handles: readonly Handle[]): RoleSession | undefined {
+  const last = handles.findLast(({ kind }) => kind === 'session')
+  const [role, name] = [last?.['role'], last?.['session_name']]
+  return typeof role === 'string' && typeof name === 'string' ? { role, name } : undefined
+}
+
 /** One of the roles, at random: sessions of one grant spread over its pool. */
 export const pickRole = (roles: readonly string[]): string => roles[randomInt(roles.length)]!
 
@@ -60,11 +67,14 @@ const shortestSession = 900
 /** DurationSeconds of a session that is needed for so long. @param ms milliseconds */
 export const durationOf = (ms: number): number => Math.max(shortestSession, Math.ceil(ms / 1_000))
 
+/** The last whole second up to a moment, for conditions of AWS know no finer ones. */
+export const wholeSecond = (moment: number): Date => new Date(Math.floor(moment / 1_000) * 1_000)
+
 /** How long a session has to live for a lease, and when what was handed out ends: the session policy sees to that, whatever the session's own end. */
 export interface SessionLife {
   /** Seconds. */
   readonly duration: number
-  /** A whole second, for conditions of AWS know no finer ones. */
+  /** A whole second. */
   readonly until: Date
 }
 
@@ -75,5 +85,5 @@ export function lifeOf(provider: string, { issuedAt, expiresAt }: Reservation, l
     const seconds = Math.ceil(needed / 1_000)
     throw new ProviderError('refused', `${provider} gives sessions of at most ${longest / 1_000} s, and this lease needs ${seconds} s`, 'no')
   }
-  return { duration: durationOf(needed), until: new Date(Math.floor(expiresAt.getTime() / 1_000) * 1_000) }
+  return { duration: durationOf(needed), until: wholeSecond(expiresAt.getTime()) }
 }

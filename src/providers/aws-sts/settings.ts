@@ -57,6 +57,10 @@ export const awsSettings = z
     longest_session: durationWithin(900_000, 43_200_000).prefault('1h'),
     /** Sessions say in tags whose they are. Off unless it is asked for: a role whose trust policy lacks `sts:TagSession` gives no session that has tags. */
     session_tags: z.boolean().default(false),
+    /** Whether agents get short children of a session that the broker keeps, or the session itself; `auto`: children of each role that has them. */
+    mode: z.enum(['auto', 'children', 'direct']).default('auto'),
+    /** What a child lives: how long a task's session goes on after the task, and how often an agent has to ask. */
+    child_ttl: durationWithin(60_000, 300_000).prefault('120s'),
     /** How sessions are ended before their time; where it is absent they are not, and IAM is never asked. */
     kill_list: killList.optional(),
     /** Another IAM than that of the partition. */

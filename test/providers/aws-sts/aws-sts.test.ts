@@ -1,4 +1,4 @@
-import { GetObjectCommand, ListObjectsV2Command, PutObjectCommand } from '@aws-sdk/client-s3'
+import { ListObjectsV2Command, PutObjectCommand } from '@aws-sdk/client-s3'
 import { PutRolePolicyCommand, PutUserPolicyCommand, UpdateAssumeRolePolicyCommand } from '@aws-sdk/client-iam'
 import { AssumeRoleCommand, GetCallerIdentityCommand } from '@aws-sdk/client-sts'
 import { randomBytes } from 'node:crypto'
@@ -9,7 +9,8 @@ import { awsKind } from '../../../src/providers/aws-sts/aws-sts.ts'
 import { awsGrant } from '../../../src/providers/aws-sts/grant.ts'
 import { awsSettings } from '../../../src/providers/aws-sts/settings.ts'
 import { type Minted, type Provider, ProviderError, type Reservation } from '../../../src/providers/provider.ts'
-import { type AwsClients, clientsOf } from '../../support/aws/clients.ts'
+import { agentOf, readObject, statusOf } from '../../support/aws-agent.ts'
+import type { AwsClients } from '../../support/aws/clients.ts'
 import type { AwsPeer } from '../../support/aws/peer.ts'
 import { type AwsSite, policyOf, startAwsSite } from '../../support/aws/site.ts'
 import { reservationOf } from '../reservation.ts'
@@ -43,30 +44,15 @@ describe('an AWS session of a lease', () => {
   const connect = (changes: object = {}): Promise<Provider> =>
     awsKind.connect(
       'aws',
-      awsSettings.parse({ region: peer.region, account: peer.account, endpoint: peer.url, external_id: site.externalId, ...changes }),
+      awsSettings.parse({ region: peer.region, account: peer.account, endpoint: peer.url, external_id: site.externalId, mode: 'direct', ...changes }),
       { publicUrl: 'https://broker.example.com', keys: '/nowhere', clock: systemClock },
     )
 
   const mint = (reservation: Reservation = reservationOf(grant), by: Provider = provider): Promise<Minted> =>
     by.mint(reservation, async (handle) => void journaled.push(handle), patient)
 
-  /** Whatever the agent does with it. */
-  function use({ credential }: Minted): AwsClients {
-    if (credential.type !== 'aws_session') throw new Error('not a session')
-    return clientsOf(peer, {
-      AccessKeyId: credential.access_key_id,
-      SecretAccessKey: credential.secret_access_key.open(),
-      SessionToken: credential.session_token.open(),
-      Expiration: new Date(credential.expiration),
-    })
-  }
-  const read = async (clients: AwsClients, Key: string): Promise<number> =>
-    await statusOf(clients.s3.send(new GetObjectCommand({ Bucket: 'invoices', Key })))
-  const statusOf = (call: Promise<{ $metadata: { httpStatusCode?: number } }>): Promise<number> =>
-    call.then(
-      ({ $metadata }) => $metadata.httpStatusCode ?? 0,
-      (error: { $metadata?: { httpStatusCode?: number } }) => error.$metadata?.httpStatusCode ?? 0,
-    )
+  const use = (minted: Minted): AwsClients => agentOf(peer, minted)
+  const read = readObject
 
   const faultOf = (call: Promise<unknown>): Promise<ProviderError> =>
     call.then(

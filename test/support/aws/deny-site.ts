@@ -82,6 +82,7 @@ export async function startDenySite(): Promise<DenySite> {
         iam_endpoint: peer.url,
         external_id: site.externalId,
         longest_session: '12h',
+        mode: 'direct',
         kill_list: killList,
       })
       return await connectAws(

@@ -84,7 +84,7 @@ export class Stage {
   async take(life = 3_600_000, answered = true): Promise<{ readonly lease: string; readonly name: string } | undefined> {
     const lease = `lease_${this.#leases++}`
     this.store.announce(lease, new Date(this.now + life))
-    const reserved = await this.store.reserve('aws', lease as never, [role])
+    const reserved = await this.store.reserve('aws', lease, [role])
     if (reserved.outcome !== 'reserved') return undefined
     if (answered) this.store.issued(lease)
     return { lease, name: reserved.session.name }
