@@ -31,7 +31,12 @@ export interface Client {
   /** Declares a task. The key is made here and kept over retries, so that a lost answer costs nothing. */
   open(declaration: contract.Declaration, options?: { key?: string; signal?: AbortSignal }): Promise<OpenTask>
   showTask(id: string, token?: string, signal?: AbortSignal): Promise<contract.ShownTask>
-  addLease(id: string, grant: contract.GrantRequest, token?: string): Promise<{ decision: contract.DecisionView; lease: HeldLease }>
+  addLease(
+    id: string,
+    grant: contract.GrantRequest,
+    token?: string,
+    signal?: AbortSignal,
+  ): Promise<{ decision: contract.DecisionView; lease: HeldLease }>
   refreshLease(id: string, token?: string, signal?: AbortSignal): Promise<{ decision: contract.DecisionView; lease: HeldLease }>
   renewTask(id: string, asked: contract.RenewRequest, signal?: AbortSignal): Promise<contract.RenewedTask>
   /** @param wait seconds, at most 30 */
@@ -75,9 +80,9 @@ export function createClient({ token, timeout = 15_000, patience = 10_000, ...op
       return openTask(client, opened)
     },
     showTask: (id, bearer, signal) => get(`/tasks/${encodeURIComponent(id)}`, bearer, signal),
-    async addLease(id, grant, bearer) {
+    async addLease(id, grant, bearer, signal) {
       const { decision, lease } = await ask<contract.AddedLease>(
-        post(`/tasks/${encodeURIComponent(id)}/leases`, grant, false, withToken(bearer)),
+        post(`/tasks/${encodeURIComponent(id)}/leases`, grant, false, { ...withToken(bearer), signal }),
         issuing,
       )
       return { decision, lease: held(lease) }

@@ -8,7 +8,7 @@ import { type Container, type ContainerCredentials, serveContainer } from '../..
 import { serveSession } from '../../src/cli/aws/serve.ts'
 import { runWithTask } from '../../src/cli/exec.ts'
 import { createClient } from '../../src/client/client.ts'
-import { type FakeBroker, problem, startFakeBroker } from '../support/fake-broker.ts'
+import { type FakeBroker, problem, resetAfter, startFakeBroker } from '../support/fake-broker.ts'
 import { mayfly } from '../support/program.ts'
 
 let scratch: string
@@ -246,6 +246,80 @@ describe('a command under a task with an AWS session', () => {
     expect(left('seen')).toMatchObject({ status: 200 })
   })
 
+  describe('whose lease has ended by itself while its task is open', () => {
+    test.each(['lease_expired', 'limit'])('goes on with another lease of the same grant, under the same name: %s', async (cause) => {
+      life = 2_000
+      const running = run(
+        `leave('ready'); while (!exists('replaced')) await new Promise(setImmediate)
+         const file = () => JSON.parse(fs.readFileSync(env.MAYFLY_CREDENTIALS + '/s3-read.json')).access_key_id
+         leave('seen', await wait(({ status, body }) => status === 200 && body.AccessKeyId === file()))`,
+        {},
+        { look: 20 },
+      )
+      await appears('ready')
+      broker.endLeases(cause)
+      await vi.waitFor(() => expect(broker.count('lease')).toBe(1), { interval: 5, timeout: 10_000 })
+      put('replaced')
+      expect(await running).toBe(0)
+      expect(left('seen')).toMatchObject({ status: 200 })
+      expect(broker.heard.findLast(({ action }) => action === 'lease')?.body).toEqual({ name: 's3-read', parameters: {} })
+    })
+
+    test('goes on with it though the broker was away for longer than the session lived, and lost the answer to the first try', async () => {
+      life = 200
+      broker.life.lease = 200
+      const away = Array.from({ length: 10_000 }, () => problem(503, 'store_unavailable', 'later'))
+      broker.fail('refresh', ...away)
+      broker.fail('lease', resetAfter)
+      const running = run(
+        `await wait(({ status }) => status !== 200); leave('over'); leave('seen', await wait(({ status }) => status === 200))`,
+        {},
+        { look: 20 },
+      )
+      await appears('over')
+      broker.endLeases('lease_expired')
+      broker.heal('refresh')
+      expect(await running).toBe(0)
+      expect(broker.count('lease')).toBeGreaterThanOrEqual(2)
+    })
+
+    test('is given nothing where somebody revoked that lease', async () => {
+      life = 600
+      const running = run(`leave('ready'); leave('seen', await wait(({ status }) => status !== 200))`)
+      await appears('ready')
+      broker.endLeases('revoked')
+      expect(await running).toBe(0)
+      expect(broker.count('lease')).toBe(0)
+    })
+
+    test('is not replaced for ever: eight in a row that were never refreshed are enough', async () => {
+      life = 60
+      broker.life.lease = 60
+      broker.fresh = false
+      const running = run(
+        `while (!exists('enough')) await new Promise((on) => setTimeout(on, 5)); leave('seen', await get())`,
+        {},
+        { shortest: 1, look: 20 },
+      )
+      await vi.waitFor(() => expect(broker.count('lease')).toBe(8), { interval: 5, timeout: 10_000 })
+      await vi.waitFor(() => expect(broker.count('show')).toBeGreaterThanOrEqual(9), { interval: 5, timeout: 10_000 })
+      put('enough')
+      expect(await running).toBe(0)
+      expect(left('seen')).toMatchObject({ status: 403 })
+      expect(broker.count('lease')).toBe(8)
+    })
+
+    test('is told at once that the task has ended, where that is why', async () => {
+      life = 400
+      const running = run(`leave('ready'); leave('seen', await wait(({ status }) => status !== 200)); process.exit(0)`)
+      await appears('ready')
+      broker.endLeases('completed')
+      broker.revoke('leaked')
+      expect(await running).toBe(1)
+      expect(left('seen')).toEqual({ status: 403, body: { Code: 'CredentialsEnded', Message: 'The task was ended' } })
+    })
+  })
+
   test('is given nothing once its task was ended', async () => {
     const running = run(
       `process.on('SIGTERM', async () => { leave('seen', await get()); process.exit(0) }); leave('ready'); ${forever}`,
@@ -311,6 +385,20 @@ describe('mayfly aws serve', () => {
     expect(broker.count('complete')).toBe(1)
     await expect(ask(variables['AWS_CONTAINER_CREDENTIALS_FULL_URI']!, {})).rejects.toMatchObject({ code: 'ECONNREFUSED' })
     expect(existsSync(variables['AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE']!)).toBe(false)
+  })
+
+  test('serves the session of another lease where its own has ended by itself', async () => {
+    life = 400
+    const { ended, ready } = serve()
+    const variables = await ready()
+    broker.endLeases('lease_expired')
+    await vi.waitFor(async () => expect(await fetched(variables)).toMatchObject({ status: 200, body: { AccessKeyId: 'ASIA2' } }), {
+      interval: 10,
+      timeout: 10_000,
+    })
+    process.emit('SIGTERM')
+    expect(await ended).toBe(0)
+    expect(broker.count('lease')).toBe(1)
   })
 
   test('stops with status 1 where the task was ended by somebody else', async () => {

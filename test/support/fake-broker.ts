@@ -58,6 +58,8 @@ export interface FakeBroker {
   fail(action: Action, ...faults: readonly Fault[]): void
   /** What was to go wrong with an action does not any more. */
   heal(action: Action): void
+  /** Ends the leases that there are, for a reason; there is nothing fresh of them then. */
+  endLeases(cause: string): void
   /** Ends the task as an operator would. */
   revoke(reason: string): void
   /** Away: connections are refused. */
@@ -115,7 +117,7 @@ export async function startFakeBroker(): Promise<FakeBroker> {
     show: () => [200, { task: broker.task, leases, decisions: [] }],
     refresh(id) {
       const found = leases.find((one) => one.id === id)
-      if (!found || !broker.fresh)
+      if (!found || !broker.fresh || found.state !== 'active')
         return [409, { status: 409, code: 'conflict', retry: 'no', detail: 'The provider tokens has no fresh credentials to give' }]
       return [200, { decision: decision('issue'), lease: issued(found) }]
     },
@@ -127,8 +129,10 @@ export async function startFakeBroker(): Promise<FakeBroker> {
       broker.task = { ...broker.task, state: 'completed', cause: 'completed', ended_at: after(0) }
       return [200, { task: broker.task, leases: leases.map((one) => ({ ...one, state: 'revoked', ended_at: after(0) })), ended: true }]
     },
-    lease(_, { name }: { name: string }) {
-      return [201, { decision: decision('issue'), lease: issued(lease(name)) }]
+    lease(_, { name, parameters }: { name: string; parameters?: Record<string, string> }) {
+      const { credential, ...view } = issued(lease(name, parameters))
+      leases = [...leases, view]
+      return [201, { decision: decision('issue'), lease: { ...view, credential } }]
     },
     unknown: () => [404, { status: 404, code: 'not_found', retry: 'no', detail: 'There is nothing here for you' }],
   }
@@ -173,6 +177,9 @@ export async function startFakeBroker(): Promise<FakeBroker> {
     count: (action) => heard.filter((one) => one.action === action).length,
     heal: (action) => void faults.delete(action),
     fail: (action, ...more) => void faults.set(action, [...(faults.get(action) ?? []), ...more]),
+    endLeases(cause) {
+      leases = leases.map((one) => ({ ...one, state: 'expired', cause, ended_at: after(0) }))
+    },
     revoke(reason) {
       broker.task = { ...broker.task, state: 'revoked', cause: 'revoked', reason, ended_at: after(0) }
     },

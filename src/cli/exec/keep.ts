@@ -3,6 +3,7 @@ import { delay, stopwatch } from '../../base/time.ts'
 import { type Client, type HeldLease, MayflyProblem, type OpenTask } from '../../client/client.ts'
 import type { TaskView } from '../../http/contract.ts'
 import { endOf, sessionOf } from '../aws/session.ts'
+import { createReplacements } from './another.ts'
 import type { Child } from './child.ts'
 
 /** How often things are done, in milliseconds. */
@@ -40,8 +41,10 @@ const longest = 24 * 3_600_000
  * Milliseconds from one moment to another, both by the broker's clock: this machine's may be wrong.
  * @param from when the answer was made; the latest of several, since a repeated answer repeats older times. @returns NaN where a time is not one
  */
-export const between = (from: readonly (string | undefined)[], to: string): number =>
-  Date.parse(to) - Math.max(...from.flatMap((moment) => (moment === undefined ? [] : [Date.parse(moment)])))
+export const between = (from: readonly (string | undefined)[], to: string): number => Date.parse(to) - latest(from)
+
+const latest = (moments: readonly (string | undefined)[]): number =>
+  Math.max(...moments.flatMap((moment) => (moment === undefined ? [] : [Date.parse(moment)])))
 
 /**
  * Looks until the task is no longer open, then stops its command. A broker that is away stops nothing: what it issued lives on until its end.
@@ -101,32 +104,62 @@ async function keepOpen(kept: Kept, duration: string | undefined, signal: AbortS
 }
 
 /**
- * Refreshes the credential of a lease at half of what is left of it, again and again, where its provider has fresh ones. A credential that is shorter
- * than its lease is asked for beyond its own end too: a broker that was away for long gives the next one when it is back.
+ * Refreshes the credential of a lease at half of what is left of it, again and again, where its provider has fresh ones. An AWS session is asked for
+ * beyond its end too, as long as the task lasts: a broker that was away for long gives the next one when it is back. Where its lease has ended by itself
+ * meanwhile, another lease of the same grant takes its place.
  */
-async function keepFresh(kept: Kept, lease: HeldLease, put: (fresh: HeldLease) => Promise<void>, signal: AbortSignal): Promise<void> {
+async function keepFresh(kept: Kept, first: HeldLease, put: (fresh: HeldLease) => Promise<void>, signal: AbortSignal): Promise<void> {
   const { client, task, tell, pace } = kept
   const once = saidOnce(tell)
+  const replacements = createReplacements(client, task, { first: pace.shortest, most: 2 * pace.look })
+  const isSession = sessionOf(first) !== undefined
+  let lease = first
   let ends = endOf(lease)
-  // Of the lease rather than its credential, in milliseconds, and since when.
-  let leased = between([lease.issued_at ?? task.decision.decided_at], lease.expires_at)
+  // By the broker's clock, when it gave what is held, and how long ago that is.
+  let given: readonly (string | undefined)[] = [lease.issued_at ?? task.decision.decided_at]
   let since = stopwatch()
-  await atHalves(between([lease.issued_at ?? task.decision.decided_at], ends), pace.shortest, signal, async () => {
+
+  /** @returns milliseconds that it has left */
+  async function hold(fresh: HeldLease, decidedAt: string): Promise<number> {
+    // Under the name of the first: whoever reads its files or asks the endpoint does not care which lease it is.
+    await put({ ...fresh, id: first.id })
+    lease = fresh
+    ends = endOf(fresh)
+    given = [fresh.issued_at, decidedAt]
+    since = stopwatch()
+    return between(given, ends)
+  }
+
+  async function replaced(): Promise<number | 'done'> {
+    const now = latest(given) + since()
+    const outcome = await replacements.instead(lease, now, signal)
+    if (outcome.outcome === 'given') return await hold(outcome.lease, outcome.decidedAt)
+    // Known here before the next look: the endpoint has nothing to give from now on.
+    if (outcome.outcome === 'task_ended') kept.ended = outcome.task
+    return 'done'
+  }
+
+  await atHalves(between(given, ends), pace.shortest, signal, async () => {
     // Nothing that is fresh could outlive the task; once that is renewed, asking makes sense.
     if (Date.parse(ends) >= Date.parse(kept.deadline)) return 'again'
-    try {
-      const { decision, lease: fresh } = await client.refreshLease(lease.id, task.token, signal)
-      await put(fresh)
-      ends = endOf(fresh)
-      const given = [fresh.issued_at, decision.decided_at]
-      leased = between(given, fresh.expires_at)
-      since = stopwatch()
-      return between(given, ends)
-    } catch (error) {
+    const onTrouble = (error: unknown): boolean => {
       signal.throwIfAborted()
       once(`the credential of ${lease.grant} is not refreshed and ends at ${ends}: ${describe(error)}`)
-      if (isFinal(error)) return 'done'
-      return sessionOf(lease) !== undefined && since() < leased ? 2 * pace.look : 'again'
+      return isFinal(error)
+    }
+    try {
+      const { decision, lease: fresh } = await client.refreshLease(lease.id, task.token, signal)
+      replacements.worked()
+      return await hold(fresh, decision.decided_at)
+    } catch (error) {
+      const final = onTrouble(error)
+      if (!isSession) return final ? 'done' : 'again'
+      try {
+        if (final) return await replaced()
+      } catch (further) {
+        if (onTrouble(further)) return 'done'
+      }
+      return since() < between(given, kept.deadline) ? 2 * pace.look : 'again'
     }
   })
 }
