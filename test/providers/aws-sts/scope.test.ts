@@ -1,4 +1,4 @@
-import { ListRolesCommand } from '@aws-sdk/client-iam'
+import { CreateRoleCommand, ListRolesCommand } from '@aws-sdk/client-iam'
 import {
   CreateBucketCommand,
   DeleteObjectCommand,
@@ -18,7 +18,7 @@ import { whyNot } from '../../support/aws/evaluate.ts'
 import { awsPeers, statusOf } from '../../support/aws/peers.ts'
 import { startAwsPeer } from '../../support/aws/peer.ts'
 import { parsePolicy } from '../../support/aws/policy.ts'
-import { type AwsSite, prepareSite } from '../../support/aws/site.ts'
+import { type AwsSite, policyOf, prepareSite } from '../../support/aws/site.ts'
 
 const inAnHour = () => new Date(Math.ceil(Date.now() / 1_000) * 1_000 + 3_600_000)
 const reads = awsGrant.parse({
@@ -82,10 +82,20 @@ describe.each(awsPeers)('on $name, a session with a compiled policy', ({ faithfu
     await allowed(acme.sts.send(new GetCallerIdentityCommand({})))
   })
 
-  test('becomes no other role, whatever that role trusts', async () => {
-    const RoleArn = `arn:aws:iam::${site.peer.account}:role/${site.role}`
-    await refused(acme.sts.send(new AssumeRoleCommand({ RoleArn, RoleSessionName: 'aaa00002', ExternalId: site.externalId })))
-  })
+  const become = (role: string) =>
+    acme.sts.send(new AssumeRoleCommand({ RoleArn: `arn:aws:iam::${site.peer.account}:role/${role}`, RoleSessionName: 'aaa00002' }))
+
+  test('becomes no other role', () => refused(become(site.role)))
+
+  // Whom a trust policy names as a session is not held by what its session policy leaves out, but by what that denies (IAM User Guide, "Session policies").
+  if (faithful.sessionDenies)
+    test('becomes no other role, even one that trusts this very session', async () => {
+      const Principal = { AWS: `arn:aws:sts::${site.peer.account}:assumed-role/invoices/aaa00001` }
+      const trust = policyOf({ Effect: 'Allow', Principal, Action: 'sts:AssumeRole' })
+      await site.owner.iam.send(new CreateRoleCommand({ RoleName: 'trusting', AssumeRolePolicyDocument: trust }))
+      await refused(become('trusting'))
+      await expect(become('trusting')).rejects.toThrow('with an explicit deny in a session policy')
+    })
 
   test.each(names)('for a customer called %j reads what is of that name, and of no other', async (customer) => {
     const session = await assume(site, compile(reads, { customer }, inAnHour()))
@@ -99,8 +109,8 @@ describe.each(awsPeers)('on $name, a session with a compiled policy', ({ faithfu
 })
 
 describe('the end of a lease', () => {
-  // Ours alone. LocalEmu lets a session go on: it has no aws:CurrentTime, which AWS says is in every request (IAM User Guide, "AWS global condition
-  // context keys").
+  // On ours alone: LocalEmu lets a session go on, for it heeds no deny in a session policy. By AWS a deny there wins over every allow (IAM User Guide,
+  // "Policy evaluation logic"), and `aws:CurrentTime` is in every request ("AWS global condition context keys").
   test('is the end of what its session may do, by the clock of AWS and with the broker gone', async () => {
     await using site = await prepareSite(await startAwsPeer())
     const until = new Date(Math.ceil(site.peer.now() / 1_000) * 1_000 + 60_000)

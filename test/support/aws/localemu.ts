@@ -25,7 +25,7 @@ const root = { accessKeyId: 'AKIALOCALEMUROOT0000', secretAccessKey: 'unchecked'
 
 /**
  * LocalEmu 1.3.2, which others wrote from AWS's documentation. It enforces trust policies, session policies, boundaries, denies by `aws:userid` and
- * expiry. It has no GetScopedCredentials, and checks no signatures, sizes, maximum durations, `aws:CurrentTime` and source identities.
+ * expiry. It has no GetScopedCredentials, heeds no deny in a session policy, and checks no signatures, sizes, maximum durations and source identities.
  */
 export async function startLocalemu(): Promise<RunningAws> {
   if (localemu === undefined) throw new Error('there is no LocalEmu')

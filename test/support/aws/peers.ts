@@ -16,6 +16,8 @@ export interface RunningAws extends AsyncDisposable {
  * asked there.
  */
 export interface Faithful {
+  /** A deny in a session policy wins over every allow (IAM User Guide, "Policy evaluation logic"). LocalEmu heeds only what one allows. */
+  readonly sessionDenies: boolean
   /** `s3:prefix` is in a ListBucket (Service Authorization Reference, "Amazon S3"). LocalEmu never has it, and lets nobody list who is bound to one. */
   readonly prefix: boolean
   /** `${*}`, `${?}` and `${$}` are `*`, `?` and `$` themselves (IAM User Guide, "Variables and tags"). To LocalEmu they match nothing. */
@@ -26,8 +28,10 @@ export interface Faithful {
 
 /** Every AWS that is here, for `describe.each`. The outside one was written by others from the same pages, and so judges our own as well. */
 export const awsPeers: readonly { readonly name: string; readonly faithful: Faithful; start(): Promise<RunningAws> }[] = [
-  { name: 'our own AWS', faithful: { prefix: true, literals: true, sizes: true }, start: startAwsPeer },
-  ...(localemu === undefined ? [] : [{ name: 'LocalEmu', faithful: { prefix: false, literals: false, sizes: false }, start: startLocalemu }]),
+  { name: 'our own AWS', faithful: { sessionDenies: true, prefix: true, literals: true, sizes: true }, start: startAwsPeer },
+  ...(localemu === undefined
+    ? []
+    : [{ name: 'LocalEmu', faithful: { sessionDenies: false, prefix: false, literals: false, sizes: false }, start: startLocalemu }]),
 ]
 
 /** The status of an answer: 200, or of a refusal, with the name of any but the expected one. */
