@@ -44,7 +44,9 @@ const questions: Record<string, SQL> = {
   'a lease has ended without a cause or a time': sql`select id from leases where due_at is null and (cause is null or ended_at is null)`,
   'a lease says revoked without evidence': sql`select id from leases where state = 'revoked' and evidence is null`,
   'a lease says revoked though only time could end it': sql`select id from leases where state = 'revoked' and revocation = 'expiry'`,
-  'a lease expired before its time': sql`select id from leases where state = 'expired' and ended_at < expires_at`,
+  // What was given of a lease may have ended before the lease would have; then its provider says so.
+  'a lease expired before its time': sql`
+    select id from leases where state = 'expired' and ended_at < expires_at and evidence->>'by' is distinct from 'time'`,
   'a lease is stuck without being revoked': sql`select id from leases where stuck_since is not null and state <> 'revoking'`,
   'a lease was announced without a permit': sql`
     select lease.id from leases as lease left join decisions as decision on decision.id = lease.decision_id

@@ -1,11 +1,13 @@
 import { sql } from 'drizzle-orm'
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
 import type { TaskId } from '../../src/base/ids.ts'
 import { announceTask } from '../../src/ledger/announce.ts'
 import { closeTask } from '../../src/ledger/endings.ts'
 import { findTask } from '../../src/ledger/records.ts'
 import { nextDue } from '../../src/ledger/queue.ts'
 import { listEntries, listLeases } from '../../src/ledger/lists.ts'
+import { ProviderError } from '../../src/providers/provider.ts'
+import { startReaper } from '../../src/reaper.ts'
 import { decideOn } from '../../src/tasks/decision.ts'
 import { newLeases } from '../../src/tasks/mint.ts'
 import { type House, never, startHouse } from '../support/house.ts'
@@ -117,6 +119,34 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
 
     expect((await stateOf(task.id)).leases[0]).toMatchObject({ state: 'revoked', evidence: { by: 'provider' } })
     expect((await listEntries(house.ledger, { task: task.id, kind: 'lease.stuck' }, { limit: 10 })).items).toEqual([])
+  })
+
+  test('what its provider says has ended by itself is expired with that for evidence, and never called revoked', async () => {
+    const task = await house.declare(['crm'])
+    const { provider } = house.broker.targets.get('lab')!
+    const byTime = { by: 'time' as const, statement: 'what was given ended by itself', at: '2026-11-26T12:00:00.000Z' }
+    const revoke = provider.revoke.bind(provider)
+    vi.spyOn(provider, 'revoke').mockImplementationOnce(async (lease, signal) => (await revoke(lease, signal), byTime))
+
+    await task.complete()
+
+    const { task: ended, leases } = await stateOf(task.id)
+    expect(ended.state).toBe('completed')
+    expect(leases[0]).toMatchObject({ state: 'expired', cause: 'completed', evidence: byTime })
+  })
+
+  test('a reaper that runs has a provider do what nobody asked it for', async () => {
+    const { provider } = house.broker.targets.get('lab')!
+    const tended = new Promise<void>((resolve) => {
+      provider.upkeep = async () => {
+        resolve()
+        throw new ProviderError('downstream', 'not done yet', 'maybe')
+      }
+    })
+    const reaper = startReaper(house.broker)
+    await tended
+    await reaper.stop()
+    delete provider.upkeep
   })
 
   test('a backend that stays dead past the end of its credential leaves it expired, with the last error', async () => {
