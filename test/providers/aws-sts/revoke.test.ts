@@ -157,10 +157,13 @@ describe.each(['boundary', 'inline'] as const)('a session that is ended by the k
     expect(events(), 'nothing is due').not.toContain('error kill_list_drift')
 
     site.peer.advance(3_600_000)
+    site.peer.faults.next(carrier === 'boundary' ? 'CreatePolicyVersion' : 'PutRolePolicy', 'resets')
     await provider.upkeep!(patient)
 
     expect(events()).toContain('error kill_list_drift')
-    expect(await lease.reads()).toBe(403)
+    expect(await lease.reads(), 'at the second try').toBe(403)
+    site.peer.advance(60_000)
+    await provider.upkeep!(patient)
     expect(await site.store.due()).toEqual([])
   })
 

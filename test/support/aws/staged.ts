@@ -109,7 +109,10 @@ export class Stage {
       <Parameters extends unknown[], Answer>(verb: (...about: Parameters) => Promise<Answer>) =>
       async (...about: Parameters): Promise<Answer> => {
         await this.call()
-        return await verb.apply(store, about)
+        const answer = await verb.apply(store, about)
+        // On its way back: what happens now is not in it.
+        await this.call()
+        return answer
       }
     return {
       due: slow(store.due),
