@@ -31,7 +31,7 @@ const shortestSilence = 60_000
 
 /** Runs a broker in production until `stop` fires, then drains. @throws ConfigurationError with every fault, BrokerError `store_unavailable` */
 export async function serve(configFile: string, stop: AbortSignal): Promise<void> {
-  await run(await loadConfig(configFile, providerKinds), stop)
+  await run(await loadConfig(configFile, providerKinds), stop, { production: true })
 }
 
 export interface DevOptions {
@@ -59,7 +59,7 @@ export async function dev(
     keys: path.join(folder, 'keys'),
     localKeys: local.jwks,
   }
-  await run(await loadConfig(config, providerKinds, undefined, overrides), stop, (url) => ready({ url, data: folder }))
+  await run(await loadConfig(config, providerKinds, undefined, overrides), stop, { production: false, ready: (url) => ready({ url, data: folder }) })
 }
 
 /** A workload token of the local issuer, for the broker that `dev` runs on this data folder. @throws ConfigurationError */
@@ -153,9 +153,9 @@ const audienceFile = 'audience'
 const exampleConfig = path.join(import.meta.dirname, '../deploy/example/mayfly.yaml')
 
 /** The whole program. Whatever starts here stops in reverse order: first no new requests, last the store. */
-async function run(config: Config, stop: AbortSignal, ready: (url: string) => void = () => {}): Promise<void> {
+async function run(config: Config, stop: AbortSignal, { production, ready }: { production: boolean; ready?: (url: string) => void }): Promise<void> {
   const telemetry = createTelemetry({ level: config.log.level })
-  const targets = await connectTargets(config, telemetry)
+  const targets = await connectTargets(config, telemetry, production)
   const digestKey = await openDigestKey(config.keys)
   await using ledger = await connect(config.store)
   const policy = await putInForce(() => loadPolicy(config), ledger, telemetry)
@@ -192,7 +192,7 @@ async function run(config: Config, stop: AbortSignal, ready: (url: string) => vo
   const app = createApp({ broker, verifier, reaper, publicUrl, operators, resourceServers, rates, limits: doorLimits })
   const clients = { connections, silence: Math.max(shortestSilence, doorLimits.time + 15_000) }
   await using server = await listen(app.fetch, { ...config.listen, clients }, telemetry.log)
-  ready(server.url)
+  ready?.(server.url)
   telemetry.log.info({ url: server.url, public_url: publicUrl, embedded: ledger.embedded }, 'the broker is listening')
 
   await fired(stop)
@@ -200,10 +200,10 @@ async function run(config: Config, stop: AbortSignal, ready: (url: string) => vo
   void [reloading, draining, watching]
 }
 
-async function connectTargets(config: Config, telemetry: Telemetry): Promise<ReadonlyMap<string, Target>> {
+async function connectTargets(config: Config, telemetry: Telemetry, production = false): Promise<ReadonlyMap<string, Target>> {
   const asked = (provider: string, request: string, outcome: string, seconds: number) =>
     telemetry.metrics.providerRequests.observe({ provider, request, outcome }, seconds)
-  const surroundings = { publicUrl: config.publicUrl, keys: config.keys, clock: systemClock, asked }
+  const surroundings = { publicUrl: config.publicUrl, keys: config.keys, clock: systemClock, production, asked }
   const targets = new Map<string, Target>()
   const faults: string[] = []
   for (const { name, kind, settings } of config.providers) {

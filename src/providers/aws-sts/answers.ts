@@ -1,7 +1,7 @@
 import { ProviderError, type ProviderFault } from '../provider.ts'
 
 /** What was asked of STS, in the words of its API. */
-export type StsAction = 'AssumeRole' | 'GetCallerIdentity'
+export type StsAction = 'AssumeRole' | 'AssumeRoleWithWebIdentity' | 'GetCallerIdentity'
 
 /** STS's names for what would be answered alike however often it is asked, in the words that whoever asked may read. */
 const refusals: Readonly<Record<string, string>> = {
@@ -10,6 +10,9 @@ const refusals: Readonly<Record<string, string>> = {
   PackedPolicyTooLarge: 'the session policy is too large once it is packed',
   ValidationError: 'a value is not allowed, such as a longer session than the role gives',
   RegionDisabled: 'the account does not use this Region',
+  InvalidIdentityToken: 'the account has no OIDC provider for `public_url` and this audience, or does not find the key in its JWK set',
+  IDPRejectedClaim: 'AWS does not take the token that the broker signed: look at its clock',
+  IDPCommunicationError: 'AWS cannot read the JWK set of `public_url`',
 }
 
 /** Names for what is wrong with the broker's own credentials: everything waits for those, and the grant is not to blame. */
@@ -29,6 +32,8 @@ const neverSent: ReadonlySet<string> = new Set(['ECONNREFUSED', 'ENOTFOUND', 'EA
  * `Exception`, which the SDK adds to some of them (reference: STS API, "Common errors").
  */
 export function faultOf(provider: string, action: StsAction, error: unknown): ProviderError {
+  // The broker's own credentials could not be had, so AWS was not asked.
+  if (error instanceof ProviderError) return error
   const { name: given = '', code, $metadata } = error as { name?: string; code?: string; $metadata?: { httpStatusCode?: number } }
   const name = given.replace(/Exception$/, '')
   const status = $metadata?.httpStatusCode

@@ -1,5 +1,6 @@
 import { type Minted, type Provider, ProviderError, type ProviderKind } from '../provider.ts'
-import type { Session } from './client.ts'
+import { arnOfRole } from './arn.ts'
+import type { Session, Told } from './client.ts'
 import { compile } from './compile.ts'
 import { checkAccount, examine } from './examine.ts'
 import { type AwsGrant, awsGrant, awsGrantFaults } from './grant.ts'
@@ -17,9 +18,11 @@ export const awsKind: ProviderKind<AwsSettings, AwsGrant> = {
   grantFaults: awsGrantFaults,
   async connect(name, settings, surroundings) {
     // Only where it is configured: the SDK takes longer to load than all the rest of the broker's providers.
-    const { createSts } = await import('./client.ts')
-    const sts = createSts(name, settings, (action, outcome, seconds) => surroundings.asked?.(name, action, outcome, seconds))
-    const arnOf = (role: string): string => `arn:${settings.partition}:iam::${settings.account}:role/${role}`
+    const [{ createSts }, { openIdentities }] = await Promise.all([import('./client.ts'), import('./identity.ts')])
+    const told: Told = (action, outcome, seconds) => surroundings.asked?.(name, action, outcome, seconds)
+    const identities = await openIdentities(name, settings, surroundings, told)
+    const sts = createSts(name, settings, told, identities.minter)
+    const arnOf = (role: string): string => arnOfRole(settings, role)
 
     return {
       name,
@@ -55,6 +58,7 @@ export const awsKind: ProviderKind<AwsSettings, AwsGrant> = {
       recover: async ({ handles }) => ({ minted: handles.length > 0 }),
 
       check: (signal) => checkAccount(name, settings, sts, signal),
+      ...(identities.tokens && { tokens: identities.tokens }),
       examine: (grants) => examine(name, settings, sts, arnOf, grants),
     } satisfies Provider
   },

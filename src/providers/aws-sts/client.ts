@@ -3,6 +3,7 @@ import { Secret } from '../../base/secret.ts'
 import { stopwatch } from '../../base/time.ts'
 import { ProviderError } from '../provider.ts'
 import { faultOf, type StsAction } from './answers.ts'
+import type { CredentialSource } from './refreshed.ts'
 import type { AwsSettings } from './settings.ts'
 
 /** What AssumeRole is asked for (STS API reference, AssumeRole). */
@@ -24,31 +25,35 @@ export interface Session {
   readonly expiration: Date
 }
 
+/** An identity at AWS. */
+export interface Caller {
+  readonly account: string
+  readonly arn: string
+}
+
+/** Whether an identity is a session of a role: what it assumes is chained. */
+export const isRoleSession = ({ arn }: Caller): boolean => /^arn:[a-z-]+:sts::\d+:assumed-role\//.test(arn)
+
 /** STS of one Region, asked as the broker. Every call throws ProviderError and nothing else. */
 export interface Sts {
   assumeRole(assumption: Assumption, signal: AbortSignal): Promise<Session>
-  /** The account that the broker's own credentials belong to. */
-  callerAccount(signal: AbortSignal): Promise<string>
+  /** Whose the credentials are. */
+  caller(signal: AbortSignal): Promise<Caller>
 }
 
 /** Told of every request: `outcome` is `ok` or a ProviderFault. */
 export type Told = (action: StsAction, outcome: string, seconds: number) => void
 
 /** Milliseconds for one attempt. The SDK has no limit of its own, and only warns past `requestTimeout` unless it is told to throw. */
-const attempt = { connectionTimeout: 1_000, requestTimeout: 3_000, throwOnRequestTimeout: true } as const
+export const attempt = { connectionTimeout: 1_000, requestTimeout: 3_000, throwOnRequestTimeout: true } as const
 
 /** How often the SDK asks: throttling, lost connections and 5xx. A second AssumeRole under the same name leaves a session that nobody was given. */
-const attempts = 3
+export const attempts = 3
 
-export function createSts(name: string, settings: AwsSettings, told: Told): Sts {
-  const client = new STSClient({
-    region: settings.region,
-    ...(settings.endpoint !== undefined && { endpoint: settings.endpoint }),
-    maxAttempts: attempts,
-    requestHandler: attempt,
-  })
-
-  async function ask<Answer>(action: StsAction, call: () => Promise<Answer>): Promise<Answer> {
+/** Asks, tells how it came out, and throws ProviderError and nothing else. */
+export const asking =
+  (name: string, told: Told) =>
+  async <Answer>(action: StsAction, call: () => Promise<Answer>): Promise<Answer> => {
     const elapsed = stopwatch()
     let outcome = 'ok'
     try {
@@ -61,6 +66,18 @@ export function createSts(name: string, settings: AwsSettings, told: Told): Sts 
       told(action, outcome, elapsed() / 1_000)
     }
   }
+
+/** @param credentials of whoever asks; the SDK's default chain where there are none */
+export function createSts(name: string, settings: AwsSettings, told: Told, credentials?: CredentialSource): Sts {
+  const client = new STSClient({
+    region: settings.region,
+    ...(settings.endpoint !== undefined && { endpoint: settings.endpoint }),
+    maxAttempts: attempts,
+    requestHandler: attempt,
+    ...(credentials && { credentials }),
+  })
+
+  const ask = asking(name, told)
 
   return {
     async assumeRole({ roleArn, sessionName, sourceIdentity, policy, duration }, abortSignal) {
@@ -83,9 +100,9 @@ export function createSts(name: string, settings: AwsSettings, told: Told): Sts 
         expiration: given.Expiration,
       }
     },
-    async callerAccount(abortSignal) {
-      const { Account } = await ask('GetCallerIdentity', () => client.send(new GetCallerIdentityCommand({}), { abortSignal }))
-      return Account ?? ''
+    async caller(abortSignal) {
+      const { Account, Arn } = await ask('GetCallerIdentity', () => client.send(new GetCallerIdentityCommand({}), { abortSignal }))
+      return { account: Account ?? '', arn: Arn ?? '' }
     },
   }
 }

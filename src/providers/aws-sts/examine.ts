@@ -1,14 +1,18 @@
 import { type Finding, ProviderError, type TrialGrant } from '../provider.ts'
-import type { Sts } from './client.ts'
+import { isRoleSession, type Sts } from './client.ts'
 import { compile } from './compile.ts'
 import { type AwsGrant } from './grant.ts'
+import { longestChained } from './identity-settings.ts'
 import { durationOf, newSessionName, sourceIdentityOf } from './session.ts'
 import type { AwsSettings } from './settings.ts'
 
-/** @throws ProviderError where STS does not answer, or the broker's credentials are of another account than the one configured */
-export async function checkAccount(name: string, { account }: AwsSettings, sts: Sts, signal: AbortSignal): Promise<void> {
-  const caller = await sts.callerAccount(signal)
-  if (caller !== account) throw new ProviderError('refused', `${name}: the broker's credentials are of another account than the one configured`, 'no')
+/** @throws ProviderError where STS does not answer, or the broker is not who the settings count on */
+export async function checkAccount(name: string, { account, longest_session: longest }: AwsSettings, sts: Sts, signal: AbortSignal): Promise<void> {
+  const caller = await sts.caller(signal)
+  if (caller.account !== account)
+    throw new ProviderError('refused', `${name}: the broker's credentials are of another account than the one configured`, 'no')
+  if (longest > longestChained && isRoleSession(caller))
+    throw new ProviderError('refused', `${name}: the broker runs under a role itself, so longest_session can be "1h" at most`, 'no')
 }
 
 /** Assumes each role of each grant as a lease would, with a session policy that is over already: what it tries can do nothing. */

@@ -1,8 +1,9 @@
 import { z } from 'zod'
 import { addressFault } from '../connection.ts'
 import { durationWithin } from '../shapes.ts'
+import { identityFaults, identityShape } from './identity-settings.ts'
 
-/** Its entry under `providers:`. The broker's own credentials come from the SDK's default chain, so that none has to stand in a file here. */
+/** Its entry under `providers:`. None of it is a secret. */
 export const awsSettings = z
   .strictObject({
     /** Whose regional STS is asked; a deny and a session know no Region. */
@@ -21,10 +22,13 @@ export const awsSettings = z
      * needs more is refused: STS would refuse it too, and a shorter one was not asked for.
      */
     longest_session: durationWithin(900_000, 43_200_000).prefault('1h'),
+    ...identityShape,
     timeout: durationWithin(1_000, 60_000).prefault('10s'),
     concurrency: z.int().min(2).max(50).default(16),
   })
-  .superRefine(({ endpoint }, context) => {
+  .superRefine((settings, context) => {
+    const { endpoint } = settings
+    for (const fault of identityFaults(settings)) context.addIssue({ code: 'custom', ...fault })
     const message = endpoint === undefined ? undefined : addressFault(endpoint, false)
     if (message !== undefined) context.addIssue({ code: 'custom', path: ['endpoint'], message })
   })
