@@ -18,6 +18,7 @@ import {
   AssumeRoleWithWebIdentityCommand,
   type AssumeRoleCommandInput,
   type Credentials,
+  DecodeAuthorizationMessageCommand,
   GetCallerIdentityCommand,
   GetScopedCredentialsCommand,
 } from '@aws-sdk/client-sts'
@@ -265,6 +266,24 @@ describe('what a session may do', () => {
     await refuses(get(session, 'in/a'), 'AccessDenied', 'with an explicit deny in a permissions boundary')
     for (const _ of [4, 5]) await version(everything)
     await refuses(version(everything), 'LimitExceededException')
+  })
+
+  test('a message is decoded for whom a policy allows it, and a no says which policy refuses', async () => {
+    const decode = (by: AwsClients) => by.sts.send(new DecodeAuthorizationMessageCommand({ EncodedMessage: 'garbage' }))
+    const worker = await role(policy({ ...everything, Action: 'sts:DecodeAuthorizationMessage' }))
+    const as = async (name: string, Policy?: string) => clientsOf(peer, await assume(worker, name, { ...(Policy !== undefined && { Policy }) }))
+    const [one, other] = [await as('lease-1'), await as('lease-2')]
+    await refuses(decode(broker), 'InvalidAuthorizationMessageException')
+    await refuses(decode(one), 'InvalidAuthorizationMessageException')
+    await refuses(decode(await as('narrow', policy(readsIn))), 'AccessDenied', 'because no session policy allows the sts:DecodeAuthorizationMessage')
+    await deny(worker, { StringLike: { 'aws:userid': '*:lease-1' } })
+    await refuses(decode(one), 'AccessDenied', 'sts:DecodeAuthorizationMessage on resource: * with an explicit deny in an identity-based policy')
+    await refuses(decode(other), 'InvalidAuthorizationMessageException')
+    const { Policy } = await broker.iam.send(
+      new CreatePolicyCommand({ PolicyName: 'edge', PolicyDocument: policy(everything, denyWhen({ StringLike: { 'aws:userid': '*:lease-2' } })) }),
+    )
+    await broker.iam.send(new PutRolePermissionsBoundaryCommand({ RoleName: worker.name, PermissionsBoundary: Policy!.Arn }))
+    await refuses(decode(other), 'AccessDenied', 'with an explicit deny in a permissions boundary')
   })
 
   test('a session policy can carry its own end', async () => {

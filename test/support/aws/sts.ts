@@ -16,6 +16,13 @@ const actions: Readonly<Record<string, StsAction>> = {
     return { Arn, UserId, Account: account.id }
   },
 
+  /** No answer of this peer has an encoded message in it, as EC2's have, so that every one is a message that nobody encoded. */
+  DecodeAuthorizationMessage(account, caller, form) {
+    if (form.matching('EncodedMessage', 1, 10_240, /^/) === undefined) form.text('EncodedMessage')
+    authorize(account, caller, { action: 'sts:DecodeAuthorizationMessage', resource: '*' })
+    throw new Refusal('InvalidAuthorizationMessageException', 'Message is not valid')
+  },
+
   AssumeRole(account, caller, form) {
     const roleArn = form.text('RoleArn')
     const name = form.matching('RoleSessionName', 2, 64, named) ?? form.text('RoleSessionName')
