@@ -172,8 +172,8 @@ describe('who comes with a token of an issuer', () => {
       .then((body) => response.end(JSON.stringify(body)))
   })
   const url = () => `http://127.0.0.1:${(issuer.address() as AddressInfo).port}`
-  const token = async (sub: string, about: { aud?: string; key?: CryptoKey } = {}) =>
-    await new SignJWT({ sub, aud: about.aud ?? 'aws', iss: url(), exp: Math.floor(peer.now() / 1000) + 300 })
+  const token = async (sub: string, about: { aud?: string; key?: CryptoKey; more?: object } = {}) =>
+    await new SignJWT({ ...about.more, sub, aud: about.aud ?? 'aws', iss: url(), exp: Math.floor(peer.now() / 1000) + 300 })
       .setProtectedHeader({ alg: 'RS256', kid: 'k' })
       .sign(about.key ?? (await keys).privateKey)
   let worker: string
@@ -186,7 +186,7 @@ describe('who comes with a token of an issuer', () => {
     const trust = {
       Effect: 'Allow',
       Principal: { Federated: made.OpenIDConnectProviderArn },
-      Action: 'sts:AssumeRoleWithWebIdentity',
+      Action: ['sts:AssumeRoleWithWebIdentity', 'sts:SetSourceIdentity'],
       Condition: { StringEquals: { [`${url().slice('http://'.length)}:sub`]: 'broker' } },
     }
     const created = await broker.iam.send(new CreateRoleCommand({ RoleName: 'web', AssumeRolePolicyDocument: policy(trust) }))
@@ -203,6 +203,15 @@ describe('who comes with a token of an issuer', () => {
     await refuses(enter(await token('somebody')), 'AccessDenied')
     await refuses(enter(await token('broker', { aud: 'another' })), 'InvalidIdentityTokenException')
     await refuses(enter(await token('broker', { key: (await generateKeyPair('RS256')).privateKey })), 'InvalidIdentityTokenException')
+  })
+
+  test('a token brings the identity that its session started from, and tags only where the role lets it', async () => {
+    const session = await enter(await token('broker', { more: { 'https://aws.amazon.com/source_identity': 'agent-1' } }))
+    await works(get(session, 'in/a'))
+    await deny({ name: 'web' }, { StringEquals: { 'aws:SourceIdentity': 'agent-1' } })
+    await refuses(get(session, 'in/a'), 'AccessDenied')
+    const tags = { 'https://aws.amazon.com/tags': { principal_tags: { lease: ['L'] }, transitive_tag_keys: ['lease'] } }
+    await refuses(enter(await token('broker', { more: tags })), 'AccessDenied', 'sts:TagSession')
   })
 
   test('a token ends by the clock of this AWS, and an issuer that is gone can vouch for none', async () => {
@@ -265,6 +274,7 @@ describe('what a session may do', () => {
     await version(everything, denyWhen({ StringLike: { 'aws:userid': '*:lease-1' } }))
     await refuses(get(session, 'in/a'), 'AccessDenied', 'with an explicit deny in a permissions boundary')
     for (const _ of [4, 5]) await version(everything)
+    await refuses(role(policy(everything), { condition: { StringEquals: { 'sts:ExternalId': 'x'.repeat(2048) } } }), 'LimitExceededException')
     await refuses(version(everything), 'LimitExceededException')
   })
 
@@ -328,7 +338,97 @@ describe('narrower credentials of a session', () => {
   })
 })
 
+describe('what AWS does not say of narrower credentials', () => {
+  const child = async (parent: Credentials) =>
+    (await clientsOf(peer, parent).sts.send(new GetScopedCredentialsCommand({ DurationSeconds: 600 }))).Credentials as Credentials
+
+  test('they are as old as their parent, or as new as they are, as this AWS is told', async () => {
+    const worker = await role()
+    const parent = await assume(worker, 'lease-1')
+    peer.advance(10_000)
+    const cutoff = new Date(peer.now() - 5_000).toISOString()
+    const old = await child(parent)
+    peer.undocumented.issueTimeOfChild = 'its own'
+    const fresh = await child(parent)
+    await deny(worker, { DateLessThan: { 'aws:TokenIssueTime': cutoff } })
+    for (const stopped of [parent, old]) await refuses(get(stopped, 'in/a'), 'AccessDenied', 'with an explicit deny')
+    await works(get(fresh, 'in/a'))
+    peer.undocumented.childOfDenied = 'is denied'
+    await refuses(get(fresh, 'in/a'), 'AccessDenied', 'with an explicit deny in an identity-based policy')
+  })
+})
+
 describe('what goes wrong', () => {
+  test('a request that hangs is neither done nor answered, until the client leaves', async () => {
+    const worker = await role()
+    const session = await assume(worker, 'lease-1')
+    peer.faults.next('DeleteRolePolicy', 'hangs')
+    const patience = new AbortController()
+    const left = broker.iam.send(new DeleteRolePolicyCommand({ RoleName: worker.name, PolicyName: 'work' }), { abortSignal: patience.signal })
+    left.catch(() => {})
+    await expect.poll(() => peer.calls.at(-1)?.action).toBe('DeleteRolePolicy')
+    await works(get(session, 'in/a'))
+    patience.abort()
+    await refuses(left, 'AbortError')
+    await works(get(session, 'in/a'))
+  })
+
+  test('a peer that stops keeps nobody waiting', async () => {
+    peer.faults.next('ListRoles', 'hangs')
+    const waiting = broker.iam.send(new ListRolesCommand({}))
+    waiting.catch(() => {})
+    await expect.poll(() => peer.calls.at(-1)?.action).toBe('ListRoles')
+    await peer.stop()
+    await expect(waiting).rejects.toThrow()
+  })
+
+  test('an action is throttled once its bucket is empty, and fills again by the clock of this AWS', async () => {
+    const worker = await role()
+    peer.faults.limit('AssumeRole', { burst: 2, perSecond: 0.5 })
+    for (const _ of [1, 2]) await works(assume(worker, 'sess'))
+    peer.advance(1_000)
+    const refused = assume(worker, 'sess')
+    await refuses(refused, 'Throttling', 'Rate exceeded')
+    await expect(refused).rejects.toMatchObject({ $metadata: { httpStatusCode: 400 } })
+    await works(broker.iam.send(new ListRolesCommand({})))
+    peer.advance(1_000)
+    await works(assume(worker, 'sess'))
+    await refuses(assume(worker, 'sess'), 'Throttling')
+    peer.faults.limit('AssumeRole', undefined)
+    await works(assume(worker, 'sess'))
+  })
+
+  test('two writes of one object are a conflict', async () => {
+    const worker = await role()
+    peer.faults.next('PutRolePolicy', 'conflicts')
+    await expect(deny(worker, {})).rejects.toMatchObject({
+      name: expect.stringContaining('ConcurrentModification'),
+      $metadata: { httpStatusCode: 409 },
+    })
+  })
+
+  test('an AWS whose clock is another refuses signatures, and says what time it has', async () => {
+    peer.faults.skew = 10 * 60_000
+    const refused = broker.sts.send(new GetCallerIdentityCommand({}))
+    await refuses(refused, 'SignatureDoesNotMatch', 'Signature expired')
+    await works(clientsOf(peer, peer.root, 10 * 60_000).sts.send(new GetCallerIdentityCommand({})))
+    // A client that asks twice has learnt the time from the first answer.
+    await works(broker.sts.send(new GetCallerIdentityCommand({})))
+  })
+
+  test('each write spreads at a pace of its own, and none is overtaken by an older one', async () => {
+    const worker = await role()
+    const session = await assume(worker, 'lease-1')
+    const delays = [5_000, 1_000]
+    peer.faults.propagation = () => delays.shift()!
+    await deny(worker, { StringLike: { 'aws:userid': '*:lease-1' } })
+    await broker.iam.send(new DeleteRolePolicyCommand({ RoleName: worker.name, PolicyName: 'kill' }))
+    for (const _ of [1, 2]) {
+      peer.advance(2_500)
+      await works(get(session, 'in/a'))
+    }
+  })
+
   test('a policy is read at once, and heeded when it has spread', async () => {
     const worker = await role()
     const session = await assume(worker, 'lease-1')

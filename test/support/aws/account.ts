@@ -3,6 +3,17 @@ import type { Policy } from './policy.ts'
 import type { Session } from './sessions.ts'
 import { Settled } from './settled.ts'
 
+/** What AWS does not document, and this account therefore does as it is told. */
+export interface Undocumented {
+  /** What `aws:TokenIssueTime` is of credentials that GetScopedCredentials gave. */
+  issueTimeOfChild: 'of its parent' | 'its own'
+  /**
+   * What becomes of them when a deny meets their parent and not them. One by `aws:userid` meets both, and no child lives longer than its parent, so that
+   * there is nothing else in which their fates could part.
+   */
+  childOfDenied: 'lives' | 'is denied'
+}
+
 /** One AWS account: who and what is in it. */
 export class Account {
   readonly id = '123456789012'
@@ -17,6 +28,7 @@ export class Account {
   readonly keys = new Map<string, LongTermKey>()
   /** By the id of their key. */
   readonly sessions = new Map<string, Session>()
+  readonly undocumented: Undocumented = { issueTimeOfChild: 'of its parent', childOfDenied: 'lives' }
   /** Milliseconds since the epoch, as this account has it. */
   readonly now: () => number
   readonly #delay: () => number

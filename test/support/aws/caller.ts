@@ -69,9 +69,23 @@ export function contextOf(account: Account, caller: Caller, more: Readonly<Recor
   )
 }
 
-/** @throws AccessDenied, with the sentence that says which kind of policy refuses */
-export function authorize(account: Account, caller: Caller, ask: Omit<Ask, 'context'> & { about?: Parameters<typeof contextOf>[2] }): void {
+/** What is asked, with the keys of the action itself. */
+export type CallerAsk = Omit<Ask, 'context'> & { about?: Parameters<typeof contextOf>[2] }
+
+/** Undefined where the caller may. */
+export function whyCannot(account: Account, caller: Caller, ask: CallerAsk): string | undefined {
   const why = whyNot(rightsOf(account, caller), { ...ask, context: contextOf(account, caller, ask.about) })
+  const parent = caller.kind === 'session' ? caller.session.parent : undefined
+  if (why || !parent || account.undocumented.childOfDenied === 'lives') return why
+  const ofParent = whyCannot(account, { kind: 'session', session: parent }, ask)
+  return isExplicit(ofParent) ? ofParent : undefined
+}
+
+export const isExplicit = (why: string | undefined) => why?.startsWith('with an explicit deny') === true
+
+/** @throws AccessDenied, with the sentence that says which kind of policy refuses */
+export function authorize(account: Account, caller: Caller, ask: CallerAsk): void {
+  const why = whyCannot(account, caller, ask)
   if (why) throw denied(account, caller, ask.action, ask.resource, why)
 }
 

@@ -1,9 +1,9 @@
 import { type Account, identifier, type Role } from './account.ts'
 import type { IamAction } from './iam.ts'
-import { deleteInline, putInline } from './iam-inline.ts'
+import { deleteInline, putInline, sizeOfPolicy } from './iam-inline.ts'
 import { type Policy, parsePolicy } from './policy.ts'
 import type { Form } from './query.ts'
-import { absent, inUse, Refusal, taken } from './refusal.ts'
+import { absent, inUse, Refusal, taken, tooMany } from './refusal.ts'
 import { Settled } from './settled.ts'
 
 /** Roles, what they trust and what they may do. */
@@ -70,7 +70,9 @@ export const roleActions: Readonly<Record<string, IamAction>> = {
   AttachRolePolicy(account, form) {
     const role = roleOf(account, form)
     const arn = knownPolicy(account, form.text('PolicyArn'))!
-    if (!role.attached.latest.includes(arn)) account.write(role.attached, [...role.attached.latest, arn])
+    if (role.attached.latest.includes(arn)) return undefined
+    if (role.attached.latest.length === 10) throw tooMany('Cannot exceed quota for PoliciesPerRole: 10')
+    account.write(role.attached, [...role.attached.latest, arn])
     return undefined
   },
   DetachRolePolicy(account, form) {
@@ -107,8 +109,9 @@ function knownPolicy(account: Account, arn: string | undefined): string | undefi
   return arn
 }
 
-/** @throws MalformedPolicyDocument also where it names a user or role that does not exist */
+/** @throws MalformedPolicyDocument also where it names a user or role that does not exist; LimitExceeded beyond 2,048 characters */
 function readTrust(account: Account, text: string): Policy {
+  if (sizeOfPolicy(text) > 2048) throw tooMany('Cannot exceed quota for ACLSizePerRole: 2048')
   const policy = parsePolicy(text, 'trust')
   const known = new Set(['*', account.id, account.iamArn('root'), ...[...account.users.values(), ...account.roles.values()].map(({ arn }) => arn)])
   for (const { kind, name } of policy.statements.flatMap((statement) => statement.principals ?? []))

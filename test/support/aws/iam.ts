@@ -1,5 +1,5 @@
 import type { Account } from './account.ts'
-import { authorize, type Caller, rightsOfRole } from './caller.ts'
+import { authorize, type Caller, isExplicit, rightsOfRole } from './caller.ts'
 import { whyNot } from './evaluate.ts'
 import { policyActions } from './iam-policies.ts'
 import { roleActions } from './iam-roles.ts'
@@ -30,6 +30,7 @@ const actions: Readonly<Record<string, IamAction>> = {
       Policies: account.policies.size,
       UserPolicySizeQuota: 2048,
       RolePolicySizeQuota: 10_240,
+      AssumeRolePolicySizeQuota: 2048,
       PolicySizeQuota: 6144,
       VersionsPerPolicyQuota: 5,
       AccessKeysPerUserQuota: 2,
@@ -47,7 +48,7 @@ const actions: Readonly<Record<string, IamAction>> = {
     const results = form.list('ActionNames').flatMap((action) =>
       (resources.length > 0 ? resources : ['*']).map((resource) => {
         const why = whyNot(rights, { action, resource, context: new Map() })
-        const decision = why === undefined ? 'allowed' : why.startsWith('with an explicit deny') ? 'explicitDeny' : 'implicitDeny'
+        const decision = why === undefined ? 'allowed' : isExplicit(why) ? 'explicitDeny' : 'implicitDeny'
         return { EvalActionName: action, EvalResourceName: resource, EvalDecision: decision }
       }),
     )

@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { buffer } from 'node:stream/consumers'
-import { Account, identifier, secretKey } from './account.ts'
+import { Account, identifier, secretKey, type Undocumented } from './account.ts'
 import { Faults } from './faults.ts'
 import { callIam } from './iam.ts'
 import { Form, queryAnswer, queryRefusal } from './query.ts'
@@ -30,6 +30,7 @@ export interface AwsPeer extends AsyncDisposable {
   /** Of the account's root user, who may do everything but assume roles that do not trust the account. */
   readonly root: { readonly accessKeyId: string; readonly secretAccessKey: string }
   readonly faults: Faults
+  readonly undocumented: Undocumented
   /** What has arrived, oldest first. */
   readonly calls: readonly SeenCall[]
   /** Moves this AWS's clock, by which sessions end and policies are heeded. Milliseconds. */
@@ -43,7 +44,7 @@ export interface AwsPeer extends AsyncDisposable {
 export async function startAwsPeer(about: { readonly clock?: () => number; readonly port?: number } = {}): Promise<AwsPeer> {
   let ahead = 0
   const now = () => (about.clock ?? Date.now)() + ahead
-  const faults = new Faults()
+  const faults = new Faults(now)
   const account = new Account(now, () => faults.delay)
   const root = { id: identifier('AKIA'), secret: secretKey(), owner: 'root' as const }
   account.keys.set(root.id, root)
@@ -66,6 +67,7 @@ export async function startAwsPeer(about: { readonly clock?: () => number; reado
     account: account.id,
     root: { accessKeyId: root.id, secretAccessKey: root.secret },
     faults,
+    undocumented: account.undocumented,
     calls,
     advance(milliseconds) {
       ahead += milliseconds
@@ -96,21 +98,22 @@ async function answer(house: House, incoming: IncomingMessage, response: ServerR
   house.calls.push({ service, action, key })
   try {
     const fault = house.faults.meet(service, action)
+    if (fault === 'hangs') return
     if (fault === 'resets') return void incoming.socket.resetAndDestroy()
-    const answered = await serve(house.account, service, request)
+    const answered = await serve(house, service, request)
     if (fault === 'loses the answer') return void incoming.socket.resetAndDestroy()
-    send(response, answered)
+    send(house, response, answered)
   } catch (error) {
-    send(response, refused(service, error instanceof Refusal ? error : new Refusal('InternalFailure', String(error), 500)))
+    send(house, response, refused(service, error instanceof Refusal ? error : new Refusal('InternalFailure', String(error), 500)))
   }
 }
 
 const namespaces = { sts: 'https://sts.amazonaws.com/doc/2011-06-15/', iam: 'https://iam.amazonaws.com/doc/2010-05-08/' }
 
-async function serve(account: Account, service: ServiceName, request: SignedRequest): Promise<S3Answer> {
+async function serve({ account, faults }: House, service: ServiceName, request: SignedRequest): Promise<S3Answer> {
   const form = new Form(service === 's3' ? '' : request.body.toString())
   if (form.action === 'AssumeRoleWithWebIdentity') return queried(service, form.action, await assumeRoleWithWebIdentity(account, form))
-  const caller = await signer(account, request)
+  const caller = await signer(account, request, Date.now() + faults.skew)
   if (service === 's3') return callS3(account, caller, request)
   const result = service === 'iam' ? callIam(account, caller, form) : callSts(account, caller, form)
   return queried(service, form.action, result)
@@ -130,6 +133,7 @@ function refused(service: ServiceName, refusal: Refusal): S3Answer {
   return { status, headers: { 'content-type': service === 's3' ? 'application/xml' : 'text/xml' }, body }
 }
 
-function send(response: ServerResponse, { status, headers, body }: S3Answer): void {
-  response.writeHead(status, { ...headers, 'content-length': String(Buffer.byteLength(body ?? '')) }).end(body)
+function send({ faults }: House, response: ServerResponse, { status, headers, body }: S3Answer): void {
+  const date = new Date(Date.now() + faults.skew).toUTCString()
+  response.writeHead(status, { ...headers, date, 'content-length': String(Buffer.byteLength(body ?? '')) }).end(body)
 }

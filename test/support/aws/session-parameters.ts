@@ -32,14 +32,17 @@ export function sessionPolicies(account: Account, form: Form): { layers: Policy[
 /** Keys of tags are the same in whatever case. */
 export const hasKey = (tags: ReadonlyMap<string, string>, key: string) => [...tags.keys()].some((other) => other.toLowerCase() === key.toLowerCase())
 
-/** @throws ValidationError, InvalidParameterValue for keys that differ only in their case */
 export function sessionTags(form: Form): Map<string, string> {
-  const [keys, values] = [form.list('Tags', 'Key'), form.list('Tags', 'Value')]
-  if (keys.length > 50)
+  const values = form.list('Tags', 'Value')
+  return checkedTags(form.list('Tags', 'Key').map((key, at) => [key, values[at] ?? '']))
+}
+
+/** @throws ValidationError, InvalidParameterValue for keys that differ only in their case */
+export function checkedTags(given: readonly (readonly [string, string])[]): Map<string, string> {
+  if (given.length > 50)
     throw invalid("1 validation error detected: Value at 'tags' failed to satisfy constraint: Member must have length less than or equal to 50")
   const tags = new Map<string, string>()
-  for (const [at, key] of keys.entries()) {
-    const value = values[at] ?? ''
+  for (const [key, value] of given) {
     if (key.length < 1 || key.length > 128 || value.length > 256 || !/^[\p{L}\p{Z}\p{N}_.:/=+\-@]*$/u.test(key + value))
       throw invalid(`Tag '${key}' is not valid.`)
     if (hasKey(tags, key)) throw new Refusal('InvalidParameterValue', 'Duplicate tag keys found. Please note that Tag keys are case insensitive.')

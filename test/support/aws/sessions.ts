@@ -12,6 +12,8 @@ export interface Session {
   readonly token: string
   readonly role: Role
   readonly name: string
+  /** Whose child it is, by GetScopedCredentials. */
+  readonly parent: Session | undefined
   /** Milliseconds since the epoch. */
   readonly issuedAt: number
   readonly expiresAt: number

@@ -21,10 +21,11 @@ const form = /^AWS4-HMAC-SHA256 Credential=([^/]+)\/(\d{8})\/([^/]+)\/(sts|iam|s
 export const serviceOf = (request: SignedRequest) => form.exec(request.headers.authorization ?? '')?.[4] as ServiceName | undefined
 
 /**
- * Who signed a request. The age of a signature is measured by the machine's clock, as whoever signs goes by that; the end of a session by the account's.
+ * Who signed a request. The end of a session is a matter of the account's clock.
+ * @param now milliseconds since the epoch, by which the age of a signature is measured: the machine's clock, as whoever signs goes by that
  * @throws Refusal as STS and IAM, or as S3 would
  */
-export async function signer(account: Account, request: SignedRequest): Promise<Caller> {
+export async function signer(account: Account, request: SignedRequest, now: number): Promise<Caller> {
   const [, keyId = '', , region = '', service = '', signed = '', signature = ''] = form.exec(request.headers.authorization ?? '') ?? []
   const ofS3 = service === 's3'
   const known = account.keys.get(keyId)
@@ -43,7 +44,7 @@ export async function signer(account: Account, request: SignedRequest): Promise<
 
   const date = dateOf(request)
   await checkSignature(request, { keyId, secret: key.secret, region, service, signed: signed.split(';'), signature, date })
-  if (Math.abs(Date.now() - date.getTime()) > (ofS3 ? 15 : 5) * 60_000)
+  if (Math.abs(now - date.getTime()) > (ofS3 ? 15 : 5) * 60_000)
     throw ofS3
       ? new Refusal('RequestTimeTooSkewed', "The difference between the request time and the server's time is too large.", 403)
       : new Refusal('SignatureDoesNotMatch', `Signature expired: ${date.toISOString()}`, 403)

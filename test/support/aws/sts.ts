@@ -1,6 +1,5 @@
 import type { Account, Role } from './account.ts'
-import { authorize, type Caller, contextOf, denied, nameOf, rightsOf } from './caller.ts'
-import { whyNot } from './evaluate.ts'
+import { authorize, type Caller, denied, isExplicit, nameOf, whyCannot } from './caller.ts'
 import type { Form } from './query.ts'
 import { invalid, Refusal } from './refusal.ts'
 import { arnOf, credentialsOf, packedSize, sizeOf, startSession, userIdOf } from './sessions.ts'
@@ -62,6 +61,7 @@ const actions: Readonly<Record<string, StsAction>> = {
       {
         role: role!,
         name,
+        parent: undefined,
         issuedAt,
         expiresAt: issuedAt + (asked ?? 3600) * 1000,
         tags: new Map([...passed, ...tags]),
@@ -85,8 +85,8 @@ const actions: Readonly<Record<string, StsAction>> = {
     if (caller.kind !== 'session') throw new Refusal('InvalidSubjectCredentials', 'Only temporary credentials can be scoped down.')
     const parent = caller.session
     // AWS does not say that it must be allowed; that it can be denied follows from what a deny is.
-    const why = whyNot(rightsOf(account, caller), { action: 'sts:GetScopedCredentials', resource: '*', context: contextOf(account, caller) })
-    if (why?.startsWith('with an explicit deny')) throw denied(account, caller, 'sts:GetScopedCredentials', '*', why)
+    const why = whyCannot(account, caller, { action: 'sts:GetScopedCredentials', resource: '*' })
+    if (why !== undefined && isExplicit(why)) throw denied(account, caller, 'sts:GetScopedCredentials', '*', why)
     const text = form.optional('Policy')
     const asked = form.number('DurationSeconds', 1, 129_600)
     form.matching('ScopedSessionDescription', 0, 256, /^[\s\S]*$/)
@@ -99,6 +99,8 @@ const actions: Readonly<Record<string, StsAction>> = {
       throw new Refusal('InsufficientSessionLifetime', 'The requested DurationSeconds exceeds what is left of the session.')
     const session = startSession(account, {
       ...parent,
+      parent,
+      issuedAt: account.undocumented.issueTimeOfChild === 'its own' ? now : parent.issuedAt,
       expiresAt: asked === undefined ? parent.expiresAt : now + asked * 1000,
       layers: [...parent.layers, ...layer],
       narrowed: parent.narrowed + layer.length,

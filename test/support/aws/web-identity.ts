@@ -3,9 +3,12 @@ import type { Account, Issuer } from './account.ts'
 import { whyNot } from './evaluate.ts'
 import type { Form } from './query.ts'
 import { invalid, Refusal } from './refusal.ts'
-import { named, sessionPolicies } from './session-parameters.ts'
+import { checkedTags, named, sessionPolicies } from './session-parameters.ts'
 import { arnOf, credentialsOf, packedSize, sizeOf, startSession, userIdOf } from './sessions.ts'
 import type { Xml } from './xml.ts'
+
+/** Claims by which a token brings tags and a source identity (IAM User Guide, "Pass session tags in AWS STS" and "Monitor and control actions taken with assumed roles"). */
+const [tagsClaim, sourceIdentityClaim] = ['https://aws.amazon.com/tags', 'https://aws.amazon.com/source_identity']
 
 /**
  * Nobody signs this call: a token of an issuer that the account knows says who asks.
@@ -21,33 +24,45 @@ export async function assumeRoleWithWebIdentity(account: Account, form: Form): P
 
   const role = [...account.roles.values()].find(({ arn }) => arn === roleArn)
   const host = issuer.arn.replace(/^.*?oidc-provider\//, '')
+  const { tags, transitive, sourceIdentity } = broughtBy(claims)
   const context = new Map([
     ['aws:currenttime', [new Date(account.now()).toISOString()]],
     ['aws:federatedprovider', [issuer.arn]],
     ['sts:rolesessionname', [name]],
     [`${host}:sub`.toLowerCase(), [String(claims.sub)]],
     [`${host}:aud`.toLowerCase(), [claims.aud ?? []].flat()],
+    ...(sourceIdentity === undefined ? [] : [['sts:sourceidentity', [sourceIdentity]] as const]),
+    ...(tags.size === 0 ? [] : [['aws:tagkeys', [...tags.keys()]] as const]),
+    ...[...tags].map(([key, value]) => [`aws:requesttag/${key.toLowerCase()}`, [value]] as const),
   ])
   const rights = { root: false, identity: [], boundary: undefined, session: [], names: new Map([[issuer.arn, 'exact' as const]]) }
-  const ask = { action: 'sts:AssumeRoleWithWebIdentity', resource: roleArn, context, resourceMustAllow: true }
-  if (!role || whyNot(rights, { ...ask, resourcePolicy: role.trust.at(account.now()) }))
-    throw new Refusal('AccessDenied', 'Not authorized to perform sts:AssumeRoleWithWebIdentity', 403)
-  if (asked !== undefined && asked > role.maxDuration)
+  const needed = [
+    'AssumeRoleWithWebIdentity',
+    ...(tags.size > 0 ? ['TagSession'] : []),
+    ...(sourceIdentity === undefined ? [] : ['SetSourceIdentity']),
+  ]
+  for (const action of needed.map((name) => `sts:${name}`)) {
+    const ask = { action, resource: roleArn, context, resourceMustAllow: true }
+    if (!role || whyNot(rights, { ...ask, resourcePolicy: role.trust.at(account.now()) }))
+      throw new Refusal('AccessDenied', `Not authorized to perform ${action}`, 403)
+  }
+  if (asked !== undefined && asked > role!.maxDuration)
     throw invalid('The requested DurationSeconds exceeds the MaxSessionDuration set for this role.')
 
   const issuedAt = account.now()
   const expiresAt = issuedAt + (asked ?? 3600) * 1000
   const session = startSession(account, {
-    role,
+    role: role!,
     name,
+    parent: undefined,
     issuedAt,
     expiresAt,
     layers,
-    tags: new Map(),
-    transitive: [],
-    sourceIdentity: undefined,
+    tags,
+    transitive,
+    sourceIdentity,
     narrowed: 0,
-    packed: packedSize(texts),
+    packed: packedSize([...texts, ...[...tags].flat()]),
   })
   return {
     AssumedRoleUser: { AssumedRoleId: userIdOf(session), Arn: arnOf(account, session) },
@@ -55,7 +70,24 @@ export async function assumeRoleWithWebIdentity(account: Account, form: Form): P
     SubjectFromWebIdentityToken: claims.sub,
     Audience: [claims.aud].flat()[0],
     Provider: issuer.arn,
+    SourceIdentity: sourceIdentity,
     ...sizeOf(session),
+  }
+}
+
+/** @throws Refusal InvalidIdentityToken for claims that are not as AWS wants them */
+function broughtBy(claims: JWTPayload): { tags: Map<string, string>; transitive: string[]; sourceIdentity: string | undefined } {
+  const { [tagsClaim]: brought = {}, [sourceIdentityClaim]: sourceIdentity } = claims
+  const { principal_tags: tags = {}, transitive_tag_keys: transitive = [] } = brought as { principal_tags?: object; transitive_tag_keys?: string[] }
+  const given = Object.entries(tags).map(([key, value]: [string, unknown]) => [key, [value].flat()] as const)
+  if (given.some(([, values]) => values.length !== 1 || typeof values[0] !== 'string'))
+    throw new Refusal('InvalidIdentityToken', 'The value of a principal tag must be a list of one.')
+  if (sourceIdentity !== undefined && !(typeof sourceIdentity === 'string' && named.test(sourceIdentity) && /^.{2,64}$/.test(sourceIdentity)))
+    throw new Refusal('InvalidIdentityToken', 'The source identity is not valid.')
+  return {
+    tags: checkedTags(given.map(([key, values]) => [key, values[0] as string])),
+    transitive: transitive.map((key) => key.toLowerCase()),
+    sourceIdentity,
   }
 }
 
