@@ -1,7 +1,15 @@
 import { ProviderError, type ProviderFault } from '../provider.ts'
 
-/** What was asked of STS, in the words of its API. */
-export type StsAction = 'AssumeRole' | 'AssumeRoleWithWebIdentity' | 'GetCallerIdentity'
+/** What was asked, in the words of AWS's API: of STS, and of IAM. */
+export type AwsAction = 'AssumeRole' | 'AssumeRoleWithWebIdentity' | 'GetCallerIdentity' | 'GetScopedCredentials' | IamAction
+export type IamAction =
+  | 'GetAccountSummary'
+  | 'GetPolicy'
+  | 'GetPolicyVersion'
+  | 'GetRole'
+  | 'GetRolePolicy'
+  | 'ListPolicyVersions'
+  | 'ListRolePolicies'
 
 /** STS's names for what would be answered alike however often it is asked, in the words that whoever asked may read. */
 const refusals: Readonly<Record<string, string>> = {
@@ -31,7 +39,7 @@ const neverSent: ReadonlySet<string> = new Set(['ECONNREFUSED', 'ENOTFOUND', 'EA
  * An error of the SDK as the house knows it. Its message is dropped, for it names accounts, roles and sessions. Names are compared without the suffix
  * `Exception`, which the SDK adds to some of them (reference: STS API, "Common errors").
  */
-export function faultOf(provider: string, action: StsAction, error: unknown): ProviderError {
+export function faultOf(provider: string, action: AwsAction, error: unknown): ProviderError {
   // The broker's own credentials could not be had, so AWS was not asked.
   if (error instanceof ProviderError) return error
   const { name: given = '', code, $metadata } = error as { name?: string; code?: string; $metadata?: { httpStatusCode?: number } }

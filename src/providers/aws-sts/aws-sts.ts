@@ -1,10 +1,11 @@
 import { type Minted, type Provider, ProviderError, type ProviderKind } from '../provider.ts'
 import { arnOfRole } from './arn.ts'
-import type { Session, Told } from './client.ts'
+import type { Session } from './client.ts'
 import { compile } from './compile.ts'
 import { checkAccount, examine } from './examine.ts'
 import { type AwsGrant, awsGrant, awsGrantFaults } from './grant.ts'
 import { handleOf, lifeOf, newSessionName, pickRole, sourceIdentityOf } from './session.ts'
+import type { Told } from './request.ts'
 import { type AwsSettings, awsSettings } from './settings.ts'
 
 /**

@@ -1,9 +1,8 @@
 import { AssumeRoleCommand, GetCallerIdentityCommand, STSClient } from '@aws-sdk/client-sts'
 import { Secret } from '../../base/secret.ts'
-import { stopwatch } from '../../base/time.ts'
 import { ProviderError } from '../provider.ts'
-import { faultOf, type StsAction } from './answers.ts'
 import type { CredentialSource } from './refreshed.ts'
+import { asking, attempt, type Told } from './request.ts'
 import type { AwsSettings } from './settings.ts'
 
 /** What AssumeRole is asked for (STS API reference, AssumeRole). */
@@ -41,31 +40,8 @@ export interface Sts {
   caller(signal: AbortSignal): Promise<Caller>
 }
 
-/** Told of every request: `outcome` is `ok` or a ProviderFault. */
-export type Told = (action: StsAction, outcome: string, seconds: number) => void
-
-/** Milliseconds for one attempt. The SDK has no limit of its own, and only warns past `requestTimeout` unless it is told to throw. */
-export const attempt = { connectionTimeout: 1_000, requestTimeout: 3_000, throwOnRequestTimeout: true } as const
-
 /** How often the SDK asks: throttling, lost connections and 5xx. A second AssumeRole under the same name leaves a session that nobody was given. */
 export const attempts = 3
-
-/** Asks, tells how it came out, and throws ProviderError and nothing else. */
-export const asking =
-  (name: string, told: Told) =>
-  async <Answer>(action: StsAction, call: () => Promise<Answer>): Promise<Answer> => {
-    const elapsed = stopwatch()
-    let outcome = 'ok'
-    try {
-      return await call()
-    } catch (error) {
-      const fault = faultOf(name, action, error)
-      outcome = fault.fault
-      throw fault
-    } finally {
-      told(action, outcome, elapsed() / 1_000)
-    }
-  }
 
 /** @param credentials of whoever asks; the SDK's default chain where there are none */
 export function createSts(name: string, settings: AwsSettings, told: Told, credentials?: CredentialSource): Sts {

@@ -4,8 +4,9 @@ import { openAssertions } from '../assertion.ts'
 import { ProviderError, type ProviderSurroundings, type SignedTokens } from '../provider.ts'
 import { arnOfRole } from './arn.ts'
 import { fromChain } from './chain.ts'
-import { asking, attempt, attempts, type Told } from './client.ts'
+import { attempts } from './client.ts'
 import { type Begun, type CredentialSource, refreshed } from './refreshed.ts'
+import { asking, attempt, type Told } from './request.ts'
 import type { AwsSettings } from './settings.ts'
 
 /** Which of its two identities. */
