@@ -219,6 +219,22 @@ describe.each(['boundary', 'inline'] as const)('deploy/aws, with the kill list i
       expect(await outcomeOf(sts.send(new AssumeRoleCommand({ ...assumption(), ...changes })))).toBe('AccessDenied')
     })
 
+    test('lets the minter take no role beside those of tasks, though one trusts whoever the account lets', async () => {
+      const trust = policyOf({ Effect: 'Allow', Principal: { AWS: '123456789012' }, Action: ['sts:AssumeRole', 'sts:SetSourceIdentity'] })
+      await aws.owner.iam.send(new CreateRoleCommand({ RoleName: 'other', AssumeRolePolicyDocument: trust }))
+      const { sts } = await as('minter')
+      expect(await outcomeOf(sts.send(new AssumeRoleCommand({ ...assumption(), RoleArn: roleArn('other') })))).toBe('AccessDenied')
+    })
+
+    test('lets the revoker write to no role of tasks that no boundary limits', async () => {
+      const about = { RoleName: 'bare', Path: '/mayfly/', AssumeRolePolicyDocument: await shipped('task-role-trust') }
+      await aws.owner.iam.send(new CreateRoleCommand(about))
+      const { iam } = await as('revoker')
+      const policy = { RoleName: 'bare', PolicyName: 'mayfly-kill-list' }
+      expect(await outcomeOf(iam.send(new PutRolePolicyCommand({ ...policy, PolicyDocument: policyOf(everything) })))).toBe('AccessDenied')
+      expect(await outcomeOf(iam.send(new DeleteRolePolicyCommand(policy)))).toBe('AccessDenied')
+    })
+
     test('lets nobody else take a role of tasks, whatever else that one may do', async () => {
       await aws.owner.iam.send(new CreateRoleCommand({ RoleName: 'admin', AssumeRolePolicyDocument: await shipped('task-role-trust') }))
       await aws.owner.iam.send(new PutRolePolicyCommand({ RoleName: 'admin', PolicyName: 'all', PolicyDocument: policyOf(everything) }))
