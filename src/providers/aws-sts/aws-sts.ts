@@ -2,7 +2,7 @@ import { type Minted, type Provider, ProviderError, type ProviderKind } from '..
 import { arnOfRole } from './arn.ts'
 import type { Session } from './client.ts'
 import { compile } from './compile.ts'
-import { checkAccount, examine } from './examine.ts'
+import { checkAccount } from './account.ts'
 import { type AwsGrant, awsGrant, awsGrantFaults } from './grant.ts'
 import { handleOf, lifeOf, newSessionName, pickRole, sourceIdentityOf } from './session.ts'
 import type { Told } from './request.ts'
@@ -58,9 +58,10 @@ export const awsKind: ProviderKind<AwsSettings, AwsGrant> = {
       // The name of a session is journaled before STS is asked, and a journal that finds the lease ended stops the mint.
       recover: async ({ handles }) => ({ minted: handles.length > 0 }),
 
-      check: (signal) => checkAccount(name, settings, sts, signal),
+      check: async (signal) => void (await checkAccount(name, settings, sts, signal)),
       ...(identities.tokens && { tokens: identities.tokens }),
-      examine: (grants) => examine(name, settings, sts, arnOf, grants),
+      // Only where somebody checks: it brings the library of IAM.
+      examine: async (grants) => await (await import('./examine/account.ts')).examineAccount(name, settings, surroundings, identities, told, grants),
     } satisfies Provider
   },
 }

@@ -3,6 +3,40 @@ import { addressFault } from '../connection.ts'
 import { durationWithin } from '../shapes.ts'
 import { identityFaults, identityShape } from './identity-settings.ts'
 
+/** What a role is without its path: names of roles are unique in an account whatever their paths. */
+export const bareName = (role: string): string => role.slice(role.lastIndexOf('/') + 1)
+
+/**
+ * How sessions are denied before their time. `boundary`: the default version of the managed policy that is the role's permissions boundary, with which a
+ * writer can grant nothing. `inline`: a policy of the role itself, for where the boundary is taken.
+ */
+const killList = z
+  .strictObject({
+    carrier: z.enum(['boundary', 'inline']).default('boundary'),
+    /** Its name, with its path where it is a managed one; `{role}` stands for the role's name without its path. */
+    policy: z
+      .string()
+      .max(512)
+      .regex(/^([\w+=,.@/-]|\{role\})*([\w+=,.@-]|\{role\})$/, 'must be the name of a policy, in which "{role}" stands for that of the role')
+      .optional(),
+    /** Characters that it may have, where that is less than what AWS takes. */
+    capacity: z.int().min(256).max(10_240).optional(),
+  })
+  .superRefine(({ carrier, policy }, context) => {
+    const issue = (message: string) => context.addIssue({ code: 'custom', path: ['policy'], message })
+    if (policy === undefined) return
+    // Two roles with one policy would write over each other's.
+    if (carrier === 'boundary' && !policy.includes('{role}')) issue('must have "{role}": each role has a boundary of its own')
+    if (carrier === 'inline' && policy.includes('/')) issue('must have no path: it is a policy of the role itself')
+  })
+  .transform(({ carrier, policy, capacity }) => ({
+    carrier,
+    policy: policy ?? (carrier === 'boundary' ? 'mayfly-kill-list-{role}' : 'mayfly-kill-list'),
+    capacity,
+  }))
+
+export type KillListSettings = z.output<typeof killList>
+
 /** Its entry under `providers:`. None of it is a secret. */
 export const awsSettings = z
   .strictObject({
@@ -22,15 +56,20 @@ export const awsSettings = z
      * needs more is refused: STS would refuse it too, and a shorter one was not asked for.
      */
     longest_session: durationWithin(900_000, 43_200_000).prefault('1h'),
+    /** How sessions are ended before their time; where it is absent they are not, and IAM is never asked. */
+    kill_list: killList.optional(),
+    /** Another IAM than that of the partition. */
+    iam_endpoint: z.string().max(2_048).optional(),
     ...identityShape,
     timeout: durationWithin(1_000, 60_000).prefault('10s'),
     concurrency: z.int().min(2).max(50).default(16),
   })
   .superRefine((settings, context) => {
-    const { endpoint } = settings
     for (const fault of identityFaults(settings)) context.addIssue({ code: 'custom', ...fault })
-    const message = endpoint === undefined ? undefined : addressFault(endpoint, false)
-    if (message !== undefined) context.addIssue({ code: 'custom', path: ['endpoint'], message })
+    for (const key of ['endpoint', 'iam_endpoint'] as const) {
+      const message = settings[key] === undefined ? undefined : addressFault(settings[key], false)
+      if (message !== undefined) context.addIssue({ code: 'custom', path: [key], message })
+    }
   })
 
 export type AwsSettings = z.output<typeof awsSettings>

@@ -1,0 +1,28 @@
+import { type Finding, ProviderError, type TrialGrant } from '../../provider.ts'
+import { compile } from '../compile.ts'
+import type { AwsGrant } from '../grant.ts'
+import { durationOf, newSessionName, sourceIdentityOf } from '../session.ts'
+import type { Examined } from './examine.ts'
+
+/** By this agent the sessions of a check are known in CloudTrail. */
+export const checker = sourceIdentityOf('mayfly provider check')
+
+/** Assumes a role as a lease of the grant would, with a session policy that is over already: what it tries can do nothing. */
+export async function examineTrial({ settings, minter, arnOf, within }: Examined, grant: TrialGrant, role: string): Promise<Finding> {
+  const subject = `grant ${grant.name}, role ${role}`
+  const { parameters, maxTtl } = grant
+  if (parameters === undefined) return { level: 'unchecked', subject, message: 'has parameters without a value: give them with --param' }
+  if (maxTtl > settings.longest_session) {
+    const message = 'max_ttl is longer than longest_session: raise that, and the maximum of the role, or lower max_ttl'
+    return { level: 'fault', subject, message }
+  }
+  try {
+    const policy = compile(grant.settings as AwsGrant, parameters, new Date(0))
+    const about = { roleArn: arnOf(role), sessionName: newSessionName(), sourceIdentity: checker, policy, duration: durationOf(maxTtl) }
+    await minter.assumeRole(about, within())
+    return { level: 'ok', subject, message: 'can be assumed with the session policy of this grant' }
+  } catch (error) {
+    if (!(error instanceof ProviderError)) throw error
+    return { level: 'fault', subject, message: error.message }
+  }
+}
