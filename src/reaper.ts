@@ -4,6 +4,8 @@ import { closeOverdue } from './ledger/endings.ts'
 import { claimDue, markStuck, nextDue, putBack, releaseClaims, type Room, sweep } from './ledger/queue.ts'
 import type { Lease } from './ledger/records.ts'
 import { expireLeases } from './ledger/settlement.ts'
+import { ProviderError } from './providers/provider.ts'
+import type { Target } from './providers/target.ts'
 import { endLease, noteEnded } from './tasks/end.ts'
 import type { Broker } from './tasks/task.ts'
 
@@ -63,11 +65,13 @@ export function startReaper(broker: Broker): Reaper {
   let sinceLap = stopwatch()
   let sinceSweep: (() => number) | undefined
   let failures = 0
+  const tend = createTending(broker)
 
   async function round(): Promise<boolean> {
     const seen = ledger.failures()
     if (seen !== failures) await releaseClaims(ledger)
     failures = seen
+    tend()
     const more = await lap(broker, wake)
     if ((sinceSweep?.() ?? Infinity) > sweepEvery && (await sweep(ledger, batch)) < batch) sinceSweep = stopwatch()
     sinceLap = stopwatch()
@@ -118,6 +122,34 @@ export function startReaper(broker: Broker): Reaper {
     lastLap: () => sinceLap(),
     stop,
     [Symbol.asyncDispose]: stop,
+  }
+}
+
+/** Milliseconds between two beginnings of what a provider does unasked. */
+const tendEvery = 1_000
+
+/** Begins what each provider has to do unasked, in the background, never twice at once. What fails is tried again; the provider itself tells of it. */
+function createTending({ targets, background, telemetry }: Broker): () => void {
+  const tended = [...targets.values()].filter(({ provider }) => provider.upkeep)
+  const busy = new Set<Target>()
+  let since: (() => number) | undefined
+  return () => {
+    if ((since?.() ?? Infinity) < tendEvery) return
+    since = stopwatch()
+    for (const target of tended) {
+      if (busy.has(target)) continue
+      busy.add(target)
+      void background
+        .run(async (signal) => {
+          try {
+            await target.upkeep(signal)
+          } catch (error) {
+            const why = error instanceof ProviderError ? error.message : describe(error)
+            telemetry.log.debug({ provider: target.provider.name, error: why }, 'the upkeep of a provider is not done yet')
+          }
+        })
+        .then(() => busy.delete(target))
+    }
   }
 }
 

@@ -20,6 +20,7 @@ export interface Metrics {
   readonly timeToDead: Histogram<'provider' | 'cause'>
   readonly providerCalls: Histogram<'provider' | 'call' | 'outcome'>
   readonly providerRequests: Histogram<'provider' | 'request' | 'outcome'>
+  readonly providerEvents: Counter<'provider' | 'event'>
   readonly leases: Gauge<'state'>
   readonly tasks: Gauge<'state'>
   readonly stuckLeases: Gauge
@@ -106,6 +107,7 @@ function createMetrics(): Metrics {
       'request',
       'outcome',
     ),
+    providerEvents: counter('mayfly_provider_events_total', 'What providers had to tell operators', 'provider', 'event'),
     leases: gauge('mayfly_leases', 'Leases that have not ended', 'state'),
     tasks: gauge('mayfly_tasks', 'Tasks that have not ended', 'state'),
     stuckLeases: gauge('mayfly_stuck_leases', 'Leases whose revocation has failed for longer than limits.stuck_after'),

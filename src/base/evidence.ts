@@ -3,8 +3,8 @@ export type Handle = Readonly<Record<string, string>>
 
 /** What proves that a credential is dead, as the provider said it. No secrets: it is shown to agents and reviewers. */
 export interface Evidence {
-  /** Who says so: `provider` (asked and confirmed), `broker` (dead because the broker itself answers for it). */
-  readonly by: 'provider' | 'broker'
+  /** Who says so: `provider` (asked and confirmed), `broker` (dead because the broker itself answers for it), `time` (its own end has passed: it was not revoked). */
+  readonly by: 'provider' | 'broker' | 'time'
   /** One sentence for a reviewer, such as `DELETE answered 204`. */
   readonly statement: string
   /** RFC 3339, when it was said. */

@@ -3,7 +3,7 @@ import { Unsuccessful } from './failure.ts'
 import { waitOption } from './grants.ts'
 import type { OutputOf } from './program.ts'
 import { connect } from './session.ts'
-import { filterOf, leaseTable } from './task.ts'
+import { filterOf, leaseTable, outlivesLines } from './task.ts'
 
 /** `mayfly lease …`: one credential each. */
 export const leaseCommand = (outputOf: OutputOf): Command =>
@@ -37,7 +37,7 @@ const showCommand = (outputOf: OutputOf): Command =>
     .argument('<lease>', 'lease_…')
     .action(async (id: string, _: object, command: Command) => {
       const lease = await connect().showLease(id)
-      outputOf(command).result(lease, () => leaseTable([lease]))
+      outputOf(command).result(lease, () => [leaseTable([lease]), ...outlivesLines(lease)].join('\n'))
     })
 
 const refreshCommand = (outputOf: OutputOf): Command =>

@@ -45,8 +45,9 @@ const openCommand = (outputOf: OutputOf): Command =>
       outputOf(command).result(value, () =>
         [
           `${task.id} is open until ${task.task.deadline}, permitted by ${task.decision.policies.join(', ')} (${task.decision.id})`,
-          ...leases.flatMap(({ id, grant, expires_at, credential }) => [
+          ...leases.flatMap(({ id, grant, expires_at, credential, ...lease }) => [
             `${grant}  ${id}  until ${expires_at}`,
+            ...outlivesLines(lease).map((line) => `  ${line}`),
             ...Object.entries(credential).flatMap(([name, text]) =>
               name === 'type' ? [] : [`  ${name}: ${typeof text === 'string' ? text : JSON.stringify(text)}`],
             ),
@@ -136,15 +137,24 @@ function describeTask(output: Output, task: TaskView): string {
 export const leaseTable = (leases: readonly LeaseView[]): string =>
   table(
     ['LEASE', 'STATE', 'GRANT', 'PROVIDER', 'EXPIRES', 'PROOF OR ERROR'],
-    leases.map(({ id, state, grant, provider, expires_at, evidence, error, stuck_since, standing }) => [
+    leases.map(({ id, state, grant, provider, expires_at, evidence, error, stuck_since, standing, outlives_revocation }) => [
       id,
-      [state, ...(stuck_since === undefined ? [] : ['STUCK']), ...(standing ? ['STANDING'] : [])].join(' '),
+      [
+        state,
+        ...(stuck_since === undefined ? [] : ['STUCK']),
+        ...(standing ? ['STANDING'] : []),
+        ...(outlives_revocation === undefined ? [] : ['OUTLIVES']),
+      ].join(' '),
       grant,
       provider,
       moment(expires_at),
       error ?? (evidence && `${evidence.by}: ${evidence.statement}`),
     ]),
   )
+
+/** Said in full where one lease is shown; in a table it is a word. */
+export const outlivesLines = ({ outlives_revocation }: Pick<LeaseView, 'outlives_revocation'>): readonly string[] =>
+  outlives_revocation === undefined ? [] : [`goes on when it is dead: ${outlives_revocation.join(', ')}`]
 
 const taskTable = (tasks: readonly TaskView[]): string =>
   table(

@@ -202,7 +202,7 @@ export const TaskView = z
 export type TaskView = z.infer<typeof TaskView>
 
 export const EvidenceView = z
-  .object({ by: z.enum(['provider', 'broker']), statement: z.string(), at: Moment })
+  .object({ by: z.enum(['provider', 'broker', 'time']), statement: z.string(), at: Moment })
   .openapi('Evidence', { description: 'What proves that a credential is dead' })
 export type EvidenceView = z.infer<typeof EvidenceView>
 
@@ -221,6 +221,9 @@ export const LeaseView = z
     issued_at: Moment.optional(),
     expires_at: Moment,
     standing: z.literal(true).optional().openapi({ description: 'The secret behind it lives on: it was lent, and cannot be ended' }),
+    outlives_revocation: z.array(z.string()).optional().openapi({
+      description: 'What the credential may be used for that goes on when it is dead, such as an open connection: by its names at the provider',
+    }),
     ended_at: Moment.optional(),
     cause: z.string().optional(),
     reason: z.string().optional(),

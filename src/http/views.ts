@@ -37,6 +37,7 @@ export function viewLease(lease: Lease): LeaseView {
     ...whereItApplies({
       issued_at: lease.issuedAt?.toISOString(),
       standing: lease.standing ? (true as const) : undefined,
+      outlives_revocation: lease.outlivesRevocation.length > 0 ? [...lease.outlivesRevocation] : undefined,
       ended_at: lease.endedAt?.toISOString(),
       cause: lease.cause,
       reason: lease.reason,

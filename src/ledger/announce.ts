@@ -31,6 +31,7 @@ export interface NewLease {
   readonly local: boolean
   readonly revocation: Lease['revocation']
   readonly standing: boolean
+  readonly outlivesRevocation: readonly string[]
   readonly parameters: Readonly<Record<string, string>>
   /** Milliseconds from the store's now; cut at the task's deadline. */
   readonly ttl: number
@@ -262,15 +263,16 @@ function wantedRows(all: readonly { readonly task: TaskId; readonly decision: Ne
     wanted as materialized (
       select *, now() + ttl * interval '1 millisecond' as until
       from json_to_recordset(${JSON.stringify(rows)}::text::json) as wanted(task text, decision text, id text, "grant" text, provider text, local boolean,
-        revocation text, standing boolean, parameters jsonb, ttl bigint)
+        revocation text, standing boolean, "outlivesRevocation" jsonb, parameters jsonb, ttl bigint)
     )`
 }
 
 /** Writes those of `wanted` whose task is in `task`. */
 const insertLeases = sql`
-  insert into leases (id, task_id, decision_id, agent, grant_name, provider, local, revocation, standing, state, parameters, ttl, issued_at, expires_at, due_at)
+  insert into leases (id, task_id, decision_id, agent, grant_name, provider, local, revocation, standing, outlives_revocation, state, parameters, ttl, issued_at, expires_at,
+    due_at)
   select wanted.id, task.id, wanted.decision, task.agent, wanted."grant", wanted.provider, wanted.local, wanted.revocation, wanted.standing,
-    case when wanted.local then 'active' else 'reserved' end, wanted.parameters, wanted.ttl, case when wanted.local then now() end,
+    wanted."outlivesRevocation", case when wanted.local then 'active' else 'reserved' end, wanted.parameters, wanted.ttl, case when wanted.local then now() end,
     least(wanted.until, task.deadline),
     case when wanted.local then least(wanted.until, task.deadline) else now() + make_interval(secs => ${mintPatience}) end
   from wanted join task on task.id = wanted.task

@@ -8,7 +8,7 @@ import { type Cause, type JsonRow, type Lease, leaseOf, leasesOf, type Task, tas
 import { together } from './together.ts'
 
 // Locks are taken in one order by every statement of this room: task, then lease, then agent; and before them the Idempotency-Key of a request that
-// may have been overtaken. An order within a statement is made by letting each query read from the one before it, for Postgres promises none otherwise.
+// may have been overtaken, or the kill list of a role; names of its sessions last. An order within a statement is made by letting each query read from the one before it, for Postgres promises none otherwise.
 
 /** How a task or a lease is being ended. */
 export interface Ending {
@@ -150,8 +150,7 @@ export async function closeLease(ledger: Ledger, lease: Pick<Lease, 'id' | 'task
     ${freePlaces},
     told as (
       ${entryColumns} ${endedEntries}
-      union all select 'lease.' || waiting.state, waiting.agent, waiting.task_id, waiting.id, waiting.decision_id,
-        jsonb_build_object('cause', waiting.cause, 'reason', waiting.reason, 'by', waiting.ended_by) from waiting
+      union all ${waitingEntries}
       union all ${taskEndedEntries(sql`counted`)}
     )
     select (select to_json(ended) from ended) as ended, (select to_json(waiting) from waiting) as waiting`)
@@ -162,7 +161,6 @@ export async function closeLease(ledger: Ledger, lease: Pick<Lease, 'id' | 'task
 /** Where nothing but time ends a credential, nobody is asked: it lapses, from a mint that may still be under way too. */
 export const closing = sql`case when lease.revocation = 'expiry' then 'lapsing' else 'revoking' end`
 const claimUntil = sql`now() + make_interval(secs => ${claimSeconds})`
-const closingDue = sql`case when lease.revocation = 'expiry' then lease.expires_at else ${claimUntil} end`
 
 /** A lease that has outlived its own end was due then, not when somebody came to look. */
 const closingSince = (from: SQL): SQL => sql`coalesce(${from}.since, least(now(), lease.expires_at))`
@@ -177,11 +175,12 @@ const endedAtOnce = (from: SQL, condition: SQL): SQL => sql`
     returning lease.*
   )`
 
-/** Marks the others: their providers have to be asked, or time. The query `waiting`. */
-const nowWaiting = (from: SQL, condition: SQL): SQL => sql`
+/** Marks the others: their providers have to be asked, by the caller or by whoever finds them `due`, or time. The query `waiting`. */
+export const nowWaiting = (from: SQL, condition: SQL, due = claimUntil): SQL => sql`
   waiting as (
     update leases as lease set state = ${closing}, cause = ${from}.cause, reason = ${from}.reason, ended_by = ${from}.by,
-      closing_at = ${closingSince(from)}, attempts = 0, due_at = ${closingDue}
+      closing_at = ${closingSince(from)}, attempts = 0,
+      due_at = case when lease.revocation = 'expiry' then lease.expires_at else ${due} end
     from ${from} where ${condition} and not lease.local and lease.state in ('reserved', 'active')
     returning lease.*
   )`
@@ -208,6 +207,11 @@ export const freePlaces = sql`
 export const endedEntries = sql`
   select 'lease.' || ended.state, ended.agent, ended.task_id, ended.id, ended.decision_id,
     jsonb_strip_nulls(jsonb_build_object('cause', ended.cause, 'reason', ended.reason, 'by', ended.ended_by, 'evidence', ended.evidence, 'error', ended.error)) from ended`
+
+/** Of leases whose end was begun by itself: that of a task says for all of its leases how. */
+export const waitingEntries = sql`
+  select 'lease.' || waiting.state, waiting.agent, waiting.task_id, waiting.id, waiting.decision_id,
+    jsonb_build_object('cause', waiting.cause, 'reason', waiting.reason, 'by', waiting.ended_by) from waiting`
 
 export const taskEndedEntries = (source: SQL): SQL => sql`
   select 'task.ended', task.agent, task.id, null, null, jsonb_build_object('state', task.state, 'cause', task.cause)

@@ -25,6 +25,7 @@ export type EntryKind =
   | 'lease.reopened'
   | 'lease.stuck'
   | 'policy.activated'
+  | 'kill_list.written'
 
 /** A decision about to be kept. */
 export interface NewDecision {
@@ -83,7 +84,7 @@ export const decisionEntries = (tasks: SQL): SQL => sql`
 export const leaseEntriesOf = (kind: SQL): SQL => sql`
   select ${kind}, announced.agent, announced.task_id, announced.id, announced.decision_id, jsonb_build_object(
     'grant', announced.grant_name, 'provider', announced.provider, 'revocation', announced.revocation, 'standing', announced.standing,
-    'parameters', announced.parameters, 'expires_at', ${rfc3339(sql`announced.expires_at`)}) from announced`
+    'outlives_revocation', announced.outlives_revocation, 'parameters', announced.parameters, 'expires_at', ${rfc3339(sql`announced.expires_at`)}) from announced`
 
 /** The facts about leases that the query `announced` has just written. */
 export const leaseEntries = leaseEntriesOf(sql`case when announced.state = 'active' then 'lease.issued' else 'lease.reserved' end`)

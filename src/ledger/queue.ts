@@ -3,6 +3,7 @@ import type { Ledger } from './connect.ts'
 import { claimSeconds } from './endings.ts'
 import { entryColumns } from './entries.ts'
 import { type JsonRow, type Lease, leasesOf } from './records.ts'
+import { forgetAt } from './role-sessions.ts'
 
 /** A target and how many of its leases the caller can work on now. */
 export interface Room {
@@ -91,7 +92,8 @@ export async function nextDue(ledger: Ledger, targets: readonly string[]): Promi
 
 /**
  * Forgets what has no meaning any more: keys past their time, and spent tokens an hour after, for it is the clock of a broker that says when a token
- * ends, and one that is behind the store's would take it again. @returns how many rows went
+ * ends, and one that is behind the store's would take it again; and names of sessions at AWS that no kill list needs, once their lease has ended.
+ * @returns how many rows went
  */
 export async function sweep(ledger: Ledger, limit: number): Promise<number> {
   const [row] = await ledger.run<{ count: number }>(sql`
@@ -100,7 +102,16 @@ export async function sweep(ledger: Ledger, limit: number): Promise<number> {
     ),
     tokens as (
       delete from spent_tokens where key in (select key from spent_tokens where expires_at <= now() - interval '1 hour' limit ${limit}) returning 1
+    ),
+    past as (
+      select session.provider, session.role, session.name from role_sessions as session join leases as lease on lease.id = session.lease_id
+      where session.forget_at <= now() and ${forgetAt} <= now() and lease.ended_at is not null
+      order by session.forget_at limit ${limit} for update of session skip locked
+    ),
+    names as (
+      delete from role_sessions as session using past
+      where session.provider = past.provider and session.role = past.role and session.name = past.name returning 1
     )
-    select ((select count(*) from keys) + (select count(*) from tokens))::int as count`)
+    select ((select count(*) from keys) + (select count(*) from tokens) + (select count(*) from names))::int as count`)
   return row?.count ?? 0
 }

@@ -51,6 +51,7 @@ export interface Lease {
   readonly local: boolean
   readonly revocation: 'provider' | 'deny' | 'expiry'
   readonly standing: boolean
+  readonly outlivesRevocation: readonly string[]
   readonly state: LeaseState
   readonly parameters: Readonly<Record<string, string>>
   /** Milliseconds that were granted. */

@@ -1,5 +1,5 @@
 import { sql } from 'drizzle-orm'
-import { bigint, boolean, check, customType, index, integer, jsonb, pgTable, text, timestamp } from 'drizzle-orm/pg-core'
+import { bigint, boolean, check, customType, index, integer, jsonb, pgTable, primaryKey, text, timestamp } from 'drizzle-orm/pg-core'
 
 /** Postgres' 64-bit transaction id: what tells a settled row from one whose transaction may still be open (see reference design of the sequencer). */
 const xid8 = customType<{ data: string }>({ dataType: () => 'xid8' })
@@ -73,6 +73,8 @@ export const leases = pgTable(
     local: boolean('local').notNull(),
     revocation: text('revocation', { enum: ['provider', 'deny', 'expiry'] }).notNull(),
     standing: boolean('standing').notNull(),
+    /** What goes on working when the credential is dead, by its names at the provider. A broker from before this column promised that nothing does. */
+    outlivesRevocation: jsonb('outlives_revocation').notNull().default([]),
     state: text('state', { enum: leaseStates }).notNull(),
     parameters: jsonb('parameters').notNull(),
     /** Milliseconds that were granted: what a refresh extends by. */
@@ -207,3 +209,73 @@ export const spentTokens = pgTable('spent_tokens', { key: text('key').primaryKey
 export const agents = pgTable('agents', { name: text('name').primaryKey(), liveLeases: integer('live_leases').notNull().default(0) }, () => [
   check('agents_live_leases', sql`live_leases >= 0`),
 ])
+
+/**
+ * Names of sessions at AWS, taken before STS hears of them. What anybody holds of one ends when its lease does, so that moment stands there, where a
+ * refresh moves it.
+ */
+export const roleSessions = pgTable(
+  'role_sessions',
+  {
+    provider: text('provider').notNull(),
+    role: text('role').notNull(),
+    name: text('name').notNull(),
+    leaseId: text('lease_id').notNull(),
+    reservedAt: moment('reserved_at').notNull().defaultNow(),
+    /** Not looked at before this when rows are forgotten: the end of its lease as it was announced, and what AWS may be behind. */
+    forgetAt: moment('forget_at').notNull(),
+    deniedAt: moment('denied_at'),
+    /** The first generation of its role's kill list that denies it. */
+    generation: integer('generation'),
+    writtenAt: moment('written_at'),
+    confirmedAt: moment('confirmed_at'),
+  },
+  (table) => [
+    primaryKey({ columns: [table.provider, table.role, table.name] }),
+    check('role_sessions_denied', sql`denied_at is not null or (generation is null and confirmed_at is null)`),
+    check('role_sessions_confirmed', sql`generation is not null or (written_at is null and confirmed_at is null)`),
+    index('role_sessions_by_lease').on(table.leaseId),
+    index('role_sessions_forgotten').on(table.forgetAt),
+    // How much a role has to deny, counted at each mint.
+    index('role_sessions_denied')
+      .on(table.provider, table.role)
+      .where(sql`denied_at is not null`),
+    // What still has to be denied: looked for each second.
+    index('role_sessions_unconfirmed')
+      .on(table.provider, table.role)
+      .where(sql`denied_at is not null and confirmed_at is null`),
+  ],
+)
+
+/** The kill list of each role: what was last meant to be written, was written, was seen to be in force, and who may write it. */
+export const killLists = pgTable(
+  'kill_lists',
+  {
+    provider: text('provider').notNull(),
+    role: text('role').notNull(),
+    /** Number of the cohort that names are given out in, below 36^3: three characters of base36 in a name. */
+    cohort: integer('cohort').notNull(),
+    cohortSince: moment('cohort_since').notNull().defaultNow(),
+    generation: integer('generation').notNull().default(0),
+    digest: text('digest'),
+    intendedAt: moment('intended_at'),
+    writtenGeneration: integer('written_generation').notNull().default(0),
+    writtenAt: moment('written_at'),
+    confirmedGeneration: integer('confirmed_generation').notNull().default(0),
+    confirmedAt: moment('confirmed_at'),
+    killed: jsonb('killed').notNull().default([]),
+    cutoff: moment('cutoff'),
+    rung: integer('rung').notNull().default(1),
+    heldBy: text('held_by'),
+    heldUntil: moment('held_until'),
+    /** When what was written is to be compared with what AWS has. Null before anything was. */
+    checkAt: moment('check_at'),
+    /** Since when a call of somebody else may still arrive at AWS and write over it. */
+    disturbedAt: moment('disturbed_at'),
+  },
+  (table) => [
+    primaryKey({ columns: [table.provider, table.role] }),
+    check('kill_lists_cohort', sql`cohort >= 0 and cohort < 46656`),
+    check('kill_lists_generations', sql`written_generation <= generation and confirmed_generation <= generation`),
+  ],
+)

@@ -9,6 +9,8 @@ import { together } from './together.ts'
 /** What is known at the end of a lease: proof, or the reason why none is to be had. */
 export type Settlement =
   | { readonly to: 'revoked'; readonly evidence: Evidence }
+  /** Its own end passed before the provider could end it, and the provider says so. */
+  | { readonly to: 'expired'; readonly evidence: Evidence }
   /** The provider promised that nothing was minted and nothing will be. */
   | { readonly to: 'failed'; readonly error: string }
 

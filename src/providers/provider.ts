@@ -127,6 +127,11 @@ export interface Provider {
   /** How a credential of a grant with these settings can be ended before its time; told to agents and reviewers, so it must be the truth. */
   revocation(settings: unknown): Revocation
   /**
+   * What a credential of a grant with these settings can be used for that goes on when the credential is dead, by its names at the backend. Told to agents
+   * and reviewers. Absent: nothing.
+   */
+  outlives?(settings: unknown): readonly string[]
+  /**
    * Minting changes nothing outside the broker, and the broker itself answers whether a credential lives. Its leases are announced `active` and
    * end in the commit that ends them; `revoke` and `recover` are never asked.
    */

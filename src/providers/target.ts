@@ -19,13 +19,15 @@ export interface Target {
   recover(lease: LeaseReference, signal: AbortSignal): Promise<{ readonly minted: boolean }>
   /** @throws ProviderError */
   check(signal: AbortSignal): Promise<void>
+  /** What the provider has to do unasked; nothing where it has nothing. Not counted by the breaker: it says nothing of a lease. @throws ProviderError */
+  upkeep(signal: AbortSignal): Promise<void>
   /** How many more leases it makes sense to end now. One while the backend is being probed, none between two probes. */
   free(): number
   /** Whether the last attempts to mint, or to end something, came to nothing. */
   readonly failing: boolean
 }
 
-export type ProviderCall = 'mint' | 'refresh' | 'revoke' | 'recover' | 'check'
+export type ProviderCall = 'mint' | 'refresh' | 'revoke' | 'recover' | 'check' | 'upkeep'
 
 /** Told about every call: its outcome is `ok`, a ProviderFault, or `interrupted` where the broker itself could not go on. */
 export type Observe = (call: ProviderCall, outcome: string, seconds: number) => void
@@ -41,10 +43,11 @@ const grace = 250
  * starves the other. Nothing waits in line to be ended: the ledger is that queue.
  */
 export function createTarget(provider: Provider, options: { readonly clock: Clock; readonly observe: Observe }): Target {
-  const { timeout, concurrency } = provider.limits ?? houseLimits
+  const { timeout, concurrency, ends: endsAtOnce = concurrency } = provider.limits ?? houseLimits
   const minting = bulkhead(concurrency, concurrency * waitingPerSlot)
-  const ending = bulkhead(concurrency, 0)
+  const ending = bulkhead(endsAtOnce, 0)
   const checking = bulkhead(1, concurrency)
+  const upkeeping = bulkhead(1, 0)
   const mints = createBreaker(options.clock)
   const ends = createBreaker(options.clock)
 
@@ -102,6 +105,9 @@ export function createTarget(provider: Provider, options: { readonly clock: Cloc
     revoke: (lease, signal) => end('revoke', signal, (inner) => provider.revoke(lease, inner)),
     recover: (lease, signal) => end('recover', signal, (inner) => provider.recover(lease, inner)),
     check: (signal) => bounded('check', checking, signal, (inner) => provider.check(inner)),
+    async upkeep(signal) {
+      if (provider.upkeep) await bounded('upkeep', upkeeping, signal, (inner) => provider.upkeep!(inner))
+    },
     free: () => Math.min(ending.executionSlots, ends.room()),
     get failing() {
       return mints.failing || ends.failing

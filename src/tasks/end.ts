@@ -49,7 +49,8 @@ async function end(broker: Broker, target: Target, lease: Lease, signal: AbortSi
   const revoking = lease.state === 'reserved' ? await recover(broker, target, lease, signal) : await asRevoking(broker, lease)
   if (revoking?.state !== 'revoking') return revoking
   const evidence = await target.revoke(referenceOf(revoking), signal)
-  return await settle(broker.ledger, { lease: revoking, settlement: { to: 'revoked', evidence } })
+  // What time ended was revoked by nobody.
+  return await settle(broker.ledger, { lease: revoking, settlement: { to: evidence.by === 'time' ? 'expired' : 'revoked', evidence } })
 }
 
 /** A mint whose answer never came: nothing was minted and nothing will be, or there is something to end. */

@@ -37,6 +37,7 @@ export function newLeases(broker: Broker, inquiry: Inquiry, decision: NewDecisio
       local: provider.local,
       revocation: provider.revocation(grant.settings),
       standing: grant.standing,
+      outlivesRevocation: provider.outlives?.(grant.settings) ?? [],
       parameters,
       ttl: within(ttl, decision.made.answers[index]?.obligations.maxTtl),
     }

@@ -71,6 +71,7 @@ const lease: Lease = {
   local: false,
   revocation: 'provider',
   standing: false,
+  outlivesRevocation: [],
   state: 'active',
   parameters: {},
   ttl: 60_000,
@@ -116,6 +117,10 @@ describe('a view', () => {
       stuck_since: '2026-11-24T09:30:00.000Z',
       standing: true,
     })
+  })
+
+  test('of a lease says what goes on when its credential is dead', () => {
+    expect(viewLease({ ...lease, outlivesRevocation: ['rds-db:connect'] })).toMatchObject({ outlives_revocation: ['rds-db:connect'] })
   })
 
   test('of a lease that has ended shows the evidence', () => {

@@ -8,8 +8,10 @@ import { newId } from '../../src/base/ids.ts'
 import { recordDecision } from '../../src/ledger/announce.ts'
 import { archivePolicySet } from '../../src/ledger/entries.ts'
 import { keepKey, spendToken } from '../../src/ledger/keys.ts'
+import { killLists } from '../../src/ledger/kill-lists.ts'
 import { counts, listEntries, listLeases, listTasks, policySetOf, showDecision } from '../../src/ledger/lists.ts'
 import { nextDue, putBack, releaseClaims, retryLater, sweep } from '../../src/ledger/queue.ts'
+import { roleSessions } from '../../src/ledger/role-sessions.ts'
 import { journal } from '../../src/ledger/settlement.ts'
 import { lap } from '../../src/reaper.ts'
 import { introspect } from '../../src/tasks/introspect.ts'
@@ -17,6 +19,7 @@ import { showTask } from '../../src/tasks/show.ts'
 import type { Broker } from '../../src/tasks/task.ts'
 import { taskOfToken } from '../../src/tasks/token.ts'
 import { type House, startHouse } from '../support/house.ts'
+import { announceMint, preparePolicy } from '../support/minting.ts'
 import { openDatabase, type OpenedStore, stores } from '../support/stores.ts'
 import { nameOf, pastLease, pastTask, writeLiving, writePast } from './past.ts'
 import { createExaminer, type Examiner } from './plans.ts'
@@ -119,6 +122,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
       await nextDue(broker.ledger, [...broker.targets.keys()])
       await house.broker.background.settled()
       await sweep(broker.ledger, 200)
+      await keepKillLists(broker.ledger)
       await counts(broker.ledger)
 
       // To count what is alive, each of them is looked at.
@@ -178,12 +182,46 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
   },
 )
 
+/** Every statement about sessions of AWS, for a role of the past and for one that is new. */
+async function keepKillLists(ledger: Ledger): Promise<void> {
+  const [sessions, lists] = [roleSessions(ledger), killLists(ledger)]
+  await preparePolicy(ledger)
+  for (const [provider, role] of [
+    ['past-7', 'role-7'],
+    ['new', 'role'],
+  ] as const) {
+    const minting = await announceMint(ledger)
+    expect(await sessions.reserve(provider, minting.id, [role])).toMatchObject({ outcome: 'reserved' })
+    const held = await lists.take(provider, role, 'one', 0)
+    if (typeof held === 'number') throw new Error(`held for ${held} ms`)
+    expect(await lists.closeCohort(provider, role, 'one')).toBe(true)
+    const generation = held.generation + 1
+    const document = { generation, digest: null, killed: [], cutoff: undefined, rung: 4, sacrificed: held.sessions.map(({ name }) => name) }
+    expect(await lists.intend(provider, role, 'one', document)).toBe(true)
+    const denied = await sessions.deny(provider, minting.id)
+    expect(
+      await lists.wrote(
+        provider,
+        role,
+        'one',
+        generation,
+        denied.map(({ name }) => name),
+      ),
+    ).toBe(true)
+    expect(await lists.due(provider)).toEqual([role])
+    await lists.confirm(provider, role, generation)
+    await lists.disturbed(provider, role)
+    await lists.checked(provider, role, 'one', 60_000)
+    await lists.release(provider, role, 'one')
+  }
+}
+
 const touchesMuch = ({ scans, pages }: Examiner['found'][number]) => scans.length > 0 || pages > few
 const inWords = ({ verb, plan, scans, pages, text, params }: Examiner['found'][number]) =>
   `${verb} (${plan} plan) touches ${pages} pages${scans.length > 0 ? `, all of ${scans.join()}` : ''}: ${text.slice(0, 400)} ${JSON.stringify(params).slice(0, 200)}`
 
 /** The function of the ledger room whose statement it is, from a stack. */
-const verbOf = (stack = ''): string => /at (?:async )?(\w+) \([^)]*\/src\/ledger\/(?!connect)\w+\.ts/.exec(stack)?.[1] ?? 'unknown'
+const verbOf = (stack = ''): string => /at (?:async )?(\w+) \([^)]*\/src\/ledger\/(?!connect)[\w-]+\.ts/.exec(stack)?.[1] ?? 'unknown'
 
 /** Every function of the ledger room that runs a statement. */
 async function verbsOfLedger(): Promise<string[]> {

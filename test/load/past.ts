@@ -44,6 +44,12 @@ async function writeSome(sql: postgres.TransactionSql, from: number, to: number,
     select entry_id_at(at, n * 5 + k), at, (array['task.opened', 'decision.made', 'lease.issued', 'lease.revoked', 'task.ended'])[k], ${some(sql, 'agent', 14)},
       ${id('task_')}, case when k in (3, 4) then ${id('lease_')} end, '{}' from ${numbers}, generate_series(1, 5) as k`
   await sql`insert into idempotency_keys (key, request_digest, task_id, expires_at) select 'past-' || n, '', '', now() + interval '1 hour' from ${numbers}`
+  await sql`
+    insert into role_sessions (provider, role, name, lease_id, reserved_at, forget_at, denied_at, generation, written_at, confirmed_at)
+    select 'past-' || n % 100, 'role-' || n % 2000, lpad(n::text, 8, '0'), ${id('lease_')}, at, now() + interval '1 hour', at, 1, at, at from ${numbers}`
+  await sql`
+    insert into kill_lists (provider, role, cohort, generation, written_generation, confirmed_generation)
+    select 'past-' || n % 100, 'role-' || n % 2000, 0, 1, 1, 1 from ${numbers} where n <= 2000`
   await sql`insert into spent_tokens (key, expires_at) select 'past-' || n, now() + interval '1 hour' from ${numbers}`
 }
 

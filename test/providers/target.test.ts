@@ -17,7 +17,7 @@ let now = 0
 let observed: string[] = []
 
 /** A provider whose two verbs are the test's, behind limits of a second and two calls at once. */
-function targetOf(verbs: Partial<Pick<Provider, 'mint' | 'revoke' | 'local'>>): Target {
+function targetOf(verbs: Partial<Pick<Provider, 'mint' | 'revoke' | 'local' | 'upkeep' | 'limits'>>): Target {
   const provider: Provider = {
     name: 'crm',
     kind: 'test',
@@ -117,6 +117,25 @@ describe('the lanes of a target', () => {
     await vi.advanceTimersByTimeAsync(1_250)
     await Promise.all(ends)
     expect(target.free()).toBe(2)
+  })
+
+  test('end as many at once as the provider says, where most of them only wait', async () => {
+    const target = targetOf({ revoke: forever, limits: { timeout: 1_000, concurrency: 2, ends: 5 } })
+    const ends = Array.from({ length: 3 }, () => failure(target.revoke(lease, patient)))
+    expect(target.free()).toBe(2)
+    await vi.advanceTimersByTimeAsync(1_250)
+    await Promise.all(ends)
+  })
+
+  test('give upkeep its time and no more, beside everything else, and never twice at once', async () => {
+    const target = targetOf({ upkeep: forever })
+    const tending = failure(target.upkeep(patient))
+    expect(await failure(target.upkeep(patient))).toMatchObject({ fault: 'busy' })
+    expect(await target.revoke(lease, patient)).toEqual(evidence)
+    await vi.advanceTimersByTimeAsync(1_250)
+    expect(await tending).toMatchObject({ fault: 'timed_out' })
+    expect(target.failing, 'it says nothing about ends').toBe(false)
+    await targetOf({}).upkeep(patient)
   })
 
   test('do not bound what never leaves the broker', async () => {

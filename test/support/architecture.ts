@@ -65,6 +65,7 @@ const libraries: Readonly<Record<string, readonly string[]>> = {
   canonicalize: ['proof'],
   'typeid-js': ['base'],
   'node-vault': ['providers'],
+  '@aws-sdk/client-iam': ['providers'],
   '@aws-sdk/client-sts': ['providers'],
 }
 

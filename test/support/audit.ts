@@ -61,6 +61,18 @@ const questions: Record<string, SQL> = {
   'a task ended without an entry': sql`
     select id from tasks where state not in ('open', 'closing', 'denied')
       and id not in (select task_id from entries where kind = 'task.ended' and task_id is not null)`,
+  'the name of a session is no handle of its lease': sql`
+    select session.name as id from role_sessions as session join leases as lease on lease.id = session.lease_id
+    where not lease.handles @> jsonb_build_array(jsonb_build_object('role', session.role, 'session_name', session.name))`,
+  'a lease says revoked though one of its sessions was never denied': sql`
+    select lease.id from role_sessions as session join leases as lease on lease.id = session.lease_id
+    where lease.state = 'revoked' and session.denied_at is null`,
+  'a session is dead by a document that was not seen in force': sql`
+    select session.name as id from role_sessions as session join kill_lists as list on list.provider = session.provider and list.role = session.role
+    where session.confirmed_at is not null and session.generation > list.confirmed_generation`,
+  'a kill list was written without an entry': sql`
+    select role as id from kill_lists as list where written_generation > 0 and not exists (
+      select from entries as entry where entry.kind = 'kill_list.written' and entry.body @> jsonb_build_object('provider', list.provider, 'role', list.role, 'generation', list.written_generation))`,
 }
 
 /** Which entry may follow which in the story of one lease. */
@@ -118,7 +130,18 @@ async function looseDecisions(ledger: Ledger): Promise<Finding[]> {
 }
 
 async function storedSecrets(ledger: Ledger, secrets: readonly string[]): Promise<Finding[]> {
-  const tables = ['tasks', 'leases', 'decisions', 'entries', 'policy_sets', 'idempotency_keys', 'spent_tokens', 'agents']
+  const tables = [
+    'tasks',
+    'leases',
+    'decisions',
+    'entries',
+    'policy_sets',
+    'idempotency_keys',
+    'spent_tokens',
+    'agents',
+    'role_sessions',
+    'kill_lists',
+  ]
   // The random bits of a task token stand at its end, and so does the signature of a JWT: either is looked for without what stands before it.
   const ends = secrets.map((secret) => secret.slice(-43))
   const findings: Finding[] = []

@@ -6,7 +6,9 @@ import { sql } from 'drizzle-orm'
 import type { Actor } from '../../src/identity/actor.ts'
 import { connect, type Ledger, type StoreSettings } from '../../src/ledger/connect.ts'
 import { archivePolicySet } from '../../src/ledger/entries.ts'
+import { killLists } from '../../src/ledger/kill-lists.ts'
 import type { Lease } from '../../src/ledger/records.ts'
+import { roleSessions } from '../../src/ledger/role-sessions.ts'
 import { loadCatalogue } from '../../src/policy/catalogue.ts'
 import { loadPolicySet } from '../../src/policy/document.ts'
 import { secretsOf } from '../../src/providers/credential.ts'
@@ -61,8 +63,10 @@ export interface Declared {
   readonly opened: OpenedTask
   readonly id: OpenedTask['task']['id']
   readonly token: string
-  /** The secret of each lease, in order. */
+  /** The secret of each lease, in order; of several the first. */
   readonly secrets: readonly string[]
+  /** All secrets of each lease, by their names. */
+  readonly boxes: readonly Readonly<Record<string, string>>[]
   readonly leases: readonly Lease[]
   /** The same task, spoken to at another broker. */
   at(broker: Broker): Declared
@@ -130,7 +134,7 @@ export async function startHouse(store: StoreSettings | 'embedded', annex?: Anne
     const clock = () => Date.now() + state.skew
     return {
       ledger,
-      targets: await connectTargets(lab, path.join(folder, 'keys'), clock, annex),
+      targets: await connectTargets(ledger, lab, path.join(folder, 'keys'), clock, annex),
       policy: () => state.policy,
       telemetry,
       clock,
@@ -142,13 +146,13 @@ export async function startHouse(store: StoreSettings | 'embedded', annex?: Anne
   const broker = await newBroker()
   const brokers = [broker]
 
-  function open(issued: IssuedLease): string {
-    const [secret] = Object.values(secretsOf(issued.credential)).map((box) => box.open())
-    secrets.push(secret!)
-    return secret!
+  function open(issued: IssuedLease): Record<string, string> {
+    const opened = Object.fromEntries(Object.entries(secretsOf(issued.credential)).map(([name, box]) => [name, box.open()]))
+    secrets.push(...Object.values(opened))
+    return opened
   }
 
-  function spokenTo(on: Broker, caller: Caller, facts: Pick<Declared, 'opened' | 'id' | 'token' | 'secrets' | 'leases'>): Declared {
+  function spokenTo(on: Broker, caller: Caller, facts: Pick<Declared, 'opened' | 'id' | 'token' | 'secrets' | 'boxes' | 'leases'>): Declared {
     const { id } = facts
     return {
       ...facts,
@@ -191,11 +195,13 @@ export async function startHouse(store: StoreSettings | 'embedded', annex?: Anne
       const opened = await openTask(on, caller, declaration, options.key, never)
       const token = opened.taskToken.open()
       secrets.push(token)
+      const boxes = opened.leases.map(open)
       return spokenTo(on, caller, {
         opened,
         id: opened.task.id,
         token,
-        secrets: opened.leases.map(open),
+        boxes,
+        secrets: boxes.map((box) => Object.values(box)[0]!),
         leases: opened.leases.map(({ lease }) => lease),
       })
     },
@@ -262,8 +268,9 @@ export async function loadPolicy(folder: string, extra: { catalogue?: string; po
   return { catalogue: await loadCatalogue(catalogue, shapes, new Set(['local'])), set: await loadPolicySet(policies) }
 }
 
-async function connectTargets(lab: Lab, keys: string, clock: () => number, annex: Annex | undefined): Promise<Map<string, Target>> {
-  const surroundings = { publicUrl: 'https://broker.example.com', keys, clock }
+async function connectTargets(ledger: Ledger, lab: Lab, keys: string, clock: () => number, annex: Annex | undefined): Promise<Map<string, Target>> {
+  const kept = { sessions: roleSessions(ledger), killLists: killLists(ledger) }
+  const surroundings = { publicUrl: 'https://broker.example.com', keys, clock, ...kept }
   const connected = [
     await connectOne('jwt', 'tokens', {}),
     await connectOne('http', 'lab', { url: lab.url, revocation: 'provider', timeout: '1s' }),

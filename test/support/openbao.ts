@@ -5,6 +5,7 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { homedir, tmpdir } from 'node:os'
 import path from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
+import { dyingWithUs } from './dying-with-us.ts'
 import { freePort } from './port.ts'
 
 const release = 'openbao-2.7.2'
@@ -64,9 +65,6 @@ export interface Openbao {
   log(): string
   stop(): Promise<void>
 }
-
-/** Before a command: it is killed when this process ends, however that ends. On Linux alone. */
-const dyingWithUs = existsSync('/usr/bin/setpriv') ? ['/usr/bin/setpriv', '--pdeathsig', 'KILL'] : []
 
 /**
  * @param storage `raft` lives through a kill, and waits for the disk at each write

@@ -5,6 +5,17 @@ import { isVaultLook, isVaultRequest } from './vault-requests.ts'
  * are commits only when they find something, and come whenever they like.
  */
 const commits: readonly { readonly name: string; readonly look?: true; readonly is: RegExp }[] = [
+  { name: 'take the name of a session', is: /insert into role_sessions/ },
+  { name: 'open a cohort', is: /insert into kill_lists/ },
+  { name: 'deny the sessions', is: /update role_sessions as session set denied_at = now\(\) from living/ },
+  { name: 'close a cohort', is: /update kill_lists as list set cohort/ },
+  { name: 'take the kill list', look: true, is: /update kill_lists as list set held_by = \$/ },
+  { name: 'mean to write the kill list', is: /update kill_lists as list set generation/ },
+  { name: 'say that the kill list was written', is: /'kill_list\.written'/ },
+  { name: 'confirm the kill list', is: /update kill_lists as list set confirmed_generation/ },
+  { name: 'put off the next comparison', look: true, is: /update kill_lists as list set check_at = least/ },
+  { name: 'ask for a comparison', is: /update kill_lists as list set check_at = now/ },
+  { name: 'let the kill list go', look: true, is: /update kill_lists as list set held_by = null/ },
   { name: 'announce the task', is: /'task\.opened'/ },
   { name: 'keep the denial', is: /'task\.denied'/ },
   { name: 'announce anew', is: /'task\.reissued'/ },

@@ -1,5 +1,8 @@
 import { sql } from 'drizzle-orm'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+import { viewLease } from '../../src/http/views.ts'
+import { listLeases } from '../../src/ledger/lists.ts'
+import type { Lease } from '../../src/ledger/records.ts'
 import { type AwsSite, startAwsSite } from '../support/aws/site.ts'
 import { type House, startHouse } from '../support/house.ts'
 
@@ -14,7 +17,10 @@ describe('a task with an AWS session', () => {
       kind: 'aws-sts',
       name: 'aws',
       settings: { region: site.peer.region, account: site.peer.account, endpoint: site.peer.url, external_id: site.externalId },
-      grants: { bucket: `role: ${site.role}, allow: [{ actions: [s3:GetObject], resources: ["arn:aws:s3:::invoices/acme/*"] }]` },
+      grants: {
+        bucket: `role: ${site.role}, allow: [{ actions: [s3:GetObject], resources: ["arn:aws:s3:::invoices/acme/*"] }]`,
+        database: `role: ${site.role}, allow: [{ actions: [rds-db:connect], resources: ["*"] }], outlives_revocation: [rds-db:connect]`,
+      },
     })
   })
   afterEach(async () => {
@@ -34,6 +40,22 @@ describe('a task with an AWS session', () => {
     await house.backdate(task.id, '40 minutes')
     await house.reap()
     expect((await task.complete(0)).leases).toMatchObject([{ state: 'expired', cause: 'completed' }])
+  })
+
+  test('says in the lease and in the ledger what outlives the session, from its birth to after its end', async () => {
+    const task = await house.declare(['bucket', 'database'])
+    const said = (leases: readonly Lease[]) => leases.map((lease) => viewLease(lease).outlives_revocation)
+    expect(said(task.leases)).toEqual([undefined, ['rds-db:connect']])
+    const entries = await house.ledger.run<{ said: object }>(
+      sql`select body->'outlives_revocation' as said from entries where kind = 'lease.reserved' order by lease_id`,
+    )
+    expect(entries.map((entry) => entry.said)).toEqual([[], ['rds-db:connect']])
+    expect(said((await task.complete(0)).leases)).toEqual([undefined, ['rds-db:connect']])
+    await house.backdate(task.id, '40 minutes')
+    await house.reap()
+    expect(said((await task.complete(0)).leases)).toEqual([undefined, ['rds-db:connect']])
+    const { items } = await listLeases(house.ledger, { task: task.id }, { limit: 10 })
+    expect(said(items)).toEqual([['rds-db:connect'], undefined])
   })
 
   test('that no answer of STS reached is failed; the session that may live is in the ledger by its name, until its end', async () => {

@@ -1,9 +1,11 @@
-import { AssumeRoleCommand, GetCallerIdentityCommand, STSClient } from '@aws-sdk/client-sts'
+import { AssumeRoleCommand, DecodeAuthorizationMessageCommand, GetCallerIdentityCommand, STSClient } from '@aws-sdk/client-sts'
 import { Secret } from '../../base/secret.ts'
 import { ProviderError } from '../provider.ts'
+import { isExplicitDeny, nameOf } from './answers.ts'
 import type { CredentialSource } from './refreshed.ts'
 import { asking, attempt, type Told } from './request.ts'
 import type { AwsSettings } from './settings.ts'
+import type { SessionTags } from './tags.ts'
 
 /** What AssumeRole is asked for (STS API reference, AssumeRole). */
 export interface Assumption {
@@ -14,6 +16,7 @@ export interface Assumption {
   readonly policy: string
   /** Seconds. */
   readonly duration: number
+  readonly tagged?: SessionTags | undefined
 }
 
 /** A session as STS gave it. */
@@ -38,31 +41,35 @@ export interface Sts {
   assumeRole(assumption: Assumption, signal: AbortSignal): Promise<Session>
   /** Whose the credentials are. */
   caller(signal: AbortSignal): Promise<Caller>
+  /** Opens a session, once, to ask how it stands. It may do nothing else, and need not be allowed to: see {@link Standing}. */
+  standingOf(session: Session): (signal: AbortSignal) => Promise<Standing>
 }
+
+/**
+ * What a session is told when it asks STS to decode a message that is none: `allowed` where the message is what is wrong, `refused` where it may not
+ * ask, `denied` where AWS adds that a policy of its role denies it.
+ */
+export type Standing = 'allowed' | 'refused' | 'denied'
 
 /** How often the SDK asks: throttling, lost connections and 5xx. A second AssumeRole under the same name leaves a session that nobody was given. */
 export const attempts = 3
 
 /** @param credentials of whoever asks; the SDK's default chain where there are none */
 export function createSts(name: string, settings: AwsSettings, told: Told, credentials?: CredentialSource): Sts {
-  const client = new STSClient({
-    region: settings.region,
-    ...(settings.endpoint !== undefined && { endpoint: settings.endpoint }),
-    maxAttempts: attempts,
-    requestHandler: attempt,
-    ...(credentials && { credentials }),
-  })
+  const about = { region: settings.region, ...(settings.endpoint !== undefined && { endpoint: settings.endpoint }) }
+  const client = new STSClient({ ...about, maxAttempts: attempts, requestHandler: attempt, ...(credentials && { credentials }) })
 
   const ask = asking(name, told)
 
   return {
-    async assumeRole({ roleArn, sessionName, sourceIdentity, policy, duration }, abortSignal) {
+    async assumeRole({ roleArn, sessionName, sourceIdentity, policy, duration, tagged }, abortSignal) {
       const command = new AssumeRoleCommand({
         RoleArn: roleArn,
         RoleSessionName: sessionName,
         SourceIdentity: sourceIdentity,
         Policy: policy,
         DurationSeconds: duration,
+        ...(tagged && { Tags: [...tagged.tags], TransitiveTagKeys: [...tagged.transitive] }),
         ...(settings.external_id !== undefined && { ExternalId: settings.external_id }),
       })
       const { Credentials: given } = await ask('AssumeRole', () => client.send(command, { abortSignal }))
@@ -79,6 +86,22 @@ export function createSts(name: string, settings: AwsSettings, told: Told, crede
     async caller(abortSignal) {
       const { Account, Arn } = await ask('GetCallerIdentity', () => client.send(new GetCallerIdentityCommand({}), { abortSignal }))
       return { account: Account ?? '', arn: Arn ?? '' }
+    },
+    standingOf({ accessKeyId, secretAccessKey, sessionToken }) {
+      const credentials = { accessKeyId, secretAccessKey: secretAccessKey.open(), sessionToken: sessionToken.open() }
+      // Its connections are the other client's: one is made for each generation of a kill list.
+      const own = new STSClient({ ...about, credentials, maxAttempts: 1, requestHandler: client.config.requestHandler })
+      const command = new DecodeAuthorizationMessageCommand({ EncodedMessage: 'none' })
+      return async (abortSignal) => {
+        try {
+          await ask('DecodeAuthorizationMessage', () => own.send(command, { abortSignal }))
+        } catch (error) {
+          if (isExplicitDeny(error)) return 'denied'
+          if (nameOf(error) === 'AccessDenied') return 'refused'
+          if (nameOf(error) !== 'InvalidAuthorizationMessage') throw error
+        }
+        return 'allowed'
+      }
     },
   }
 }

@@ -1,38 +1,10 @@
 import { ProviderError } from '../provider.ts'
 import type { AwsGrant } from './grant.ts'
+import { baseDeny } from './outlives.ts'
 import { everythingDenied, policyText, toTheSecond } from './policy.ts'
 
 /** Characters of a session policy that STS takes (STS API reference, AssumeRole, Policy). */
 export const longestPolicy = 2_048
-
-/**
- * What no session may do, whoever allows it: it gives what goes on working when the session is dead, or changes who may do what. As a deny, for that a
- * policy does not allow it does not stop a resource policy that names the session. A service cannot be a wildcard, so each is listed.
- */
-const denied = [
-  'sts:AssumeRole*',
-  'sts:GetFederationToken',
-  'sts:GetScopedCredentials',
-  'sts:GetSessionToken',
-  'sts:GetWebIdentityToken',
-  'iam:*',
-  'organizations:*',
-  'codeartifact:GetAuthorizationToken',
-  'ecr:GetAuthorizationToken',
-  'kms:CreateGrant',
-  'rds-db:connect',
-  's3express:CreateSession',
-  'ssm:StartSession',
-] as const
-
-/** Whether a whole action is among them. IAM compares actions without regard to case. */
-export function outlives(action: string): boolean {
-  const asked = action.toLowerCase()
-  return denied.some((pattern) => {
-    const text = pattern.toLowerCase()
-    return text.endsWith('*') ? asked.startsWith(text.slice(0, -1)) : asked === text
-  })
-}
 
 /** A placeholder of the catalogue. */
 export const placeholder = /(?<!\$)\{([a-z0-9][a-z0-9._-]{0,63})\}/g
@@ -52,13 +24,13 @@ export class UnknownParameter extends Error {
 }
 
 /**
- * The session policy of one lease: what the grant allows, with the task's parameters; never what outlives the session; nothing at all after `until`.
- * Minified.
+ * The session policy of one lease: what the grant allows, with the task's parameters; never what outlives the session, unless the grant lifts it;
+ * nothing at all after `until`. Minified.
  *
  * @param until a whole second, for IAM compares dates to the second
  * @throws ProviderError `refused` for a value that would leave its place; UnknownParameter, which loading the catalogue rules out
  */
-export function compile({ allow }: AwsGrant, parameters: Readonly<Record<string, string>>, until: Date): string {
+export function compile({ allow, outlives_revocation: lifted }: AwsGrant, parameters: Readonly<Record<string, string>>, until: Date): string {
   const statements = allow.map(({ actions, resources, conditions }) => ({
     Effect: 'Allow',
     Action: oneOrMore(actions),
@@ -67,7 +39,7 @@ export function compile({ allow }: AwsGrant, parameters: Readonly<Record<string,
   }))
   return policyText([
     ...statements,
-    { Effect: 'Deny', Action: denied, Resource: '*' },
+    { Effect: 'Deny', Action: baseDeny(lifted), Resource: '*' },
     { ...everythingDenied, Condition: { DateGreaterThan: { 'aws:CurrentTime': toTheSecond(until) } } },
   ])
 }

@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import type { GrantFault } from '../provider.ts'
-import { compile, longestPolicy, outlives, placeholder, UnknownParameter, variable } from './compile.ts'
+import { compile, longestPolicy, placeholder, UnknownParameter, variable } from './compile.ts'
+import { outlives, sameAction } from './outlives.ts'
 
 /** A role of the account, with its path: `mayfly/invoices`. Not an ARN, for the account is the provider's. */
 export const roleName = z
@@ -76,9 +77,15 @@ export const awsGrant = z
       )
       .min(1)
       .max(16),
+    /** Actions among those allowed whose gift works on when the session is dead: whoever writes the catalogue has to say that it is meant. */
+    outlives_revocation: z
+      .array(action)
+      .max(16)
+      .refine((names) => new Set(names.map((name) => name.toLowerCase())).size === names.length, 'must name each action once')
+      .default([]),
   })
-  .transform(({ role, roles, allow }, context) => {
-    if ((role === undefined) !== (roles === undefined)) return { roles: roles ?? [role!], allow }
+  .transform(({ role, roles, ...own }, context) => {
+    if ((role === undefined) !== (roles === undefined)) return { roles: roles ?? [role!], ...own }
     context.addIssue({ code: 'custom', path: ['role'], message: 'must be given, or else "roles" for a pool of them' })
     return z.NEVER
   })
@@ -91,15 +98,9 @@ interface Entry {
   readonly parameters: ReadonlyMap<string, number>
 }
 
-/** What may be allowed must end with the session, name only parameters that there are, and fit into a session policy whatever values they get. */
+/** What is allowed must end with the session or be lifted by name, name only parameters that there are, and fit into a session policy whatever values they get. */
 export function awsGrantFaults(grant: AwsGrant, { parameters }: Entry): GrantFault[] {
-  const faults: GrantFault[] = grant.allow.flatMap(({ actions }, at) =>
-    actions.flatMap((name, index) =>
-      outlives(name)
-        ? [{ path: ['allow', at, 'actions', index], message: 'cannot be allowed: what it gives would go on working when the session is dead' }]
-        : [],
-    ),
-  )
+  const faults = outlivingFaults(grant)
   const texts = JSON.stringify(grant.allow)
   for (const name of parameters.keys()) {
     if (texts.includes(`{${name}}`)) continue
@@ -119,4 +120,23 @@ export function awsGrantFaults(grant: AwsGrant, { parameters }: Entry): GrantFau
     faults.push({ path: ['parameters'], message: `must have "${error.parameter}", which allow names` })
   }
   return faults
+}
+
+function outlivingFaults({ allow, outlives_revocation: lifted }: AwsGrant): GrantFault[] {
+  const isAmong = (name: string, others: readonly string[]): boolean => others.some((other) => sameAction(name, other))
+  const allowed = allow.flatMap(({ actions }, at) =>
+    actions.flatMap((name, index): GrantFault[] => {
+      const path = ['allow', at, 'actions', index]
+      const how = outlives(name)
+      if (how === 'never') return [{ path, message: 'cannot be allowed: it makes another identity, or changes who may do what' }]
+      if (how === undefined || isAmong(name, lifted)) return []
+      return [{ path, message: 'gives what goes on working when the session is dead: name it in outlives_revocation if that is meant' }]
+    }),
+  )
+  const liftedInVain = lifted.flatMap((name, index): GrantFault[] => {
+    const path = ['outlives_revocation', index]
+    if (outlives(name) !== 'unless lifted') return [{ path, message: 'is none of the actions that can be lifted' }]
+    return allow.some(({ actions }) => isAmong(name, actions)) ? [] : [{ path, message: 'is not allowed by this grant' }]
+  })
+  return [...allowed, ...liftedInVain]
 }

@@ -1,13 +1,8 @@
 import { createHash, randomInt } from 'node:crypto'
+import { BrokerError } from '../../base/errors.ts'
 import type { Handle } from '../../base/evidence.ts'
 import { ProviderError, type Reservation } from '../provider.ts'
-
-/** A session as it is known before STS hears of it: both parts are chosen here, and with them it can be found and denied whatever the answer was. */
-export interface SessionName {
-  readonly role: string
-  /** RoleSessionName. */
-  readonly name: string
-}
+import type { RoleSession, RoleSessions } from '../role-sessions.ts'
 
 const alphabet = '0123456789abcdefghijklmnopqrstuvwxyz'
 /** Short, for a list of denied sessions holds twice as many of these as of UUIDs; 2.8 * 10^12 of them are enough for one role. */
@@ -19,7 +14,36 @@ export function newSessionName(): string {
 }
 
 /** What is journaled of a session. */
-export const handleOf = ({ role, name }: SessionName): Handle => ({ kind: 'session', role, session_name: name })
+export const handleOf = ({ role, name }: RoleSession): Handle => ({ kind: 'session', role, session_name: name })
+
+/**
+ * The name of a session that may be asked for now: the ledger knows it. From the store where there is one that remembers sessions, else by chance.
+ *
+ * @throws ProviderError `downstream` where every role of the pool is full; BrokerError `conflict` where the lease has ended, or what `journal` throws
+ */
+export async function takeSession(
+  provider: string,
+  { lease, task }: Reservation,
+  roles: readonly string[],
+  sessions: RoleSessions | undefined,
+  journal: (handle: Handle) => Promise<void>,
+): Promise<RoleSession> {
+  if (!sessions) {
+    const session = { role: pickRole(roles), name: newSessionName() }
+    await journal(handleOf(session))
+    return session
+  }
+  const reserved = await sessions.reserve(provider, lease, roles)
+  if (reserved.outcome === 'reserved') return reserved.session
+  if (reserved.outcome === 'ended') throw new BrokerError('conflict', 'This task has ended', { task })
+  // Not `unavailable`: one full pool would close the provider's other roles to everybody.
+  const full = roles.length === 1 ? `the role ${roles[0]} takes` : `none of the roles ${roles.join(', ')} takes`
+  throw new ProviderError(
+    'downstream',
+    `${provider}: ${full}${roles.length === 1 ? ' no' : ' a'} further session until some of those that ended have expired`,
+    'no',
+  )
+}
 
 /** One of the roles, at random: sessions of one grant spread over its pool. */
 export const pickRole = (roles: readonly string[]): string => roles[randomInt(roles.length)]!

@@ -56,6 +56,8 @@ export const awsSettings = z
      * needs more is refused: STS would refuse it too, and a shorter one was not asked for.
      */
     longest_session: durationWithin(900_000, 43_200_000).prefault('1h'),
+    /** Sessions say in tags whose they are. Off unless it is asked for: a role whose trust policy lacks `sts:TagSession` gives no session that has tags. */
+    session_tags: z.boolean().default(false),
     /** How sessions are ended before their time; where it is absent they are not, and IAM is never asked. */
     kill_list: killList.optional(),
     /** Another IAM than that of the partition. */

@@ -1,5 +1,7 @@
 import { GetObjectCommand, ListObjectsV2Command, PutObjectCommand } from '@aws-sdk/client-s3'
+import { PutRolePolicyCommand, PutUserPolicyCommand, UpdateAssumeRolePolicyCommand } from '@aws-sdk/client-iam'
 import { AssumeRoleCommand, GetCallerIdentityCommand } from '@aws-sdk/client-sts'
+import { randomBytes } from 'node:crypto'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { Handle } from '../../../src/base/evidence.ts'
 import { systemClock } from '../../../src/base/time.ts'
@@ -9,7 +11,7 @@ import { awsSettings } from '../../../src/providers/aws-sts/settings.ts'
 import { type Minted, type Provider, ProviderError, type Reservation } from '../../../src/providers/provider.ts'
 import { type AwsClients, clientsOf } from '../../support/aws/clients.ts'
 import type { AwsPeer } from '../../support/aws/peer.ts'
-import { type AwsSite, startAwsSite } from '../../support/aws/site.ts'
+import { type AwsSite, policyOf, startAwsSite } from '../../support/aws/site.ts'
 import { reservationOf } from '../reservation.ts'
 
 const patient = new AbortController().signal
@@ -162,6 +164,74 @@ describe('an AWS session of a lease', () => {
     expect(error.message).not.toContain(peer.account)
   })
 
+  describe('with session_tags', () => {
+    const keys = ['agent', 'grant', 'kind', 'lease', 'owner', 'task'].map((name) => `mayfly:${name}`)
+    let tagging: Provider
+    beforeEach(async () => {
+      tagging = await connect({ session_tags: true })
+    })
+
+    /** Lets the broker tag sessions with keys that it is to have and no others, two of them transitive. */
+    async function letTag(): Promise<void> {
+      const broker = { AWS: `arn:aws:iam::${peer.account}:user/mayfly` }
+      const only = { 'ForAllValues:StringEquals': { 'aws:TagKeys': keys, 'sts:TransitiveTagKeys': ['mayfly:lease', 'mayfly:task'] } }
+      const each = { Null: Object.fromEntries(keys.map((key) => [`aws:RequestTag/${key}`, 'false'])) }
+      const inherited = { 'ForAnyValue:StringEquals': { 'sts:TransitiveTagKeys': 'mayfly:lease' } }
+      const trust = policyOf(
+        { Effect: 'Allow', Principal: broker, Action: ['sts:AssumeRole', 'sts:SetSourceIdentity'] },
+        { Effect: 'Allow', Principal: broker, Action: 'sts:TagSession', Condition: { ...only, ...each, ...inherited } },
+      )
+      await site.owner.iam.send(new UpdateAssumeRolePolicyCommand({ RoleName: 'invoices', PolicyDocument: trust }))
+      const may = { Effect: 'Allow', Action: 'sts:TagSession', Resource: '*' }
+      await site.owner.iam.send(new PutUserPolicyCommand({ UserName: 'mayfly', PolicyName: 'tag', PolicyDocument: policyOf(may) }))
+    }
+
+    test('is refused for certain where the role does not let the broker tag it, and the refusal says what is missing', async () => {
+      const error = await faultOf(mint(undefined, tagging))
+      expect(error).toMatchObject({ fault: 'refused', minted: 'no', message: expect.stringContaining('sts:TagSession') })
+      expect(error.message).not.toContain(peer.account)
+      expect(await read(use(await mint()), 'acme/1'), 'without tags').toBe(200)
+      const stranger = await connect({ session_tags: true, external_id: 'somebody-else' })
+      expect((await faultOf(mint(undefined, stranger))).message, 'another reason').not.toContain('TagSession')
+    })
+
+    test('says in AWS whose it is, so that a policy there can ask; whatever its task is given chooses no tag', async () => {
+      await letTag()
+      const reservation = reservationOf(grant, { parameters: { customer: 'acme', 'mayfly:agent': 'somebody', owner: 'somebody' } })
+      const { lease, task, agent, owner, kind, grant: name } = reservation
+      const asked = Object.entries({ lease, task, agent, owner, kind, grant: name })
+      const Condition = { StringEquals: Object.fromEntries(asked.map(([fact, value]) => [`aws:PrincipalTag/mayfly:${fact}`, value])) }
+      const work = policyOf({ Effect: 'Allow', Action: '*', Resource: '*', Condition })
+      await site.owner.iam.send(new PutRolePolicyCommand({ RoleName: 'invoices', PolicyName: 'work', PolicyDocument: work }))
+      expect(await read(use(await mint(reservation, tagging)), 'acme/1')).toBe(200)
+      expect(await read(use(await mint(reservationOf(grant), tagging)), 'acme/1'), 'of another lease').toBe(403)
+      expect(await read(use(await mint(reservation)), 'acme/1'), 'without tags').toBe(403)
+    })
+
+    test('whose policy no longer fits beside its tags is refused, and told apart', async () => {
+      await letTag()
+      // Of 96 characters that a policy may have, so that there is little to pack.
+      const customer = String.fromCharCode(...randomBytes(1_300).map((byte) => 0xa0 + (byte % 0x60)))
+      const noise = () => randomBytes(45).toString('base64url')
+      const who = { agent: noise(), kind: noise(), grant: noise(), owner: randomBytes(190).toString('base64url') }
+      const reservation = reservationOf(grant, { ...who, parameters: { customer } })
+      expect(await read(use(await mint(reservation)), 'acme/1'), 'without tags').toBe(403)
+      expect(await faultOf(mint(reservation, tagging))).toMatchObject({
+        fault: 'refused',
+        minted: 'no',
+        message: expect.stringContaining('too large once it is packed'),
+      })
+    })
+
+    test('is checked with them', async () => {
+      const trial = { name: 'invoices-bucket', settings: grant, maxTtl: 900_000, parameters: { customer: 'acme' } }
+      const ofGrant = async () => (await tagging.examine!([trial])).filter(({ subject }) => subject.startsWith('grant '))
+      expect(await ofGrant()).toMatchObject([{ level: 'fault', message: expect.stringContaining('sts:TagSession') }])
+      await letTag()
+      expect(await ofGrant()).toMatchObject([{ level: 'ok' }])
+    })
+  })
+
   describe('is checked for', () => {
     const trial = { name: 'invoices-bucket', settings: grant, maxTtl: 900_000, parameters: { customer: 'acme' } }
 
@@ -179,6 +249,16 @@ describe('an AWS session of a lease', () => {
     ])('and names %s', async (_, settings, asked, subject) => {
       const findings = await (await connect(settings)).examine!([asked])
       expect(findings.filter(({ level }) => level === 'fault')).toMatchObject([{ subject }])
+    })
+
+    test('and says what outlives a session of the grant', async () => {
+      const allow = [{ actions: ['rds-db:connect', 'ssm:StartSession'], resources: ['*'] }]
+      const settings = awsGrant.parse({ role: site.role, allow, outlives_revocation: ['rds-db:connect', 'ssm:StartSession'] })
+      const findings = await provider.examine!([{ ...trial, settings }])
+      expect(findings.find(({ subject }) => subject.startsWith('grant '))).toMatchObject({
+        level: 'ok',
+        message: expect.stringMatching(/; outlives it: rds-db:connect, ssm:StartSession$/),
+      })
     })
 
     test('and says what it could not look at', async () => {

@@ -3,6 +3,8 @@ import { describe, expect, test } from 'vitest'
 import { compile, longestPolicy } from '../../../src/providers/aws-sts/compile.ts'
 import { type AwsGrant, awsGrant, awsGrantFaults } from '../../../src/providers/aws-sts/grant.ts'
 import { ProviderError } from '../../../src/providers/provider.ts'
+import { whyNot } from '../../support/aws/evaluate.ts'
+import { parsePolicy } from '../../support/aws/policy.ts'
 
 const until = new Date('2026-11-25T08:00:00.000Z')
 const readable = {
@@ -21,6 +23,38 @@ describe('a session policy', () => {
       { Effect: 'Deny', Action: expect.arrayContaining(['sts:AssumeRole*', 'sts:GetScopedCredentials', 'iam:*', 'ssm:StartSession']), Resource: '*' },
       { Effect: 'Deny', Action: '*', Resource: '*', Condition: { DateGreaterThan: { 'aws:CurrentTime': '2026-11-25T08:00:00Z' } } },
     ])
+  })
+
+  test('denies all that outlives a session but what its grant lifts, by whatever name a resource knows the session', () => {
+    const rights = (own: object) => {
+      const policy = parsePolicy(compile(grantOf({ ...readable, ...own }), { customer: 'acme' }, until), 'identity')
+      const anything = parsePolicy('{"Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}', 'identity')
+      return { root: false, identity: [anything], boundary: undefined, session: [[policy]], names: new Map([['the session', 'exact' as const]]) }
+    }
+    const allow = [{ actions: ['rds-db:connect'], resources: ['*'] }]
+    const resourcePolicy = parsePolicy('{"Statement":[{"Effect":"Allow","Principal":{"AWS":"the session"},"Action":"*","Resource":"*"}]}', 'resource')
+    const at = (moment: string) => new Map([['aws:currenttime', [moment]]])
+    const may = (action: string, own: object, moment = '2026-11-25T07:59:59Z'): boolean =>
+      whyNot(rights(own), { action, resource: 'x', context: at(moment), resourcePolicy }) === undefined
+    const kept = [
+      'sts:AssumeRole',
+      'sts:AssumeRoleWithWebIdentity',
+      'sts:GetScopedCredentials',
+      'sts:GetWebIdentityToken',
+      'sts:GetFederationToken',
+      'sts:GetSessionToken',
+      'iam:PassRole',
+      'organizations:LeaveOrganization',
+      'ecr:GetAuthorizationToken',
+      'kms:CreateGrant',
+      'codeartifact:GetAuthorizationToken',
+      'ssm:StartSession',
+      's3express:CreateSession',
+    ]
+    expect(kept.filter((action) => may(action, {}) || may(action, { allow, outlives_revocation: ['rds-db:connect'] }))).toEqual([])
+    expect(may('rds-db:connect', {})).toBe(false)
+    expect(may('rds-db:connect', { allow, outlives_revocation: ['rds-db:CONNECT'] })).toBe(true)
+    expect(may('rds-db:connect', { allow, outlives_revocation: ['rds-db:connect'] }, '2026-11-25T08:00:01Z'), 'after its end').toBe(false)
   })
 
   test('fills parameters into values of conditions, and leaves the variables of IAM alone', () => {
@@ -108,13 +142,35 @@ describe('a grant of the catalogue', () => {
     expect(() => compile(grantOf(readable), { customer: '' }, until)).toThrow(ProviderError)
   })
 
-  test.each(['sts:AssumeRole', 'STS:assumerolewithwebidentity', 'iam:PassRole', 'ssm:StartSession', 'kms:CreateGrant'])(
-    'cannot allow what would outlive the session: %s',
+  const allowing = (action: string, ...lifted: string[]) => ({
+    role: 'r',
+    allow: [{ actions: ['s3:GetObject', action], resources: ['arn:aws:s3:::{customer}'] }],
+    outlives_revocation: lifted,
+  })
+
+  test.each(['ssm:StartSession', 'kms:creategrant', 'rds-db:connect', 's3:PutBucketPolicy', 'ecs:ExecuteCommand'])(
+    'cannot allow what goes on when the session is dead, unless it lifts that by name: %s',
     (action) => {
-      const own = { role: 'r', allow: [{ actions: ['s3:GetObject', action.replace(/^STS/, 'sts')], resources: ['arn:aws:s3:::{customer}'] }] }
-      expect(faultsOf(own)).toMatchObject([{ path: ['allow', 0, 'actions', 1] }])
+      expect(faultsOf(allowing(action))).toMatchObject([
+        { path: ['allow', 0, 'actions', 1], message: expect.stringContaining('outlives_revocation') },
+      ])
+      expect(faultsOf(allowing(action, action))).toEqual([])
     },
   )
+
+  test.each(['sts:AssumeRole', 'sts:assumerolewithwebidentity', 'sts:GetWebIdentityToken', 'iam:PassRole', 'organizations:LeaveOrganization'])(
+    'cannot allow what makes another identity or changes who may do what, and cannot lift it: %s',
+    (action) => {
+      expect(faultsOf(allowing(action, action))).toMatchObject([{ path: ['allow', 0, 'actions', 1] }, { path: ['outlives_revocation', 0] }])
+    },
+  )
+
+  test('cannot lift what it does not allow, nor what ends with the session anyway', () => {
+    expect(faultsOf(allowing('s3:PutObject', 'rds-db:connect'))).toMatchObject([
+      { path: ['outlives_revocation', 0], message: 'is not allowed by this grant' },
+    ])
+    expect(faultsOf(allowing('s3:PutObject', 's3:PutObject'))).toMatchObject([{ path: ['outlives_revocation', 0] }])
+  })
 
   test('is refused where the longest parameters would not fit, each character of them escaped', () => {
     const fitting = 200
@@ -138,6 +194,8 @@ describe('a grant of the catalogue', () => {
     ['a "$" before a parameter', { ...readable, allow: [{ actions: ['s3:GetObject'], resources: ['arn:aws:s3:::x/${customer}/a'] }] }],
     ['an operator that IAM does not have', { ...readable, allow: [{ ...readable.allow[0], conditions: { StringIs: { 's3:prefix': ['a'] } } }] }],
     ['a pool that names a role twice', { roles: ['x', 'x'], allow: readable.allow }],
+    ['a wildcard to be lifted', { ...readable, outlives_revocation: ['ssm:*'] }],
+    ['an action that is lifted twice', { ...readable, outlives_revocation: ['rds-db:connect', 'rds-db:Connect'] }],
     ['a key that it does not know', { ...readable, duration: '1h' }],
   ])('refuses %s', (_, own) => {
     expect(awsGrant.safeParse(own).success).toBe(false)

@@ -1,7 +1,7 @@
 import { IAMClient } from '@aws-sdk/client-iam'
 import { S3Client } from '@aws-sdk/client-s3'
 import { type Credentials, STSClient } from '@aws-sdk/client-sts'
-import type { AwsPeer } from './peer.ts'
+import type { RunningAws } from './peers.ts'
 
 export interface AwsClients {
   readonly sts: STSClient
@@ -13,7 +13,7 @@ export interface AwsClients {
  * AWS's own clients, signing with these credentials. They try once, so that a test sees each answer.
  * @param skew milliseconds by which they think that the time is another
  */
-export function clientsOf(peer: AwsPeer, credentials: Credentials | AwsPeer['root'], skew = 0): AwsClients {
+export function clientsOf(peer: Pick<RunningAws, 'url' | 'region'>, credentials: Credentials | RunningAws['root'], skew = 0): AwsClients {
   const about = {
     region: peer.region,
     endpoint: peer.url,

@@ -2,7 +2,7 @@ import { type Account, identifier, type ManagedPolicy, type PolicyVersion } from
 import type { IamAction } from './iam.ts'
 import { sizeOfPolicy } from './iam-inline.ts'
 import { type Policy, parsePolicy } from './policy.ts'
-import type { Form } from './query.ts'
+import { type Form, under } from './query.ts'
 import { absent, inUse, taken, tooMany } from './refusal.ts'
 import { Settled } from './settled.ts'
 
@@ -25,6 +25,7 @@ export const policyActions: Readonly<Record<string, IamAction>> = {
     const bounding = roles.filter((role) => role.boundary.latest === policy.arn).length
     return { Policy: { ...shown(policy), AttachmentCount: attached, PermissionsBoundaryUsageCount: bounding } }
   },
+  ListPolicies: (account, form) => ({ Policies: under(form, account.policies.values()).map(shown), IsTruncated: false }),
   DeletePolicy(account, form) {
     const policy = policyOf(account, form)
     const used = [...account.roles.values()].some((role) => role.boundary.latest === policy.arn || role.attached.latest.includes(policy.arn))

@@ -2,7 +2,7 @@ import { type Account, identifier, type Role } from './account.ts'
 import type { IamAction } from './iam.ts'
 import { deleteInline, putInline, sizeOfPolicy } from './iam-inline.ts'
 import { type Policy, parsePolicy } from './policy.ts'
-import type { Form } from './query.ts'
+import { type Form, under } from './query.ts'
 import { absent, inUse, Refusal, taken, tooMany } from './refusal.ts'
 import { Settled } from './settled.ts'
 
@@ -29,7 +29,7 @@ export const roleActions: Readonly<Record<string, IamAction>> = {
     return { Role: shown(role) }
   },
   GetRole: (account, form) => ({ Role: shown(roleOf(account, form)) }),
-  ListRoles: (account) => ({ Roles: [...account.roles.values()].map(shown), IsTruncated: false }),
+  ListRoles: (account, form) => ({ Roles: under(form, account.roles.values()).map(shown), IsTruncated: false }),
   DeleteRole(account, form) {
     const role = roleOf(account, form)
     if (role.inline.latest.size > 0) throw inUse('Cannot delete entity, must delete policies first.')

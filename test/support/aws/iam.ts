@@ -23,6 +23,12 @@ const actions: Readonly<Record<string, IamAction>> = {
     return { OpenIDConnectProviderArn: arn }
   },
 
+  DeleteOpenIDConnectProvider(account, form) {
+    const arn = form.text('OpenIDConnectProviderArn')
+    if (!account.issuers.delete(arn)) throw absent(`OpenIDConnect Provider ${arn}`)
+    return undefined
+  },
+
   GetAccountSummary(account) {
     const summary = {
       Users: account.users.size,

@@ -57,6 +57,10 @@ export class Form {
   }
 }
 
+/** What a list is asked for by `PathPrefix`. Never more than one page. */
+export const under = <Item extends { readonly path: string }>(form: Form, items: Iterable<Item>): Item[] =>
+  [...items].filter(({ path }) => path.startsWith(form.optional('PathPrefix') ?? '/'))
+
 const camel = (name: string) => name.charAt(0).toLowerCase() + name.slice(1)
 
 /** What an action of the Query protocol answers. */

@@ -2,10 +2,11 @@ import { CreateAccessKeyCommand, CreateRoleCommand, CreateUserCommand, PutRolePo
 import { CreateBucketCommand, PutObjectCommand } from '@aws-sdk/client-s3'
 import { type AwsClients, clientsOf } from './clients.ts'
 import { type AwsPeer, startAwsPeer } from './peer.ts'
+import type { RunningAws } from './peers.ts'
 
 /** An AWS account as its owner prepares it for a broker: a user that may assume one role, and a bucket with a prefix for each of two customers. */
-export interface AwsSite extends AsyncDisposable {
-  readonly peer: AwsPeer
+export interface AwsSite<Peer extends RunningAws = AwsPeer> extends AsyncDisposable {
+  readonly peer: Peer
   readonly owner: AwsClients
   readonly role: string
   readonly externalId: string
@@ -15,8 +16,10 @@ export interface AwsSite extends AsyncDisposable {
 
 export const policyOf = (...Statement: object[]): string => JSON.stringify({ Version: '2012-10-17', Statement })
 
-export async function startAwsSite(): Promise<AwsSite> {
-  const peer = await startAwsPeer()
+export const startAwsSite = async (): Promise<AwsSite> => await prepareSite(await startAwsPeer())
+
+/** @param peer of an account in which there is nothing yet; it stops with the site */
+export async function prepareSite<Peer extends RunningAws>(peer: Peer): Promise<AwsSite<Peer>> {
   const owner = clientsOf(peer, peer.root)
   const [path, name, externalId] = ['/mayfly/', 'invoices', 'mayfly-test']
   const { User: user } = await owner.iam.send(new CreateUserCommand({ UserName: 'mayfly' }))

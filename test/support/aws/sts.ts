@@ -43,6 +43,7 @@ const actions: Readonly<Record<string, StsAction>> = {
       'sts:ExternalId': externalId,
       'sts:RoleSessionName': name,
       'sts:SourceIdentity': sourceIdentity,
+      'sts:TransitiveTagKeys': form.list('TransitiveTagKeys'),
       'aws:TagKeys': tags.size > 0 ? [...tags.keys()] : undefined,
       ...Object.fromEntries([...tags].map(([key, value]) => [`aws:RequestTag/${key}`, value])),
     }

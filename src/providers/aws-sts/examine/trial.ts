@@ -1,7 +1,9 @@
+import { newId } from '../../../base/ids.ts'
 import { type Finding, ProviderError, type TrialGrant } from '../../provider.ts'
 import { compile } from '../compile.ts'
 import type { AwsGrant } from '../grant.ts'
 import { durationOf, newSessionName, sourceIdentityOf } from '../session.ts'
+import { type SessionFacts, sessionTags } from '../tags.ts'
 import type { Examined } from './examine.ts'
 
 /** By this agent the sessions of a check are known in CloudTrail. */
@@ -18,11 +20,21 @@ export async function examineTrial({ settings, minter, arnOf, within }: Examined
   }
   try {
     const policy = compile(grant.settings as AwsGrant, parameters, new Date(0))
-    const about = { roleArn: arnOf(role), sessionName: newSessionName(), sourceIdentity: checker, policy, duration: durationOf(maxTtl) }
+    const tagged = settings.session_tags ? sessionTags(trialFacts(grant.name)) : undefined
+    const about = { roleArn: arnOf(role), sessionName: newSessionName(), sourceIdentity: checker, policy, duration: durationOf(maxTtl), tagged }
     await minter.assumeRole(about, within())
-    return { level: 'ok', subject, message: 'can be assumed with the session policy of this grant' }
+    return { level: 'ok', subject, message: wellOf(grant.settings as AwsGrant) }
   } catch (error) {
     if (!(error instanceof ProviderError)) throw error
     return { level: 'fault', subject, message: error.message }
   }
+}
+
+const wellOf = ({ outlives_revocation: lifted }: AwsGrant): string =>
+  `can be assumed with the session policy of this grant${lifted.length > 0 ? `; outlives it: ${lifted.join(', ')}` : ''}`
+
+/** As long as those of a lease, for they take room in the session's token. */
+const trialFacts = (grant: string): SessionFacts => {
+  const who = 'mayfly provider check'
+  return { lease: newId('lease'), task: newId('task'), agent: who, owner: who, kind: who, grant }
 }

@@ -18,8 +18,8 @@ export interface World {
   living: readonly Session[]
   /** The cohort that names are still given out in. Its pattern would deny a session that this world has not heard of. */
   open: string
-  /** The session that is denied in every generation, to see from outside that one is in force. */
-  canary?: string | undefined
+  /** Sessions that are denied whatever else is, to see from outside that a document is in force. */
+  canaries: readonly string[]
   /** Cohorts given up by an earlier document. */
   killed: readonly string[]
   /** The cutoff of an earlier document. */
@@ -158,7 +158,7 @@ function sizeOf(world: World, stance: Stance): number {
 function denialsOf(world: World, stance: Stance): Denials {
   const cohorts: string[] = []
   const survivors: string[] = []
-  const names = world.canary === undefined ? [] : [world.canary]
+  const names = [...world.canaries]
   for (const [name, cohort] of cohortsOf(world, stance)) {
     if (stance.killed.has(name)) {
       cohorts.push(name)
@@ -235,9 +235,9 @@ function asGiven({ killed, cutoff }: World): Stance {
   return { closing: false, killed: new Set(killed), cutoff }
 }
 
-function validate({ open, killed, canary, cutoff, denied, living }: World): void {
+function validate({ open, killed, canaries, cutoff, denied, living }: World): void {
   for (const cohort of [open, ...killed]) assertCohort(cohort)
   for (const { name } of [...denied, ...living]) cohortOf(name)
-  if (canary !== undefined) assertCanary(canary)
+  for (const canary of canaries) assertCanary(canary)
   if (cutoff && cutoff.getTime() % 1_000 !== 0) throw new RangeError('a cutoff is a whole second, as AWS compares it')
 }

@@ -1,0 +1,1 @@
+ALTER TABLE "leases" ADD COLUMN "outlives_revocation" jsonb DEFAULT '[]'::jsonb NOT NULL;

@@ -1,0 +1,172 @@
+import { randomInt } from 'node:crypto'
+import { sql, type SQL } from 'drizzle-orm'
+import { BrokerError } from '../base/errors.ts'
+import type { LeaseId } from '../base/ids.ts'
+import { cohortName, isFresh, openCohorts } from './cohorts.ts'
+import type { Ledger } from './connect.ts'
+import { together } from './together.ts'
+
+/** A session of an AWS role: the role's name and its RoleSessionName, an open cohort (3 of base36) and a number in it (5). */
+export interface NamedSession {
+  readonly role: string
+  readonly name: string
+}
+
+/** What became of asking for a name. `ended`: the lease is not reserved any more. `full`: every role of the pool is shut. */
+export type NameTaken =
+  | { readonly outcome: 'reserved'; readonly session: NamedSession }
+  | { readonly outcome: 'ended' }
+  | { readonly outcome: 'full' }
+
+/** A session that is to be dead, and how far that is. */
+export interface SessionToEnd extends NamedSession {
+  /** Milliseconds until its lease has ended by itself, by the store's clock; negative afterwards. */
+  readonly left: number
+  readonly endsAt: Date
+  /** Of the first document that denies it. */
+  readonly generation: number | undefined
+  readonly writtenAt: Date | undefined
+  readonly confirmedAt: Date | undefined
+}
+
+/** Seconds past its end for which a session is still listed: how far the clocks of AWS and of the store, and what AWS has heard, may be behind. */
+export const linger = 120
+
+/** When the kill list of its role may forget a session of `lease`. */
+export const forgetAt: SQL = sql`lease.expires_at + make_interval(secs => ${linger})`
+
+/** Step of the overflow ladder at which a role takes no further session. */
+export const shutRung = 6
+
+/** Denied sessions that are counted to find the role with the fewest. Roles with more are alike: neither has room for their names one by one. */
+const countedMost = 1_000
+
+/** Statements with which one name is asked for: a role whose cohort is too old costs one, and so does a number that somebody else drew. */
+const rounds = 6
+
+/** The names of sessions that brokers take and deny. Each verb rejects with BrokerError `store_unavailable`. */
+export const roleSessions = (ledger: Ledger) => ({
+  reserve: (provider: string, lease: LeaseId, roles: readonly string[]) => reserve(ledger, provider, lease, roles),
+  deny: (provider: string, lease: LeaseId) => deny(ledger, { provider, lease }),
+})
+
+/**
+ * Takes a name that no session of its role has, and journals it as a handle of the lease, in one commit. Of the roles that are not shut, the one with
+ * the fewest denied sessions.
+ *
+ * @throws BrokerError `store_unavailable` where others were faster again and again
+ */
+async function reserve(ledger: Ledger, provider: string, lease: LeaseId, roles: readonly string[]): Promise<NameTaken> {
+  for (let round = 0; round < rounds; round++) {
+    const found = await takeName(ledger, provider, lease, roles)
+    if (found.name !== null) return { outcome: 'reserved', session: { role: found.open!, name: found.name } }
+    if (found.chosen === null) return { outcome: 'full' }
+    if (found.open !== null && !found.minting) return { outcome: 'ended' }
+    if (found.open === null) await openCohorts(ledger, provider, roles)
+  }
+  throw new BrokerError('store_unavailable', 'No name of a session could be taken', { retryAfter: 1 })
+}
+
+/** How far it came: a role is chosen, its cohort is open, the lease is being minted, the name was free. */
+interface Found {
+  readonly chosen: string | null
+  readonly open: string | null
+  readonly minting: boolean
+  readonly name: string | null
+}
+
+/**
+ * `for share`: names of a role are taken side by side, and whoever closes its cohort waits for all of them. A kill list first, then the lease, as
+ * everywhere in this room.
+ */
+async function takeName(ledger: Ledger, provider: string, lease: LeaseId, roles: readonly string[]): Promise<Found> {
+  const [row] = await ledger.run<Found>(sql`
+    with chosen as (
+      select pool.role from json_array_elements_text(${JSON.stringify(roles)}::text::json) as pool(role)
+      left join kill_lists as list on list.provider = ${provider} and list.role = pool.role
+      cross join lateral (
+        select count(*) as denied from (
+          select from role_sessions as session where session.provider = ${provider} and session.role = pool.role and session.denied_at is not null limit ${countedMost}
+        ) as counted
+      ) as load
+      where list.rung is distinct from ${shutRung} order by load.denied, random() limit 1
+    ),
+    list as (
+      select list.provider, list.role, list.cohort from chosen join kill_lists as list on list.provider = ${provider} and list.role = chosen.role
+      where list.rung <> ${shutRung} and ${isFresh} for share of list
+    ),
+    minting as (
+      select lease.id, ${forgetAt} as forget_at, list.* from list cross join leases as lease where lease.id = ${lease} and lease.state = 'reserved' for update of lease
+    ),
+    taken as (
+      insert into role_sessions (provider, role, name, lease_id, forget_at)
+      select provider, role, ${cohortName(sql`cohort`)} || ${newNumber()}::text, id, forget_at from minting
+      on conflict do nothing returning role, name, lease_id
+    ),
+    journaled as (
+      update leases as lease set handles = lease.handles || jsonb_build_array(jsonb_build_object('kind', 'session', 'role', taken.role, 'session_name', taken.name))
+      from taken where lease.id = taken.lease_id
+    )
+    select (select role from chosen) as chosen, (select role from list) as open, exists (select from minting) as minting, (select name from taken) as name`)
+  return row!
+}
+
+const newNumber = (): string =>
+  randomInt(36 ** 5)
+    .toString(36)
+    .padStart(5, '0')
+
+/** A lease and who minted its sessions. */
+interface Denial {
+  readonly provider: string
+  readonly lease: LeaseId
+}
+
+/**
+ * Marks all sessions of a lease as to be denied, in a commit that it may share with others, and tells how far each is. Asked again it only reads. The
+ * lease is not reserved any more by then: no further name is taken for it.
+ */
+const deny: (ledger: Ledger, denial: Denial) => Promise<readonly SessionToEnd[]> = together(denyAll, 'first')
+
+async function denyAll(ledger: Ledger, all: readonly Denial[]): Promise<readonly (readonly SessionToEnd[])[]> {
+  const rows = await ledger.run<{ provider: string; lease: string; session: SessionRow }>(sql`
+    with asked as materialized (
+      select distinct provider, lease from json_to_recordset(${JSON.stringify(all)}::text::json) as asked(provider text, lease text)
+    ),
+    living as (
+      select session.provider, session.role, session.name from asked join role_sessions as session on session.lease_id = asked.lease and session.provider = asked.provider
+      where session.denied_at is null order by session.provider, session.role, session.name for update of session
+    ),
+    denied as (
+      update role_sessions as session set denied_at = now() from living
+      where session.provider = living.provider and session.role = living.role and session.name = living.name and session.denied_at is null
+    )
+    select asked.provider, asked.lease, json_build_object('role', session.role, 'name', session.name, 'ends_at', lease.expires_at,
+      'left', (extract(epoch from lease.expires_at - now()) * 1000)::double precision,
+      'generation', session.generation, 'written_at', session.written_at, 'confirmed_at', session.confirmed_at) as session
+    from asked join role_sessions as session on session.lease_id = asked.lease and session.provider = asked.provider
+    join leases as lease on lease.id = session.lease_id order by session.reserved_at, session.name`)
+  return all.map(({ provider, lease }) =>
+    rows.filter((row) => row.lease === lease && row.provider === provider).map(({ session }) => sessionOf(session)),
+  )
+}
+
+interface SessionRow {
+  readonly role: string
+  readonly name: string
+  readonly left: number
+  readonly ends_at: string
+  readonly generation: number | null
+  readonly written_at: string | null
+  readonly confirmed_at: string | null
+}
+
+const sessionOf = ({ role, name, left, ends_at, generation, written_at, confirmed_at }: SessionRow): SessionToEnd => ({
+  role,
+  name,
+  left,
+  endsAt: new Date(ends_at),
+  generation: generation ?? undefined,
+  writtenAt: written_at === null ? undefined : new Date(written_at),
+  confirmedAt: confirmed_at === null ? undefined : new Date(confirmed_at),
+})

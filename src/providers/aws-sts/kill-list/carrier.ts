@@ -1,0 +1,120 @@
+import { ProviderError } from '../../provider.ts'
+import { nameOf } from '../answers.ts'
+import { policyText, type Statement } from '../policy.ts'
+import { type AwsSettings, bareName, type KillListSettings } from '../settings.ts'
+import type { Iam } from './iam.ts'
+
+/** What carries the kill list of one role. Every verb throws ProviderError; where `minted` is `maybe`, a write may still land. */
+export interface Carrier {
+  /** For people, such as `boundary mayfly-kill-list-invoices`. */
+  readonly label: string
+  /** What it says beside the denials. */
+  readonly base: readonly Statement[]
+  /** Characters for the whole document. */
+  capacity(signal: AbortSignal): Promise<number>
+  /** What AWS has; undefined where that is nothing but the base. White space, in which nothing is said, is left out. */
+  read(signal: AbortSignal): Promise<string | undefined>
+  /** Undefined: nobody is denied. */
+  write(document: string | undefined, signal: AbortSignal): Promise<void>
+  /** Whether the role heeds it; undefined where that may not be read. */
+  isAttached(signal: AbortSignal): Promise<boolean | undefined>
+}
+
+/** Characters that IAM takes, white space not counted (IAM User Guide, "IAM and AWS STS quotas"). */
+const most = { boundary: 6_144, inline: 10_240 } as const
+
+export function createCarrier(iam: Iam, settings: AwsSettings, killList: KillListSettings, role: string): Carrier {
+  const bare = bareName(role)
+  const policy = killList.policy.replaceAll('{role}', bare)
+  return killList.carrier === 'boundary'
+    ? boundaryCarrier(iam, `arn:${settings.partition}:iam::${settings.account}:policy/${policy}`, policy, bare, killList.capacity)
+    : inlineCarrier(iam, policy, bare, killList.capacity)
+}
+
+/** A boundary says what is allowed at most: everything that the list does not deny. */
+const everythingAllowed: readonly Statement[] = [{ Effect: 'Allow', Action: '*', Resource: '*' }]
+
+function boundaryCarrier(iam: Iam, arn: string, policy: string, role: string, capacity: number = most.boundary): Carrier {
+  const nobody = policyText(everythingAllowed)
+  return {
+    label: `boundary ${policy}`,
+    base: everythingAllowed,
+    capacity: async () => Math.min(capacity, most.boundary),
+    async read(signal) {
+      const text = minified(await iam.readPolicy(arn, signal))
+      return text === nobody ? undefined : text
+    },
+    async write(document = nobody, signal) {
+      try {
+        await iam.createVersion(arn, document, signal)
+      } catch (error) {
+        if (nameOf(error) !== 'LimitExceeded') throw error
+        // All of the old ones and not only the oldest, so that four writes of five are one request.
+        await iam.deleteOldVersions(arn, signal)
+        await iam.createVersion(arn, document, signal)
+      }
+    },
+    isAttached: (signal) => unlessForbidden(async () => (await iam.boundaryOf(role, signal)) === arn),
+  }
+}
+
+function inlineCarrier(iam: Iam, policy: string, role: string, capacity: number | undefined): Carrier {
+  /** What the role's other policies take of the room that all have together. Read once, and again when the room turned out to be less. */
+  let taken: number | undefined
+
+  async function othersTake(signal: AbortSignal): Promise<number> {
+    let sum = 0
+    for (const name of await iam.inlinePolicies(role, signal)) {
+      if (name !== policy) sum += ((await iam.readInline(role, name, signal)) ?? '').replace(/\s/g, '').length
+    }
+    return sum
+  }
+  function unlessCapacityIsGiven(error: unknown): number {
+    if (nameOf(error) !== 'AccessDenied') throw error
+    if (capacity !== undefined) return 0
+    const way = 'let the broker list and read the inline policies of the role, or say in kill_list.capacity how much of their room it has'
+    throw new ProviderError('refused', `nobody knows how long the kill list may be: ${way}`, 'no', error)
+  }
+  return {
+    label: `inline policy ${policy}`,
+    base: [],
+    async capacity(signal) {
+      taken ??= await othersTake(signal).catch(unlessCapacityIsGiven)
+      return Math.min(capacity ?? most.inline, most.inline - taken)
+    },
+    async read(signal) {
+      // Whoever compares is in no hurry: the others may have changed.
+      taken = undefined
+      const text = await iam.readInline(role, policy, signal)
+      return text === undefined ? undefined : minified(text)
+    },
+    async write(document, signal) {
+      if (document === undefined) return await iam.deleteInline(role, policy, signal)
+      try {
+        await iam.writeInline(role, policy, document, signal)
+      } catch (error) {
+        if (nameOf(error) === 'LimitExceeded') taken = undefined
+        throw error
+      }
+    },
+    isAttached: async () => true,
+  }
+}
+
+/** The same JSON without white space between its parts. What is no JSON stays what it is, and like no document of ours. */
+function minified(text: string): string {
+  try {
+    return JSON.stringify(JSON.parse(text))
+  } catch {
+    return text
+  }
+}
+
+async function unlessForbidden(look: () => Promise<boolean>): Promise<boolean | undefined> {
+  try {
+    return await look()
+  } catch (error) {
+    if (nameOf(error) === 'AccessDenied') return undefined
+    throw error
+  }
+}

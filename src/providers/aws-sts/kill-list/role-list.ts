@@ -1,0 +1,64 @@
+import { BrokerError } from '../../../base/errors.ts'
+import { ProviderError } from '../../provider.ts'
+import { createTurns, type Pause, type Turns, type Waiter } from './turns.ts'
+import { createWatch } from './watch.ts'
+import { type RoleList, writeList } from './writer.ts'
+
+/** Milliseconds from one document to the next, of all brokers together. The first after a pause is written at once; who comes meanwhile shares the next. */
+export const writePause = 1_200
+/** Milliseconds after which a list that somebody else holds is asked for again: soon, for nobody but one that died holds it for its whole claim. */
+const untilReleased = 100
+/** Milliseconds that one look may take. */
+const longestLook = 4_000
+
+/** Writes and watches the kill list of one role, one document at a time, for whoever waits. */
+export function createRoleList(list: RoleList, pause: Pause): Turns {
+  const { provider, role, lists, holder, canary, noticed } = list
+  let rung = 1
+  const watch = createWatch({
+    pause,
+    inForce: (generation, shut) => canary.isInForce(generation, shut, AbortSignal.timeout(longestLook)),
+    async confirm(generation) {
+      await lists.confirm(provider, role, generation)
+      canary.forget(generation)
+    },
+  })
+
+  async function turn(waiting: Set<Waiter>): Promise<number> {
+    // Whoever comes while the store is read may have denied something that was not read.
+    const served = [...waiting]
+    const rested = await lists.take(provider, role, holder, writePause)
+    // Too soon to be written: but another broker's last document may have served everybody here, and they need not wait for one of ours.
+    const held = typeof rested === 'number' && rested <= writePause ? await lists.take(provider, role, holder, 0) : rested
+    if (typeof held === 'number') return untilReleased
+    watch.known(held.confirmed)
+    const written = await writeList(list, held, typeof rested !== 'number')
+    if (!written) return typeof rested === 'number' ? rested : untilReleased
+    if (written.rung !== undefined) noteRung(written.rung)
+    const { generation } = written
+    if (written.silent && generation > held.confirmed) await lists.confirm(provider, role, generation)
+    for (const waiter of served) {
+      waiting.delete(waiter)
+      waiter.progress = () => `denied in generation ${generation} of the kill list of ${role}, not in force everywhere yet${watch.trouble}`
+    }
+    if (written.silent) return (served.forEach((waiter) => waiter.done()), 0)
+    watch.until(generation, written.shut).then(
+      () => served.forEach((waiter) => waiter.done()),
+      // They give up by themselves, and say how far it came.
+      () => {},
+    )
+    return 0
+  }
+
+  function noteRung(now: number): void {
+    if (now !== rung) noticed(provider, now > 1 ? 'warn' : 'info', 'kill_list_rung', { role, rung: now })
+    rung = now
+  }
+
+  return createTurns(pause, turn, (error) => {
+    const known = error instanceof ProviderError || error instanceof BrokerError
+    const why = known ? error.message : 'it failed in a way that is not foreseen'
+    noticed(provider, 'warn', 'kill_list_not_written', { role, why })
+    return why
+  })
+}

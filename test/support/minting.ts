@@ -1,0 +1,80 @@
+import { sql } from 'drizzle-orm'
+import { newId } from '../../src/base/ids.ts'
+import type { Actor } from '../../src/identity/actor.ts'
+import { announceTask } from '../../src/ledger/announce.ts'
+import type { Ledger } from '../../src/ledger/connect.ts'
+import { archivePolicySet } from '../../src/ledger/entries.ts'
+import { confirmLeases } from '../../src/ledger/extend.ts'
+import type { Lease } from '../../src/ledger/records.ts'
+
+const policyDigest = 'sha256:minting'
+
+const actor: Actor = {
+  issuer: 'local',
+  profile: 'oidc',
+  subject: 'agent:bot',
+  trustDomain: undefined,
+  attributes: {},
+  token: { digest: '', jti: undefined, kid: '', alg: 'EdDSA', expiresAt: 0 },
+}
+
+/** Keeps the policy set on which every decision of this file rests. */
+export const preparePolicy = (ledger: Ledger) => archivePolicySet(ledger, policyDigest, {})
+
+/** A lease of a task of its own, announced and about to be minted by a provider called `aws`. @param ttl milliseconds */
+export async function announceMint(ledger: Ledger, ttl = 600_000): Promise<Lease> {
+  const id = newId('task')
+  const answer = await announceTask(ledger, {
+    task: {
+      id,
+      kind: 'work',
+      agent: 'bot',
+      owner: 'owner@example.com',
+      actor,
+      purpose: 'a test',
+      labels: {},
+      tokenHash: id,
+      duration: 3_600_000,
+      deadline: undefined,
+    },
+    decision: {
+      id: newId('dec'),
+      agent: 'bot',
+      kind: 'work',
+      action: 'issue',
+      made: { outcome: 'permit', policies: [], policyDigest, obligations: {}, answers: [] },
+    },
+    leases: [
+      {
+        id: newId('lease'),
+        grant: 'bucket',
+        provider: 'aws',
+        local: false,
+        revocation: 'deny',
+        standing: false,
+        outlivesRevocation: [],
+        parameters: {},
+        ttl,
+      },
+    ],
+    limits: { perAgent: 10_000, perTask: 16 },
+    claim: undefined,
+  })
+  if (answer.outcome !== 'announced') throw new Error(answer.outcome)
+  return answer.leases[0]!
+}
+
+/** What was minted for a lease is confirmed: reserved -> active. */
+export async function confirmMint(ledger: Ledger, lease: Lease): Promise<void> {
+  const moved = await confirmLeases(ledger, lease.taskId, [{ id: lease.id, expiresAt: lease.expiresAt, digests: {} }], undefined)
+  if (moved.length !== 1) throw new Error('the lease is not reserved any more')
+}
+
+/** Lets so many seconds pass for a lease, its task and its sessions. */
+export const passFor = (ledger: Ledger, lease: Lease, seconds: number) => {
+  const by = sql`make_interval(secs => ${seconds})`
+  return ledger.run(sql`
+    with tasks as (update tasks set opened_at = opened_at - ${by}, deadline = deadline - ${by} where id = ${lease.taskId}),
+    sessions as (update role_sessions set reserved_at = reserved_at - ${by}, forget_at = forget_at - ${by} where lease_id = ${lease.id})
+    update leases set reserved_at = reserved_at - ${by}, issued_at = issued_at - ${by}, expires_at = expires_at - ${by}, due_at = due_at - ${by} where id = ${lease.id}`)
+}
