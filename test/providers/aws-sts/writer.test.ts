@@ -14,7 +14,7 @@ const patient = new AbortController().signal
 
 /** Ends a lease at one broker: denied in the store, then in force. */
 async function end(stage: Stage, broker: Turns, lease: string): Promise<void> {
-  await stage.store.deny('aws', lease as never)
+  await stage.store.deny('aws', lease)
   await broker.covering(patient)
 }
 
