@@ -33,7 +33,7 @@ const shortestSilence = 60_000
 
 /** Runs a broker in production until `stop` fires, then drains. @throws ConfigurationError with every fault, BrokerError `store_unavailable` */
 export async function serve(configFile: string, stop: AbortSignal): Promise<void> {
-  await run(await loadConfig(configFile, providerKinds), stop)
+  await run(await loadConfig(configFile, providerKinds), stop, { production: true })
 }
 
 export interface DevOptions {
@@ -61,7 +61,7 @@ export async function dev(
     keys: path.join(folder, 'keys'),
     localKeys: local.jwks,
   }
-  await run(await loadConfig(config, providerKinds, undefined, overrides), stop, (url) => ready({ url, data: folder }))
+  await run(await loadConfig(config, providerKinds, undefined, overrides), stop, { production: false, ready: (url) => ready({ url, data: folder }) })
 }
 
 /** A workload token of the local issuer, for the broker that `dev` runs on this data folder. @throws ConfigurationError */
@@ -117,7 +117,7 @@ export async function checkProviders(configFile: string, { only, parameters = {}
   const providers = config.providers.filter(({ name }) => only === undefined || name === only)
   if (providers.length === 0) throw new ConfigurationError([`no provider is configured with the name "${only}"`])
   const { catalogue } = await loadPolicy(config)
-  const targets = await connectTargets({ ...config, providers }, createTelemetry({ level: 'silent' }))
+  const targets = await connectTargets({ ...config, providers }, createTelemetry({ level: 'silent' }), false)
   return await Promise.all(
     [...targets].map(async ([name, target]) => {
       const grants = [...catalogue.grants.values()].filter(({ provider }) => provider === name).map((grant) => trialOf(grant, parameters))
@@ -155,11 +155,11 @@ const audienceFile = 'audience'
 const exampleConfig = path.join(import.meta.dirname, '../deploy/example/mayfly.yaml')
 
 /** The whole program. Whatever starts here stops in reverse order: first no new requests, last the store. */
-async function run(config: Config, stop: AbortSignal, ready: (url: string) => void = () => {}): Promise<void> {
+async function run(config: Config, stop: AbortSignal, { production, ready }: { production: boolean; ready?: (url: string) => void }): Promise<void> {
   const telemetry = createTelemetry({ level: config.log.level })
   const digestKey = await openDigestKey(config.keys)
   await using ledger = await connect(config.store)
-  const targets = await connectTargets(config, telemetry, ledger)
+  const targets = await connectTargets(config, telemetry, production, ledger)
   const policy = await putInForce(() => loadPolicy(config), ledger, telemetry)
   // Until the very end: without a listener the signal ends the process, requests and revocations under way with it.
   let reloaded = Promise.resolve()
@@ -194,7 +194,7 @@ async function run(config: Config, stop: AbortSignal, ready: (url: string) => vo
   const app = createApp({ broker, verifier, reaper, publicUrl, operators, resourceServers, rates, limits: doorLimits })
   const clients = { connections, silence: Math.max(shortestSilence, doorLimits.time + 15_000) }
   await using server = await listen(app.fetch, { ...config.listen, clients }, telemetry.log)
-  ready(server.url)
+  ready?.(server.url)
   telemetry.log.info({ url: server.url, public_url: publicUrl, embedded: ledger.embedded }, 'the broker is listening')
 
   await fired(stop)
@@ -203,7 +203,7 @@ async function run(config: Config, stop: AbortSignal, ready: (url: string) => vo
 }
 
 /** @param ledger where sessions and kill lists are kept; absent where providers are only checked */
-async function connectTargets(config: Config, telemetry: Telemetry, ledger?: Ledger): Promise<ReadonlyMap<string, Target>> {
+async function connectTargets(config: Config, telemetry: Telemetry, production: boolean, ledger?: Ledger): Promise<ReadonlyMap<string, Target>> {
   const asked = (provider: string, request: string, outcome: string, seconds: number) =>
     telemetry.metrics.providerRequests.observe({ provider, request, outcome }, seconds)
   const noticed: ProviderSurroundings['noticed'] = (provider, level, event, detail) => {
@@ -211,7 +211,15 @@ async function connectTargets(config: Config, telemetry: Telemetry, ledger?: Led
     telemetry.log[level]({ provider, event, ...detail }, 'a provider has something to tell')
   }
   const kept = ledger && { sessions: roleSessions(ledger), killLists: killLists(ledger) }
-  const surroundings: ProviderSurroundings = { publicUrl: config.publicUrl, keys: config.keys, clock: systemClock, asked, noticed, ...kept }
+  const surroundings: ProviderSurroundings = {
+    publicUrl: config.publicUrl,
+    keys: config.keys,
+    clock: systemClock,
+    production,
+    asked,
+    noticed,
+    ...kept,
+  }
   const targets = new Map<string, Target>()
   const faults: string[] = []
   for (const { name, kind, settings } of config.providers) {

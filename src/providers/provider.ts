@@ -188,6 +188,8 @@ export interface ProviderSurroundings {
   /** Folder (0700) for key files (0600) that the provider keeps itself. */
   readonly keys: string
   readonly clock: Clock
+  /** `mayfly serve`: what is for development only is refused. */
+  readonly production?: boolean
   /** Told of each request of a provider that makes several for one call. `request` is one of few names: never an id or a path that holds one. */
   readonly asked?: (provider: string, request: string, outcome: string, seconds: number) => void
   /** Told of what an operator has to know. `event` is one of few names, and counted; `detail` goes into the log: no secret, no answer of a backend. */

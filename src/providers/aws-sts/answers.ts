@@ -1,11 +1,18 @@
 import { ProviderError, type ProviderFault } from '../provider.ts'
 
 /** What was asked, in the words of AWS's API: of STS, and of IAM. */
-export type AwsAction = 'AssumeRole' | 'GetCallerIdentity' | 'GetScopedCredentials' | 'DecodeAuthorizationMessage' | IamAction
+export type AwsAction =
+  | 'AssumeRole'
+  | 'AssumeRoleWithWebIdentity'
+  | 'GetCallerIdentity'
+  | 'GetScopedCredentials'
+  | 'DecodeAuthorizationMessage'
+  | IamAction
 export type IamAction =
   | 'CreatePolicyVersion'
   | 'DeletePolicyVersion'
   | 'DeleteRolePolicy'
+  | 'GetAccountSummary'
   | 'GetPolicy'
   | 'GetPolicyVersion'
   | 'GetRole'
@@ -23,6 +30,9 @@ const refusals: Readonly<Record<string, string>> = {
   PackedPolicyTooLarge: 'the session policy is too large once it is packed, with the tags where session_tags is on: the grant has to allow less',
   ValidationError: 'a value is not allowed, such as a longer session than the role gives',
   RegionDisabled: 'the account does not use this Region',
+  InvalidIdentityToken: 'the account has no OIDC provider for `public_url` and this audience, or does not find the key in its JWK set',
+  IDPRejectedClaim: 'AWS does not take the token that the broker signed: look at its clock',
+  IDPCommunicationError: 'AWS cannot read the JWK set of `public_url`',
 }
 
 /** How AWS names the action that was refused (IAM User Guide, "Troubleshoot access denied error messages"). Mended elsewhere than any other AccessDenied. */
@@ -83,6 +93,8 @@ export function noChildFor({ cause }: ProviderError): 'unsupported' | 'ended' | 
  * An error of the SDK as the house knows it. Its message is dropped, for it names accounts, roles and sessions.
  */
 export function faultOf(provider: string, action: AwsAction, error: unknown): ProviderError {
+  // The broker's own credentials could not be had, so AWS was not asked.
+  if (error instanceof ProviderError) return error
   const answer = answerOf(error)
   const { name, status, code } = answer
   const say = (fault: ProviderFault, why: string, minted: 'no' | 'maybe'): ProviderError =>

@@ -1,17 +1,12 @@
-import { type Minted, type Provider, ProviderError, type ProviderKind, type ProviderSurroundings, type Reservation } from '../provider.ts'
-import { createChildren } from './children.ts'
-import type { Session, Sts } from './client.ts'
-import { compile } from './compile.ts'
-import { mintedOf } from './credential.ts'
+import { type Provider, ProviderError, type ProviderKind, type ProviderSurroundings } from '../provider.ts'
+import { checkAccount } from './account.ts'
+import { arnOfRole } from './arn.ts'
 import { denying } from './deny.ts'
-import { checkAccount, examine } from './examine.ts'
 import { type AwsGrant, awsGrant, awsGrantFaults } from './grant.ts'
 import type { Pause } from './kill-list/turns.ts'
-import { createModes } from './mode.ts'
-import { journaledSession, lifeOf, sourceIdentityOf, takeSession } from './session.ts'
-import type { RoleSession } from '../role-sessions.ts'
+import { mintingOf } from './mint.ts'
+import type { Told } from './request.ts'
 import { type AwsSettings, awsSettings } from './settings.ts'
-import { sessionTags } from './tags.ts'
 
 /**
  * Sessions of AWS STS, scoped to one task by a session policy that is compiled for it. The policy denies everything after the lease's end, so that
@@ -28,10 +23,12 @@ export const awsKind: ProviderKind<AwsSettings, AwsGrant> = {
 /** @param pause how it waits between two looks and two writes; its own unless a test drives it */
 export async function connectAws(name: string, settings: AwsSettings, surroundings: ProviderSurroundings, pause?: Pause): Promise<Provider> {
   // Only where it is configured: the SDK takes longer to load than all the rest of the broker's providers.
-  const { createSts } = await import('./client.ts')
-  const sts = createSts(name, settings, (action, outcome, seconds) => surroundings.asked?.(name, action, outcome, seconds))
-  const arnOf = (role: string): string => `arn:${settings.partition}:iam::${settings.account}:role/${role}`
-  const deny = await denying(name, settings, surroundings, { sts, arnOf, ...(pause && { pause }) })
+  const [{ createSts }, { openIdentities }] = await Promise.all([import('./client.ts'), import('./identity.ts')])
+  const told: Told = (action, outcome, seconds) => surroundings.asked?.(name, action, outcome, seconds)
+  const identities = await openIdentities(name, settings, surroundings, told)
+  const sts = createSts(name, settings, told, identities.minter)
+  const arnOf = (role: string): string => arnOfRole(settings, role)
+  const deny = await denying(name, settings, surroundings, { sts, arnOf, credentials: identities.revoker, ...(pause && { pause }) })
   const { end, ...minting } = mintingOf(name, settings, surroundings, sts, arnOf)
 
   return {
@@ -50,76 +47,12 @@ export async function connectAws(name: string, settings: AwsSettings, surroundin
     // The name of a session is journaled before STS is asked, and a journal that finds the lease ended stops the mint.
     recover: async ({ handles }) => ({ minted: handles.length > 0 }),
     ...(deny && { upkeep: (signal) => deny.upkeep(signal) }),
-    check: (signal) => checkAccount(name, settings, sts, signal),
-    examine: (grants) => examine(name, settings, sts, arnOf, grants),
+    check: async (signal) => void (await checkAccount(name, settings, sts, signal)),
+    ...(identities.tokens && { tokens: identities.tokens }),
+    // Only where somebody checks: it has as much to load as the rest.
+    examine: async (grants) => await (await import('./examine/account.ts')).examineAccount(name, settings, surroundings, identities, told, grants),
   }
 }
 
 /** Most of them only wait for one and the same document. */
 const endsAtOnce = 256
-
-/** What makes sessions, and `end`, after which it makes no child of a lease's session. */
-function mintingOf(
-  name: string,
-  settings: AwsSettings,
-  { sessions, clock, noticed }: ProviderSurroundings,
-  sts: Sts,
-  arnOf: (role: string) => string,
-): Required<Pick<Provider, 'mint' | 'refresh'>> & Pick<ReturnType<typeof createChildren>, 'end'> {
-  const assume = (session: RoleSession, reservation: Reservation, policy: string, duration: number, signal: AbortSignal): Promise<Session> =>
-    sts.assumeRole(
-      {
-        roleArn: arnOf(session.role),
-        sessionName: session.name,
-        sourceIdentity: sourceIdentityOf(reservation.agent),
-        policy,
-        duration,
-        tagged: settings.session_tags ? sessionTags(reservation) : undefined,
-      },
-      signal,
-    )
-  const children = createChildren(name, settings, assume, sts.narrower)
-  const modes = createModes(settings.mode, clock, (role, mode) => noticed?.(name, 'info', 'mode', { role, mode }))
-
-  /** The session itself, for a role that has no children, or is to have none. */
-  async function direct(session: RoleSession, reservation: Reservation, signal: AbortSignal): Promise<Minted> {
-    const { duration, until } = lifeOf(name, reservation, settings.longest_session)
-    const policy = compile(reservation.settings as AwsGrant, reservation.parameters, until)
-    return mintedOf(await assume(session, reservation, policy, duration, signal), until)
-  }
-
-  return {
-    async mint(reservation, journal, signal) {
-      // Parsed by `awsGrant` when the catalogue was loaded.
-      const { roles } = reservation.settings as AwsGrant
-      if (roles.every((role) => modes.of(role) === 'direct')) lifeOf(name, reservation, settings.longest_session)
-      const session = await takeSession(name, reservation, roles, sessions, journal)
-      const mode = modes.of(session.role)
-      if (mode === 'direct') return await direct(session, reservation, signal)
-      const child = await children.of(session, reservation, signal)
-      if (child === 'unsupported' && settings.mode === 'children') throw withoutChildren(name)
-      modes.tried(session.role, child === 'unsupported' ? 'direct' : 'children')
-      // Assumed again under the same name: the parent may be narrowed, and is not for anybody else.
-      return child === 'unsupported' ? await direct(session, reservation, signal) : child
-    },
-
-    async refresh(reservation, handles, signal) {
-      const session = journaledSession(handles)
-      if (!session || !(reservation.settings as AwsGrant).roles.includes(session.role)) {
-        throw new ProviderError('refused', `${name} has no session of this lease whose role the grant still names`, 'no')
-      }
-      const mode = modes.of(session.role)
-      const child = mode === 'direct' ? 'unsupported' : await children.of(session, reservation, signal)
-      if (child !== 'unsupported') return child
-      // Where the role has children this session alone is denied. Only a mint says anything about the role, for nobody denies a name that is new.
-      if (mode === 'children') throw withoutChildren(name)
-      children.mustLive(reservation.lease)
-      return await direct(session, reservation, signal)
-    },
-
-    end: (lease) => children.end(lease),
-  }
-}
-
-const withoutChildren = (name: string): ProviderError =>
-  new ProviderError('refused', `${name} gives children of sessions, and STS has no GetScopedCredentials for this one`, 'no')

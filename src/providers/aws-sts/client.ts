@@ -9,6 +9,7 @@ import {
 import { Secret } from '../../base/secret.ts'
 import { ProviderError } from '../provider.ts'
 import { type AwsAction, isExplicitDeny, nameOf, noChildFor } from './answers.ts'
+import type { CredentialSource } from './refreshed.ts'
 import { asking, attempt, type Told } from './request.ts'
 import type { AwsSettings } from './settings.ts'
 import type { SessionTags } from './tags.ts'
@@ -45,13 +46,22 @@ export interface Narrowing {
 /** Asks for a narrower session, signed by the one that this was made of; where there is none for it, why. @throws ProviderError */
 export type Narrow = (narrowing: Narrowing, signal: AbortSignal) => Promise<Session | 'unsupported' | 'ended'>
 
+/** An identity at AWS. */
+export interface Caller {
+  readonly account: string
+  readonly arn: string
+}
+
+/** Whether an identity is a session of a role: what it assumes is chained. */
+export const isRoleSession = ({ arn }: Caller): boolean => /^arn:[a-z-]+:sts::\d+:assumed-role\//.test(arn)
+
 /** STS of one Region, asked as the broker. Every call throws ProviderError and nothing else. */
 export interface Sts {
   assumeRole(assumption: Assumption, signal: AbortSignal): Promise<Session>
   /** Takes a session over, to ask for narrower ones: its secrets are then held where nothing can print them, and reached by nothing but a signature. */
   narrower(session: Session): Narrow
-  /** The account that the broker's own credentials belong to. */
-  callerAccount(signal: AbortSignal): Promise<string>
+  /** Whose the credentials are. */
+  caller(signal: AbortSignal): Promise<Caller>
   /** Opens a session, once, to ask how it stands. It may do nothing else, and need not be allowed to: see {@link Standing}. */
   standingOf(session: Session): (signal: AbortSignal) => Promise<Standing>
 }
@@ -63,11 +73,12 @@ export interface Sts {
 export type Standing = 'allowed' | 'refused' | 'denied'
 
 /** How often the SDK asks: throttling, lost connections and 5xx. A second AssumeRole under the same name leaves a session that nobody was given. */
-const attempts = 3
+export const attempts = 3
 
-export function createSts(name: string, settings: AwsSettings, told: Told): Sts {
+/** @param credentials of whoever asks; the SDK's default chain where there are none */
+export function createSts(name: string, settings: AwsSettings, told: Told, credentials?: CredentialSource): Sts {
   const about = { region: settings.region, ...(settings.endpoint !== undefined && { endpoint: settings.endpoint }), maxAttempts: attempts }
-  const client = new STSClient({ ...about, requestHandler: attempt })
+  const client = new STSClient({ ...about, requestHandler: attempt, ...(credentials && { credentials }) })
 
   const ask = asking(name, told)
 
@@ -114,9 +125,9 @@ export function createSts(name: string, settings: AwsSettings, told: Told): Sts 
         }
       }
     },
-    async callerAccount(abortSignal) {
-      const { Account } = await ask('GetCallerIdentity', () => client.send(new GetCallerIdentityCommand({}), { abortSignal }))
-      return Account ?? ''
+    async caller(abortSignal) {
+      const { Account, Arn } = await ask('GetCallerIdentity', () => client.send(new GetCallerIdentityCommand({}), { abortSignal }))
+      return { account: Account ?? '', arn: Arn ?? '' }
     },
     standingOf({ accessKeyId, secretAccessKey, sessionToken }) {
       const credentials = { accessKeyId, secretAccessKey: secretAccessKey.open(), sessionToken: sessionToken.open() }

@@ -8,6 +8,7 @@ import { createCanary } from './kill-list/canary.ts'
 import { type Carrier, createCarrier } from './kill-list/carrier.ts'
 import { createRoleList } from './kill-list/role-list.ts'
 import type { Pause, Turns } from './kill-list/turns.ts'
+import type { CredentialSource } from './refreshed.ts'
 import type { AwsSettings } from './settings.ts'
 
 /** Ends sessions before their time, by the kill lists of their roles. */
@@ -26,12 +27,17 @@ export async function denying(
   name: string,
   settings: AwsSettings,
   { sessions, killLists, clock, asked, noticed = () => {} }: ProviderSurroundings,
-  { sts, arnOf, pause = unhurried }: { readonly sts: Sts; readonly arnOf: (role: string) => string; readonly pause?: Pause },
+  {
+    sts,
+    arnOf,
+    credentials,
+    pause = unhurried,
+  }: { readonly sts: Sts; readonly arnOf: (role: string) => string; readonly credentials: CredentialSource; readonly pause?: Pause },
 ): Promise<Deny | undefined> {
   const { kill_list: killList } = settings
   if (!killList || !sessions || !killLists) return undefined
   const { createIam } = await import('./kill-list/iam.ts')
-  const iam = createIam(name, settings, (action, outcome, seconds) => asked?.(name, action, outcome, seconds))
+  const iam = createIam(name, settings, (action, outcome, seconds) => asked?.(name, action, outcome, seconds), credentials)
   const holder = randomUUID()
   const known = new Map<string, { readonly carrier: Carrier; readonly turns: Turns }>()
 

@@ -4,7 +4,7 @@ import { compile, compileParent, longestPolicy, placeholder, UnknownParameter, v
 import { outlives, sameAction } from './outlives.ts'
 
 /** A role of the account, with its path: `mayfly/invoices`. Not an ARN, for the account is the provider's. */
-const roleName = z
+export const roleName = z
   .string()
   .max(575)
   .regex(/^([\w+=,.@-]+\/)*[\w+=,.@-]{1,64}$/, 'must be the name of a role, with its path where it has one, and no ARN')

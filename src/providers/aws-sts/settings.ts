@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { addressFault } from '../connection.ts'
 import { durationWithin } from '../shapes.ts'
+import { identityFaults, identityShape } from './identity-settings.ts'
 
 /** What a role is without its path: names of roles are unique in an account whatever their paths. */
 export const bareName = (role: string): string => role.slice(role.lastIndexOf('/') + 1)
@@ -36,7 +37,7 @@ const killList = z
 
 export type KillListSettings = z.output<typeof killList>
 
-/** Its entry under `providers:`. The broker's own credentials come from the SDK's default chain, so that none has to stand in a file here. */
+/** Its entry under `providers:`. None of it is a secret. */
 export const awsSettings = z
   .strictObject({
     /** Whose regional STS is asked; a deny and a session know no Region. */
@@ -65,10 +66,12 @@ export const awsSettings = z
     kill_list: killList.optional(),
     /** Another IAM than that of the partition. */
     iam_endpoint: z.string().max(2_048).optional(),
+    ...identityShape,
     timeout: durationWithin(1_000, 60_000).prefault('10s'),
     concurrency: z.int().min(2).max(50).default(16),
   })
   .superRefine((settings, context) => {
+    for (const fault of identityFaults(settings)) context.addIssue({ code: 'custom', ...fault })
     for (const key of ['endpoint', 'iam_endpoint'] as const) {
       const message = settings[key] === undefined ? undefined : addressFault(settings[key], false)
       if (message !== undefined) context.addIssue({ code: 'custom', path: [key], message })

@@ -1,8 +1,8 @@
 import { stopwatch } from '../../base/time.ts'
+import { openAssertions } from '../assertion.ts'
 import { refuseUnreadable } from '../files.ts'
 import type { Provider, ProviderKind } from '../provider.ts'
 import { selfOf, unexpected } from './answers.ts'
-import { openAssertions } from './assertion.ts'
 import { createEnding } from './end.ts'
 import { examine } from './examine/examine.ts'
 import { revocationOf, type VaultGrant, vaultGrant, vaultGrantFaults } from './grant.ts'
@@ -14,6 +14,9 @@ import { createSlots } from './slots.ts'
 
 /** Milliseconds for which a database may let in what Vault has given up, beyond its own end (`VALID UNTIL` of its role). */
 const afterlife = 5_000
+
+/** Seconds. Vault takes the same assertion as often as it is shown (seen on OpenBao 2.7.2). */
+const assertionLife = 60
 
 /** HashiCorp Vault and OpenBao: secrets that they make for one task, and end with it. */
 export const vaultKind: ProviderKind<VaultSettings, VaultGrant> = {
@@ -33,7 +36,8 @@ export const vaultKind: ProviderKind<VaultSettings, VaultGrant> = {
     // Only where a Vault is configured: it brings a library that takes longer to load than all the rest of this folder.
     const { createAsk } = await import('./client.ts')
     const ask = createAsk(settings, (request, outcome, seconds) => surroundings.asked?.(name, request, outcome, seconds))
-    const assertions = auth.method === 'jwt' && auth.token_file === undefined ? await openAssertions(name, auth.audience, surroundings) : undefined
+    const signs = auth.method === 'jwt' && auth.token_file === undefined
+    const assertions = signs ? await openAssertions(name, { audience: auth.audience, life: assertionLife }, surroundings) : undefined
     const identity = createIdentity(name, settings, ask, assertions?.sign, stopwatch())
     const slots = createSlots(Math.max(1, Math.floor((concurrency * 3) / 4)))
     // A mint that was cut off in its last moment, the first life of what it read, and what the database adds to it.

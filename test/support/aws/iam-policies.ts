@@ -18,8 +18,14 @@ export const policyActions: Readonly<Record<string, IamAction>> = {
     account.policies.set(arn, policy)
     return { Policy: shown(policy) }
   },
+  GetPolicy(account, form) {
+    const policy = policyOf(account, form)
+    const roles = [...account.roles.values()]
+    const attached = roles.filter((role) => role.attached.latest.includes(policy.arn)).length
+    const bounding = roles.filter((role) => role.boundary.latest === policy.arn).length
+    return { Policy: { ...shown(policy), AttachmentCount: attached, PermissionsBoundaryUsageCount: bounding } }
+  },
   ListPolicies: (account, form) => ({ Policies: under(form, account.policies.values()).map(shown), IsTruncated: false }),
-  GetPolicy: (account, form) => ({ Policy: shown(policyOf(account, form)) }),
   DeletePolicy(account, form) {
     const policy = policyOf(account, form)
     const used = [...account.roles.values()].some((role) => role.boundary.latest === policy.arn || role.attached.latest.includes(policy.arn))

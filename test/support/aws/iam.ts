@@ -66,8 +66,14 @@ const actions: Readonly<Record<string, IamAction>> = {
 export function callIam(account: Account, caller: Caller, form: Form): Xml {
   const action = actions[form.action]
   if (!action) throw new Refusal('InvalidAction', `Could not find operation ${form.action} for version 2010-05-08`)
-  authorize(account, caller, { action: `iam:${form.action}`, resource: resourceOf(account, form) })
+  authorize(account, caller, { action: `iam:${form.action}`, resource: resourceOf(account, form), about: aboutRole(account, form) })
   return action(account, form)
+}
+
+/** The boundary that a request would set or, where it sets none, that the role has (Service Authorization Reference, IAM). */
+function aboutRole(account: Account, form: Form): Record<string, string | undefined> {
+  const role = account.roles.get(form.optional('RoleName') ?? '')
+  return { 'iam:PermissionsBoundary': form.optional('PermissionsBoundary') ?? role?.boundary.latest }
 }
 
 function resourceOf(account: Account, form: Form): string {

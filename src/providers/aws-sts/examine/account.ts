@@ -1,0 +1,36 @@
+import type { Finding, ProviderSurroundings, TrialGrant } from '../../provider.ts'
+import { arnOfRole } from '../arn.ts'
+import { createSts } from '../client.ts'
+import type { Identities } from '../identity.ts'
+import type { Told } from '../request.ts'
+import type { AwsSettings } from '../settings.ts'
+import { clockOfAws } from './clock.ts'
+import { examine } from './examine.ts'
+import { viewIam } from './iam.ts'
+
+/** Examines an account with the broker's own identities. */
+export function examineAccount(
+  name: string,
+  settings: AwsSettings,
+  { clock, publicUrl }: ProviderSurroundings,
+  { minter, revoker }: Identities,
+  told: Told,
+  grants: readonly TrialGrant[],
+): Promise<readonly Finding[]> {
+  const asksIam = settings.kill_list !== undefined || settings.revoker !== undefined
+  return examine(
+    {
+      name,
+      settings,
+      clock,
+      publicUrl,
+      minter: { ...createSts(name, settings, told, minter), credentials: minter },
+      revoker: createSts(name, settings, told, revoker),
+      awsClock: clockOfAws(name, settings, minter),
+      iam: asksIam ? viewIam(name, settings, told, revoker) : undefined,
+      arnOf: (role) => arnOfRole(settings, role),
+      within: () => AbortSignal.timeout(settings.timeout),
+    },
+    grants,
+  )
+}

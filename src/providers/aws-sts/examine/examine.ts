@@ -1,0 +1,57 @@
+import type { Clock } from '../../../base/time.ts'
+import { type Finding, ProviderError, type TrialGrant } from '../../provider.ts'
+import type { Sts } from '../client.ts'
+import type { AwsGrant } from '../grant.ts'
+import type { CredentialSource } from '../refreshed.ts'
+import type { AwsSettings } from '../settings.ts'
+import { type ClockOfAws, judgeClock } from './clock.ts'
+import type { IamView } from './iam.ts'
+import { examineIdentities } from './identities.ts'
+import { examineKillList } from './kill-list.ts'
+import { examineMode } from './mode.ts'
+import { examineQuotas } from './quotas.ts'
+import { examineRole } from './role.ts'
+import { examineTrial } from './trial.ts'
+
+/** An AWS account as an examination uses it. */
+export interface Examined {
+  readonly name: string
+  readonly settings: AwsSettings
+  readonly clock: Clock
+  readonly publicUrl: string
+  readonly minter: Sts & { readonly credentials: CredentialSource }
+  readonly revoker: Pick<Sts, 'caller'>
+  readonly awsClock: ClockOfAws
+  /** As the revoker; undefined where there is nobody to ask as, because nothing is denied. */
+  readonly iam: IamView | undefined
+  readonly arnOf: (role: string) => string
+  /** For one question. */
+  within(): AbortSignal
+}
+
+/** Looks at everything, from whom the broker is to each grant. Without a minter there is nothing more to see; nothing else ends it. */
+export async function examine(aws: Examined, grants: readonly TrialGrant[]): Promise<readonly Finding[]> {
+  const identities = await examineIdentities(aws)
+  if (identities.some(({ level, subject }) => level === 'fault' && subject === 'account')) return identities
+  const findings = [...identities, ...(await section('clock', async () => judgeClock(await aws.awsClock(), aws.clock())))]
+  // One after the other: it is a check and not a storm.
+  for (const grant of grants) for (const role of (grant.settings as AwsGrant).roles) findings.push(await examineTrial(aws, grant, role))
+  for (const role of rolesOf(grants)) {
+    findings.push(...(await section(`mode of ${role}`, () => examineMode(aws, role))))
+    findings.push(...(await section(`role ${role}`, () => examineRole(aws, role))))
+    findings.push(...(await section(`kill list of ${role}`, () => examineKillList(aws, role))))
+  }
+  return [...findings, ...(await section('quotas', () => examineQuotas(aws)))]
+}
+
+const rolesOf = (grants: readonly TrialGrant[]): readonly string[] => [...new Set(grants.flatMap(({ settings }) => (settings as AwsGrant).roles))]
+
+/** Where AWS stops answering in between, the rest is examined all the same. */
+async function section(subject: string, look: () => Promise<Finding[]>): Promise<Finding[]> {
+  try {
+    return await look()
+  } catch (error) {
+    if (!(error instanceof ProviderError)) throw error
+    return [{ level: 'fault', subject, message: `could not be examined: ${error.message}` }]
+  }
+}
