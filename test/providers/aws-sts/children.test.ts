@@ -55,7 +55,7 @@ describe('children of an AWS session', () => {
         publicUrl: 'https://broker.example.com',
         keys: '/nowhere',
         clock: () => peer.now() + skew,
-        noticed: (_, level, event, detail) => noticed.push({ level, event, ...detail }),
+        noticed: (_, level, event, detail) => void (event === 'mode' && noticed.push({ level, event, ...detail })),
       },
     )
 
@@ -142,7 +142,7 @@ describe('children of an AWS session', () => {
       expect(await refreshing).toMatchObject({ fault: 'refused' })
       const fresh = reserve()
       const minting = failureOf(mint(fresh))
-      await vi.waitFor(() => expect(asked('AssumeRole')).toBe(2))
+      while (asked('AssumeRole') < 2) await new Promise((resolve) => setImmediate(resolve))
       await revoke(fresh)
       expect(await minting).toMatchObject({ fault: 'refused' })
     })
@@ -336,17 +336,11 @@ describe('children of an AWS session', () => {
 
   test('are looked for by provider check, which says what each role has', async () => {
     const trial = { name: 'invoices-bucket', settings: grant, maxTtl: 7_200_000, parameters: { customer: 'acme' } }
-    expect(await provider.examine!([trial])).toMatchObject([
-      { level: 'ok', subject: 'account' },
-      { level: 'ok', subject: 'mode of role mayfly/invoices', message: expect.stringContaining('is children') as unknown },
-      { level: 'ok', subject: 'grant invoices-bucket, role mayfly/invoices' },
-    ])
+    const modeFound = async (by: Provider) => (await by.examine!([trial])).find(({ subject }) => subject === 'mode of mayfly/invoices')
+    expect(await modeFound(provider)).toMatchObject({ level: 'ok', message: expect.stringContaining('children') as unknown })
+    expect(await modeFound(await connect({ mode: 'direct' }))).toMatchObject({ level: 'ok', message: expect.stringContaining('direct') as unknown })
     peer.faults.unsupported.add('GetScopedCredentials')
-    expect(await provider.examine!([trial])).toMatchObject([{ level: 'ok' }, { level: 'warning' }, { level: 'fault' }])
-    expect(await (await connect({ mode: 'children' })).examine!([{ ...trial, maxTtl: 60_000 }])).toMatchObject([
-      { level: 'ok' },
-      { level: 'fault', subject: 'mode of role mayfly/invoices' },
-      { level: 'ok' },
-    ])
+    expect(await modeFound(provider)).toMatchObject({ level: 'warning' })
+    expect(await modeFound(await connect({ mode: 'children' }))).toMatchObject({ level: 'fault' })
   })
 })

@@ -65,7 +65,14 @@ describe('the broker as AWS knows it', () => {
     url.endsWith('jwks.json') ? { keys: await tokens!.keys() } : { issuer: publicUrl, jwks_uri: `${publicUrl}/.well-known/jwks.json` }
 
   const settingsWith = (changes: object) =>
-    awsSettings.parse({ region: site.peer.region, account: site.peer.account, endpoint: site.peer.url, external_id: site.externalId, ...changes })
+    awsSettings.parse({
+      mode: 'direct',
+      region: site.peer.region,
+      account: site.peer.account,
+      endpoint: site.peer.url,
+      external_id: site.externalId,
+      ...changes,
+    })
 
   async function connect(changes: object = {}, surroundings: Partial<ProviderSurroundings> = {}): Promise<Provider> {
     const provider = await awsKind.connect('aws', settingsWith(changes), { publicUrl, keys, clock: systemClock, noticed, ...surroundings })
