@@ -52,9 +52,6 @@ interface Which {
   readonly role: string
 }
 
-/** Seconds that the clock of AWS may differ from the store's. */
-const skew = 60
-
 /** Seconds after which no call of a former holder can arrive at AWS any more: more than a provider's timeout. */
 const settling = 15
 
@@ -127,9 +124,9 @@ async function take(ledger: Ledger, which: Which, holder: string, pause: number)
     ),
     listed as (
       select session.name, session.denied_at is not null or lease.state not in ('reserved', 'active') as denied, session.generation,
-        session.reserved_at - make_interval(secs => ${skew}) as earliest, lease.issued_at + make_interval(secs => ${skew}) as latest
+        session.reserved_at as earliest, lease.issued_at as latest
       from list join role_sessions as session on session.provider = list.provider and session.role = list.role join leases as lease on lease.id = session.lease_id
-      where ${forgetAt} > now() and lease.state <> 'failed'
+      where ${forgetAt} > now() and lease.state <> 'failed' and (session.denied_at is not null or lease.state <> 'expired')
     )
     select (
         select json_build_object('generation', list.generation, 'digest', list.digest, 'written', list.written_generation = list.generation,

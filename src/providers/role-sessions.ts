@@ -41,7 +41,7 @@ export interface ListedSession {
   readonly denied: boolean
   /** Of the document that is known to name it; undefined where none does yet. */
   readonly generation: number | undefined
-  /** AWS did not issue it before this, nor, where that is known, after `latest`, by a clock that may differ from the store's by a minute. */
+  /** By the store's clock: AWS did not issue it before this, nor, where that is known, after `latest`. */
   readonly earliest: Date
   readonly latest: Date | undefined
 }
@@ -61,7 +61,10 @@ export interface HeldList {
   /** What earlier documents gave up. */
   readonly killed: readonly string[]
   readonly cutoff: Date | undefined
-  /** Without those whose end passed more than 120 s ago: AWS may be behind by so much, and no more. */
+  /**
+   * Without those whose end passed more than 120 s ago: AWS may be behind by so much, and no more. And without those that ended by themselves and that
+   * nobody asked to deny: each would be worth a document, and its session policy denies it already.
+   */
   readonly sessions: readonly ListedSession[]
   /** What is written is to be compared with what AWS has. */
   readonly checkDue: boolean

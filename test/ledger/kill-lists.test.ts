@@ -101,7 +101,6 @@ describe.each(stores)('kill lists on $name', ({ name: storeName, open }) => {
 
       expect(held).toMatchObject({ generation: 0, digest: null, written: true, confirmed: 0, killed: [], cutoff: undefined, checkDue: false })
       expect(living.name.startsWith(held.open)).toBe(true)
-      const minute = 60_000
       const reservedAt = (lease: Lease) =>
         ledger.run<{ at: string }>(sql`select to_json(reserved_at) #>> '{}' as at from role_sessions where lease_id = ${lease.id}`)
       const expected = await Promise.all(
@@ -112,8 +111,8 @@ describe.each(stores)('kill lists on $name', ({ name: storeName, open }) => {
             name,
             denied: name === denied.name,
             generation: undefined,
-            earliest: new Date(Date.parse(row!.at) - minute),
-            latest: issuedAt ? new Date(issuedAt.getTime() + minute) : undefined,
+            earliest: new Date(row!.at),
+            latest: issuedAt ?? undefined,
           }
         }),
       )
@@ -131,10 +130,25 @@ describe.each(stores)('kill lists on $name', ({ name: storeName, open }) => {
       await settle(ledger, { lease: failed.lease, settlement: { to: 'failed', error: 'refused' } })
       const listed = async () => (await take()).sessions.map(({ name }) => name)
 
-      await passFor(ledger, denied.lease, 719)
+      await passFor(ledger, denied.lease, 700)
       expect(await listed()).toEqual([denied.name])
-      await passFor(ledger, denied.lease, 1)
+      await passFor(ledger, denied.lease, 21)
       expect(await listed()).toEqual([])
+    })
+
+    test('leaves out a session that ended by itself and that nobody asked to deny: its own policy denies it', async () => {
+      const minted = await mint()
+      const asked = await mint()
+      await sessions.deny('aws', asked.lease.id)
+      for (const { lease } of [minted, asked]) {
+        await passFor(ledger, lease, 601)
+        await closeLease(ledger, lease, { cause: 'lease_expired', by: 'broker' })
+        await settle(ledger, {
+          lease,
+          settlement: { to: 'expired', evidence: { by: 'time', statement: 'its end has passed', at: new Date().toISOString() } },
+        })
+      }
+      expect((await take()).sessions).toMatchObject([{ name: asked.name, denied: true }])
     })
 
     test('lists a session as denied whose lease is being ended, whoever has asked for that yet', async () => {
@@ -443,112 +457,115 @@ describe.each(stores)('kill lists on $name', ({ name: storeName, open }) => {
       expect((await mint()).name.startsWith(open)).toBe(true)
     })
 
-    test.runIf(storeName === 'Postgres')('is complete: whoever takes the list after closing has every name in it', { timeout: 120_000 }, async () => {
-      const other = await connect(store.settings)
-      const names: string[] = []
-      const [mine, theirs] = [roleSessions(ledger), roleSessions(other)]
-      const leases = await Promise.all(Array.from({ length: 400 }, () => announceMint(ledger)))
-      const closed = new Map<string, readonly string[]>()
-      let misses = 0
-      for (let round = 0; round < 200; round++) {
-        const reserving = [mine, theirs].map(async (port, index) => {
-          await patience((round * 7 + index * 3) % 5)
-          const answer = await port.reserve('aws', leases[2 * round + index]!.id, [role])
-          if (answer.outcome === 'reserved') names.push(answer.session.name)
-        })
-        const holder = `holder-${round % 2}`
-        const listing = (async () => {
-          const port = round % 2 === 0 ? lists : killLists(other)
-          await patience(round % 4)
-          // In every other round the cohort is closed by its age.
-          const before = await port.take('aws', role, holder, 0)
-          if (typeof before === 'number') return
-          if (round % 3 === 0) await ledger.run(sql`update kill_lists set cohort_since = now() - interval '1 hour' where role = ${role}`)
-          else await port.closeCohort('aws', role, holder)
-          const held = await port.take('aws', role, holder, 0)
-          await port.release('aws', role, holder)
-          if (typeof held === 'number') return void misses++
-          for (const { name } of held.sessions) {
-            const cohort = name.slice(0, 3)
-            if (cohort !== held.open && !closed.has(cohort))
-              closed.set(
-                cohort,
-                held.sessions.map((session) => session.name).filter((listed) => listed.startsWith(cohort)),
-              )
-          }
-        })()
-        await Promise.all([...reserving, listing])
+    if (storeName === 'Postgres')
+      test('is complete: whoever takes the list after closing has every name in it', { timeout: 120_000 }, async () => {
+        const other = await connect(store.settings)
+        const names: string[] = []
+        const [mine, theirs] = [roleSessions(ledger), roleSessions(other)]
+        const leases = await Promise.all(Array.from({ length: 400 }, () => announceMint(ledger)))
+        const closed = new Map<string, readonly string[]>()
+        let misses = 0
+        for (let round = 0; round < 200; round++) {
+          const reserving = [mine, theirs].map(async (port, index) => {
+            await patience((round * 7 + index * 3) % 5)
+            const answer = await port.reserve('aws', leases[2 * round + index]!.id, [role])
+            if (answer.outcome === 'reserved') names.push(answer.session.name)
+          })
+          const holder = `holder-${round % 2}`
+          const listing = (async () => {
+            const port = round % 2 === 0 ? lists : killLists(other)
+            await patience(round % 4)
+            // In every other round the cohort is closed by its age.
+            const before = await port.take('aws', role, holder, 0)
+            if (typeof before === 'number') return
+            if (round % 3 === 0) await ledger.run(sql`update kill_lists set cohort_since = now() - interval '1 hour' where role = ${role}`)
+            else await port.closeCohort('aws', role, holder)
+            const held = await port.take('aws', role, holder, 0)
+            await port.release('aws', role, holder)
+            if (typeof held === 'number') return void misses++
+            for (const { name } of held.sessions) {
+              const cohort = name.slice(0, 3)
+              if (cohort !== held.open && !closed.has(cohort))
+                closed.set(
+                  cohort,
+                  held.sessions.map((session) => session.name).filter((listed) => listed.startsWith(cohort)),
+                )
+            }
+          })()
+          await Promise.all([...reserving, listing])
+        }
+        expect(names.length).toBe(400)
+        expect(misses).toBeLessThan(100)
+        expect(closed.size).toBeGreaterThan(30)
+        for (const [cohort, listed] of closed) expect(names.filter((name) => name.startsWith(cohort)).toSorted()).toEqual(listed)
+        const [row] = await ledger.run<{ deadlocks: string }>(sql`select deadlocks::text from pg_stat_database where datname = current_database()`)
+        expect(row).toEqual({ deadlocks: '0' })
+        await other.close()
+      })
+  })
+
+  if (storeName === 'Postgres')
+    describe('what was read before a statement waited for the list', () => {
+      let owner: postgres.Sql
+
+      beforeAll(() => {
+        owner = postgres((store.settings as { url: string }).url, { max: 2 })
+      })
+      afterAll(() => owner.end())
+
+      /** Until so many statements wait for a lock. */
+      async function waiting(count: number): Promise<void> {
+        const look = () => owner`select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`
+        while ((await look()).length < count);
       }
-      expect(names.length).toBe(400)
-      expect(misses).toBeLessThan(100)
-      expect(closed.size).toBeGreaterThan(30)
-      for (const [cohort, listed] of closed) expect(names.filter((name) => name.startsWith(cohort)).toSorted()).toEqual(listed)
-      const [row] = await ledger.run<{ deadlocks: string }>(sql`select deadlocks::text from pg_stat_database where datname = current_database()`)
-      expect(row).toEqual({ deadlocks: '0' })
-      await other.close()
-    })
-  })
 
-  describe.runIf(storeName === 'Postgres')('what was read before a statement waited for the list', () => {
-    let owner: postgres.Sql
+      test('is not taken for the names of a cohort that was closed meanwhile', async () => {
+        const { open } = await mint().then(() => take('one'))
+        const { lease } = await mint()
+        const [closing, taking] = await owner.begin(async (name) => {
+          await name`select from kill_lists where role = ${role} for share`
+          await name`insert into role_sessions (provider, role, name, lease_id, forget_at) values ('aws', ${role}, ${`${open}zzzzz`}, ${lease.id}, now())`
+          await name`update leases set handles = handles || ${name.json([{ role, session_name: `${open}zzzzz` }])} where id = ${lease.id}`
+          const first = lists.closeCohort('aws', role, 'one')
+          await waiting(1)
+          const second = lists.take('aws', role, 'one', 0)
+          await waiting(2)
+          return [first, second].map((answer) => ({ answer }))
+        })
+        expect(await closing!.answer).toBe(true)
 
-    beforeAll(() => {
-      owner = postgres((store.settings as { url: string }).url, { max: 2 })
-    })
-    afterAll(() => owner.end())
+        const held = (await taking!.answer) as HeldList | number
 
-    /** Until so many statements wait for a lock. */
-    async function waiting(count: number): Promise<void> {
-      const look = () => owner`select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`
-      while ((await look()).length < count);
-    }
-
-    test('is not taken for the names of a cohort that was closed meanwhile', async () => {
-      const { open } = await mint().then(() => take('one'))
-      const { lease } = await mint()
-      const [closing, taking] = await owner.begin(async (name) => {
-        await name`select from kill_lists where role = ${role} for share`
-        await name`insert into role_sessions (provider, role, name, lease_id, forget_at) values ('aws', ${role}, ${`${open}zzzzz`}, ${lease.id}, now())`
-        await name`update leases set handles = handles || ${name.json([{ role, session_name: `${open}zzzzz` }])} where id = ${lease.id}`
-        const first = lists.closeCohort('aws', role, 'one')
-        await waiting(1)
-        const second = lists.take('aws', role, 'one', 0)
-        await waiting(2)
-        return [first, second].map((answer) => ({ answer }))
+        if (typeof held !== 'number') expect(held.sessions.map(({ name }) => name)).toContain(`${open}zzzzz`)
+        const after = await take('one')
+        expect(after.open).not.toBe(open)
+        expect(after.sessions.map(({ name }) => name)).toContain(`${open}zzzzz`)
       })
-      expect(await closing!.answer).toBe(true)
 
-      const held = (await taking!.answer) as HeldList | number
+      test('does not keep a session unconfirmed that was named meanwhile', async () => {
+        const { lease, name } = await mintDenied()
+        await take('one')
+        await lists.intend('aws', role, 'one', documentOf(1))
+        const answers = await owner.begin(async (held) => {
+          await held`select from kill_lists where role = ${role} for update`
+          const first = lists.wrote('aws', role, 'one', 1, [name])
+          await waiting(1)
+          const second = lists.confirm('aws', role, 1)
+          await waiting(2)
+          return [first, second].map((answer) => ({ answer }))
+        })
+        await Promise.all(answers.map(({ answer }) => answer))
 
-      if (typeof held !== 'number') expect(held.sessions.map(({ name }) => name)).toContain(`${open}zzzzz`)
-      const after = await take('one')
-      expect(after.open).not.toBe(open)
-      expect(after.sessions.map(({ name }) => name)).toContain(`${open}zzzzz`)
-    })
-
-    test('does not keep a session unconfirmed that was named meanwhile', async () => {
-      const { lease, name } = await mintDenied()
-      await take('one')
-      await lists.intend('aws', role, 'one', documentOf(1))
-      const answers = await owner.begin(async (held) => {
-        await held`select from kill_lists where role = ${role} for update`
-        const first = lists.wrote('aws', role, 'one', 1, [name])
-        await waiting(1)
-        const second = lists.confirm('aws', role, 1)
-        await waiting(2)
-        return [first, second].map((answer) => ({ answer }))
+        expect(await told(lease)).toMatchObject({ generation: 1, confirmedAt: expect.any(Date) as unknown })
       })
-      await Promise.all(answers.map(({ answer }) => answer))
-
-      expect(await told(lease)).toMatchObject({ generation: 1, confirmedAt: expect.any(Date) as unknown })
     })
-  })
 
-  test.runIf(storeName === 'Postgres')('one of many holders has it', async () => {
-    await mint()
-    const taken = await Promise.all(Array.from({ length: 20 }, (_, index) => lists.take('aws', role, `holder-${index}`, 0)))
-    expect(taken.filter((held) => typeof held !== 'number')).toHaveLength(1)
-  })
+  if (storeName === 'Postgres')
+    test('one of many holders has it', async () => {
+      await mint()
+      const taken = await Promise.all(Array.from({ length: 20 }, (_, index) => lists.take('aws', role, `holder-${index}`, 0)))
+      expect(taken.filter((held) => typeof held !== 'number')).toHaveLength(1)
+    })
 })
 
 /** So many turns of the event loop. */
