@@ -1,0 +1,31 @@
+import type { Json } from '../base/json.ts'
+import { canonical, digestOfText } from './canonical.ts'
+import { longestEntry } from './tiles.ts'
+
+/** An entry of the history as it is exported: every column of its row, those left out that do not apply. */
+export interface EntryFields {
+  readonly id: string
+  /** RFC 3339, UTC, milliseconds. */
+  readonly at: string
+  /** The transaction that wrote it, in decimal: entries of one are of one commit. As text, because it may be larger than a number is exact. */
+  readonly xid: string
+  readonly kind: string
+  readonly agent?: string
+  readonly task?: string
+  readonly lease?: string
+  readonly decision?: string
+  readonly body: Json
+}
+
+/**
+ * The bytes of an entry in the log: its canonical JSON (RFC 8785). Anybody who has the entry can make them again; they must never change for an
+ * entry that is already in the log, so a column that is added later is left out where it has no value.
+ *
+ * An entry that would not fit into a bundle has the digest of its body in the body's place: it can be proven like every other, and its body with it.
+ */
+export function leafOf(entry: EntryFields): Buffer {
+  const leaf = Buffer.from(canonical(entry))
+  if (leaf.length <= longestEntry) return leaf
+  const { body, ...rest } = entry
+  return Buffer.from(canonical({ ...rest, body_digest: digestOfText(canonical(body)) }))
+}

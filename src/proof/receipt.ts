@@ -1,0 +1,53 @@
+import { type Checkpoint, openCheckpoint } from './checkpoint.ts'
+import { type Hash, verifyInclusion } from './merkle.ts'
+import type { VerifierKey } from './note.ts'
+import { fromBase64, fromDecimal } from './spelling.ts'
+
+/** What proves offline that an entry is in a log: where, the hashes on the way to the root, and the root as the log signed it. */
+export interface Receipt {
+  readonly index: number
+  readonly path: readonly Hash[]
+  /** The signed checkpoint, as it was served. */
+  readonly note: string
+}
+
+export type CheckedReceipt =
+  | { readonly ok: true; readonly checkpoint: Checkpoint; readonly index: number }
+  /** `not_included`: the log signed a tree in which this entry does not stand there. */
+  | { readonly ok: false; readonly fault: 'malformed' | 'unknown_key' | 'bad_signature' | 'not_included' }
+
+const version = 'c2sp.org/tlog-proof@v1'
+
+/** A path of a tree below 2^53 leaves is no longer. */
+const longestPath = 53
+
+/** A receipt as text (C2SP tlog-proof): self-contained, to be kept in a file. */
+export const receiptText = ({ index, path, note }: Receipt): string =>
+  `${[version, `index ${index}`, ...path.map((hash) => hash.toString('base64'))].join('\n')}\n\n${note}`
+
+/** Reads a receipt. Undefined where it is not one. Extra data of others is let pass unread. */
+export function parseReceipt(text: string): Receipt | undefined {
+  const blank = text.indexOf('\n\n')
+  if (blank === -1) return undefined
+  const [first, ...rest] = text.slice(0, blank).split('\n')
+  if (rest[0]?.startsWith('extra ')) {
+    if (fromBase64(rest[0].slice('extra '.length)) === undefined) return undefined
+    rest.shift()
+  }
+  const [line = '', ...encoded] = rest
+  const index = line.startsWith('index ') ? fromDecimal(line.slice('index '.length)) : undefined
+  if (first !== version || index === undefined || encoded.length > longestPath) return undefined
+  const path = encoded.map(fromBase64)
+  return path.every((hash) => hash?.length === 32) ? { index, path: path as Hash[], note: text.slice(blank + 2) } : undefined
+}
+
+/** Whether the leaf with this hash is in a log that one of these keys signs for. Whatever it is given, it answers. */
+export function checkReceipt(text: string, leaf: Hash, keys: readonly VerifierKey[]): CheckedReceipt {
+  const receipt = parseReceipt(text)
+  if (!receipt) return { ok: false, fault: 'malformed' }
+  const opened = openCheckpoint(receipt.note, keys)
+  if (!opened.ok) return opened
+  const { checkpoint } = opened
+  if (!verifyInclusion(receipt.index, leaf, receipt.path, checkpoint)) return { ok: false, fault: 'not_included' }
+  return { ok: true, checkpoint, index: receipt.index }
+}
