@@ -11,6 +11,8 @@ import { connect, type Ledger } from './ledger/connect.ts'
 import { spendToken } from './ledger/keys.ts'
 import { killLists } from './ledger/kill-lists.ts'
 import { roleSessions } from './ledger/role-sessions.ts'
+import { openLogKey, originOf } from './ledger/log-key.ts'
+import { startSequencer } from './ledger/sequencer.ts'
 import { checkCases } from './policy/cases.ts'
 import { type Grant, loadCatalogue } from './policy/catalogue.ts'
 import { loadPolicySet } from './policy/document.ts'
@@ -157,7 +159,7 @@ const exampleConfig = path.join(import.meta.dirname, '../deploy/example/mayfly.y
 /** The whole program. Whatever starts here stops in reverse order: first no new requests, last the store. */
 async function run(config: Config, stop: AbortSignal, { production, ready }: { production: boolean; ready?: (url: string) => void }): Promise<void> {
   const telemetry = createTelemetry({ level: config.log.level })
-  const digestKey = await openDigestKey(config.keys)
+  const [digestKey, logKey] = await Promise.all([openDigestKey(config.keys), openLogKey(config.keys)])
   await using ledger = await connect(config.store)
   const targets = await connectTargets(config, telemetry, production, ledger)
   const policy = await putInForce(() => loadPolicy(config), ledger, telemetry)
@@ -177,6 +179,7 @@ async function run(config: Config, stop: AbortSignal, { production, ready }: { p
     digestKey,
     background,
   }
+  await using sequencer = startSequencer({ ledger, key: logKey, origin: originOf(config.publicUrl) }, telemetry)
   await using draining = { [Symbol.asyncDispose]: () => background.drain(drainGrace) }
   await using reaper = startReaper(broker)
   const verifier = createVerifier(config.identity, {
@@ -199,7 +202,7 @@ async function run(config: Config, stop: AbortSignal, { production, ready }: { p
 
   await fired(stop)
   telemetry.log.info({}, 'the broker stops: requests under way finish first')
-  void [reloading, draining, watching]
+  void [reloading, sequencer, draining, watching]
 }
 
 /** @param ledger where sessions and kill lists are kept; absent where providers are only checked */

@@ -28,6 +28,10 @@ export interface Metrics {
   readonly oldestUnfinishedRevocation: Gauge
   readonly storeUp: Gauge
   readonly clockApart: Gauge
+  readonly logSize: Gauge
+  readonly logLagEntries: Gauge
+  readonly logLagSeconds: Gauge
+  readonly logRefused: Gauge
   readonly providerUp: Gauge<'provider'>
   readonly rateLimited: Counter<'limit'>
   readonly policyReloads: Counter<'outcome'>
@@ -115,6 +119,10 @@ function createMetrics(): Metrics {
     oldestUnfinishedRevocation: gauge('mayfly_oldest_unfinished_revocation_seconds', 'Age of the oldest revocation without evidence'),
     storeUp: gauge('mayfly_store_up', 'Whether the store can be read and written'),
     clockApart: gauge('mayfly_clock_apart_seconds', "How far the store's clock is ahead of this broker's"),
+    logSize: gauge('mayfly_log_size', 'Entries that have their place in the signed log'),
+    logLagEntries: gauge('mayfly_log_lag_entries', 'Entries that had no place in the log yet when it was last looked at'),
+    logLagSeconds: gauge('mayfly_log_lag_seconds', 'Age of the oldest of them'),
+    logRefused: gauge('mayfly_log_refused', 'Whether the log is not signed any further, because it is not as it was signed'),
     providerUp: gauge('mayfly_provider_up', 'Whether the last calls to a provider were answered', 'provider'),
     rateLimited: counter('mayfly_rate_limited_total', 'Requests turned away by a limit', 'limit'),
     policyReloads: counter('mayfly_policy_reloads_total', 'Reloads of catalogue and policies', 'outcome'),

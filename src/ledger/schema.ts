@@ -4,6 +4,9 @@ import { bigint, boolean, check, customType, index, integer, jsonb, pgTable, pri
 /** Postgres' 64-bit transaction id: what tells a settled row from one whose transaction may still be open (see reference design of the sequencer). */
 const xid8 = customType<{ data: string }>({ dataType: () => 'xid8' })
 
+/** Hashes. They cross the drivers as hexadecimal text, about which both agree. */
+const bytes = customType<{ data: Buffer }>({ dataType: () => 'bytea' })
+
 /** Milliseconds are what JavaScript can hold: finer ones would not survive the way there and back. */
 const moment = (name: string) => timestamp(name, { withTimezone: true, precision: 3 })
 
@@ -174,7 +177,43 @@ export const entries = pgTable(
       .where(sql`lease_id is not null`),
     index('entries_by_agent').on(table.agent, table.id),
     index('entries_by_kind').on(table.kind, table.id),
+    // The order of the log: what is next is read behind the last entry that has its place.
+    index('entries_by_xid').on(table.xid, table.id),
   ],
+)
+
+/** The place of each entry in the log, and its leaf hash: level 0 of the tree. Append-only by trigger and by grant, as are the two that follow. */
+export const leaves = pgTable('leaves', {
+  index: bigint('index', { mode: 'number' }).primaryKey(),
+  entryId: text('entry_id').notNull().unique(),
+  hash: bytes('hash').notNull(),
+})
+
+/**
+ * The roots of whole subtrees of 256^level leaves: the tree above its leaves, as tiles need it. A tile is 256 neighbours of one level, or those of them
+ * that are there, so no tile is kept for itself: each batch would leave a copy of the unfinished ones behind.
+ */
+export const subtrees = pgTable(
+  'subtrees',
+  {
+    level: integer('level').notNull(),
+    index: bigint('index', { mode: 'number' }).notNull(),
+    hash: bytes('hash').notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.level, table.index] }), check('subtrees_level', sql`level >= 1`)],
+)
+
+/** Every tree head that was signed. Each names the one that it goes on from, and no two may name the same: the log cannot fork. */
+export const checkpoints = pgTable(
+  'checkpoints',
+  {
+    size: bigint('size', { mode: 'number' }).primaryKey(),
+    previous: bigint('previous', { mode: 'number' }).notNull().unique(),
+    root: bytes('root').notNull(),
+    note: text('note').notNull(),
+    at: moment('at').notNull().defaultNow(),
+  },
+  () => [check('checkpoints_grow', sql`previous >= 0 and size > previous`)],
 )
 
 /** Every policy set that was ever active, by its digest, so that any decision can be replayed. */

@@ -37,6 +37,7 @@ const commits: readonly { readonly name: string; readonly look?: true; readonly 
   { name: 'let the key go', is: /update idempotency_keys set busy_until = null/ },
   { name: 'keep the key', is: /update idempotency_keys/ },
   { name: 'put the policies in force', is: /insert into policy_sets/ },
+  { name: 'append to the log', look: true, is: /insert into checkpoints/ },
   { name: 'forget keys and tokens', look: true, is: /delete from idempotency_keys/ },
 ]
 

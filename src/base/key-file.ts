@@ -1,0 +1,44 @@
+import { randomBytes, randomUUID } from 'node:crypto'
+import { link, lstat, mkdir, readFile, unlink, writeFile } from 'node:fs/promises'
+import path from 'node:path'
+import { ConfigurationError, describe } from './errors.ts'
+
+/**
+ * A secret of random bytes in a 0600 file, made where there is none. Every broker of one ledger needs the same file, and it is kept outside the database.
+ *
+ * @param length bytes
+ * @throws ConfigurationError where the file is open to others, or of another length
+ */
+export async function openKeyFile(file: string, length: number): Promise<Uint8Array> {
+  try {
+    await createOnce(file, length)
+    const found = await lstat(file)
+    if (!found.isFile() || (found.mode & 0o077) !== 0) throw new Error('it must be a file of mode 0600')
+    const key = await readFile(file)
+    if (key.length !== length) throw new Error(`it must hold ${length} bytes`)
+    return key
+  } catch (error) {
+    throw new ConfigurationError([`keys: ${file}: ${describe(error)}`])
+  }
+}
+
+async function createOnce(file: string, length: number): Promise<void> {
+  await mkdir(path.dirname(file), { recursive: true, mode: 0o700 })
+  if (await lstat(file).then(() => true, isMissing)) return
+  const draft = `${file}.${randomUUID()}`
+  await writeFile(draft, randomBytes(length), { mode: 0o600, flag: 'wx' })
+  // A link fails where the name is taken: of two first starters one wins, and both read the same key.
+  await link(draft, file).catch(unlessTaken)
+  await unlink(draft)
+}
+
+const codeOf = (error: unknown): unknown => (error as { code?: unknown }).code
+
+function isMissing(error: unknown): false {
+  if (codeOf(error) !== 'ENOENT') throw error
+  return false
+}
+
+function unlessTaken(error: unknown): void {
+  if (codeOf(error) !== 'EEXIST') throw error
+}

@@ -1,0 +1,53 @@
+import { leafOf } from '../proof/leaf.ts'
+import { consistencyPath, type Hash, inclusionPath, type Range, rangeRoot } from '../proof/merkle.ts'
+import type { Receipt } from '../proof/receipt.ts'
+import { bundleOf, subtreesIn, type Tile, tileWidth, tilesOf, widthIn } from '../proof/tiles.ts'
+import { BrokerError } from '../base/errors.ts'
+import type { Ledger } from './connect.ts'
+import { latestCheckpoint, placeOf, readLeaves, readTiles } from './log.ts'
+
+/**
+ * The bytes of a tile or a bundle (C2SP tlog-tiles). They never change. Undefined: the log that is signed has no such tile, or not of this width.
+ *
+ * @throws BrokerError `internal` where the store has lost a part of it
+ */
+export async function readTile(ledger: Ledger, tile: Tile): Promise<Buffer | undefined> {
+  const { level, index, width } = tile
+  const head = await latestCheckpoint(ledger)
+  if (!head || widthIn(head.size, tile) < width) return undefined
+  if (level === 'entries') {
+    const entries = await readLeaves(ledger, index * tileWidth, width)
+    return entries.length === width ? bundleOf(entries.map(leafOf)) : lost()
+  }
+  const hashes = (await readTiles(ledger, [{ level, index }], head.size))({ level, index })
+  return hashes ? Buffer.concat(hashes.slice(0, width)) : lost()
+}
+
+/** What proves that an entry is in the log. `waiting`: not yet; ask again in a second. Undefined: there is no such entry. @throws BrokerError `internal` */
+export async function proveEntry(ledger: Ledger, entry: string): Promise<Receipt | 'waiting' | undefined> {
+  const place = await placeOf(ledger, entry)
+  if (place === undefined || place === 'waiting') return place
+  const { index, head } = place
+  return { index, note: head.note, path: await rootsOf(ledger, inclusionPath(index, head.size), head.size) }
+}
+
+/** What proves that the log of `size` leaves goes on from that of `from`. Undefined: there are no two such logs. @throws BrokerError `internal` */
+export async function proveConsistency(ledger: Ledger, from: number, size: number): Promise<readonly Hash[] | undefined> {
+  const head = await latestCheckpoint(ledger)
+  if (!head || from < 1 || from > size || size > head.size) return undefined
+  return await rootsOf(ledger, consistencyPath(from, size), size)
+}
+
+async function rootsOf(ledger: Ledger, ranges: readonly Range[], size: number): Promise<readonly Hash[]> {
+  const root = subtreesIn(await readTiles(ledger, tilesOf(ranges), size))
+  try {
+    return ranges.map((range) => rangeRoot(range, root))
+  } catch (error) {
+    if (error instanceof RangeError) return lost()
+    throw error
+  }
+}
+
+function lost(): never {
+  throw new BrokerError('internal', 'A part of the log is missing from the store')
+}

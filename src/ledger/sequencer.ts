@@ -1,0 +1,189 @@
+import { describe } from '../base/errors.ts'
+import { delay, stopwatch } from '../base/time.ts'
+import { openCheckpoint, signCheckpoint } from '../proof/checkpoint.ts'
+import { type CompactTree, compactTreeOf, emptyTree, grow, headOf } from '../proof/compact.ts'
+import { leafOf } from '../proof/leaf.ts'
+import { consistencyPath, leafHash, rangeRoot, verifyConsistency } from '../proof/merkle.ts'
+import type { Signer } from '../proof/note.ts'
+import { subtreesIn, tileLevel, tilesOf } from '../proof/tiles.ts'
+import type { Telemetry } from '../telemetry.ts'
+import { isUnlawful, type Ledger } from './connect.ts'
+import type { LogKey } from './log-key.ts'
+import { appendToLog, type Lag, lookAtLog, readTiles, type SignedHead, type TreeHash } from './log.ts'
+
+/** Why the log is not signed any further, in the words of the alarm. */
+export const refusals = {
+  'another key': 'the log was signed with a key that this broker does not have: give it the log.key of the others, or leave the signing to them',
+  'forged checkpoint': 'the last checkpoint is not what this key signed',
+  'altered tree': 'the tree in the store does not come to the root that was signed',
+  'lost entry': 'the last entry of the log is missing from the history',
+  'rolled back': 'the log in the store does not contain the one that this broker has signed or seen',
+  'older transactions': "the store's transaction ids are behind the log's, as after a restore from a dump: new entries would go unnoticed",
+} as const
+
+export type Refusal = keyof typeof refusals
+
+/** What one step came to. `overtaken`: another broker appended at the same moment. */
+export type Step =
+  | { readonly outcome: 'appended' | 'overtaken' | 'nothing new'; readonly lag: Lag; readonly more: boolean }
+  | { readonly outcome: 'refused'; readonly why: Refusal; readonly lag: Lag }
+
+/** What a step needs. */
+export interface Log {
+  readonly ledger: Ledger
+  readonly key: LogKey
+  /** What the log is called if it begins now. One that has begun keeps its name. */
+  readonly origin: string
+}
+
+/** The newest checkpoint that was found to be right: what comes later must contain it. It begins unknown and is kept from step to step. */
+export interface Memory {
+  head: SignedHead | undefined
+}
+
+/** Entries of one step: some 10 ms of this process' own time. More are appended right behind. */
+const usualBatch = 500
+
+/**
+ * Appends what is settled to the log, and signs it.
+ *
+ * The order of the log is a matter of the history alone (`lookAtLog`), and the write is one commit guarded by the head that it goes on from. So it does not
+ * matter how many brokers do this at once, nor where one of them dies: the log can be behind, but it can neither fork nor leave an entry out. An
+ * advisory lock would add nothing but a way to hang.
+ *
+ * Before it signs, the tree that is kept must come to the root that this key signed last, and must contain every checkpoint that it remembers. Where it
+ * does not, somebody has changed the store, and nothing is signed until a person has looked.
+ *
+ * @throws BrokerError `store_unavailable`; the next step finds out whether this one was carried out
+ */
+export async function stepLog(log: Log, memory: Memory, batch = usualBatch): Promise<Step> {
+  const { ledger } = log
+  const { head, last, next, lag } = await lookAtLog(ledger, batch)
+  const refused = (why: Refusal): Step => ({ outcome: 'refused', why, lag })
+
+  const signer = log.key.signerFor(head ? originOfNote(head.note) : log.origin)
+  if (!signer) return refused('forged checkpoint')
+  const fault = (head && headFault(head, signer)) ?? (await memoryFault(ledger, memory.head, head))
+  if (fault) return refused(fault)
+  if (last !== 'as it was') return refused(last === 'gone' ? 'lost entry' : 'older transactions')
+  memory.head = head
+  if (next.length === 0) return { outcome: 'nothing new', lag, more: false }
+
+  const tree = head ? await keptTree(ledger, head) : emptyTree
+  if (!tree) return refused('altered tree')
+  const hashes = next.map((entry) => leafHash(leafOf(entry)))
+  const above: TreeHash[] = []
+  const grown = grow(tree, hashes, (subtree, hash) => {
+    const level = tileLevel(subtree)
+    if (level !== undefined && level > 0) above.push({ level, index: subtree.index, hash })
+  })
+  const to = { ...headOf(grown), note: signCheckpoint(signer, headOf(grown)) }
+  const leaves = next.map(({ id }, at) => ({ index: tree.size + at, entry: id, hash: hashes[at]! }))
+  const appended = await appendToLog(ledger, head, to, leaves, above).catch((error: unknown) => {
+    // A place or an entry that is taken though no checkpoint covers it: nobody who signs leaves such a thing.
+    if (isUnlawful(error)) return undefined
+    throw error
+  })
+  if (appended === undefined) return refused('altered tree')
+  if (appended) memory.head = to
+  return { outcome: appended ? 'appended' : 'overtaken', lag, more: next.length === batch }
+}
+
+/** The name that a checkpoint gives its log. It is worth nothing before the signature was checked under it. */
+const originOfNote = (note: string): string => note.slice(0, note.indexOf('\n'))
+
+function headFault(head: SignedHead, signer: Signer): Refusal | undefined {
+  const opened = openCheckpoint(head.note, [signer.key])
+  if (!opened.ok) return opened.fault === 'unknown_key' ? 'another key' : 'forged checkpoint'
+  const { size, root } = opened.checkpoint
+  return size === head.size && root.equals(head.root) ? undefined : 'forged checkpoint'
+}
+
+/** Whether the log in the store has lost or changed what is remembered of it, as it would by a restore, or a failover to a server that was behind. */
+async function memoryFault(ledger: Ledger, known: SignedHead | undefined, head: SignedHead | undefined): Promise<Refusal | undefined> {
+  if (!known || known.note === head?.note) return undefined
+  if (!head || head.size <= known.size) return 'rolled back'
+  const ranges = consistencyPath(known.size, head.size)
+  const root = subtreesIn(await readTiles(ledger, tilesOf(ranges), head.size))
+  const path = orUndefined(() => ranges.map((range) => rangeRoot(range, root)))
+  return path && verifyConsistency(known, head, path) ? undefined : 'rolled back'
+}
+
+/** The right edge of the tree that is kept. Undefined where it does not come to this head. */
+async function keptTree(ledger: Ledger, head: SignedHead): Promise<CompactTree | undefined> {
+  const tiles = await readTiles(ledger, tilesOf([{ start: 0, count: head.size }]), head.size)
+  const tree = orUndefined(() => compactTreeOf(head.size, subtreesIn(tiles)))
+  return tree && headOf(tree).root.equals(head.root) ? tree : undefined
+}
+
+/** What is read out of tiles; undefined where some of it is missing. */
+function orUndefined<Result>(read: () => Result): Result | undefined {
+  try {
+    return read()
+  } catch (error) {
+    if (error instanceof RangeError) return undefined
+    throw error
+  }
+}
+
+/** The loop that keeps the log up with the history. */
+export interface Sequencer {
+  stop(): Promise<void>
+  [Symbol.asyncDispose](): Promise<void>
+}
+
+/** Milliseconds between two looks while there is no more than a batch: how old an entry gets before it can be proven. */
+const pause = 1_000
+
+/** Seconds that an entry may wait before it is an alarm: a commit lasts 10 s at most, and holds back those that came after it. */
+const longestWait = 20
+
+/** Milliseconds between two alarms about the same. */
+const repeatAfter = 60_000
+
+export function startSequencer(log: Log, { log: lines, metrics }: Telemetry): Sequencer {
+  const memory: Memory = { head: undefined }
+  const stopping = new AbortController()
+  const alarm = createAlarm((fields, message) => lines.error(fields, message))
+
+  async function step(): Promise<boolean> {
+    const done = await stepLog(log, memory)
+    metrics.logLagEntries.set(done.lag.entries)
+    metrics.logLagSeconds.set(done.lag.seconds)
+    metrics.logRefused.set(done.outcome === 'refused' ? 1 : 0)
+    metrics.logSize.set(memory.head?.size ?? 0)
+    if (done.outcome === 'refused') alarm({ reason: done.why }, `the log is not signed any further: ${refusals[done.why]}`)
+    else if (done.lag.seconds > longestWait) alarm({ entries: done.lag.entries, seconds: done.lag.seconds }, 'the log is behind the history')
+    return done.outcome !== 'refused' && done.more
+  }
+
+  async function loop(): Promise<void> {
+    while (!stopping.signal.aborted) {
+      const more = await step().catch((error: unknown) => {
+        lines.warn({ error: describe(error) }, 'the log could not be looked at or written; it is tried again in a second')
+        return false
+      })
+      // A turn of the event loop at least, in which others are served: the embedded store answers within the same one.
+      await delay(more ? 0 : pause, stopping.signal).catch(() => {})
+    }
+  }
+
+  const running = loop()
+  async function stop(): Promise<void> {
+    stopping.abort()
+    await running
+  }
+  return { stop, [Symbol.asyncDispose]: stop }
+}
+
+/** Says what it is told, but the same only once in a while. */
+function createAlarm(say: (fields: object, message: string) => void): (fields: object, message: string) => void {
+  let last: string | undefined
+  let since = stopwatch()
+  return (fields, message) => {
+    if (message === last && since() < repeatAfter) return
+    last = message
+    since = stopwatch()
+    say(fields, message)
+  }
+}

@@ -1,0 +1,107 @@
+import { sql } from 'drizzle-orm'
+import type { Ledger } from '../../src/ledger/connect.ts'
+import { readTile, proveEntry } from '../../src/ledger/proofs.ts'
+import { type Log, type Memory, stepLog } from '../../src/ledger/sequencer.ts'
+import { openCheckpoint } from '../../src/proof/checkpoint.ts'
+import { emptyTree, grow, headOf } from '../../src/proof/compact.ts'
+import { type EntryFields, leafOf } from '../../src/proof/leaf.ts'
+import { type Hash, leafHash } from '../../src/proof/merkle.ts'
+import type { VerifierKey } from '../../src/proof/note.ts'
+import { checkReceipt, receiptText } from '../../src/proof/receipt.ts'
+import { bundleOf } from '../../src/proof/tiles.ts'
+import type { Finding } from './audit.ts'
+
+/** Steps until every entry has its place. Another test's transaction in the same cluster may hold some back for a moment. */
+export async function growAll(log: Log, memory: Memory = { head: undefined }, batch?: number): Promise<void> {
+  const end = Date.now() + 30_000
+  for (;;) {
+    const step = await stepLog(log, memory, batch)
+    if (step.outcome === 'refused') throw new Error(`refused: ${step.why}`)
+    if (step.outcome === 'nothing new' && step.lag.entries === 0) return
+    if (Date.now() > end) throw new Error('some entries never got a place')
+  }
+}
+
+interface Row {
+  readonly index: number
+  readonly hash: string
+  readonly entry: Record<string, unknown>
+}
+
+/**
+ * Derives the whole log again from the history alone, and holds everything that is kept or served against it.
+ *
+ * @param proofs how many entries are asked for their proof, spread over the log
+ */
+export async function auditLog(ledger: Ledger, key: VerifierKey, proofs = 40): Promise<Finding[]> {
+  const findings: Finding[] = []
+  const expect = (holds: boolean, otherwise: Finding): void => void (holds || findings.push(otherwise))
+  const rows = await ledger.run<Row>(sql`
+    select leaf.index::int as index, encode(leaf.hash, 'hex') as hash, to_json(entry) as entry
+    from leaves as leaf join entries as entry on entry.id = leaf.entry_id order by leaf.index`)
+  const [order] = await ledger.run<{ ids: string[] | null }>(sql`
+    select json_agg(id order by xid, id) as ids from (select * from entries order by xid, id limit ${rows.length}) as first`)
+  expect(
+    rows.every(({ index }, at) => index === at),
+    'the places are not contiguous',
+  )
+  expect(
+    JSON.stringify(rows.map(({ entry }) => entry['id'])) === JSON.stringify(order?.ids ?? []),
+    'the log does not begin with the oldest entries, in order',
+  )
+
+  const leaves = rows.map(({ entry }) => leafOf(exported(entry)))
+  const hashes = leaves.map(leafHash)
+  hashes.forEach((hash, at) => expect(hash.toString('hex') === rows[at]!.hash, `another leaf is kept at ${at}`))
+  const above = new Map<string, Hash>()
+  const roots = new Map<number, Hash>()
+  let tree = emptyTree
+  for (const hash of hashes) {
+    tree = grow(tree, [hash], ({ height, index }, root) => height % 8 === 0 && height > 0 && above.set(`${height / 8}/${index}`, root))
+    roots.set(tree.size, headOf(tree).root)
+  }
+  findings.push(...(await checkpointFaults(ledger, key, roots, tree.size)))
+  const kept = await ledger.run<{ place: string; hash: string }>(
+    sql`select level || '/' || index as place, encode(hash, 'hex') as hash from subtrees`,
+  )
+  expect(kept.length === above.size, 'there are subtrees too many or too few')
+  for (const { place, hash } of kept) expect(above.get(place)?.toString('hex') === hash, `another subtree is kept at ${place}`)
+
+  for (let index = 0; index * 256 < tree.size; index++) {
+    const [from, width] = [index * 256, Math.min(256, tree.size - index * 256)]
+    expect((await readTile(ledger, { level: 0, index, width }))?.equals(Buffer.concat(hashes.slice(from, from + width))) === true, `tile ${index}`)
+    expect(
+      (await readTile(ledger, { level: 'entries', index, width }))?.equals(bundleOf(leaves.slice(from, from + width))) === true,
+      `bundle ${index}`,
+    )
+  }
+  for (let at = 0; at < tree.size; at += Math.max(1, Math.ceil(tree.size / proofs))) {
+    const proof = await proveEntry(ledger, String(rows[at]!.entry['id']))
+    const checked = typeof proof === 'object' && checkReceipt(receiptText(proof), hashes[at]!, [key])
+    expect(checked !== false && checked.ok && checked.index === at && checked.checkpoint.size === tree.size, `the proof of ${at}`)
+  }
+  return findings
+}
+
+/** Every checkpoint is over what the history came to then, and each goes on from the one before. */
+async function checkpointFaults(ledger: Ledger, key: VerifierKey, roots: ReadonlyMap<number, Hash>, size: number): Promise<Finding[]> {
+  const rows = await ledger.run<{ size: number; previous: number; root: string; note: string }>(sql`
+    select size::int as size, previous::int as previous, encode(root, 'hex') as root, note from checkpoints order by size`)
+  let last = 0
+  const findings = rows.flatMap(({ size, previous, root, note }) => {
+    const opened = openCheckpoint(note, [key])
+    const isRight = opened.ok && opened.checkpoint.size === size && opened.checkpoint.root.toString('hex') === root
+    const follows = previous === last
+    last = size
+    return isRight && follows && roots.get(size)?.toString('hex') === root ? [] : [`the checkpoint of ${size} is not right`]
+  })
+  return last === size ? findings : [...findings, 'the last checkpoint does not cover the log']
+}
+
+/** An entry as it is exported, from its row: written anew here, so that it does not rest on what it holds to account. */
+function exported(row: Record<string, unknown>): EntryFields {
+  const { task_id: task, lease_id: lease, decision_id: decision, agent, at, xid, body, ...rest } = row
+  const optional = Object.entries({ agent, task, lease, decision }).filter(([, value]) => value !== null)
+  const moment = new Date(String(at)).toISOString()
+  return { ...rest, ...Object.fromEntries(optional), at: moment, xid: String(xid), body } as EntryFields
+}
