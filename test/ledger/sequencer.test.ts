@@ -1,5 +1,3 @@
-import path from 'node:path'
-import { PGlite } from '@electric-sql/pglite'
 import { sql } from 'drizzle-orm'
 import postgres from 'postgres'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
@@ -57,17 +55,16 @@ function together(ledger: Ledger, count: number): Ledger[] {
 }
 
 /** Statements of whoever owns the database, behind the broker's back and past every trigger. */
-async function asOwner({ settings }: OpenedStore, ...statements: readonly string[]): Promise<void> {
-  const all = ["set session_replication_role = 'replica'", ...statements]
-  if ('embedded' in settings) {
-    const database = await PGlite.create({ dataDir: path.join(settings.embedded, 'postgres') })
-    for (const statement of all) await database.exec(statement)
-    await database.close()
+async function asOwner(ledger: Ledger, { settings }: OpenedStore, statements: readonly string[]): Promise<void> {
+  if ('url' in settings) {
+    const owner = postgres(settings.url, { max: 1, onnotice: () => {} })
+    for (const statement of ["set session_replication_role = 'replica'", ...statements]) await owner.unsafe(statement)
+    await owner.end()
     return
   }
-  const owner = postgres(settings.url, { max: 1, onnotice: () => {} })
-  for (const statement of all) await owner.unsafe(statement)
-  await owner.end()
+  // The one session of the embedded store is its owner's, who stepped down.
+  const all = ['reset role', "set session_replication_role = 'replica'", ...statements, 'reset session_replication_role', 'set role mayfly_app']
+  for (const statement of all) await ledger.run(sql.raw(statement))
 }
 
 describe.each(stores)('the log on $name', ({ open }) => {
@@ -85,12 +82,7 @@ describe.each(stores)('the log on $name', ({ open }) => {
     await store.dispose()
   })
 
-  async function tamper(...statements: readonly string[]): Promise<void> {
-    await ledger.close()
-    await asOwner(store, ...statements)
-    ledger = await connect(store.settings)
-    log = { ...log, ledger }
-  }
+  const tamper = (...statements: readonly string[]): Promise<void> => asOwner(ledger, store, statements)
 
   test('gives every entry one place, without a gap, and serves what proves it', async () => {
     const memory: Memory = { head: undefined }
@@ -99,15 +91,15 @@ describe.each(stores)('the log on $name', ({ open }) => {
     for (const [count, batch] of [
       [1, 500],
       [2, 500],
-      [300, 7],
+      [300, 50],
       [255, 256],
-      [40, 1],
+      [4, 1],
       [900, 500],
     ] as const) {
       await write(ledger, count)
       await growAll(log, memory, batch)
     }
-    expect(memory.head?.size).toBe(1_498)
+    expect(memory.head?.size).toBe(1_462)
     expect(await auditLog(ledger, verifier)).toEqual([])
   })
 
@@ -192,7 +184,11 @@ describe.each(stores)('the log on $name', ({ open }) => {
     ['a leaf is missing', 'delete from leaves where index = 257', 'altered tree'],
     ['a subtree was changed', 'update subtrees set hash = sha256(hash)', 'altered tree'],
     ['a subtree is missing', 'delete from subtrees', 'altered tree'],
-    ['two leaves were swapped', 'update leaves set index = 515 - index where index in (257, 258); ', 'altered tree'],
+    [
+      'two leaves were swapped',
+      'update leaves set index = -index where index in (257, 258); update leaves set index = 515 + index where index < 0',
+      'altered tree',
+    ],
     ['a place is taken that was not given', "insert into leaves values (260, 'ent_x', sha256('x'))", 'altered tree'],
     ['the last entry is gone', 'delete from entries where id = (select entry_id from leaves where index = 259)', 'lost entry'],
     ['the root of the checkpoint was changed', `update checkpoints set root = sha256(root) where ${last}`, 'forged checkpoint'],
@@ -222,12 +218,7 @@ describe.each(stores)('the log on $name', ({ open }) => {
     await write(ledger, 60)
     await growAll(log, memory)
     await write(ledger, 5)
-    // Swapping keys one by one would meet itself half-way.
-    await tamper(
-      ...(statements.includes('515')
-        ? ['update leaves set index = -index where index in (257, 258)', 'update leaves set index = 515 + index where index < 0']
-        : [statements]),
-    )
+    await tamper(...statements.split('; '))
     const before = await latestCheckpoint(ledger)
 
     expect(await stepLog(log, memory)).toMatchObject({ outcome: 'refused', why })
