@@ -15,7 +15,7 @@ export interface SignedHead extends Head {
 export interface Lag {
   /** Entries, those too that are not settled yet; counted up to `mostCounted`. */
   readonly entries: number
-  /** Age of the oldest of them; 0 where none waits. */
+  /** Age of the one that is next; 0 where none waits. */
   readonly seconds: number
 }
 
@@ -29,8 +29,8 @@ export interface Look {
   readonly lag: Lag
 }
 
-/** Where counting what waits ends: more is too much in any case, and a count costs what it counts. */
-export const mostCounted = 100_000
+/** Where counting what waits ends: a count costs what it counts, and this is seconds of a busy broker's history. */
+const mostCounted = 10_000
 
 /** An entry's row as it is exported; `fieldsOf` drops what does not apply. */
 const exported = (entry: SQL): SQL => sql`json_build_object('id', ${entry}.id, 'at', ${rfc3339(sql`${entry}.at`)}, 'xid', ${entry}.xid::text,
@@ -78,9 +78,15 @@ export async function lookAtLog(ledger: Ledger, limit: number): Promise<Look> {
         order by entries.xid, entries.id limit ${limit}
       ) as entry
     ),
-    waiting as materialized (
+    oldest as (
       select entry.at from after cross join lateral (
-        select at from entries where (entries.xid, entries.id) > (after.xid, after.id) order by entries.xid, entries.id limit ${mostCounted}
+        select at from entries where (entries.xid, entries.id) > (after.xid, after.id) order by entries.xid, entries.id limit 1
+      ) as entry
+    ),
+    waiting as (
+      select from after cross join lateral (
+        -- Ordered, though it only counts: else Postgres would look up everything that waits before it takes the first ones.
+        select from entries where (entries.xid, entries.id) > (after.xid, after.id) order by entries.xid, entries.id limit ${mostCounted}
       ) as entry
     )
     select
@@ -90,7 +96,7 @@ export async function lookAtLog(ledger: Ledger, limit: number): Promise<Look> {
         when (select xid from last) >= pg_snapshot_xmin(pg_current_snapshot()) then 'in the future' else 'as it was' end as last,
       (select json_agg(${exported(sql`next`)} order by next.xid, next.id) from next) as next,
       (select count(*)::int from waiting) as waiting,
-      (select greatest(extract(epoch from clock_timestamp() - min(at)), 0)::double precision from waiting) as seconds`)
+      (select greatest(extract(epoch from clock_timestamp() - at), 0)::double precision from oldest) as seconds`)
   return {
     head: row?.head ? headOf(row.head) : undefined,
     last: row?.last ?? 'as it was',
