@@ -29,6 +29,9 @@ export interface Backend {
 /** A broker process between two wires, which dies and is started again; its store and its backend live on. */
 export interface Stage {
   readonly tripwire: Tripwire
+  /** Of the broker's files. */
+  readonly folder: string
+  readonly ledger: Ledger
   /** The store as its owner sees it, past the wire. */
   readonly owner: postgres.Sql
   readonly tokens: { readonly bot: string; readonly ops: string }
@@ -234,6 +237,8 @@ export async function setStage(build: (tripwire: Tripwire) => Promise<Backend>):
 
   return {
     tripwire,
+    folder: site.folder,
+    ledger,
     owner,
     tokens,
     post,

@@ -1,5 +1,9 @@
+import { readFile } from 'node:fs/promises'
+import path from 'node:path'
 import { sql } from 'drizzle-orm'
 import type { Ledger } from '../../src/ledger/connect.ts'
+import { logKeyOf } from '../../src/ledger/log-key.ts'
+import { latestCheckpoint } from '../../src/ledger/log.ts'
 import { readTile, proveEntry } from '../../src/ledger/proofs.ts'
 import { type Log, type Memory, stepLog } from '../../src/ledger/sequencer.ts'
 import { openCheckpoint } from '../../src/proof/checkpoint.ts'
@@ -20,6 +24,18 @@ export async function growAll(log: Log, memory: Memory = { head: undefined }, ba
     if (step.outcome === 'nothing new' && step.lag.entries === 0) return
     if (Date.now() > end) throw new Error('some entries never got a place')
   }
+}
+
+/** With what the log of a running broker is checked: the key in its folder, under the name that the log gives itself. */
+export async function verifierOf(ledger: Ledger, folder: string): Promise<VerifierKey> {
+  const [seed, head] = await Promise.all([readFile(path.join(folder, 'keys/log.key')), latestCheckpoint(ledger)])
+  return logKeyOf(seed).signerFor(head!.note.split('\n', 1)[0]!)!.key
+}
+
+/** Asks until every entry that there is has its place. Bounded by the test's own time. */
+export async function everyEntryPlaced(ledger: Ledger): Promise<void> {
+  const open = sql`select 1 from entries where id not in (select entry_id from leaves) limit 1`
+  while ((await ledger.run(open)).length > 0);
 }
 
 interface Row {
