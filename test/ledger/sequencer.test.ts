@@ -1,4 +1,6 @@
+import { Writable } from 'node:stream'
 import { sql } from 'drizzle-orm'
+import { PgDialect } from 'drizzle-orm/pg-core'
 import postgres from 'postgres'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { BrokerError } from '../../src/base/errors.ts'
@@ -285,6 +287,29 @@ describe.each(stores)('the log on $name', ({ open }) => {
     expect(await proveEntry(ledger, entry!.id)).toMatchObject({ index: 0, path: [] })
   })
 
+  test('that is not as it was signed is an alarm', async () => {
+    const lines: string[] = []
+    const destination = new Writable({ write: (chunk: Buffer, _, done) => (lines.push(chunk.toString()), done()) })
+    const telemetry = createTelemetry({ level: 'info', destination })
+    await write(ledger, 3)
+    await growAll(log)
+    await tamper('update leaves set hash = sha256(hash)')
+    await write(ledger, 3)
+    for (let start = 0; start < 2; start++) {
+      await using sequencer = startSequencer(log, telemetry)
+      while (lines.length === start) await new Promise((resolve) => setImmediate(resolve))
+      void sequencer
+    }
+    expect(lines.map((line) => JSON.parse(line) as object)).toMatchObject(
+      [1, 2].map(() => ({
+        level: 'error',
+        reason: 'altered tree',
+        msg: expect.stringContaining('does not come to the root that was signed') as unknown,
+      })),
+    )
+    expect(await telemetry.metrics.registry.metrics()).toMatch(/^mayfly_log_refused 1$/m)
+  })
+
   test('is kept by a loop until that is stopped, and its figures are in the metrics', async () => {
     const telemetry = createTelemetry({ level: 'silent' })
     await write(ledger, 1_200)
@@ -301,6 +326,37 @@ describe.each(stores)('the log on $name', ({ open }) => {
 })
 
 describe.runIf(stores.some(({ name }) => name === 'Postgres'))('the log while a transaction is open', () => {
+  test('is not forked by a broker whose append waits for that of another, and finds it done', async () => {
+    const store = await openDatabase()
+    const ledger = await connect(store.settings)
+    const client = postgres((store.settings as { url: string }).url, { max: 1, onnotice: () => {} })
+    await write(ledger, 20)
+    await client.unsafe('begin')
+    /** Appends inside the open transaction. */
+    const slow = {
+      ...ledger,
+      async run(...given: Parameters<Ledger['run']>) {
+        if (!JSON.stringify(given[0].queryChunks).includes('insert into checkpoints')) return await ledger.run(...given)
+        const { sql: text, params } = new PgDialect().sqlToQuery(given[0])
+        return await client.unsafe(text, params as string[])
+      },
+    } as Ledger
+    expect((await stepLog({ ledger: slow, key, origin }, { head: undefined }, 5)).outcome).toBe('appended')
+
+    const other = stepLog({ ledger, key, origin }, { head: undefined }, 12)
+    const waits = "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    while ((await client.unsafe(waits)).length === 0);
+    await client.unsafe('commit')
+
+    expect((await other).outcome).toBe('overtaken')
+    expect((await latestCheckpoint(ledger))?.size).toBe(5)
+    await growAll({ ledger, key, origin })
+    expect(await auditLog(ledger, verifier)).toEqual([])
+    await client.end()
+    await ledger.close()
+    await store.dispose()
+  })
+
   test.each(['had written', 'had not written anything, and writes'])('waits for what it %s, and leaves nothing out', async (before) => {
     const store = await openDatabase()
     const ledger = await connect(store.settings)

@@ -7,6 +7,7 @@ import {
   type Hash,
   inclusionPath,
   leafHash,
+  nodeHash,
   partsOf,
   type Range,
   rangeRoot,
@@ -135,6 +136,13 @@ describe('an inclusion proof', () => {
         expect(verifyInclusion(index, leaf(index), [Buffer.alloc(31), ...path.slice(1)], head)).toBe(false)
       }),
     )
+  })
+
+  test('is no longer than its tree is high, even where its hashes come to the root', () => {
+    const root = nodeHash(leaf(9), leaf(0))
+    expect(verifyInclusion(0, leaf(0), [leaf(9)], { size: 1, root })).toBe(false)
+    expect(verifyInclusion(1, leaf(0), [leaf(9)], { size: 2, root })).toBe(true)
+    expect(verifyConsistency({ size: 1, root: leaf(0) }, { size: 2, root: nodeHash(headAt(2).root, leaf(9)) }, [leaf(1), leaf(9)])).toBe(false)
   })
 
   test('works for the largest tree there can be', () => {
