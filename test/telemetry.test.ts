@@ -139,6 +139,7 @@ describe('metrics', () => {
       'counter mayfly_leases_ended_total provider,cause,state',
       'counter mayfly_leases_issued_total provider',
       'counter mayfly_policy_reloads_total outcome',
+      'counter mayfly_provider_events_total provider,event',
       'counter mayfly_rate_limited_total limit',
       'counter mayfly_tokens_refused_total issuer,reason',
       'gauge mayfly_clock_apart_seconds',
