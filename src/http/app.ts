@@ -1,9 +1,10 @@
 import { OpenAPIHono } from '@hono/zod-openapi'
 import type { Context } from 'hono'
 import { BrokerError } from '../base/errors.ts'
+import type { OperatorEntry } from '../identity/operators.ts'
 import type { Verifier } from '../identity/verify.ts'
 import type { Broker, Caller } from '../tasks/task.ts'
-import { createGate, type Gate, houseRates, type OperatorEntry, type Rates, type ResourceServerEntry } from './authenticate.ts'
+import { createGate, type Gate, houseRates, type Rates, type ResourceServerEntry } from './authenticate.ts'
 import { door, type DoorLimits, houseLimits } from './door.ts'
 import { healthRoutes, type Reaper } from './health.ts'
 import { leaseRoutes } from './leases.ts'
@@ -75,8 +76,7 @@ export function createFrame(parts: Parts): OpenAPIHono<Env> {
 const notHere = () => new BrokerError('not_found', 'There is nothing here for you')
 
 /** What a call throws when its signal fires is an echo: the signal's own reason is what happened. */
-function reasonOf(error: Error, c: Context<Env>): unknown {
-  const { signal } = c.var
+export function reasonOf(error: Error, { var: { signal } }: { readonly var: { readonly signal?: AbortSignal } }): unknown {
   const isEcho = !(error instanceof BrokerError) && signal?.aborted
   if (!isEcho) return error
   // Nobody reads this answer; it only must not be logged as a failure of ours.

@@ -2,6 +2,7 @@ import type { MiddlewareHandler } from 'hono'
 import { BrokerError } from '../base/errors.ts'
 import type { Clock } from '../base/time.ts'
 import { type Actor, type Match, matches } from '../identity/actor.ts'
+import { type OperatorEntry, type Role, rolesOf } from '../identity/operators.ts'
 import type { Verifier } from '../identity/verify.ts'
 import type { Broker, Caller } from '../tasks/task.ts'
 import { isTaskToken, taskOfToken } from '../tasks/token.ts'
@@ -9,15 +10,6 @@ import { createBuckets, type Rate } from './bucket.ts'
 import type { Env } from './app.ts'
 import { readBody } from './body.ts'
 import { tokenRefused } from './problem.ts'
-
-export type Role = 'operator' | 'reviewer'
-
-/** Whoever has these attributes runs the broker, or reads its ledger. */
-export interface OperatorEntry {
-  readonly issuer: string
-  readonly match: Match
-  readonly roles: readonly Role[]
-}
 
 /** Whoever has these attributes may ask about tokens for this audience. */
 export interface ResourceServerEntry {
@@ -69,8 +61,8 @@ export function createGate(parts: GateParts): Gate {
       // A task token must not cost a verification, and a workload token no look into the store.
       if (isTaskToken(token)) return holderOf(await taskOfToken(parts.broker, token))
       const actor = await parts.verifier.verify(token, signal)
-      const roles = parts.operators.filter((entry) => matches(actor, entry.issuer, entry.match)).flatMap((entry) => entry.roles)
-      return { actor, agent: parts.broker.policy().catalogue.agentOf(actor), task: undefined, roles: new Set(roles) }
+      const agent = parts.broker.policy().catalogue.agentOf(actor)
+      return { actor, agent, task: undefined, roles: rolesOf(parts.operators, actor) }
     },
 
     admit(caller, callers) {

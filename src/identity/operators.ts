@@ -1,0 +1,14 @@
+import { type Actor, type Match, matches } from './actor.ts'
+
+export type Role = 'operator' | 'reviewer'
+
+/** Whoever has these attributes runs the broker, or reads its ledger. */
+export interface OperatorEntry {
+  readonly issuer: string
+  readonly match: Match
+  readonly roles: readonly Role[]
+}
+
+/** The roles of every entry that means this actor: the same for whoever brings a bearer token and for whoever signs in to the console. */
+export const rolesOf = (operators: readonly OperatorEntry[], actor: Actor): ReadonlySet<Role> =>
+  new Set(operators.filter((entry) => matches(actor, entry.issuer, entry.match)).flatMap((entry) => entry.roles))
