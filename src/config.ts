@@ -1,6 +1,7 @@
 import { dirname, resolve } from 'node:path'
 import type { z, ZodType } from 'zod'
 import { readYaml, type YamlFile } from './base/yaml-file.ts'
+import { type ConsoleSettings, readConsole } from './config/console.ts'
 import { type IssuerSettings, readIdentity } from './config/identity.ts'
 import { type ListenSettings, readListen } from './config/listen.ts'
 import { type Kinds, type ProviderSettings, readProviders } from './config/providers.ts'
@@ -20,6 +21,8 @@ export interface Config {
   readonly policies: string
   readonly identity: readonly IssuerSettings[]
   readonly operators: readonly (Bearer & { readonly roles: readonly ('operator' | 'reviewer')[] })[]
+  /** How people sign in; absent where they cannot. */
+  readonly console: ConsoleSettings | undefined
   readonly resourceServers: readonly (Bearer & { readonly audience: string })[]
   readonly providers: readonly ProviderSettings[]
   readonly limits: { readonly leasesPerTask: number; readonly stuckAfter: number }
@@ -76,6 +79,7 @@ export async function loadConfig(file: string, kinds: Kinds, environment: Enviro
   const policies = read('policies', shapes.File)
   const identity = await readIdentity(yaml, sections['identity'], folder, overrides.localKeys)
   const operators = readBearers(yaml, 'operators', sections['operators'], shapes.OperatorEntry, issuers)
+  const console = readConsole(yaml, sections['console'], identity, issuers)
   const resourceServers = readBearers(yaml, 'resource_servers', sections['resource_servers'], shapes.ResourceServerEntry, issuers)
   const providers = readProviders(yaml, sections['providers'], kinds, folder)
   const limits = read('limits', shapes.Limits.prefault({}))
@@ -93,6 +97,7 @@ export async function loadConfig(file: string, kinds: Kinds, environment: Enviro
     policies: resolve(folder, policies),
     identity,
     operators,
+    console,
     resourceServers,
     providers,
     limits: { leasesPerTask: limits.leases_per_task, stuckAfter: limits.stuck_after },

@@ -2,11 +2,15 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { ConfigurationError } from './base/errors.ts'
 import { systemClock } from './base/time.ts'
+import { openKeyFile } from './base/key-file.ts'
 import { type Config, loadConfig } from './config.ts'
+import { createConsole } from './console/console.ts'
+import type { Entrances } from './console/entrance.ts'
+import { writeLink } from './console/link.ts'
 import { createApp } from './http/app.ts'
 import { listen } from './http/listen.ts'
-import { openLocalIssuer } from './identity/local-issuer.ts'
-import { createVerifier } from './identity/verify.ts'
+import { localIssuer, openLocalIssuer } from './identity/local-issuer.ts'
+import { createVerifier, type Verifier, type VerifierParts } from './identity/verify.ts'
 import { connect, type Ledger } from './ledger/connect.ts'
 import { spendToken } from './ledger/keys.ts'
 import { killLists } from './ledger/kill-lists.ts'
@@ -50,7 +54,7 @@ export interface DevOptions {
 export async function dev(
   { data, port, config = exampleConfig }: DevOptions,
   stop: AbortSignal,
-  ready: (facts: { url: string; data: string }) => void,
+  ready: (facts: { url: string; data: string; console: string }) => void,
 ): Promise<void> {
   const folder = path.resolve(data)
   const local = await openDevelopmentIssuer(folder)
@@ -63,17 +67,36 @@ export async function dev(
     keys: path.join(folder, 'keys'),
     localKeys: local.jwks,
   }
-  await run(await loadConfig(config, providerKinds, undefined, overrides), stop, { production: false, ready: (url) => ready({ url, data: folder }) })
+  const loaded = await loadConfig(config, providerKinds, undefined, overrides)
+  const link = await developmentLink(folder, publicUrl, 'operator:ops')
+  await run(loaded, stop, { production: false, ready: (url) => ready({ url, data: folder, console: link }) })
+}
+
+/** A link that signs in to the console of the development broker on this data folder, once, as an operator of this name. @throws ConfigurationError */
+export async function devConsole(options: { data: string; operator: string }): Promise<string> {
+  const folder = path.resolve(options.data)
+  return await developmentLink(folder, await publicUrlOf(options.data), `operator:${options.operator}`)
+}
+
+async function developmentLink(folder: string, publicUrl: string, subject: string): Promise<string> {
+  const key = await openKeyFile(path.join(folder, 'keys', consoleKey), consoleKeyLength)
+  return `${publicUrl}/console/enter?key=${writeLink(key, subject, systemClock)}`
 }
 
 /** A workload token of the local issuer, for the broker that `dev` runs on this data folder. @throws ConfigurationError */
 export async function devToken(options: { data: string; sub: string; lifetimeSeconds: number }): Promise<string> {
   const folder = path.resolve(options.data)
-  const audience = await readFile(path.join(folder, audienceFile), 'utf8').catch(() => {
-    throw new ConfigurationError([`${folder} is not the data folder of a development broker: start one with \`mayfly dev --data ${options.data}\``])
-  })
+  const audience = await publicUrlOf(options.data)
   const local = await openDevelopmentIssuer(folder)
   return await local.sign({ sub: options.sub, aud: audience, lifetimeSeconds: options.lifetimeSeconds }, systemClock())
+}
+
+/** Where the development broker of this data folder listens, or last did. @throws ConfigurationError */
+async function publicUrlOf(data: string): Promise<string> {
+  const folder = path.resolve(data)
+  return await readFile(path.join(folder, audienceFile), 'utf8').catch(() => {
+    throw new ConfigurationError([`${folder} is not the data folder of a development broker: start one with \`mayfly dev --data ${data}\``])
+  })
 }
 
 /** Brings the schema of a configured Postgres up to date, as its owner. @throws ConfigurationError, BrokerError `store_unavailable` */
@@ -154,6 +177,11 @@ function trialOf({ name, settings, maxTtl, parameters: patterns }: Grant, given:
 /** In the data folder: for whom the local issuer's tokens are, which is where the broker of this folder listens. */
 const audienceFile = 'audience'
 
+/** In the keys folder: what signs sessions of the console. */
+const consoleKey = 'console.key'
+/** Bytes: as many as the digest that it keys has. */
+const consoleKeyLength = 32
+
 const exampleConfig = path.join(import.meta.dirname, '../deploy/example/mayfly.yaml')
 
 /** The whole program. Whatever starts here stops in reverse order: first no new requests, last the store. */
@@ -182,8 +210,7 @@ async function run(config: Config, stop: AbortSignal, { production, ready }: { p
   await using sequencer = startSequencer({ ledger, key: logKey, origin: originOf(config.publicUrl) }, telemetry)
   await using draining = { [Symbol.asyncDispose]: () => background.drain(drainGrace) }
   await using reaper = startReaper(broker)
-  const verifier = createVerifier(config.identity, {
-    audience: config.publicUrl,
+  const verifying: Omit<VerifierParts, 'audience'> = {
     clock: systemClock,
     spend: (key, expiresAt) => spendToken(ledger, key, expiresAt),
     refused: (reason, issuer) => {
@@ -191,10 +218,18 @@ async function run(config: Config, stop: AbortSignal, { production, ready }: { p
       telemetry.log.info({ issuer, reason }, 'a workload token was refused')
     },
     keysFetched: (issuer, outcome) => telemetry.metrics.issuerKeys.inc({ issuer, outcome }),
-  })
-  await using watching = { [Symbol.asyncDispose]: async () => verifier.close() }
+  }
+  const verifier = createVerifier(config.identity, { ...verifying, audience: config.publicUrl })
+  const people = peopleVerifier(config, verifying)
+  await using watching = { [Symbol.asyncDispose]: async () => [verifier, people].forEach((one) => one?.close()) }
   const { publicUrl, operators, resourceServers, rates, doorLimits, connections } = config
   const app = createApp({ broker, verifier, reaper, publicUrl, operators, resourceServers, rates, limits: doorLimits })
+  const entrances = entrancesOf(config, people, production ? undefined : verifying.spend)
+  if (entrances.issuer || entrances.links) {
+    const key = await openKeyFile(path.join(config.keys, consoleKey), consoleKeyLength)
+    const sessionLifetime = config.console?.session ?? developmentSession
+    app.route('/console', createConsole({ broker, publicUrl, operators, key, sessionLifetime, entrances, stop }))
+  }
   const clients = { connections, silence: Math.max(shortestSilence, doorLimits.time + 15_000) }
   await using server = await listen(app.fetch, { ...config.listen, clients }, telemetry.log)
   ready?.(server.url)
@@ -204,6 +239,31 @@ async function run(config: Config, stop: AbortSignal, { production, ready }: { p
   telemetry.log.info({}, 'the broker stops: requests under way finish first')
   void [reloading, sequencer, draining, watching]
 }
+
+/** Milliseconds: a working day, where nobody signs in by an issuer that would know them again. */
+const developmentSession = 12 * 3_600_000
+
+/** Judges ID tokens of those who sign in to the console, which are for its client and nobody else. */
+function peopleVerifier({ console: people, identity }: Config, verifying: Omit<VerifierParts, 'audience'>): Verifier | undefined {
+  if (!people) return undefined
+  return createVerifier(
+    identity.filter(({ name }) => name === people.issuer),
+    { ...verifying, audience: people.clientId },
+  )
+}
+
+/** The ways into the console. @param spend where links may be used, in development */
+function entrancesOf({ console: people, identity }: Config, verifier: Verifier | undefined, spend: VerifierParts['spend'] | undefined): Entrances {
+  const issuer = identity.find(({ name }) => name === people?.issuer)?.issuer
+  const local = identity.find((one) => one.issuer === localIssuer)
+  return {
+    ...(people && verifier && issuer && { issuer: { settings: { ...people, issuer, allowHttp: isPlain(issuer) }, verifier } }),
+    ...(spend && local && { links: { issuer: local.name, spend } }),
+  }
+}
+
+/** The configuration has let plain http pass on loopback, or where it was told to. */
+const isPlain = (url: string): boolean => url.startsWith('http:')
 
 /** @param ledger where sessions and kill lists are kept; absent where providers are only checked */
 async function connectTargets(config: Config, telemetry: Telemetry, production: boolean, ledger?: Ledger): Promise<ReadonlyMap<string, Target>> {

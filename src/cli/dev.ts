@@ -18,10 +18,11 @@ export const devCommand = (outputOf: OutputOf): Command =>
       const { dev } = await import('../main.ts')
       const output = outputOf(command)
       await dev({ data: options.data, port, config: options.config }, stopSignal(), (facts) =>
-        output.result(facts, () => welcome(facts.url, options.data, options.config)),
+        output.result(facts, () => welcome(facts, options.data, options.config)),
       )
     })
     .addCommand(tokenCommand())
+    .addCommand(consoleCommand())
 
 const tokenCommand = (): Command =>
   new Command('token')
@@ -40,6 +41,17 @@ const tokenCommand = (): Command =>
       console.log(await devToken({ data: options.data, sub: subjectOf(options), lifetimeSeconds: lifetime / 1_000 }))
     })
 
+const consoleCommand = (): Command =>
+  new Command('console')
+    .description('a link that signs in to the console, once, within ten minutes; on stdout and nothing else')
+    .option('--operator <name>', 'as this operator; `ops` or `reviewer` in the example', 'ops')
+    .option('--data <folder>', 'the data folder of the broker', '.mayfly')
+    .action(async (_: object, command: Command) => {
+      const { operator, data } = command.optsWithGlobals<{ operator: string; data: string }>()
+      const { devConsole } = await import('../main.ts')
+      console.log(await devConsole({ data, operator }))
+    })
+
 function subjectOf(options: Readonly<Record<string, string | undefined>>): string {
   const given = ['agent', 'operator', 'resource'].filter((role) => options[role] !== undefined)
   const [role] = given
@@ -47,7 +59,7 @@ function subjectOf(options: Readonly<Record<string, string | undefined>>): strin
   return `${role}:${options[role]!}`
 }
 
-function welcome(url: string, data: string, config: string | undefined): string {
+function welcome({ url, console }: { url: string; console: string }, data: string, config: string | undefined): string {
   const folder = data === '.mayfly' ? '' : ` --data ${data}`
   const at = url === 'http://127.0.0.1:7420' ? '' : `MAYFLY_URL=${url} `
   const example = `See an agent's whole life, in another terminal:
@@ -62,6 +74,9 @@ Or be the agent:
 Mayfly is listening on ${url} (development: loopback only, data in ${data})
 
 ${config === undefined ? example : own}
+
+Watch it in the console (this link works once, within ten minutes; \`npx mayfly dev console${folder}\` makes another):
+  ${console}
 
 API: ${url}/docs    ready: ${url}/readyz    metrics: ${url}/metrics
 `

@@ -45,6 +45,7 @@ export const Sections = z
     policies: z.unknown(),
     identity: z.unknown(),
     operators: z.unknown(),
+    console: z.unknown(),
     resource_servers: z.unknown(),
     providers: z.unknown(),
     limits: z.unknown(),
@@ -116,6 +117,19 @@ export const IdentityEntry = z.strictObject({
 export type IdentityEntry = z.output<typeof IdentityEntry>
 
 export const OperatorEntry = z.strictObject({ issuer: z.string(), match: Match, roles: z.array(z.enum(['operator', 'reviewer'])).min(1) })
+
+export const Console = z.strictObject({
+  issuer: z.string(),
+  client_id: z.string().min(1).max(256),
+  client_secret: z.string().min(1).max(4_096).optional(),
+  /** RFC 6749 section 3.3. */
+  scopes: z
+    .array(z.string().regex(/^[\x21\x23-\x5b\x5d-\x7e]{1,128}$/, 'must be a scope of OAuth 2.0, without spaces'))
+    .max(16)
+    .default([]),
+  /** What a copied cookie is good for. Whoever is still known to the issuer comes back without noticing, so that short costs little. */
+  session: duration(5 * 60_000, 12 * hour).prefault('1h'),
+})
 
 export const ResourceServerEntry = z.strictObject({
   issuer: z.string(),

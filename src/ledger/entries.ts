@@ -6,28 +6,31 @@ import { canonical, digestOfText } from '../proof/canonical.ts'
 import type { Ledger } from './connect.ts'
 
 /** Every kind of fact that the history holds. */
-export type EntryKind =
-  | 'task.opened'
-  | 'task.denied'
-  | 'task.closing'
-  | 'task.ended'
-  | 'task.renewed'
-  | 'task.reissued'
-  | 'decision.made'
-  | 'lease.reserved'
-  | 'lease.issued'
-  | 'lease.refreshing'
-  | 'lease.refreshed'
-  | 'lease.not_refreshed'
-  | 'lease.revoking'
-  | 'lease.lapsing'
-  | 'lease.revoked'
-  | 'lease.expired'
-  | 'lease.failed'
-  | 'lease.reopened'
-  | 'lease.stuck'
-  | 'policy.activated'
-  | 'kill_list.written'
+export const entryKinds = [
+  'task.opened',
+  'task.denied',
+  'task.closing',
+  'task.ended',
+  'task.renewed',
+  'task.reissued',
+  'decision.made',
+  'lease.reserved',
+  'lease.issued',
+  'lease.refreshing',
+  'lease.refreshed',
+  'lease.not_refreshed',
+  'lease.revoking',
+  'lease.lapsing',
+  'lease.revoked',
+  'lease.expired',
+  'lease.failed',
+  'lease.reopened',
+  'lease.stuck',
+  'operator.refused',
+  'policy.activated',
+  'kill_list.written',
+] as const
+export type EntryKind = (typeof entryKinds)[number]
 
 /** A decision about to be kept. */
 export interface NewDecision {
@@ -96,4 +99,10 @@ export async function archivePolicySet(ledger: Ledger, digest: string, document:
   await ledger.run(sql`
     with kept as (insert into policy_sets (digest, document) values (${digest}, ${json(document)}) on conflict do nothing)
     ${entryColumns} values (${'policy.activated' satisfies EntryKind}, null, null, null, null, ${json({ policy_digest: digest })})`)
+}
+
+/** Keeps that somebody who may look tried to do what is for operators. Nothing where there is no such task. @param by who it was */
+export async function recordRefusal(ledger: Ledger, task: TaskId, by: string, attempted: 'revoke'): Promise<void> {
+  await ledger.run(sql`
+    ${entryColumns} select ${'operator.refused' satisfies EntryKind}, agent, id, null, null, ${json({ by, attempted })} from tasks where id = ${task}`)
 }

@@ -2,6 +2,7 @@ import { BrokerError } from '../base/errors.ts'
 import type { LeaseId, TaskId } from '../base/ids.ts'
 import { delay, stopwatch } from '../base/time.ts'
 import { type Closed, closeLease, closeTask, type Ending } from '../ledger/endings.ts'
+import { recordRefusal } from '../ledger/entries.ts'
 import { keepKey } from '../ledger/keys.ts'
 import { findLease, findTask, hasEnded, type Lease, type Task, type TaskState } from '../ledger/records.ts'
 import { endLease, noteEnded } from './end.ts'
@@ -35,9 +36,16 @@ async function ownTask(broker: Broker, caller: Caller, id: TaskId): Promise<Pick
   return found.task
 }
 
-/** Ended early by an operator, with a reason that stays in the ledger. @throws BrokerError `forbidden`, `not_found`, `store_unavailable` */
+/**
+ * Ended early by an operator, with a reason that stays in the ledger. So does it when somebody tries who is none.
+ *
+ * @throws BrokerError `forbidden`, `not_found`, `store_unavailable`
+ */
 export async function revokeTask(broker: Broker, caller: Caller, id: TaskId, reason: string, wait: number, signal: AbortSignal): Promise<ClosedTask> {
-  if (!caller.roles.has('operator')) throw new BrokerError('forbidden', 'Only an operator may revoke a task')
+  if (!caller.roles.has('operator')) {
+    await recordRefusal(broker.ledger, id, nameOf(caller), 'revoke')
+    throw new BrokerError('forbidden', 'Only an operator may revoke a task')
+  }
   const closed = await beginClosing(broker, id, 'revoked', { cause: 'revoked', reason, by: nameOf(caller) })
   return endedAtOnce(closed) ?? (await outcomeOf(broker, id, closed, wait, signal))
 }
@@ -152,5 +160,6 @@ async function atMost(ms: number, work: Promise<unknown> | undefined): Promise<v
 
 const nameOf = (caller: Caller): string => {
   if (caller.roles.has('operator') && caller.actor) return `operator:${caller.actor.issuer}/${caller.actor.subject}`
-  return caller.agent ? `agent:${caller.agent.name}` : `task:${caller.task?.id ?? ''}`
+  if (caller.agent) return `agent:${caller.agent.name}`
+  return caller.actor ? `reviewer:${caller.actor.issuer}/${caller.actor.subject}` : `task:${caller.task?.id ?? ''}`
 }

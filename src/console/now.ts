@@ -1,0 +1,215 @@
+import { html } from 'hono/html'
+import type { Clock } from '../base/time.ts'
+import type { Lease, Task } from '../ledger/records.ts'
+import { decisionsByMinute, type Minute, overview, type Overview, timesToDead } from '../ledger/overview.ts'
+import type { Broker } from '../tasks/task.ts'
+import { minutesShown, renderDecisions, renderTimesToDead } from './chart.ts'
+import { liveMark, region, type Html } from './page.ts'
+import { count, renderLeaseState, renderPurpose, renderTaskState, renderTime } from './words.ts'
+
+/** Everything that the page shows, as one look found it. */
+export interface Sight extends Overview {
+  readonly minutes: readonly Minute[]
+  readonly times: readonly number[]
+  readonly providers: readonly { readonly name: string; readonly failing: boolean }[]
+  /** Milliseconds. */
+  readonly at: number
+}
+
+/** Rows of each list. More than anybody reads at once; the ledger has the rest. */
+const most = 25
+
+/** Milliseconds for which a look is shown to whoever else asks, so that a hundred viewers cost the store no more than one. */
+const freshFor = { sight: 1_000, past: 10_000 } as const
+
+/** Looks at the whole broker, for as many as want to see. */
+export function createLookout(broker: Broker): () => Promise<Sight> {
+  const present = remembered(() => overview(broker.ledger, most), freshFor.sight, broker.clock)
+  // What is over changes slowly, and costs more to count.
+  const past = remembered(
+    () => Promise.all([decisionsByMinute(broker.ledger, broker.clock() - minutesShown * 60_000), timesToDead(broker.ledger)]),
+    freshFor.past,
+    broker.clock,
+  )
+  return async () => {
+    const [seen, [minutes, times]] = await Promise.all([present(), past()])
+    const providers = [...broker.targets].map(([name, { failing }]) => ({ name, failing }))
+    return { ...seen, minutes, times, providers, at: broker.clock() }
+  }
+}
+
+/** The same answer for a while, and one question at a time. A failed one is not kept. */
+function remembered<Answer>(ask: () => Promise<Answer>, ms: number, clock: Clock): () => Promise<Answer> {
+  let kept: { readonly answer: Promise<Answer>; readonly until: number } | undefined
+  return async () => {
+    if (!kept || kept.until <= clock()) kept = { answer: ask(), until: clock() + ms }
+    const { answer } = kept
+    try {
+      return await answer
+    } catch (error) {
+      if (kept?.answer === answer) kept = undefined
+      throw error
+    }
+  }
+}
+
+/** What is alive now, what refuses to die and why. */
+export function renderNow(home: string, sight: Sight, now: number): Html {
+  return html`${liveMark(now)}${Object.entries(nowRegions(home, sight)).map(([id, content]) => region(id, content))}`
+}
+
+/** The parts of the page that change, by their ids. */
+export function nowRegions(home: string, sight: Sight): Record<string, Html> {
+  return {
+    summary: renderSummary(sight),
+    unfinished: renderUnfinished(home, sight.unfinished),
+    tasks: renderTasks(home, [...sight.open, ...sight.closing]),
+    providers: renderProviders(sight),
+    past: html`<div class="charts">
+      <div>
+        <h2>Decisions</h2>
+        ${renderDecisions(sight.minutes, sight.at)}
+      </div>
+      <div>
+        <h2>Time to dead</h2>
+        ${renderTimesToDead(sight.times)}
+      </div>
+    </div>`,
+  }
+}
+
+function renderSummary({ live, unfinished, open, closing }: Sight): Html {
+  const alive = sum(live, ({ count }) => count)
+  const stuck = sum(live, ({ stuck }) => stuck)
+  const [oldest] = unfinished
+  const tasks = open.length + closing.length
+  const several = tasks >= most ? `${most} tasks or more` : count(tasks, 'task')
+  return html`<h1>${alive === 0 ? 'Nothing is alive' : `${count(alive, 'lease')} in ${several}`}</h1>
+    <p>
+      ${
+        stuck > 0
+          ? html`<span class="state stuck">${count(stuck, 'revocation')} ${stuck === 1 ? 'is' : 'are'} stuck</span>`
+          : html`<span class="state alive">Nothing is stuck</span>`
+      }${oldest?.closingAt ? html`. The oldest unfinished revocation was asked for ${renderTime(oldest.closingAt)}.` : '.'}
+    </p>`
+}
+
+const sum = <Item>(items: readonly Item[], of: (item: Item) => number): number => items.reduce((total, item) => total + of(item), 0)
+
+function renderUnfinished(home: string, leases: readonly Lease[]): Html {
+  if (leases.length === 0) return html``
+  return html`<h2>Being ended, without evidence yet</h2>
+    <table class="stack">
+      <thead>
+        <tr>
+          <th scope="col">State</th>
+          <th scope="col">Lease</th>
+          <th scope="col">Provider</th>
+          <th scope="col">Asked for</th>
+          <th scope="col" class="n">Tries</th>
+          <th scope="col">What its provider last said</th>
+        </tr>
+      </thead>
+      <tbody>
+        ${leases.map(
+          (lease) =>
+            html`<tr>
+              <td>${renderLeaseState(lease)}</td>
+              <td><a href="${home}/tasks/${lease.taskId}">${lease.grant}</a> <small>of ${lease.agent}</small></td>
+              <td data-label="Provider">${lease.provider}</td>
+              <td data-label="Asked for">${lease.closingAt && renderTime(lease.closingAt)}</td>
+              <td data-label="Tries" class="n">${lease.attempts}</td>
+              <td data-label="Last error">${lease.error ?? html`<span class="quiet">nothing yet</span>`}</td>
+            </tr>`,
+        )}
+      </tbody>
+    </table>`
+}
+
+function renderTasks(home: string, tasks: readonly Task[]): Html {
+  if (tasks.length === 0)
+    return html`<h2>Tasks by deadline</h2>
+      <p class="quiet">No task is open.</p>`
+  return html`<h2>Tasks by deadline</h2>
+    <table class="stack">
+      <thead>
+        <tr>
+          <th scope="col">Task</th>
+          <th scope="col">Agent, and who answers for it</th>
+          <th scope="col">Purpose, as the agent wrote it</th>
+          <th scope="col">State</th>
+          <th scope="col" class="n">Alive</th>
+          <th scope="col">Deadline</th>
+        </tr>
+      </thead>
+      <tbody>
+        ${tasks.map(
+          (task) =>
+            html`<tr>
+              <td><a href="${home}/tasks/${task.id}">${task.kind}</a> <small class="id">…${task.id.slice(-6)}</small></td>
+              <td data-label="Agent">${task.agent} <small>${task.owner}</small></td>
+              <td data-label="Purpose">${renderPurpose(shortened(task.purpose))}</td>
+              <td data-label="State">${renderTaskState(task.state)}</td>
+              <td data-label="Alive" class="n">${task.liveLeases}</td>
+              <td data-label="Deadline">${renderTime(task.deadline)}</td>
+            </tr>`,
+        )}
+      </tbody>
+    </table>
+    ${tasks.length >= most ? html`<p class="quiet">The ${tasks.length} nearest.</p>` : ''}`
+}
+
+/** Characters of a purpose in a list: an agent may write a thousand, and the page has room for fifty kilobytes. */
+const longestPurpose = 140
+const shortened = (text: string): string => {
+  const characters = Array.from(text)
+  return characters.length <= longestPurpose ? text : `${characters.slice(0, longestPurpose - 1).join('')}…`
+}
+
+const liveStates = ['reserved', 'active', 'revoking', 'lapsing'] as const
+
+function renderProviders({ providers, live }: Sight): Html {
+  // Leases may outlive the configuration that had their provider.
+  const gone = [...new Set(live.map(({ provider }) => provider))].filter((name) => !providers.some((one) => one.name === name))
+  const rows = [...providers.map(({ name, failing }) => ({ name, failing })), ...gone.map((name) => ({ name, failing: undefined }))]
+  return html`<h2>Providers and their live leases</h2>
+    <table>
+      <thead>
+        <tr>
+          <th scope="col">Provider</th>
+          <th scope="col">Calls</th>
+          ${liveStates.map((state) => html`<th scope="col" class="n">${state}</th>`)}
+          <th scope="col" class="n">stuck</th>
+        </tr>
+      </thead>
+      <tbody>
+        ${rows.map(({ name, failing }) => {
+          const own = live.filter(({ provider }) => provider === name)
+          const stuck = sum(own, (one) => one.stuck)
+          return html`<tr>
+            <td>${name}</td>
+            <td>${renderHealth(failing)}</td>
+            ${liveStates.map(
+              (state) =>
+                html`<td class="n">
+                  ${dash(
+                    sum(
+                      own.filter((one) => one.state === state),
+                      (one) => one.count,
+                    ),
+                  )}
+                </td>`,
+            )}
+            <td class="n">${stuck > 0 ? html`<span class="stuck">${stuck.toLocaleString('en')}</span>` : dash(0)}</td>
+          </tr>`
+        })}
+      </tbody>
+    </table>`
+}
+
+function renderHealth(failing: boolean | undefined): Html {
+  if (failing === undefined) return html`<span class="state stuck">not configured any more</span>`
+  return failing ? html`<span class="state stuck">failing</span>` : html`<span class="state alive">answered</span>`
+}
+
+const dash = (number: number): Html => (number === 0 ? html`<span class="quiet">0</span>` : html`${number.toLocaleString('en')}`)

@@ -1,0 +1,162 @@
+import type { Context } from 'hono'
+import * as oidc from 'openid-client'
+import { z } from 'zod'
+import { BrokerError } from '../base/errors.ts'
+import type { Clock } from '../base/time.ts'
+import type { Actor } from '../identity/actor.ts'
+import type { Verifier } from '../identity/verify.ts'
+import { createSeal } from './seal.ts'
+import type { Cookies } from './session.ts'
+
+/** How operators and reviewers sign in: OpenID Connect Core 1.0 section 3.1, with PKCE (RFC 7636). */
+export interface SignInSettings {
+  /** Exactly as its discovery document names itself. */
+  readonly issuer: string
+  readonly clientId: string
+  readonly clientSecret: string | undefined
+  readonly scopes: readonly string[]
+  readonly allowHttp: boolean
+}
+
+export interface SignIn {
+  /**
+   * Where to send the browser. What must be remembered until it returns is in a cookie: another browser cannot finish what this one began.
+   *
+   * @param returnTo the page that was asked for, checked
+   * @param again whether the issuer must ask who it is even if it knows
+   * @throws BrokerError `provider_unavailable`
+   */
+  begin(c: Context, returnTo: string, again: boolean, signal: AbortSignal): Promise<URL>
+  /** Who it is, and where they wanted to go. @throws BrokerError `forbidden`, `invalid_token`, `provider_unavailable` */
+  finish(c: Context, signal: AbortSignal): Promise<{ readonly actor: Actor; readonly returnTo: string }>
+}
+
+export interface SignInParts {
+  readonly settings: SignInSettings
+  readonly key: Uint8Array
+  readonly cookies: Cookies
+  /** Judges the issuer's ID tokens as it judges bearer tokens, but for another audience: the client. */
+  readonly verifier: Pick<Verifier, 'verify'>
+  /** Where the issuer sends the browser back to: registered there. */
+  readonly redirectUri: string
+  readonly clock: Clock
+}
+
+/** Milliseconds that somebody has to prove to the issuer who they are. */
+const patience = 600_000
+
+/** Seconds for each request to the issuer. */
+const timeout = 5
+
+/** Bytes of an answer of the issuer's. Tokens with many groups have some ten thousand. */
+const largest = 262_144
+
+const Begun = z.strictObject({ state: z.string(), nonce: z.string(), verifier: z.string(), returnTo: z.string(), expiresAt: z.number() })
+
+const name = 'sign-in'
+
+export function createSignIn({ settings, key, cookies, verifier, redirectUri, clock }: SignInParts): SignIn {
+  const seal = createSeal(key, name, Begun, clock)
+  const client = discoverOnce(settings)
+
+  return {
+    async begin(c, returnTo, again, signal) {
+      const configuration = await client(signal)
+      const [state, nonce, verifier] = [oidc.randomState(), oidc.randomNonce(), oidc.randomPKCECodeVerifier()]
+      cookies.write(c, name, seal.write({ state, nonce, verifier, returnTo, expiresAt: clock() + patience }), patience / 1_000)
+      return oidc.buildAuthorizationUrl(configuration, {
+        redirect_uri: redirectUri,
+        scope: [...new Set(['openid', ...settings.scopes])].join(' '),
+        state,
+        nonce,
+        code_challenge: await oidc.calculatePKCECodeChallenge(verifier),
+        code_challenge_method: 'S256',
+        ...(again && { prompt: 'login' }),
+      })
+    },
+
+    async finish(c, signal) {
+      const begun = seal.read(cookies.read(c, name))
+      cookies.write(c, name, '', 0)
+      if (!begun) throw new BrokerError('forbidden', 'This sign-in was not begun in this browser, or too long ago: begin again')
+      const answer = new URL(`${redirectUri}${new URL(c.req.url).search}`)
+      const idToken = await exchange(await client(signal), answer, begun)
+      const { returnTo } = begun
+      return { actor: await verifier.verify(idToken, signal), returnTo }
+    },
+  }
+}
+
+/** The code for an ID token of this very sign-in. Its signature and times are the verifier's to judge. */
+async function exchange(configuration: oidc.Configuration, answer: URL, begun: z.output<typeof Begun>): Promise<string> {
+  try {
+    const checks = { expectedState: begun.state, expectedNonce: begun.nonce, pkceCodeVerifier: begun.verifier, idTokenExpected: true }
+    const tokens = await oidc.authorizationCodeGrant(configuration, answer, checks)
+    return tokens.id_token ?? ''
+  } catch (cause) {
+    throw refusal(cause)
+  }
+}
+
+function refusal(cause: unknown): BrokerError {
+  if (cause instanceof oidc.ResponseBodyError || cause instanceof oidc.AuthorizationResponseError || cause instanceof oidc.ClientError)
+    return new BrokerError('forbidden', 'The issuer did not sign you in, or not in this browser: begin again', { cause: words(cause) })
+  return unreachable(cause)
+}
+
+/** The library's reason for operators, without what it quotes: answers of the issuer may hold tokens. */
+function words(cause: oidc.ResponseBodyError | oidc.AuthorizationResponseError | oidc.ClientError): Error {
+  return new Error(cause instanceof oidc.ClientError ? (cause.code ?? cause.name) : cause.error)
+}
+
+const unreachable = (cause: unknown): BrokerError =>
+  new BrokerError('provider_unavailable', 'The issuer that signs people in does not answer as it should', {
+    cause: cause instanceof Error ? new Error(cause.name) : undefined,
+    retryAfter: 5,
+  })
+
+/** What the issuer says of itself, asked at the first sign-in and kept: a broker starts while its issuer is down, and one failure is not remembered. */
+function discoverOnce({ issuer, clientId, clientSecret, allowHttp }: SignInSettings): (signal: AbortSignal) => Promise<oidc.Configuration> {
+  let found: Promise<oidc.Configuration> | undefined
+  const authentication = clientSecret === undefined ? oidc.None() : withSecret(clientSecret)
+  const discover = () =>
+    oidc.discovery(new URL(issuer), clientId, undefined, authentication, {
+      timeout,
+      [oidc.customFetch]: boundedFetch,
+      ...(allowHttp && { execute: [oidc.allowInsecureRequests] }),
+    })
+  return async (signal) => {
+    signal.throwIfAborted()
+    found ??= discover()
+    try {
+      return await found
+    } catch (cause) {
+      found = undefined
+      throw unreachable(cause)
+    }
+  }
+}
+
+/** As the issuer says that it wants it: in the header, which is the rule where it says nothing (Discovery 1.0 section 3), else in the body. */
+function withSecret(secret: string): oidc.ClientAuth {
+  const [basic, post] = [oidc.ClientSecretBasic(secret), oidc.ClientSecretPost(secret)]
+  return (server, ...rest) => {
+    const accepted = server.token_endpoint_auth_methods_supported
+    const useBasic = accepted === undefined || accepted.includes('client_secret_basic')
+    return (useBasic ? basic : post)(server, ...rest)
+  }
+}
+
+/** The library reads an answer whole, however long it is. */
+const boundedFetch: oidc.CustomFetch = async (url, options) => {
+  const answer = await fetch(url, options as RequestInit)
+  const parts: Uint8Array[] = []
+  let size = 0
+  for await (const part of answer.body ?? []) {
+    size += part.byteLength
+    if (size > largest) throw new Error(`the answer is larger than ${largest} bytes`)
+    parts.push(part)
+  }
+  const { status, statusText, headers } = answer
+  return new Response(parts.length === 0 ? null : Buffer.concat(parts), { status, statusText, headers })
+}

@@ -1,0 +1,99 @@
+import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
+import type { Context, MiddlewareHandler } from 'hono'
+import { BrokerError } from '../base/errors.ts'
+import type { Env } from '../http/app.ts'
+import type { Broker } from '../tasks/task.ts'
+import type { Visit } from './page.ts'
+import { callerOf, type Sessions } from './session.ts'
+
+/** What every request to the console carries besides what the house gives it. */
+export interface ConsoleEnv {
+  Variables: Env['Variables'] & {
+    visit: Visit
+    /** The fields of a form that was found to be ours. */
+    form: URLSearchParams
+  }
+}
+
+/** Where the console is: the public URL may have a path of its own. */
+export const homeOf = (publicUrl: string): string => `${new URL(publicUrl).pathname.replace(/\/$/, '')}/console`
+
+/** Who looks, and what their page needs. In front of everything else of the console. */
+export function receive(broker: Broker, sessions: Sessions, publicUrl: string): MiddlewareHandler<ConsoleEnv> {
+  const home = homeOf(publicUrl)
+  return async (c, next) => {
+    const session = sessions.read(c)
+    const formToken = session ? sessions.formToken(session) : ''
+    c.set('visit', { home, nonce: randomBytes(16).toString('base64'), session, formToken, now: broker.clock() })
+    if (session) c.set('caller', callerOf(session))
+    await next()
+  }
+}
+
+/** Sends whoever has not signed in, or not lately, to do so, and afterwards back to this page; from a form, to the page on which it stands. */
+export const signedIn: MiddlewareHandler<ConsoleEnv> = async (c, next) => {
+  const { session, home } = c.var.visit
+  if (session) return await next()
+  if (c.req.path.endsWith('/live')) throw new BrokerError('invalid_token', 'Nobody is signed in here')
+  const to = c.req.method === 'GET' ? pathOf(c, home) : pathOf(c, home).replace(/\/revoke$/, '')
+  return c.redirect(`${home}/sign-in?${new URLSearchParams({ to }).toString()}`, 303)
+}
+
+const pathOf = (c: Context, home: string): string => {
+  const { pathname, search } = new URL(c.req.url)
+  return `${home}${pathname.slice(pathname.indexOf('/console') + '/console'.length)}${search}`
+}
+
+/** Bytes of a form: a reason of 500 characters, written in percent signs, and the rest. */
+const longestForm = 16_384
+
+/**
+ * Lets a form pass that a page of ours sent: it says so by its origin, which no page elsewhere can forge, and by the token of the session, which none can know.
+ *
+ * @throws BrokerError `forbidden`, `too_large`, `unsupported_media_type`
+ */
+export const ownForm = (publicUrl: string): MiddlewareHandler<ConsoleEnv> => {
+  const origin = new URL(publicUrl).origin
+  return async (c, next) => {
+    const site = c.req.header('sec-fetch-site')
+    // Browsers before 2023 send no Sec-Fetch-Site, but an Origin.
+    if (site === undefined ? c.req.header('origin') !== origin : site !== 'same-origin') throw foreign()
+    if (!/^application\/x-www-form-urlencoded\s*(;|$)/i.test(c.req.header('content-type') ?? ''))
+      throw new BrokerError('unsupported_media_type', 'The console reads forms only')
+    const form = new URLSearchParams(await textOf(c))
+    if (!isEqual(form.get('form_token') ?? '', c.var.visit.formToken)) throw foreign()
+    c.set('form', form)
+    await next()
+  }
+}
+
+const foreign = () => new BrokerError('forbidden', 'This form did not come from a page of yours here: reload the page and send it again')
+
+async function textOf(c: Context): Promise<string> {
+  const parts: Uint8Array[] = []
+  let size = 0
+  for await (const part of c.req.raw.body ?? []) {
+    size += part.byteLength
+    if (size > longestForm) throw new BrokerError('too_large', `A form may have ${longestForm} bytes`)
+    parts.push(part)
+  }
+  return Buffer.concat(parts).toString('utf8')
+}
+
+/** In constant time, whatever their lengths are. */
+function isEqual(one: string, other: string): boolean {
+  const [first, second] = [one, other].map((text) => createHash('sha256').update(text).digest())
+  return timingSafeEqual(first!, second!)
+}
+
+/** The page to go back to, where it is one of the console's own; its first page otherwise. */
+export function returnTo(home: string, asked: string | undefined): string {
+  if (asked === undefined || !/^\/[\w./?&=%:+~-]{0,500}$/.test(asked)) return home
+  // As a browser will read it: dots, and a second slash that would begin a host.
+  const { pathname, search, origin } = new URL(asked, nowhere)
+  const isOurs =
+    origin === nowhere && (pathname === home || pathname.startsWith(`${home}/`)) && !/^\/(sign-in|signed-in|enter)$/.test(pathname.slice(home.length))
+  return isOurs ? pathname + search : home
+}
+
+const nowhere = 'http://nowhere.invalid'

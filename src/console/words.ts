@@ -1,0 +1,61 @@
+import { html } from 'hono/html'
+import type { Json } from '../base/json.ts'
+import type { Lease, LeaseState, TaskState } from '../ledger/records.ts'
+import type { Html } from './page.ts'
+
+/** What a state means for whoever looks: something works, something is being ended, something resists, nothing is left. */
+export type Mood = 'alive' | 'ending' | 'stuck' | 'ended'
+
+const moods: Readonly<Record<TaskState | LeaseState, Mood>> = {
+  open: 'alive',
+  closing: 'ending',
+  denied: 'ended',
+  completed: 'ended',
+  failed: 'ended',
+  revoked: 'ended',
+  expired: 'ended',
+  reserved: 'alive',
+  active: 'alive',
+  revoking: 'ending',
+  lapsing: 'ending',
+}
+
+export const renderTaskState = (state: TaskState): Html => html`<span class="state ${moods[state]}">${state}</span>`
+
+export const renderLeaseState = ({ state, stuckSince }: Pick<Lease, 'state' | 'stuckSince'>): Html =>
+  state === 'revoking' && stuckSince !== null
+    ? html`<span class="state stuck">stuck</span>`
+    : html`<span class="state ${moods[state]}">${state}</span>`
+
+/** How a lease can be ended, in words. */
+export const endedBy: Readonly<Record<Lease['revocation'], string>> = {
+  provider: 'ended at its source',
+  deny: 'denied at its provider, as fast as that propagates',
+  expiry: 'only time ends it',
+}
+
+/** A moment, absolute; the script makes it relative and keeps this for whoever points at it. */
+export const renderTime = (at: Date): Html => html`<time datetime="${at.toISOString()}" data-relative>${absolute(at)}</time>`
+
+/** A moment that is history. */
+export const renderMoment = (at: Date): Html => html`<time datetime="${at.toISOString()}">${absolute(at)}</time>`
+
+/** `2026-11-26 09:30:00`, in UTC. */
+const absolute = (at: Date): string => at.toISOString().slice(0, 19).replace('T', ' ')
+
+/** What an agent wrote, which nobody has verified. */
+export const renderPurpose = (purpose: string): Html =>
+  purpose === '' ? html`<span class="quiet">none</span>` : html`<span class="said">${purpose}</span>`
+
+/** `4 leases`. */
+export const count = (number: number, noun: string): string => `${number.toLocaleString('en')} ${noun}${number === 1 ? '' : 's'}`
+
+/** A field of an entry's body as text; empty where there is none. */
+export function textIn(body: Json | undefined, name: string): string {
+  const found = fieldIn(body, name)
+  return typeof found === 'string' || typeof found === 'number' ? String(found) : ''
+}
+
+export function fieldIn(body: Json | undefined, name: string): Json | undefined {
+  return typeof body === 'object' && body !== null && !Array.isArray(body) ? (body as Readonly<Record<string, Json>>)[name] : undefined
+}
