@@ -1,0 +1,106 @@
+import { html } from 'hono/html'
+import type { DecisionId } from '../base/ids.ts'
+import type { Json } from '../base/json.ts'
+import { formatDuration } from '../base/time.ts'
+import { policySetOf } from '../ledger/lists.ts'
+import type { Answer } from '../policy/decide.ts'
+import { type Judgement, type Replay, replayDecision } from '../tasks/replay.ts'
+import type { Broker } from '../tasks/task.ts'
+import type { Html } from './page.ts'
+import { fieldIn, renderMoment, textIn } from './words.ts'
+
+/** A decision with what it rested on, and what the same question comes to when it is asked again. */
+export interface Ground {
+  readonly replay: Replay
+  /** Policies as they were then, and as they are today, by id. */
+  readonly archive: Json | undefined
+  readonly today: Readonly<Record<string, string>>
+}
+
+/** @throws BrokerError `not_found`, `internal` where the archive lacks its set */
+export async function readGround(broker: Broker, id: DecisionId): Promise<Ground> {
+  const replay = await replayDecision(broker, id)
+  const archived = await policySetOf(broker.ledger, replay.decision.policyDigest)
+  return { replay, archive: fieldIn(archived, 'policies'), today: broker.policy().set.texts.policies }
+}
+
+/** Why something was permitted or denied, so that somebody else can come to the same answer. */
+export function renderDecision(home: string, { replay, archive, today }: Ground): Html {
+  const { decision, archived, current } = replay
+  const maxTtl = decision.obligations.maxTtl
+  return html`<h1>${decision.outcome === 'permit' ? 'Permitted' : 'Denied'} <small>${decision.action} for ${decision.agent}</small></h1>
+    <dl class="facts">
+      <dt>Decision</dt>
+      <dd class="id">${decision.id}</dd>
+      <dt>Decided</dt>
+      <dd>${renderMoment(decision.decidedAt)} UTC</dd>
+      <dt>Task</dt>
+      <dd><a href="${home}/tasks/${decision.taskId}">${decision.kind}</a></dd>
+      <dt>Determined by</dt>
+      <dd>${renderNames(decision.policies)}</dd>
+      <dt>Obligations</dt>
+      <dd>${maxTtl === undefined ? html`<span class="quiet">none</span>` : `credentials live ${formatDuration(maxTtl)} at most`}</dd>
+      <dt>Policy set</dt>
+      <dd class="id">${decision.policyDigest}</dd>
+    </dl>
+    <h2>Asked again</h2>
+    <table>
+      <thead>
+        <tr>
+          <th scope="col">On the policies of</th>
+          <th scope="col">Outcome</th>
+          <th scope="col">Determined by</th>
+          <th scope="col">Is it what was kept?</th>
+        </tr>
+      </thead>
+      <tbody>
+        ${renderJudgement('that day', archived)}
+        ${renderJudgement(current.digest === decision.policyDigest ? 'today, which are the same' : 'today', current)}
+      </tbody>
+    </table>
+    <h2>Policies that determined it, as they were</h2>
+    ${decision.policies.length === 0 ? html`<p>None: what no policy permits is denied.</p>` : decision.policies.map((id) => renderPolicy(id, textIn(archive, id), today[id]))}
+    <h2>What the policy was asked</h2>
+    ${decision.answers.map(renderAnswer)}`
+}
+
+const renderNames = (policies: readonly string[]): Html =>
+  policies.length === 0
+    ? html`<span class="quiet">no policy</span>`
+    : html`${policies.map((id, at) => html`${at > 0 ? ', ' : ''}<code>${id}</code>`)}`
+
+function renderJudgement(name: string, { outcome, policies, same }: Judgement): Html {
+  return html`<tr>
+    <td>${name}</td>
+    <td>${outcome === 'permit' ? 'permitted' : 'denied'}</td>
+    <td>${renderNames(policies)}</td>
+    <td>${same ? html`<span class="state alive">the same</span>` : html`<span class="state ending">another answer</span>`}</td>
+  </tr>`
+}
+
+function renderPolicy(id: string, then: string, today: string | undefined): Html {
+  const since = today === undefined ? 'It is gone today.' : today === then ? 'It is the same today.' : 'It reads otherwise today.'
+  return html`<p><code>${id}</code> <small>${since}</small></p>
+    <pre tabindex="0" role="region" aria-label="${id} as it was">${then === '' ? 'It is not in the archived set.' : then}</pre>
+    ${
+      today !== undefined && today !== then
+        ? html`<details>
+            <summary>Today</summary>
+            <pre tabindex="0" role="region" aria-label="${id} today">${today}</pre>
+          </details>`
+        : ''
+    }`
+}
+
+function renderAnswer({ action, resource, outcome, policies, diagnostics, input }: Answer): Html {
+  const { entities, ...question } = JSON.parse(input) as Readonly<Record<string, Json>>
+  return html`<p>
+      ${action} <code>${resource}</code>: ${outcome === 'permit' ? 'permitted' : 'denied'} by
+      ${renderNames(policies)}${diagnostics.length > 0 ? html`. <span class="stuck">Could not be evaluated: ${renderNames(diagnostics)}</span>` : ''}
+    </p>
+    <pre tabindex="0" role="region" aria-label="Question about ${resource}">${JSON.stringify(question, undefined, 2)}</pre>
+    <details>
+      <summary>Entities that it saw</summary>
+      <pre tabindex="0" role="region" aria-label="Entities for ${resource}">${JSON.stringify(entities, undefined, 2)}</pre>
+    </details>`
+}

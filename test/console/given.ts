@@ -1,0 +1,146 @@
+import { createApp } from '../../src/http/app.ts'
+import { listen } from '../../src/http/listen.ts'
+import { createConsole } from '../../src/console/console.ts'
+import { writeLink } from '../../src/console/link.ts'
+import type { LiveLimits } from '../../src/console/live.ts'
+import { createVerifier } from '../../src/identity/verify.ts'
+import type { OperatorEntry } from '../../src/identity/operators.ts'
+import { spendToken } from '../../src/ledger/keys.ts'
+import { freePort } from '../support/port.ts'
+import type { House } from '../support/house.ts'
+import { type PeopleIssuer, startPeopleIssuer } from './issuer.ts'
+
+/** The console of a house, on a port of its own, with a real issuer behind it. */
+export interface ConsoleHouse {
+  /** Its address, without a trailing slash. */
+  readonly url: string
+  readonly people: PeopleIssuer
+  /** A one-time link for a subject of the local issuer. */
+  link(subject: string): string
+  /** A browser without a window: it keeps cookies and follows nothing by itself. */
+  visitor(): Visitor
+  /** Somebody who has signed in by a link. */
+  signedIn(as: 'ops' | 'reader'): Promise<Visitor>
+  stop(): Promise<void>
+}
+
+export interface Visitor {
+  /** @param path below the console, or a whole address */
+  get(path: string, headers?: Readonly<Record<string, string>>): Promise<Response>
+  /** Sends a form as a page of the console would, with the token of its session unless told otherwise. */
+  post(path: string, fields: Readonly<Record<string, string>>, headers?: Readonly<Record<string, string>>): Promise<Response>
+  /** Follows where an answer leads until it is a page of the console, or the issuer's. */
+  follow(answer: Response): Promise<Response>
+  readonly cookies: Map<string, string>
+}
+
+const key = new Uint8Array(32).fill(9)
+
+export const operators: readonly OperatorEntry[] = [
+  { issuer: 'corp', match: { groups: 'sec-ops' }, roles: ['operator', 'reviewer'] },
+  { issuer: 'corp', match: { groups: 'audit' }, roles: ['reviewer'] },
+  { issuer: 'local', match: { sub: 'operator:ops' }, roles: ['operator', 'reviewer'] },
+  { issuer: 'local', match: { sub: 'operator:reader' }, roles: ['reviewer'] },
+]
+
+export interface ConsoleOptions {
+  readonly operators?: readonly OperatorEntry[]
+  readonly live?: LiveLimits
+  /** Milliseconds. */
+  readonly sessionLifetime?: number
+}
+
+export async function openConsole(house: House, options: ConsoleOptions = {}): Promise<ConsoleHouse> {
+  const port = await freePort()
+  const publicUrl = `http://127.0.0.1:${port}`
+  const people = await startPeopleIssuer(`${publicUrl}/console/signed-in`)
+  const { broker } = house
+  const verifier = createVerifier([{ name: 'corp', profile: 'oidc', issuer: people.issuer, keys: { discovery: true } }], {
+    audience: people.clientId,
+    clock: broker.clock,
+    spend: (spent, until) => spendToken(house.ledger, spent, until),
+    refused: (reason, issuer) => broker.telemetry.log.info({ reason, issuer }, 'a workload token was refused'),
+  })
+  const stop = new AbortController()
+  const given = { broker, publicUrl, operators: options.operators ?? operators }
+  const app = createApp({ ...given, verifier, reaper: { lastLap: () => 20 }, resourceServers: [] })
+  const settings = { ...people, scopes: ['groups'], allowHttp: true }
+  app.route(
+    '/console',
+    createConsole({
+      ...given,
+      key,
+      sessionLifetime: options.sessionLifetime ?? 3_600_000,
+      entrances: { issuer: { settings, verifier }, links: { issuer: 'local', spend: (spent, until) => spendToken(house.ledger, spent, until) } },
+      stop: stop.signal,
+      ...(options.live && { live: options.live }),
+    }),
+  )
+  const server = await listen(app.fetch, { host: '127.0.0.1', port, grace: 2_000 }, broker.telemetry.log)
+  const link = (subject: string) => `${publicUrl}/console/enter?key=${writeLink(key, subject, broker.clock)}`
+
+  const console: ConsoleHouse = {
+    url: `${publicUrl}/console`,
+    people,
+    link,
+    visitor: () => createVisitor(`${publicUrl}/console`),
+    async signedIn(as) {
+      const visitor = console.visitor()
+      await visitor.get(link(`operator:${as}`))
+      return visitor
+    },
+    async stop() {
+      stop.abort()
+      await server.stop()
+      verifier.close()
+      await people.stop()
+    },
+  }
+  return console
+}
+
+function createVisitor(home: string): Visitor {
+  const cookies = new Map<string, string>()
+  const addressOf = (path: string): string => (path.startsWith('http') ? path : `${home}${path}`)
+
+  async function send(
+    address: string,
+    { headers: given, ...init }: Omit<RequestInit, 'headers'> & { headers?: Readonly<Record<string, string>> },
+  ): Promise<Response> {
+    const cookie = [...cookies].map(([name, value]) => `${name}=${value}`).join('; ')
+    // Each request on a connection of its own, so that none outlives its server.
+    const headers = { ...(cookie !== '' && { cookie }), connection: 'close', ...given }
+    const answer = await fetch(address, { redirect: 'manual', ...init, headers })
+    for (const line of answer.headers.getSetCookie()) {
+      const [, name = '', value = ''] = /^([^=]+)=([^;]*)/.exec(line) ?? []
+      if (/max-age=0/i.test(line) || value === '') cookies.delete(name)
+      else cookies.set(name, value)
+    }
+    return answer
+  }
+
+  const visitor: Visitor = {
+    cookies,
+    get: (path, headers = {}) => send(addressOf(path), { headers: { ...headers } }),
+    async post(path, fields, headers = {}) {
+      const form = fields['form_token'] === undefined ? { form_token: await formTokenOf(visitor), ...fields } : fields
+      return await send(addressOf(path), {
+        method: 'POST',
+        headers: { 'sec-fetch-site': 'same-origin', 'content-type': 'application/x-www-form-urlencoded', ...headers },
+        body: new URLSearchParams(form).toString(),
+      })
+    },
+    async follow(answer) {
+      let last = answer
+      for (let step = 0; step < 10 && last.status >= 300 && last.status < 400; step++)
+        last = await send(new URL(last.headers.get('location')!, last.url).href, {})
+      return last
+    },
+  }
+  return visitor
+}
+
+async function formTokenOf(visitor: Visitor): Promise<string> {
+  const page = await (await visitor.get('')).text()
+  return /name="form_token" value="([^"]+)"/.exec(page)?.[1] ?? ''
+}

@@ -1,0 +1,219 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { type House, startHouse } from '../support/house.ts'
+import { openEmbedded, type OpenedStore } from '../support/stores.ts'
+import { type ConsoleHouse, openConsole, operators } from './given.ts'
+
+let store: OpenedStore
+let house: House
+let console: ConsoleHouse
+
+beforeAll(async () => {
+  store = await openEmbedded()
+  house = await startHouse(store.settings)
+  console = await openConsole(house)
+})
+afterAll(async () => {
+  await console.stop()
+  await house.stop()
+  await store.dispose()
+})
+
+const pathIn = (answer: Response): string => answer.headers.get('location') ?? ''
+
+describe("signing in at the operators' issuer", () => {
+  test('leads to the issuer and back to the page that was asked for, with its question', async () => {
+    console.people.always('ann')
+    const visitor = console.visitor()
+    const turnedAway = await visitor.get('/ledger?kind=task.opened')
+    expect(turnedAway.status).toBe(303)
+    expect(pathIn(turnedAway)).toBe('/console/sign-in?to=%2Fconsole%2Fledger%3Fkind%3Dtask.opened')
+
+    const page = await visitor.follow(turnedAway)
+
+    expect(page.url).toBe(`${console.url}/ledger?kind=task.opened`)
+    expect(page.status).toBe(200)
+    expect(await page.text()).toContain('ann (operator, reviewer)')
+  })
+
+  test('asks for a code with PKCE, a state and a nonce, none of which is the same twice', async () => {
+    const asked = await Promise.all(
+      [1, 2].map(async () => {
+        const answer = await console.visitor().get('/sign-in')
+        return new URL(pathIn(answer)).searchParams
+      }),
+    )
+    for (const query of asked) {
+      expect(query.get('response_type')).toBe('code')
+      expect(query.get('code_challenge_method')).toBe('S256')
+      expect(query.get('scope')).toBe('openid groups')
+      expect(query.get('redirect_uri')).toBe(`${console.url}/signed-in`)
+    }
+    for (const name of ['state', 'nonce', 'code_challenge']) {
+      const [one, other] = asked.map((query) => query.get(name) ?? '')
+      expect(one).toMatch(/^[\w-]{43}$/)
+      expect(one).not.toBe(other)
+    }
+  })
+
+  test('gives the roles that the same identity has with a bearer token, and no others', async () => {
+    console.people.always('rob')
+    const visitor = console.visitor()
+    const page = await visitor.follow(await visitor.get(''))
+    expect(await page.text()).toContain('rob (reviewer)')
+  })
+
+  test('refuses somebody whom no entry gives a role, in words and without a session', async () => {
+    console.people.always('eve')
+    const visitor = console.visitor()
+    const page = await visitor.follow(await visitor.get(''))
+    expect(page.status).toBe(403)
+    expect(await page.text()).toContain('You are eve of corp, and no entry under operators gives you a role')
+    expect([...visitor.cookies.keys()]).not.toContain('mayfly-session')
+    expect(house.log()).toContain('somebody without a role tried to sign in')
+  })
+
+  test('is finished only in the browser that began it, once, and with the state that it began with', async () => {
+    console.people.always('ann')
+    const [begun, other] = [console.visitor(), console.visitor()]
+    await other.get('/sign-in')
+    let step = await begun.get('/sign-in')
+    while (!pathIn(step).startsWith(`${console.url}/signed-in`)) step = await begun.get(new URL(pathIn(step), step.url).href)
+    const answer = pathIn(step)
+    const cookie = begun.cookies.get('mayfly-sign-in')!
+
+    expect((await console.visitor().get(answer)).status).toBe(403)
+    expect((await other.get(answer)).status).toBe(403)
+    const changed = new URL(answer)
+    changed.searchParams.set('state', 'another')
+    expect((await begun.get(changed.href)).status).toBe(403)
+    begun.cookies.set('mayfly-sign-in', cookie)
+    expect((await begun.get(answer)).status).toBe(303)
+    begun.cookies.set('mayfly-sign-in', cookie)
+    expect((await begun.get(answer)).status).toBe(403)
+  })
+
+  test('says that the issuer refused, without repeating what it said', async () => {
+    const visitor = console.visitor()
+    const begun = new URL(pathIn(await visitor.get('/sign-in')))
+    const query = new URLSearchParams({ error: 'access_denied', error_description: '<b>no</b>', state: begun.searchParams.get('state')! })
+    // RFC 9207: the issuer says who it is.
+    query.set('iss', console.people.issuer)
+    const page = await visitor.get(`/signed-in?${query.toString()}`)
+    expect(page.status).toBe(403)
+    const text = await page.text()
+    expect(text).toContain('The issuer did not sign you in')
+    expect(text).not.toContain('<b>no')
+  })
+
+  test.each([
+    'https://evil.example.com/console',
+    '//evil.example.com/console',
+    '/\\evil.example.com',
+    '/console/../tasks',
+    '/console\n/x',
+    '/consolation',
+    'javascript:alert(1)',
+    '/console/enter?key=x',
+    '/console/sign-in?to=/console',
+    `/console/${'x'.repeat(600)}`,
+  ])('goes to the first page, and nowhere else, when it is told to come back to %s', async (to) => {
+    console.people.always('ann')
+    const visitor = console.visitor()
+    const page = await visitor.follow(await visitor.get(`/sign-in?${new URLSearchParams({ to }).toString()}`))
+    expect(page.url).toBe(console.url)
+  })
+
+  test('answers with a page of its own while the issuer does not answer', async () => {
+    const alone = await openConsole(house)
+    await alone.people.stop()
+    const page = await alone.visitor().get('/sign-in')
+    expect(page.status).toBe(503)
+    expect(await page.text()).toContain('The issuer that signs people in does not answer as it should')
+    await alone.stop().catch(() => {})
+  })
+})
+
+describe('a one-time link of a development broker', () => {
+  test('signs in once', async () => {
+    const link = console.link('operator:ops')
+    const visitor = console.visitor()
+    expect((await visitor.follow(await visitor.get(link))).status).toBe(200)
+    const second = await console.visitor().get(link)
+    expect(second.status).toBe(403)
+    expect(await second.text()).toContain('This link does not work')
+  })
+
+  test('does not work after ten minutes, nor with another signature, nor for somebody without a role', async () => {
+    const link = console.link('operator:ops')
+    house.skew = 600_001
+    expect((await console.visitor().get(link)).status).toBe(403)
+    house.skew = 0
+    expect((await console.visitor().get(link.replace(/.$/, (last) => (last === 'A' ? 'B' : 'A')))).status).toBe(403)
+    expect((await console.visitor().get(console.link('operator:nobody'))).status).toBe(403)
+  })
+
+  test('stands in no log', async () => {
+    const link = console.link('operator:ops')
+    await console.visitor().get(link)
+    expect(house.log()).not.toContain(new URL(link).searchParams.get('key'))
+  })
+})
+
+describe('a session', () => {
+  test('is a cookie that no script reads and no other site sends along with a form', async () => {
+    const answer = await console.visitor().get(console.link('operator:ops'))
+    expect(answer.headers.getSetCookie()).toEqual([expect.stringMatching(/^mayfly-session=[^;]+; Max-Age=3600; Path=\/; HttpOnly; SameSite=Lax$/)])
+  })
+
+  test('ends by itself, and signing in leads back to the same page', async () => {
+    const visitor = await console.signedIn('ops')
+    house.skew = 3_600_001
+    const turnedAway = await visitor.get('/ledger')
+    house.skew = 0
+    expect(pathIn(turnedAway)).toBe('/console/sign-in?to=%2Fconsole%2Fledger')
+  })
+
+  test('that was changed by one character, or made up, is none', async () => {
+    const visitor = await console.signedIn('reader')
+    const [payload, signature] = visitor.cookies.get('mayfly-session')!.split('.') as [string, string]
+    const raised = { ...(JSON.parse(Buffer.from(payload, 'base64url').toString()) as object), roles: ['operator'] }
+    const forgeries = [
+      `${Buffer.from(JSON.stringify(raised)).toString('base64url')}.${signature}`,
+      `${payload}.${signature.slice(0, -2)}AA`,
+      payload,
+      `${payload}.${signature}.${signature}`,
+      'x'.repeat(5_000),
+    ]
+    for (const forgery of forgeries) {
+      visitor.cookies.set('mayfly-session', forgery)
+      expect((await visitor.get('')).status).toBe(303)
+    }
+  })
+
+  test('is over for a broker that was told of other operators', async () => {
+    const changed = await openConsole(house, { operators: operators.slice(1) })
+    const visitor = await console.signedIn('ops')
+    expect((await visitor.get(changed.url)).status).toBe(303)
+    await changed.stop()
+  })
+
+  test('a sealed text of one purpose is none of another: a sign-in that was begun is no session', async () => {
+    const visitor = console.visitor()
+    await visitor.get('/sign-in')
+    visitor.cookies.set('mayfly-session', visitor.cookies.get('mayfly-sign-in')!)
+    expect((await visitor.get('')).status).toBe(303)
+  })
+
+  test('is gone from the browser after signing out', async () => {
+    const visitor = await console.signedIn('ops')
+    const answer = await visitor.post('/sign-out', {})
+    expect(pathIn(answer)).toBe('/console/signed-out')
+    expect(visitor.cookies.has('mayfly-session')).toBe(false)
+    expect((await visitor.get('')).status).toBe(303)
+  })
+
+  test('opens nothing of the API, which is for bearer tokens alone', async () => {
+    const visitor = await console.signedIn('ops')
+    expect((await visitor.get(console.url.replace(/\/console$/, '/tasks'))).status).toBe(401)
+  })
+})
