@@ -12,30 +12,33 @@ interface Bar {
   readonly parts: readonly { readonly value: number; readonly mood: 'bar' | 'denied' }[]
   /** Shown under it. */
   readonly tick: string
+  /** Whether its number stands over it. */
+  readonly numbered: boolean
 }
 
 function renderBars(bars: readonly Bar[], saying: string): Html {
   const highest = Math.max(1, ...bars.map(({ parts }) => total(parts)))
   const step = width / bars.length
   return html`<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="${saying}">
-    ${bars.map(({ label, parts, tick }, at) => {
-      let top = floor
-      return html`<g
-        ><title>${label}</title>${parts.map(({ value, mood }) => {
-          const tall = Math.round((value / highest) * (floor - 16) * 10) / 10
-          top -= tall
-          return html`<rect class="${mood}" x="${round(at * step + 1)}" y="${round(top)}" width="${round(step - 2)}" height="${tall}" />`
-        })}${total(parts) > 0 && bars.length <= 10 ? html`<text x="${round((at + 0.5) * step)}" y="${round(top - 4)}" text-anchor="middle">${total(parts).toLocaleString('en')}</text>` : ''}<text
-          x="${round((at + 0.5) * step)}"
-          y="${height - 6}"
-          text-anchor="middle"
-          >${tick}</text
-        ></g
-      >`
-    })}
-    <line class="base" x1="0" x2="${width}" y1="${floor + 0.5}" y2="${floor + 0.5}" />
-    ${bars.length > 10 ? html`<text x="0" y="10">${highest.toLocaleString('en')} at most</text>` : ''}
+    ${bars.map((bar, at) => renderBar(bar, at * step, step, highest))}
+    <path class="base" d="M0 ${floor + 0.5}H${width}" />
+    ${bars.every(({ numbered }) => !numbered) ? html`<text x="0" y="10">${highest.toLocaleString('en')} at most</text>` : ''}
   </svg>`
+}
+
+function renderBar({ label, parts, tick, numbered }: Bar, left: number, step: number, highest: number): Html {
+  let top = floor
+  const shapes = parts
+    .filter(({ value }) => value > 0)
+    .map(({ value, mood }) => {
+      const tall = round((value / highest) * (floor - 16))
+      top -= tall
+      return html`<path class="${mood}" d="M${round(left + 1)} ${round(top)}h${round(step - 2)}v${tall}H${round(left + 1)}z" />`
+    })
+  const middle = round(left + step / 2)
+  const number = numbered && total(parts) > 0 ? html`<text x="${middle}" y="${round(top - 4)}">${total(parts).toLocaleString('en')}</text>` : ''
+  const under = tick === '' ? '' : html`<text x="${middle}" y="${height - 6}">${tick}</text>`
+  return shapes.length === 0 ? html`${under}` : html`<g><title>${label}</title>${shapes}${number}</g>${under}`
 }
 
 const round = (value: number): number => Math.round(value * 10) / 10
@@ -65,6 +68,7 @@ export function renderDecisions(minutes: readonly Minute[], now: number): Html {
         { value: denied, mood: 'denied' },
       ],
       tick: index % 10 === 4 ? clock : '',
+      numbered: false,
     }
   })
   const saying = `${all.permitted.toLocaleString('en')} permitted, ${all.denied.toLocaleString('en')} denied in the last ${minutesShown} minutes`
@@ -88,7 +92,7 @@ export function renderTimesToDead(times: readonly number[]): Html {
   const bars = classes.map(({ below, tick }, at): Bar => {
     const from = classes[at - 1]?.below ?? -1
     const value = times.filter((time) => time < below && time >= from).length
-    return { label: `${tick}: ${value}`, parts: [{ value, mood: 'bar' }], tick }
+    return { label: `${tick}: ${value}`, parts: [{ value, mood: 'bar' }], tick, numbered: true }
   })
   const sorted = times.toSorted((one, other) => one - other)
   const saying = `Half within ${duration(at(sorted, 0.5))}, 99 of 100 within ${duration(at(sorted, 0.99))}, the slowest ${duration(sorted.at(-1)!)}`

@@ -93,14 +93,38 @@ function renderPolicy(id: string, then: string, today: string | undefined): Html
 }
 
 function renderAnswer({ action, resource, outcome, policies, diagnostics, input }: Answer): Html {
-  const { entities, ...question } = JSON.parse(input) as Readonly<Record<string, Json>>
+  const { entities, context, ...question } = JSON.parse(input) as Readonly<Record<string, Json>>
+  const lines = [...named('', question), ...named('context.', context)]
   return html`<p>
       ${action} <code>${resource}</code>: ${outcome === 'permit' ? 'permitted' : 'denied'} by
       ${renderNames(policies)}${diagnostics.length > 0 ? html`. <span class="stuck">Could not be evaluated: ${renderNames(diagnostics)}</span>` : ''}
     </p>
-    <pre tabindex="0" role="region" aria-label="Question about ${resource}">${JSON.stringify(question, undefined, 2)}</pre>
+    <pre tabindex="0" role="region" aria-label="Question about ${resource}">${lines.join('\n')}</pre>
     <details>
       <summary>Entities that it saw</summary>
-      <pre tabindex="0" role="region" aria-label="Entities for ${resource}">${JSON.stringify(entities, undefined, 2)}</pre>
+      <pre tabindex="0" role="region" aria-label="Entities for ${resource}">${listOf(entities).map(entityText).join('\n\n')}</pre>
     </details>`
+}
+
+const listOf = (value: Json | undefined): readonly Json[] => (Array.isArray(value) ? (value as readonly Json[]) : [])
+
+/** `context.ttl = duration("300000ms")`, a line for each field. */
+const named = (before: string, fields: Json | undefined): string[] =>
+  typeof fields === 'object' && fields !== null ? Object.entries(fields).map(([name, value]) => `${before}${name} = ${cedarText(value as Json)}`) : []
+
+/** An entity with its parents, attributes and tags, as policies can see them. */
+function entityText(entity: Json): string {
+  const parents = listOf(fieldIn(entity, 'parents')).map(cedarText)
+  const heading = [cedarText(fieldIn(entity, 'uid') ?? null), ...(parents.length > 0 ? [`in ${parents.join(', ')}`] : [])].join(' ')
+  return [heading, ...named('  ', fieldIn(entity, 'attrs')), ...named('  tag ', fieldIn(entity, 'tags'))].join('\n')
+}
+
+/** A value as a policy would write it, out of the JSON in which Cedar is asked: https://docs.cedarpolicy.com/auth/entities-syntax.html */
+function cedarText(value: Json): string {
+  const reference = fieldIn(value, '__entity') ?? value
+  const [type, id] = [textIn(reference, 'type'), textIn(reference, 'id')]
+  if (type !== '') return `${type}::${JSON.stringify(id)}`
+  const extension = fieldIn(value, '__extn')
+  if (extension !== undefined) return `${textIn(extension, 'fn')}(${JSON.stringify(textIn(extension, 'arg'))})`
+  return Array.isArray(value) ? `[${value.map((one) => cedarText(one as Json)).join(', ')}]` : JSON.stringify(value)
 }

@@ -76,9 +76,11 @@ function renderFilters(home: string, question: Question): Html {
 }
 
 const renderFaults = (faults: readonly FieldFault[]): Html =>
-  html`<ul class="fault" role="alert">
-    ${faults.map(({ pointer, message }) => html`<li><code>${pointer.replace(/^\?/, '')}</code> ${message}</li>`)}
-  </ul>`
+  html`<div role="alert">
+    <ul class="fault">
+      ${faults.map(({ pointer, message }) => html`<li><code>${pointer.replace(/^\?/, '')}</code> ${message}</li>`)}
+    </ul>
+  </div>`
 
 function renderEntries(home: string, question: Question, { items, next }: Listed<Entry>): Html {
   if (items.length === 0) return html`<p>Nothing is kept that fits.</p>`
@@ -97,9 +99,11 @@ function renderEntries(home: string, question: Question, { items, next }: Listed
           (entry) =>
             html`<tr>
               <td>${renderMoment(entry.at)}</td>
-              <td><code>${entry.kind}</code></td>
-              <td data-label="Agent">${entry.agent ?? ''}</td>
-              <td data-label="Task">${entry.taskId && html`<a class="id" href="${home}/tasks/${entry.taskId}">…${entry.taskId.slice(-6)}</a>`}</td>
+              <td class="tight"><code>${entry.kind}</code></td>
+              <td class="tight" data-label="Agent">${entry.agent ?? ''}</td>
+              <td data-label="Task">
+                ${entry.taskId && html`<a class="id short" href="${home}/tasks/${entry.taskId}">…${entry.taskId.slice(-6)}</a>`}
+              </td>
               <td data-label="What">${tell(home, entry, grantOf(entry)).text}</td>
             </tr>`,
         )}

@@ -5,7 +5,7 @@ import { decisionsByMinute, type Minute, overview, type Overview, timesToDead } 
 import type { Broker } from '../tasks/task.ts'
 import { minutesShown, renderDecisions, renderTimesToDead } from './chart.ts'
 import { liveMark, region, type Html } from './page.ts'
-import { count, renderLeaseState, renderPurpose, renderTaskState, renderTime } from './words.ts'
+import { count, renderLeaseState, renderPurpose, renderShort, renderTaskState, renderTime, shortened } from './words.ts'
 
 /** Everything that the page shows, as one look found it. */
 export interface Sight extends Overview {
@@ -63,7 +63,7 @@ export function nowRegions(home: string, sight: Sight): Record<string, Html> {
   return {
     summary: renderSummary(sight),
     unfinished: renderUnfinished(home, sight.unfinished),
-    tasks: renderTasks(home, [...sight.open, ...sight.closing]),
+    tasks: renderTasks(home, byDeadline(sight)),
     providers: renderProviders(sight),
     past: html`<div class="charts">
       <div>
@@ -106,7 +106,7 @@ function renderUnfinished(home: string, leases: readonly Lease[]): Html {
           <th scope="col">Lease</th>
           <th scope="col">Provider</th>
           <th scope="col">Asked for</th>
-          <th scope="col" class="n">Tries</th>
+          <th scope="col" class="n">Retries</th>
           <th scope="col">What its provider last said</th>
         </tr>
       </thead>
@@ -118,13 +118,17 @@ function renderUnfinished(home: string, leases: readonly Lease[]): Html {
               <td><a href="${home}/tasks/${lease.taskId}">${lease.grant}</a> <small>of ${lease.agent}</small></td>
               <td data-label="Provider">${lease.provider}</td>
               <td data-label="Asked for">${lease.closingAt && renderTime(lease.closingAt)}</td>
-              <td data-label="Tries" class="n">${lease.attempts}</td>
-              <td data-label="Last error">${lease.error ?? html`<span class="quiet">nothing yet</span>`}</td>
+              <td data-label="Retries" class="n">${lease.attempts}</td>
+              <td data-label="Last error">${lease.error === null ? html`<span class="quiet">nothing yet</span>` : shortened(lease.error)}</td>
             </tr>`,
         )}
       </tbody>
     </table>`
 }
+
+/** The nearest of both; what a closing task waits for stands among the unfinished revocations, or is time. */
+const byDeadline = ({ open, closing }: Sight): readonly Task[] =>
+  [...open, ...closing].toSorted((one, other) => one.deadline.getTime() - other.deadline.getTime()).slice(0, most)
 
 function renderTasks(home: string, tasks: readonly Task[]): Html {
   if (tasks.length === 0)
@@ -146,8 +150,8 @@ function renderTasks(home: string, tasks: readonly Task[]): Html {
         ${tasks.map(
           (task) =>
             html`<tr>
-              <td><a href="${home}/tasks/${task.id}">${task.kind}</a> <small class="id">…${task.id.slice(-6)}</small></td>
-              <td data-label="Agent">${task.agent} <small>${task.owner}</small></td>
+              <td><a href="${home}/tasks/${task.id}">${task.kind}</a> ${renderShort(task.id)}</td>
+              <td data-label="Agent">${task.agent} <small class="under">${task.owner}</small></td>
               <td data-label="Purpose">${renderPurpose(shortened(task.purpose))}</td>
               <td data-label="State">${renderTaskState(task.state)}</td>
               <td data-label="Alive" class="n">${task.liveLeases}</td>
@@ -159,13 +163,6 @@ function renderTasks(home: string, tasks: readonly Task[]): Html {
     ${tasks.length >= most ? html`<p class="quiet">The ${tasks.length} nearest.</p>` : ''}`
 }
 
-/** Characters of a purpose in a list: an agent may write a thousand, and the page has room for fifty kilobytes. */
-const longestPurpose = 140
-const shortened = (text: string): string => {
-  const characters = Array.from(text)
-  return characters.length <= longestPurpose ? text : `${characters.slice(0, longestPurpose - 1).join('')}…`
-}
-
 const liveStates = ['reserved', 'active', 'revoking', 'lapsing'] as const
 
 function renderProviders({ providers, live }: Sight): Html {
@@ -173,7 +170,7 @@ function renderProviders({ providers, live }: Sight): Html {
   const gone = [...new Set(live.map(({ provider }) => provider))].filter((name) => !providers.some((one) => one.name === name))
   const rows = [...providers.map(({ name, failing }) => ({ name, failing })), ...gone.map((name) => ({ name, failing: undefined }))]
   return html`<h2>Providers and their live leases</h2>
-    <table>
+    <table class="stack">
       <thead>
         <tr>
           <th scope="col">Provider</th>
@@ -185,31 +182,25 @@ function renderProviders({ providers, live }: Sight): Html {
       <tbody>
         ${rows.map(({ name, failing }) => {
           const own = live.filter(({ provider }) => provider === name)
-          const stuck = sum(own, (one) => one.stuck)
+          const counted = liveStates.map((state) => ({ name: state, number: sum(own, (one) => (one.state === state ? one.count : 0)) }))
           return html`<tr>
             <td>${name}</td>
             <td>${renderHealth(failing)}</td>
-            ${liveStates.map(
-              (state) =>
-                html`<td class="n">
-                  ${dash(
-                    sum(
-                      own.filter((one) => one.state === state),
-                      (one) => one.count,
-                    ),
-                  )}
-                </td>`,
-            )}
-            <td class="n">${stuck > 0 ? html`<span class="stuck">${stuck.toLocaleString('en')}</span>` : dash(0)}</td>
+            ${[...counted, { name: 'stuck', number: sum(own, ({ stuck }) => stuck) }].map(renderCount)}
           </tr>`
         })}
       </tbody>
     </table>`
 }
 
+function renderCount({ name, number }: { readonly name: string; readonly number: number }): Html {
+  if (number === 0) return html`<td class="n zero quiet">0</td>`
+  return html`<td class="n" data-label="${name}">
+    ${name === 'stuck' ? html`<span class="stuck">${number.toLocaleString('en')}</span>` : number.toLocaleString('en')}
+  </td>`
+}
+
 function renderHealth(failing: boolean | undefined): Html {
   if (failing === undefined) return html`<span class="state stuck">not configured any more</span>`
   return failing ? html`<span class="state stuck">failing</span>` : html`<span class="state alive">answered</span>`
 }
-
-const dash = (number: number): Html => (number === 0 ? html`<span class="quiet">0</span>` : html`${number.toLocaleString('en')}`)

@@ -11,8 +11,7 @@ export const script = `(() => {
     const at = units.findIndex(([size]) => seconds >= size)
     if (at < 0) return '0s'
     const [[size, letter], finer] = [units[at], units[at + 1]]
-    const rest = finer ? Math.floor((seconds % size) / finer[0]) : 0
-    return Math.floor(seconds / size) + letter + (rest ? ' ' + rest + finer[1] : '')
+    return Math.floor(seconds / size) + letter + (finer ? ' ' + Math.floor((seconds % size) / finer[0]) + finer[1] : '')
   }
   const tick = () => {
     for (const time of document.querySelectorAll('time[data-relative]')) {

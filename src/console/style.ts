@@ -7,6 +7,7 @@ body{margin:0;background:var(--ground);color:var(--ink);font:15px/1.45 system-ui
 a{color:var(--link);text-decoration-thickness:1px;text-underline-offset:2px}
 :focus-visible{outline:2px solid var(--link);outline-offset:2px}
 code,.id{font:.87em/1.4 ui-monospace,"DejaVu Sans Mono",monospace;overflow-wrap:anywhere}
+.short,.tight{white-space:nowrap}.under{display:block}
 .skip{position:absolute;left:-99em}.skip:focus{left:1rem;top:.5rem;background:var(--field);padding:.3rem .6rem}
 header,main,footer{max-width:80rem;margin:0 auto;padding:0 1.25rem}
 header{display:flex;flex-wrap:wrap;gap:.4rem 1.25rem;align-items:center;padding-top:.7rem;padding-bottom:.7rem;border-bottom:1px solid var(--line)}
@@ -28,8 +29,8 @@ th.n,td.n{text-align:right}td time{white-space:nowrap}
 .said{overflow-wrap:anywhere}.said::before{content:"\\201c"}.said::after{content:"\\201d"}
 .facts{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1.25rem;margin:.9rem 0}.facts dt{color:var(--quiet)}.facts dd{margin:0;min-width:0;overflow-wrap:anywhere}
 .charts{display:grid;grid-template-columns:1fr 1fr;gap:0 3rem}.charts h2{margin-bottom:.2rem}
-svg{display:block;width:100%;height:auto;max-width:34rem}svg text{fill:var(--quiet);font:11px system-ui,"DejaVu Sans",sans-serif}
-svg .bar{fill:var(--bar)}svg .denied{fill:var(--stuck)}svg .base{stroke:var(--line)}
+svg{display:block;width:100%;height:auto;max-width:34rem}svg text{text-anchor:middle;fill:var(--quiet);font:11px system-ui,"DejaVu Sans",sans-serif}
+svg .bar{fill:var(--bar)}svg .denied{fill:var(--stuck)}svg>text[x="0"]{text-anchor:start}svg .base{stroke:var(--line)}
 .timeline{list-style:none;margin:.5rem 0;padding:0}
 .timeline li{display:grid;grid-template-columns:5.6rem 1fr;gap:0 1.1rem;position:relative;padding:.3rem 0}
 .timeline li>div{border-left:1px solid var(--line);padding:0 0 .35rem 1.25rem;margin:-.3rem 0;padding-top:.3rem;position:relative;min-width:0}
@@ -51,9 +52,10 @@ summary{cursor:pointer}
 @media (max-width:46rem){
 header,main,footer{padding-left:1rem;padding-right:1rem}header .find{order:5;width:100%;margin:0}header .find input{width:100%}.who{margin-left:auto}.who span{display:none}
 .charts{grid-template-columns:1fr}h1{font-size:1.3rem}
-.stack thead{position:absolute;clip-path:inset(50%);height:1px;overflow:hidden}
+.stack thead{display:block;position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 .stack,.stack tbody,.stack tr,.stack td{display:block}.stack tr{padding:.55rem 0;border-bottom:1px solid var(--line)}.stack td{border:0;padding:.08rem 0}.stack td:empty{display:none}
-.stack td[data-label]{display:grid;grid-template-columns:6.5rem 1fr;gap:.5rem;text-align:left}.stack td[data-label]::before{content:attr(data-label);color:var(--quiet);font-size:.87rem}
+.stack td[data-label]{position:relative;padding-left:7rem;text-align:left;white-space:normal}.stack td[data-label]::before{content:attr(data-label);position:absolute;left:0;color:var(--quiet);font-size:.87rem}
+.stack td.zero{display:none}svg text{font-size:15px}
 .timeline li{grid-template-columns:1fr;padding-left:0}.timeline time{text-align:left;padding-left:1.25rem;border-left:1px solid var(--line);margin-top:-.3rem;padding-top:.3rem}
 .facts{grid-template-columns:6.5rem 1fr;gap:.3rem .5rem}input,textarea,button,select{padding:.5rem .6rem}.filters>div{flex:1 1 40%}.filters input,.filters select{width:100%}
 }

@@ -1,12 +1,12 @@
 import { html } from 'hono/html'
 import { listEntries } from '../ledger/lists.ts'
-import type { DecisionRecord, Entry, Lease, Task } from '../ledger/records.ts'
+import { type DecisionRecord, type Entry, hasEnded, type Lease, type Task } from '../ledger/records.ts'
 import type { TaskId } from '../base/ids.ts'
 import { showTask } from '../tasks/show.ts'
 import type { Broker, Caller } from '../tasks/task.ts'
 import { hiddenToken, liveMark, region, type Html, type Visit } from './page.ts'
 import { renderTimeline } from './timeline.ts'
-import { endedBy, renderLeaseState, renderMoment, renderPurpose, renderTaskState, renderTime } from './words.ts'
+import { endedBy, renderLeaseState, renderMoment, renderPurpose, renderShort, renderTaskState, renderTime } from './words.ts'
 
 /** A task with its whole story. */
 export interface Story {
@@ -19,12 +19,15 @@ export interface Story {
   readonly cut: boolean
 }
 
-/** Entries of one page. A task with some leases has ten to thirty. */
-const most = 150
+/** Entries, and leases, of one page. A task with some leases has ten to thirty entries; the ledger has the rest of those that have more. */
+const most = { entries: 100, leases: 40 }
 
 /** @throws BrokerError `not_found` */
 export async function readStory(broker: Broker, caller: Caller, id: TaskId): Promise<Story> {
-  const [shown, { items, next }] = await Promise.all([showTask(broker, caller, id), listEntries(broker.ledger, { task: id }, { limit: most })])
+  const [shown, { items, next }] = await Promise.all([
+    showTask(broker, caller, id),
+    listEntries(broker.ledger, { task: id }, { limit: most.entries }),
+  ])
   return { ...shown, entries: items.toReversed(), cut: next !== null }
 }
 
@@ -87,6 +90,10 @@ function renderLeases(leases: readonly Lease[]): Html {
   if (leases.length === 0)
     return html`<h2>Leases</h2>
       <p class="quiet">This task was given none.</p>`
+  const shown =
+    leases.length <= most.leases
+      ? leases
+      : [...leases.filter((lease) => !hasEnded(lease)), ...leases.filter(hasEnded).toReversed()].slice(0, most.leases)
   return html`<h2>Leases</h2>
     <table class="stack">
       <thead>
@@ -100,19 +107,17 @@ function renderLeases(leases: readonly Lease[]): Html {
         </tr>
       </thead>
       <tbody>
-        ${leases.map(renderLease)}
+        ${shown.map(renderLease)}
       </tbody>
-    </table>`
+    </table>
+    ${shown.length < leases.length ? html`<p class="quiet">${shown.length} of ${leases.length}: those that live, and the latest.</p>` : ''}`
 }
 
 function renderLease(lease: Lease): Html {
   const parameters = Object.entries(lease.parameters)
   return html`<tr>
     <td>${renderLeaseState(lease)}</td>
-    <td data-label="Grant">
-      ${lease.grant}${parameters.map(([name, value]) => html` <code>${name}=${value}</code>`)}
-      <small class="id" title="${lease.id}">…${lease.id.slice(-6)}</small>
-    </td>
+    <td data-label="Grant">${lease.grant}${parameters.map(([name, value]) => html` <code>${name}=${value}</code>`)} ${renderShort(lease.id)}</td>
     <td data-label="Provider">${lease.provider}</td>
     <td data-label="How it ends">${endedBy[lease.revocation]}${lease.standing ? ', but its secret lives on' : ''}</td>
     <td data-label="Expires">${lease.endedAt ? renderMoment(lease.expiresAt) : renderTime(lease.expiresAt)}</td>
@@ -124,7 +129,7 @@ function renderProof({ evidence, error, stuckSince, closingAt, attempts }: Lease
   if (evidence) return html`${evidence.statement} <small>said by the ${evidence.by} at ${renderMoment(new Date(evidence.at))}</small>`
   if (error !== null)
     return html`<span class="${stuckSince ? 'stuck' : 'ending'}">${error}</span>
-      <small>after ${attempts} ${attempts === 1 ? 'try' : 'tries'}${stuckSince ? html`, stuck ${renderTime(stuckSince)}` : ''}</small>`
+      <small>${attempts} ${attempts === 1 ? 'retry' : 'retries'}${stuckSince ? html`, stuck ${renderTime(stuckSince)}` : ''}</small>`
   return closingAt ? html`<span class="quiet">none yet</span>` : html``
 }
 

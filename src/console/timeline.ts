@@ -26,9 +26,9 @@ export const renderTimeline = (home: string, entries: readonly Entry[], leases: 
 
 const dayOf = ({ at }: Entry): string => at.toISOString().slice(0, 10)
 
-/** The grant of the lease that an entry is about; its id where only other entries name the grant. */
+/** The grant of the lease that an entry is about; the end of its id where only other entries name the grant. */
 export function grantOf({ leaseId, body }: Entry, leases: ReadonlyMap<LeaseId, Pick<Lease, 'grant'>> = new Map()): string {
-  return textIn(body, 'grant') || (leaseId ? (leases.get(leaseId)?.grant ?? leaseId) : '')
+  return textIn(body, 'grant') || (leaseId ? (leases.get(leaseId)?.grant ?? `lease …${leaseId.slice(-6)}`) : '')
 }
 
 /** @param grant of the lease that it is about */

@@ -47,6 +47,15 @@ const absolute = (at: Date): string => at.toISOString().slice(0, 19).replace('T'
 export const renderPurpose = (purpose: string): Html =>
   purpose === '' ? html`<span class="quiet">none</span>` : html`<span class="said">${purpose}</span>`
 
+/** The end of an id, by which people tell two things apart; the beginning is the time, and alike. */
+export const renderShort = (id: string): Html => html`<small class="id short" title="${id}">…${id.slice(-6)}</small>`
+
+/** A text that somebody else wrote, cut so that no list grows beyond its page. */
+export function shortened(text: string, longest = 140): string {
+  const characters = Array.from(text)
+  return characters.length <= longest ? text : `${characters.slice(0, longest - 1).join('')}…`
+}
+
 /** `4 leases`. */
 export const count = (number: number, noun: string): string => `${number.toLocaleString('en')} ${noun}${number === 1 ? '' : 's'}`
 

@@ -51,10 +51,10 @@ const Labels = z
   .openapi({ maxProperties: 32, example: { run: '8841' } })
 
 const TaskIdentifier = z
-  .custom<TaskId>((value) => typeof value === 'string' && isId('task', value))
+  .custom<TaskId>((value) => typeof value === 'string' && isId('task', value), 'must be the id of a task')
   .openapi({ type: 'string', pattern: '^task_[0-9a-z]{26}$' })
 const LeaseIdentifier = z
-  .custom<LeaseId>((value) => typeof value === 'string' && isId('lease', value))
+  .custom<LeaseId>((value) => typeof value === 'string' && isId('lease', value), 'must be the id of a lease')
   .openapi({ type: 'string', pattern: '^lease_[0-9a-z]{26}$' })
 const DecisionIdentifier = z
   .custom<DecisionId>((value) => typeof value === 'string' && isId('dec', value))

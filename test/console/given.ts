@@ -1,3 +1,4 @@
+import { sql } from 'drizzle-orm'
 import { createApp } from '../../src/http/app.ts'
 import { listen } from '../../src/http/listen.ts'
 import { createConsole } from '../../src/console/console.ts'
@@ -5,7 +6,9 @@ import { writeLink } from '../../src/console/link.ts'
 import type { LiveLimits } from '../../src/console/live.ts'
 import { createVerifier } from '../../src/identity/verify.ts'
 import type { OperatorEntry } from '../../src/identity/operators.ts'
+import type { TaskId } from '../../src/base/ids.ts'
 import { spendToken } from '../../src/ledger/keys.ts'
+import { findTask } from '../../src/ledger/records.ts'
 import { freePort } from '../support/port.ts'
 import type { House } from '../support/house.ts'
 import { type PeopleIssuer, startPeopleIssuer } from './issuer.ts'
@@ -143,4 +146,15 @@ function createVisitor(home: string): Visitor {
 async function formTokenOf(visitor: Visitor): Promise<string> {
   const page = await (await visitor.get('')).text()
   return /name="form_token" value="([^"]+)"/.exec(page)?.[1] ?? ''
+}
+
+/** Goes round with the reaper, each retry at once and with breakers that have had their pause, until the task has ended. */
+export async function untilDead(house: House, task: TaskId): Promise<void> {
+  for (let round = 0; round < 50; round++) {
+    if ((await findTask(house.ledger, task))?.task.endedAt) return void (house.skew = 0)
+    house.skew += 10_000
+    await house.ledger.run(sql`update leases set due_at = now() where task_id = ${task} and state = 'revoking'`)
+    await house.reap()
+  }
+  throw new Error('the task does not end')
 }
