@@ -94,6 +94,33 @@ describe('a configuration', () => {
     })
   })
 
+  test('says how people sign in to the console, whose secret comes from elsewhere', async () => {
+    const secret = 'client_secret: "${file:./client-secret}"'
+    const text = `${sound}console: { issuer: corp, client_id: mayfly, ${secret}, scopes: [groups], session: 30m }\n`
+    const { config } = await load({ text, files: { 'client-secret': 'of the client\n' } })
+    expect(config.console).toEqual({ issuer: 'corp', clientId: 'mayfly', clientSecret: 'of the client', scopes: ['groups'], session: 1_800_000 })
+    const { config: least } = await load({ text: `${sound}console: { issuer: corp, client_id: mayfly }\n` })
+    expect(least.console).toEqual({ issuer: 'corp', clientId: 'mayfly', clientSecret: undefined, scopes: [], session: 3_600_000 })
+    expect((await load({})).config.console).toBeUndefined()
+  })
+
+  test.each([
+    ['{ client_id: mayfly }', ['mayfly.yaml:15: console.issuer: is missing']],
+    ['{ issuer: other, client_id: mayfly }', ['mayfly.yaml:15: console.issuer: is not the name of an issuer under identity']],
+    ['{ issuer: ci, client_id: mayfly }', ['mayfly.yaml:15: console.issuer: must be an issuer of profile oidc: the others sign no people in']],
+    [
+      '{ issuer: pinned, client_id: mayfly }',
+      ['mayfly.yaml:15: console.issuer: is the name of an issuer without an https address, where nobody could sign in'],
+    ],
+    ['{ issuer: corp, client_id: mayfly, session: 1m }', ['mayfly.yaml:15: console.session: must be a duration from "5m" to "12h"']],
+    ['{ issuer: corp, client_id: mayfly, scopes: ["a b"] }', ['mayfly.yaml:15: console.scopes.0: must be a scope of OAuth 2.0, without spaces']],
+    ['{ issuer: corp, client_id: mayfly, colour: red }', ['mayfly.yaml:15: console.colour: is not a known key']],
+  ])('refuses console: %s', async (console, faults) => {
+    const more = '  - { name: ci, profile: github-actions }\n  - { name: pinned, profile: oidc, issuer: "urn:pinned", keys: ./keys.json }\noperators:'
+    const text = `${sound.replace('operators:', more).replace('listen: { port: 0 }\n', '')}console: ${console}\n`
+    expect(await faultsOf({ text, files: { 'keys.json': JSON.stringify({ keys: [publicKey] }) } })).toEqual(faults)
+  })
+
   test('can leave out listen, operators and resource servers', async () => {
     const { config } = await load({ text: sound.replace(/^listen.*\n/m, '').replace(/^operators:[^]*?(?=^providers)/m, '') })
     expect(config.listen).toEqual({ host: '127.0.0.1', port: 7420 })

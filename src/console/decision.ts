@@ -44,7 +44,7 @@ export function renderDecision(home: string, { replay, archive, today }: Ground)
       <dd class="id">${decision.policyDigest}</dd>
     </dl>
     <h2>Asked again</h2>
-    <table>
+    <table class="stack">
       <thead>
         <tr>
           <th scope="col">On the policies of</th>
@@ -72,9 +72,9 @@ const renderNames = (policies: readonly string[]): Html =>
 function renderJudgement(name: string, { outcome, policies, same }: Judgement): Html {
   return html`<tr>
     <td>${name}</td>
-    <td>${outcome === 'permit' ? 'permitted' : 'denied'}</td>
-    <td>${renderNames(policies)}</td>
-    <td>${same ? html`<span class="state alive">the same</span>` : html`<span class="state ending">another answer</span>`}</td>
+    <td data-label="Outcome">${outcome === 'permit' ? 'permitted' : 'denied'}</td>
+    <td data-label="Determined by">${renderNames(policies)}</td>
+    <td data-label="As kept?">${same ? html`<span class="state alive">the same</span>` : html`<span class="state ending">another answer</span>`}</td>
   </tr>`
 }
 
@@ -110,7 +110,7 @@ const listOf = (value: Json | undefined): readonly Json[] => (Array.isArray(valu
 
 /** `context.ttl = duration("300000ms")`, a line for each field. */
 const named = (before: string, fields: Json | undefined): string[] =>
-  typeof fields === 'object' && fields !== null ? Object.entries(fields).map(([name, value]) => `${before}${name} = ${cedarText(value as Json)}`) : []
+  typeof fields === 'object' && fields !== null ? Object.entries(fields).map(([name, value]) => `${before}${name} = ${cedarText(value)}`) : []
 
 /** An entity with its parents, attributes and tags, as policies can see them. */
 function entityText(entity: Json): string {

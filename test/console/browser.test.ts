@@ -6,6 +6,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { listEntries } from '../../src/ledger/lists.ts'
 import { findTask } from '../../src/ledger/records.ts'
 import { type House, startHouse } from '../support/house.ts'
+import { type Lab, startLab } from '../support/lab.ts'
 import { openEmbedded, type OpenedStore } from '../support/stores.ts'
 import { type ConsoleHouse, openConsole, untilDead } from './given.ts'
 
@@ -17,6 +18,7 @@ const markup = `<img src=x onerror="document.title='owned'"><script>document.tit
 
 describe.skipIf(!existsSync(executablePath))('the console in a browser', () => {
   let store: OpenedStore
+  let lab: Lab
   let house: House
   let console: ConsoleHouse
   let browser: Browser
@@ -25,13 +27,15 @@ describe.skipIf(!existsSync(executablePath))('the console in a browser', () => {
 
   beforeAll(async () => {
     store = await openEmbedded()
-    house = await startHouse(store.settings)
+    // With more patience than the house has with its own: a browser that starts takes all that the machine has.
+    lab = await startLab()
+    const settings = { url: lab.url, revocation: 'provider', timeout: '20s' }
+    house = await startHouse(store.settings, { kind: 'http', name: 'backend', settings, grants: { 'backend-read': 'sensitivity: high' } })
     console = await openConsole(house)
     browser = await chromium.launch({ executablePath, args: ['--no-sandbox'] })
   })
   afterEach(async () => {
     for (const context of browser.contexts()) await context.close()
-    await house.lab.clear()
     expect(complaints.splice(0)).toEqual([])
     expect(await house.audit()).toEqual([])
   })
@@ -39,6 +43,7 @@ describe.skipIf(!existsSync(executablePath))('the console in a browser', () => {
     await browser.close()
     await console.stop()
     await house.stop()
+    await lab.stop()
     await store.dispose()
   })
 
@@ -75,22 +80,21 @@ describe.skipIf(!existsSync(executablePath))('the console in a browser', () => {
   test('an operator watches a task appear, ends it with a reason, and sees each lease die', async () => {
     const page = await visit('ops')
     await isLive(page)
-    const task = await house.declare(['api', 'crm'], { purpose: 'nightly sync for acme' })
+    const task = await house.declare(['api', 'backend-read'], { purpose: 'nightly sync for acme' })
     await page.getByText('nightly sync for acme').waitFor()
     await page.getByRole('link', { name: 'work' }).click()
     await isLive(page)
     const states = page.locator('#leases .state')
     expect(await states.allTextContents()).toEqual(['active', 'active'])
 
-    await house.lab.next('delete', 'held')
+    await lab.next('delete', 'held')
     await page.getByLabel('Why it must end').fill('the key was seen in a chat')
     await page.getByRole('button', { name: 'End this task now' }).click()
     await expect.poll(() => states.allTextContents(), { timeout: 10_000 }).toEqual(['revoked', 'revoking'])
-    await house.lab.release()
-    await untilDead(house, task.id)
+    await lab.release()
     await expect.poll(() => states.allTextContents(), { timeout: 10_000 }).toEqual(['revoked', 'revoked'])
 
-    await page.getByText('crm is dead').waitFor()
+    await page.getByText('backend-read is dead').waitFor()
     expect(await page.locator('#head').textContent()).toContain('the key was seen in a chat')
     expect((await findTask(house.ledger, task.id))!.task).toMatchObject({ state: 'revoked', endedBy: 'operator:local/operator:ops' })
   })
@@ -128,7 +132,7 @@ describe.skipIf(!existsSync(executablePath))('the console in a browser', () => {
   test('markup that an agent wrote is text, also where it is swapped into the page', async () => {
     const page = await visit('reader')
     await isLive(page)
-    const task = await house.declare(['crm-for'], { purpose: markup })
+    const task = await house.declare(['backend-read'], { purpose: markup })
     await page.getByText(markup).waitFor()
     await page.goto(`${console.url}/tasks/${task.id}`)
     await isLive(page)
@@ -143,7 +147,7 @@ describe.skipIf(!existsSync(executablePath))('the console in a browser', () => {
     const page = await visit('reader')
     await isLive(page)
     await page.getByRole('link', { name: 'work' }).focus()
-    const other = await house.declare(['crm'], { purpose: 'another one' })
+    const other = await house.declare(['backend-read'], { purpose: 'another one' })
     await page.getByText('another one').waitFor()
     expect(await page.evaluate('document.activeElement.href')).toBe(`${console.url}/tasks/${task.id}`)
     for (const one of [task, other]) await one.complete()
@@ -168,8 +172,8 @@ describe.skipIf(!existsSync(executablePath))('the console in a browser', () => {
     'on a phone': { viewport: { width: 360, height: 740 }, isMobile: true, colorScheme: 'dark' },
   }
   test.each(Object.entries(looks))('no page breaks a rule of accessibility or is wider than the screen, %s', async (look, options) => {
-    const [open, stuck] = [await house.declare(['api', 'crm-for'], { purpose: 'x'.repeat(300) }), await house.declare(['crm'])]
-    await house.lab.down()
+    const [open, stuck] = [await house.declare(['api', 'backend-read'], { purpose: 'x'.repeat(300) }), await house.declare(['backend-read'])]
+    await lab.down()
     await stuck.complete(0)
     await house.broker.background.settled()
     const page = await visit('ops', '', options)
@@ -196,7 +200,7 @@ describe.skipIf(!existsSync(executablePath))('the console in a browser', () => {
     complaints.length = 0
     const ground = await page.evaluate('getComputedStyle(document.body).backgroundColor')
     expect(ground).toBe(look === 'light' ? 'rgb(250, 250, 248)' : 'rgb(18, 20, 22)')
-    await house.lab.up()
+    await lab.up()
     await untilDead(house, stuck.id)
     await open.complete()
   })
