@@ -116,7 +116,7 @@ function renderUnfinished(home: string, leases: readonly Lease[]): Html {
             html`<tr>
               <td>${renderLeaseState(lease)}</td>
               <td><a href="${home}/tasks/${lease.taskId}">${lease.grant}</a> <small>of ${lease.agent}</small></td>
-              <td data-label="Provider">${lease.provider}</td>
+              <td class="tight" data-label="Provider">${lease.provider}</td>
               <td data-label="Asked for">${lease.closingAt && renderTime(lease.closingAt)}</td>
               <td data-label="Retries" class="n">${lease.attempts}</td>
               <td data-label="Last error">${lease.error === null ? html`<span class="quiet">nothing yet</span>` : shortened(lease.error)}</td>

@@ -118,7 +118,7 @@ function renderLease(lease: Lease): Html {
   return html`<tr>
     <td>${renderLeaseState(lease)}</td>
     <td data-label="Grant">${lease.grant}${parameters.map(([name, value]) => html` <code>${name}=${value}</code>`)} ${renderShort(lease.id)}</td>
-    <td data-label="Provider">${lease.provider}</td>
+    <td class="tight" data-label="Provider">${lease.provider}</td>
     <td data-label="How it ends">${endedBy[lease.revocation]}${lease.standing ? ', but its secret lives on' : ''}</td>
     <td data-label="Expires">${lease.endedAt ? renderMoment(lease.expiresAt) : renderTime(lease.expiresAt)}</td>
     <td data-label="Evidence">${renderProof(lease)}</td>
