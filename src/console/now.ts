@@ -1,14 +1,15 @@
 import { html } from 'hono/html'
 import type { Clock } from '../base/time.ts'
 import type { Lease, Task } from '../ledger/records.ts'
-import { decisionsByMinute, type Minute, overview, type Overview, timesToDead } from '../ledger/overview.ts'
+import { decisionsByMinute, liveByProvider, type LiveCount, type Minute, pressing, type Pressing, timesToDead } from '../ledger/overview.ts'
 import type { Broker } from '../tasks/task.ts'
 import { minutesShown, renderDecisions, renderTimesToDead } from './chart.ts'
 import { liveMark, region, type Html } from './page.ts'
 import { count, renderLeaseState, renderPurpose, renderShort, renderTaskState, renderTime, shortened } from './words.ts'
 
 /** Everything that the page shows, as one look found it. */
-export interface Sight extends Overview {
+export interface Sight extends Pressing {
+  readonly live: readonly LiveCount[]
   readonly minutes: readonly Minute[]
   readonly times: readonly number[]
   readonly providers: readonly { readonly name: string; readonly failing: boolean }[]
@@ -24,7 +25,7 @@ const freshFor = { sight: 1_000, past: 10_000 } as const
 
 /** Looks at the whole broker, for as many as want to see. */
 export function createLookout(broker: Broker): () => Promise<Sight> {
-  const present = remembered(() => overview(broker.ledger, most), freshFor.sight, broker.clock)
+  const present = remembered(() => Promise.all([pressing(broker.ledger, most), liveByProvider(broker.ledger)]), freshFor.sight, broker.clock)
   // What is over changes slowly, and costs more to count.
   const past = remembered(
     () => Promise.all([decisionsByMinute(broker.ledger, broker.clock() - minutesShown * 60_000), timesToDead(broker.ledger)]),
@@ -32,9 +33,9 @@ export function createLookout(broker: Broker): () => Promise<Sight> {
     broker.clock,
   )
   return async () => {
-    const [seen, [minutes, times]] = await Promise.all([present(), past()])
+    const [[seen, live], [minutes, times]] = await Promise.all([present(), past()])
     const providers = [...broker.targets].map(([name, { failing }]) => ({ name, failing }))
-    return { ...seen, minutes, times, providers, at: broker.clock() }
+    return { ...seen, live, minutes, times, providers, at: broker.clock() }
   }
 }
 

@@ -3,38 +3,50 @@ import { idFrom } from '../base/ids.ts'
 import type { Ledger } from './connect.ts'
 import { type JsonRow, type Lease, leasesOf, type Task, tasksOf } from './records.ts'
 
-/** What is alive now and what refuses to die, as far as one page shows it. Every list is bounded, and read from an index in its order. */
-export interface Overview {
-  /** Open tasks, the nearest deadline first, then closing ones. */
+/** What is open now and what refuses to die, as far as one page shows it. Every list is bounded, and read from an index in its order. */
+export interface Pressing {
+  /** Open tasks, the nearest deadline first. */
   readonly open: readonly Task[]
+  /** Closing ones, oldest first. */
   readonly closing: readonly Task[]
   /** Unfinished revocations, the oldest first. */
   readonly unfinished: readonly Lease[]
-  /** Live leases by provider and state. */
-  readonly live: readonly { readonly provider: string; readonly state: Lease['state']; readonly count: number; readonly stuck: number }[]
 }
 
 /** @param limit rows of each list */
-export async function overview(ledger: Ledger, limit: number): Promise<Overview> {
-  const [row] = await ledger.run<{
-    open: JsonRow[] | null
-    closing: JsonRow[] | null
-    unfinished: JsonRow[] | null
-    live: Overview['live'] | null
-  }>(
+export async function pressing(ledger: Ledger, limit: number): Promise<Pressing> {
+  const [row] = await ledger.run<{ open: JsonRow[] | null; closing: JsonRow[] | null; unfinished: JsonRow[] | null }>(
     sql`
     select
       (select json_agg(task order by task.deadline) from (select * from tasks where closing_at is null and ended_at is null order by deadline limit ${limit}) as task) as open,
       (select json_agg(task order by task.id) from (select * from tasks where state = 'closing' order by id limit ${limit}) as task) as closing,
       (select json_agg(lease order by lease.closing_at)
-        from (select * from leases where state = 'revoking' order by closing_at limit ${limit}) as lease) as unfinished,
-      (select json_agg(counted order by counted.provider, counted.state) from (
-        select provider, state, count(*)::int as count, count(*) filter (where stuck_since is not null)::int as stuck
-        from leases where due_at is not null group by provider, state) as counted) as live`,
+        from (select * from leases where state = 'revoking' order by closing_at limit ${limit}) as lease) as unfinished`,
     'later',
     'fresh',
   )
-  return { open: tasksOf(row?.open), closing: tasksOf(row?.closing), unfinished: leasesOf(row?.unfinished), live: row?.live ?? [] }
+  return { open: tasksOf(row?.open), closing: tasksOf(row?.closing), unfinished: leasesOf(row?.unfinished) }
+}
+
+/** Live leases of one provider in one state, and how many of them are stuck. */
+export interface LiveCount {
+  readonly provider: string
+  readonly state: Lease['state']
+  readonly count: number
+  readonly stuck: number
+}
+
+/** Live leases by provider and state. To be counted, each of them is looked at. */
+export async function liveByProvider(ledger: Ledger): Promise<readonly LiveCount[]> {
+  const [row] = await ledger.run<{ live: LiveCount[] | null }>(
+    sql`
+    select json_agg(counted order by counted.provider, counted.state) as live from (
+      select provider, state, count(*)::int as count, count(*) filter (where stuck_since is not null)::int as stuck
+      from leases where due_at is not null group by provider, state) as counted`,
+    'later',
+    'fresh',
+  )
+  return row?.live ?? []
 }
 
 /** Decisions of one minute. */

@@ -6,10 +6,11 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Ledger } from '../../src/ledger/connect.ts'
 import { newId } from '../../src/base/ids.ts'
 import { recordDecision } from '../../src/ledger/announce.ts'
-import { archivePolicySet } from '../../src/ledger/entries.ts'
+import { archivePolicySet, recordRefusal } from '../../src/ledger/entries.ts'
 import { keepKey, spendToken } from '../../src/ledger/keys.ts'
 import { killLists } from '../../src/ledger/kill-lists.ts'
 import { counts, listEntries, listLeases, listTasks, policySetOf, showDecision } from '../../src/ledger/lists.ts'
+import { decisionsByMinute, liveByProvider, pressing, timesToDead } from '../../src/ledger/overview.ts'
 import { nextDue, putBack, releaseClaims, retryLater, sweep } from '../../src/ledger/queue.ts'
 import { roleSessions } from '../../src/ledger/role-sessions.ts'
 import { journal } from '../../src/ledger/settlement.ts'
@@ -124,9 +125,18 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
       await sweep(broker.ledger, 200)
       await keepKillLists(broker.ledger)
       await counts(broker.ledger)
+      await recordRefusal(broker.ledger, retried.id, 'reviewer:local/x', 'revoke')
+      await pressing(broker.ledger, 25)
+      await liveByProvider(broker.ledger)
+      await decisionsByMinute(broker.ledger, Date.now() - 1_800_000)
+      await timesToDead(broker.ledger)
 
-      // To count what is alive, each of them is looked at.
-      expect(examiner.found.filter((one) => touchesMuch(one) && one.verb !== 'counts').map(inWords)).toEqual([])
+      // To count what is alive, each of them is looked at; and of five hundred leases, each is looked up.
+      const counting = ['counts', 'liveByProvider', 'timesToDead']
+      expect(examiner.found.filter((one) => touchesMuch(one) && !counting.includes(one.verb)).map(inWords)).toEqual([])
+      expect(examiner.found.filter(({ verb, scans, pages }) => verb === 'timesToDead' && (scans.length > 0 || pages > 5_000)).map(inWords)).toEqual(
+        [],
+      )
     })
 
     // What nobody has counted is soon counted, and a person who reads can wait for it; an agent cannot.
