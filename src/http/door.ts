@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Context, MiddlewareHandler } from 'hono'
 import { requestId } from 'hono/request-id'
-import { routePath } from 'hono/route'
+import { matchedRoutes } from 'hono/route'
 import { secureHeaders } from 'hono/secure-headers'
 import { BrokerError } from '../base/errors.ts'
 import { stopwatch } from '../base/time.ts'
@@ -63,8 +63,8 @@ function record({ log, metrics }: Telemetry): MiddlewareHandler<Env> {
     const elapsed = stopwatch()
     await next()
     const ms = elapsed()
-    const pattern = routePath(c, -1)
-    const route = pattern.endsWith('*') ? 'none' : pattern
+    // Middleware and the pages' own answer to unknown addresses match by a star.
+    const route = matchedRoutes(c).findLast(({ path }) => !path.endsWith('*'))?.path ?? 'none'
     const method = methods.has(c.req.method) ? c.req.method : 'other'
     metrics.requests.observe({ method, route, status: String(c.res.status) }, ms / 1_000)
     const caller = c.get('caller') as Env['Variables']['caller'] | undefined

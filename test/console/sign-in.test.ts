@@ -152,10 +152,13 @@ describe('a one-time link of a development broker', () => {
     expect((await console.visitor().get(console.link('operator:nobody'))).status).toBe(403)
   })
 
-  test('stands in no log', async () => {
+  test('stands in no log, which names the page by its pattern', async () => {
     const link = console.link('operator:ops')
     await console.visitor().get(link)
+    await console.visitor().get('/nothing/at/all')
     expect(house.log()).not.toContain(new URL(link).searchParams.get('key'))
+    expect(house.log()).toContain('"route":"/console/enter"')
+    expect(house.log()).not.toContain('"route":"/console/*"')
   })
 })
 
