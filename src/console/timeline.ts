@@ -57,6 +57,10 @@ export function tell(home: string, entry: Entry, grant: string): Told {
       return { text: html`Announced ${grant}, to be minted by ${say('provider')}` }
     case 'lease.issued':
       return { mood: 'alive', text: html`Minted ${grant}${until(say('expires_at'))}` }
+    case 'lease.refreshing':
+      return { text: html`Asking for a fresh credential of ${grant}${until(say('expires_at'))}` }
+    case 'lease.not_refreshed':
+      return { text: html`No fresh credential of ${grant}: ${say('error')}` }
     case 'lease.refreshed':
       return { text: html`Refreshed ${grant}${until(say('expires_at'))}` }
     case 'lease.revoking':
@@ -73,6 +77,8 @@ export function tell(home: string, entry: Entry, grant: string): Told {
       return { mood: 'stuck', text: html`${grant} turned out to exist after all, and is being ended` }
     case 'lease.stuck':
       return { mood: 'stuck', text: html`Ending ${grant} is stuck: ${say('error')}` }
+    case 'kill_list.written':
+      return { text: html`Generation ${say('generation')} of the kill list of ${say('role')} was written` }
     case 'policy.activated':
       return { text: html`A policy set is in force: <code>${say('policy_digest')}</code>` }
     case 'operator.refused':
