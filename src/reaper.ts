@@ -7,6 +7,7 @@ import { expireLeases } from './ledger/settlement.ts'
 import { ProviderError } from './providers/provider.ts'
 import type { Target } from './providers/target.ts'
 import { endLease, noteEnded } from './tasks/end.ts'
+import { advanceRevocations } from './tasks/revoke.ts'
 import type { Broker } from './tasks/task.ts'
 
 /** The due loop: it ends what has passed its time and what a crash left behind. */
@@ -33,18 +34,26 @@ const expiryGrace = 30
 const sweepEvery = 60_000
 
 /**
- * One round: closes what has passed its deadline, expires what time has ended, claims what is due and begins to end it, flags what is stuck.
+ * One round: closes what has passed its deadline and what operators revoke in bulk, expires what time has ended, claims what is due and begins to end it, flags what is stuck.
  *
  * @param done called whenever something that it began is through, so that there is room for more
  * @returns whether there may be more right behind, so that the next round should follow at once
  */
 export async function lap(broker: Broker, done: () => void = () => {}): Promise<boolean> {
-  const closed = await closeOverdue(broker.ledger, batch)
-  noteEnded(broker, closed.ended)
+  const overdue = await closeOverdue(broker.ledger, batch)
+  const revoked = await advanceRevocations(broker)
+  const closed = [overdue, ...revoked]
+  noteEnded(
+    broker,
+    closed.flatMap(({ ended }) => ended),
+  )
   const begin = (leases: readonly Lease[]): void => {
     for (const lease of leases) void broker.background.run((signal) => endLease(broker, lease, signal)).then(done)
   }
-  const { taken, left, rooms } = fill(roomsOf(broker), closed.revoking)
+  const { taken, left, rooms } = fill(
+    roomsOf(broker),
+    closed.flatMap(({ revoking }) => revoking),
+  )
   // Before the store is asked again: where that fails, what is claimed here would wait for the end of its claim.
   begin(taken)
   // A storm closes more at once than its providers can be asked about. Each by itself would find no room, and be put back by a commit of its own.
@@ -53,7 +62,7 @@ export async function lap(broker: Broker, done: () => void = () => {}): Promise<
   noteEnded(broker, expired)
   begin(await claimDue(broker.ledger, rooms))
   await flagStuck(broker)
-  return closed.tasks.length === batch || expired.length === batch
+  return overdue.tasks.length === batch || revoked.length > 0 || expired.length === batch
 }
 
 export function startReaper(broker: Broker): Reaper {

@@ -4,6 +4,8 @@ export type TaskId = `task_${string}`
 export type LeaseId = `lease_${string}`
 export type DecisionId = `dec_${string}`
 export type EntryId = `ent_${string}`
+export type RevocationId = `rev_${string}`
+export type StopId = `stop_${string}`
 
 /** The nouns that have ids, by their prefix. TypeIDs carry their noun and sort by time (https://github.com/jetify-com/typeid, UUIDv7). */
 interface Ids {
@@ -11,6 +13,8 @@ interface Ids {
   lease: LeaseId
   dec: DecisionId
   ent: EntryId
+  rev: RevocationId
+  stop: StopId
 }
 
 /** A new id of this noun. */

@@ -3,7 +3,7 @@ import { Unsuccessful } from './failure.ts'
 import { waitOption } from './grants.ts'
 import type { OutputOf } from './program.ts'
 import { connect } from './session.ts'
-import { filterOf, leaseTable, outlivesLines } from './task.ts'
+import { filterOf, heldTable, leaseTable, outlivesLines, paged, timed } from './task.ts'
 
 /** `mayfly lease …`: one credential each. */
 export const leaseCommand = (outputOf: OutputOf): Command =>
@@ -15,20 +15,26 @@ export const leaseCommand = (outputOf: OutputOf): Command =>
     .addCommand(revokeCommand(outputOf))
 
 const listCommand = (outputOf: OutputOf): Command =>
-  new Command('list')
-    .description('leases, newest first (operators and reviewers); `--state revoking` shows what is not proven dead')
+  timed(
+    new Command('list').description('leases, newest first (operators and reviewers); `--state revoking` shows what is not proven dead'),
+    'held at some time',
+  )
     .option('--state <state>', 'reserved, active, revoking, lapsing, revoked, expired or failed')
     .option('--agent <name>', 'of this agent')
+    .option('--owner <owner>', 'of agents of this owner')
     .option('--grant <name>', 'of this grant')
     .option('--provider <name>', 'of this provider')
     .option('--task <task>', 'of this task')
     .option('--stuck <boolean>', 'true: only those whose revocation has failed for too long')
     .option('--standing', 'only those of secrets that live on when the lease ends')
+    .option('--ended-late <duration>', 'only those that ended so long after their end was decided or due, such as 10s')
+    .option('--outlived-task <duration>', 'only those that have not ended so long after their task, such as 1m: there must be none')
     .option('--limit <count>', 'at most', '50')
     .option('--cursor <cursor>', 'from the page before')
     .action(async ({ standing, ...filter }: Record<string, string>, command: Command) => {
       const page = await connect().listLeases({ ...filterOf(filter), ...(standing && { standing }) })
-      outputOf(command).result(page, () => [leaseTable(page.items), ...(page.next === null ? [] : [`more: --cursor ${page.next}`])].join('\n'))
+      const aboutTime = [filter['from'], filter['to'], filter['endedLate'], filter['outlivedTask']].some((given) => given !== undefined)
+      outputOf(command).result(page, () => paged(aboutTime ? heldTable(page.items) : leaseTable(page.items), page))
     })
 
 const showCommand = (outputOf: OutputOf): Command =>

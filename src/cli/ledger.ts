@@ -2,20 +2,19 @@ import { Command, Option } from 'commander'
 import { moment, plain, table } from './output.ts'
 import type { OutputOf } from './program.ts'
 import { connect } from './session.ts'
-import { filterOf } from './task.ts'
+import { filterOf, paged, timed } from './task.ts'
 
 /** `mayfly ledger …`: the history, for reviewers. */
 export const ledgerCommand = (outputOf: OutputOf): Command =>
   new Command('ledger').description('the append-only history').addCommand(listCommand(outputOf)).addCommand(exportCommand())
 
 const filtered = (command: Command): Command =>
-  command
+  timed(command, 'of a time')
     .option('--kind <kind>', 'such as lease.revoked')
     .option('--agent <name>', 'about this agent')
     .option('--task <task>', 'about this task')
     .option('--lease <lease>', 'about this lease')
-    .option('--from <time>', 'RFC 3339, from then on')
-    .option('--to <time>', 'RFC 3339, before then')
+    .option('--by <operator>', 'what this operator did: operator:ISSUER/SUBJECT')
 
 const listCommand = (outputOf: OutputOf): Command =>
   filtered(new Command('list').description('entries, newest first (operators and reviewers)'))
@@ -25,7 +24,7 @@ const listCommand = (outputOf: OutputOf): Command =>
       const page = await connect().listEntries(filterOf(filter))
       outputOf(command).result(page, () => {
         const rows = page.items.map(({ at, kind, agent, task, lease, body }) => [moment(at), kind, agent, lease ?? task, summary(body)])
-        return [table(['AT', 'KIND', 'AGENT', 'ABOUT', 'FACT'], rows), ...(page.next === null ? [] : [`more: --cursor ${page.next}`])].join('\n')
+        return paged(table(['AT', 'KIND', 'AGENT', 'ABOUT', 'FACT'], rows), page)
       })
     })
 

@@ -1,10 +1,11 @@
 import { Command } from 'commander'
 import { Unsuccessful } from './failure.ts'
-import { paint, type Output } from './output.ts'
+import { moment, paint, table, type Output } from './output.ts'
 import type { OutputOf } from './program.ts'
 import { connect } from './session.ts'
+import { filterOf, paged, timed } from './task.ts'
 
-/** `mayfly policy check|replay`. */
+/** `mayfly policy check|replay|denials`. */
 export const policyCommand = (outputOf: OutputOf): Command =>
   new Command('policy')
     .description('what decides')
@@ -43,6 +44,30 @@ export const policyCommand = (outputOf: OutputOf): Command =>
           if (!archived.same) throw new Unsuccessful()
         }),
     )
+    .addCommand(denialsCommand(outputOf))
+
+const denialsCommand = (outputOf: OutputOf): Command =>
+  timed(new Command('denials').description('what was denied, newest first (operators and reviewers)'), 'decided')
+    .option('--policy <id>', 'by this policy')
+    .option('--by-default', 'only where no policy permitted what was asked, and none forbade it')
+    .option('--agent <name>', 'to this agent')
+    .option('--task <task>', 'about this task')
+    .option('--limit <count>', 'at most', '50')
+    .option('--cursor <cursor>', 'from the page before')
+    .action(async (filter: Record<string, string>, command: Command) => {
+      const page = await connect().listDenials(filterOf(filter))
+      outputOf(command).result(page, () => {
+        const rows = page.items.map(({ id, decided_at, agent, kind, action, policies }) => [
+          moment(decided_at),
+          id,
+          agent,
+          kind,
+          action,
+          policies.length > 0 ? policies.join(', ') : 'no policy permits it',
+        ])
+        return paged(table(['AT', 'DECISION', 'AGENT', 'KIND', 'ACTION', 'WHY'], rows), page)
+      })
+    })
 
 const mark = (output: Output, ok: boolean): string => (ok ? paint(output, 'green', 'ok  ') : paint(output, 'red', 'FAIL'))
 

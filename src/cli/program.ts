@@ -5,12 +5,14 @@ import { demoCommand } from './demo.ts'
 import { devCommand } from './dev.ts'
 import { execCommand } from './exec-command.ts'
 import { explain } from './failure.ts'
+import { issuingCommand } from './issuing.ts'
 import { leaseCommand } from './lease.ts'
 import { ledgerCommand } from './ledger.ts'
 import { migrateCommand } from './migrate.ts'
 import { createOutput, type Output } from './output.ts'
 import { policyCommand } from './policy.ts'
 import { providerCommand } from './provider.ts'
+import { revocationsCommand, revokeCommand } from './revoke.ts'
 import { serveCommand } from './serve.ts'
 import { taskCommand } from './task.ts'
 
@@ -35,6 +37,9 @@ export async function main(argv: readonly string[]): Promise<number> {
     demoCommand,
     taskCommand,
     leaseCommand,
+    revokeCommand,
+    revocationsCommand,
+    issuingCommand,
     ledgerCommand,
     policyCommand,
     providerCommand,

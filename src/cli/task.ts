@@ -75,17 +75,17 @@ const showCommand = (outputOf: OutputOf): Command =>
     })
 
 const listCommand = (outputOf: OutputOf): Command =>
-  new Command('list')
-    .description('tasks, newest first (operators and reviewers)')
+  timed(new Command('list').description('tasks, newest first (operators and reviewers)'), 'open at some time')
     .option('--state <state>', 'open, closing, completed, failed, revoked, expired or denied')
     .option('--agent <name>', 'of this agent')
+    .option('--owner <owner>', 'of agents of this owner')
     .option('--kind <name>', 'of this kind')
+    .option('--never-completed', 'only those that end or ended otherwise: failed, revoked, expired')
     .option('--limit <count>', 'at most', '50')
     .option('--cursor <cursor>', 'from the page before')
-    .action(async (filter: Record<string, string>, command: Command) => {
-      const page = await connect().listTasks(filterOf(filter))
-      const output = outputOf(command)
-      output.result(page, () => [taskTable(page.items), ...(page.next === null ? [] : [`more: --cursor ${page.next}`])].join('\n'))
+    .action(async ({ neverCompleted, ...filter }: Record<string, string>, command: Command) => {
+      const page = await connect().listTasks({ ...filterOf(filter), ...(neverCompleted && { completed: false }) })
+      outputOf(command).result(page, () => paged(taskTable(page.items), page))
     })
 
 const completeCommand = (outputOf: OutputOf): Command =>
@@ -148,7 +148,25 @@ export const leaseTable = (leases: readonly LeaseView[]): string =>
       grant,
       provider,
       moment(expires_at),
-      error ?? (evidence && `${evidence.by}: ${evidence.statement}`),
+      evidence ? `${evidence.by}: ${evidence.statement}` : error,
+    ]),
+  )
+
+/** Who held what and for how long; how long after its end was decided it was dead, and what stood in the way. */
+export const heldTable = (leases: readonly LeaseView[]): string =>
+  table(
+    ['LEASE', 'STATE', 'AGENT', 'GRANT', 'TASK', 'HELD FROM', 'UNTIL', 'LATE', 'CAUSE', 'WHY LATE'],
+    leases.map(({ id, state, agent, grant, task, issued_at, closing_at, ended_at, cause, error, revocation }) => [
+      id,
+      state,
+      agent,
+      grant,
+      task,
+      moment(issued_at),
+      moment(ended_at),
+      closing_at && ended_at && `${((Date.parse(ended_at) - Date.parse(closing_at)) / 1_000).toFixed(1)}s`,
+      cause,
+      error ?? (revocation === 'expiry' ? 'only time ends it' : undefined),
     ]),
   )
 
@@ -158,8 +176,18 @@ export const outlivesLines = ({ outlives_revocation }: Pick<LeaseView, 'outlives
 
 const taskTable = (tasks: readonly TaskView[]): string =>
   table(
-    ['TASK', 'STATE', 'KIND', 'AGENT', 'OPENED', 'DEADLINE', 'CAUSE'],
-    tasks.map(({ id, state, kind, agent, opened_at, deadline, cause }) => [id, state, kind, agent, moment(opened_at), moment(deadline), cause]),
+    ['TASK', 'STATE', 'KIND', 'AGENT', 'OPENED', 'DEADLINE', 'CAUSE', 'BY', 'REASON'],
+    tasks.map(({ id, state, kind, agent, opened_at, deadline, cause, ended_by, reason }) => [
+      id,
+      state,
+      kind,
+      agent,
+      moment(opened_at),
+      moment(deadline),
+      cause,
+      ended_by,
+      reason,
+    ]),
   )
 
 const colourOf = (output: Output, state: string): string =>
@@ -171,5 +199,14 @@ const revealed = ({ credential, ...lease }: HeldLease) => ({ ...lease, credentia
 export const some = <Values extends Readonly<Record<string, unknown>>>(values: Values): { [Name in keyof Values]?: NonNullable<Values[Name]> } =>
   Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as { [Name in keyof Values]?: NonNullable<Values[Name]> }
 
-/** The options of a list, without commander's own. */
-export const filterOf = ({ json: _json, ...filter }: Record<string, string>): Record<string, string> => filter
+/** The options of a list as the API names them, without commander's own. */
+export const filterOf = ({ json: _json, ...filter }: Record<string, string>): Record<string, string> =>
+  Object.fromEntries(Object.entries(filter).map(([name, value]) => [name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`), value]))
+
+/** The time that a list is about. */
+export const timed = (command: Command, words: string): Command =>
+  command.option('--from <time>', `RFC 3339: ${words} from then on`).option('--to <time>', `RFC 3339: ${words} before then`)
+
+/** The page, and how to see the following one. */
+export const paged = (shown: string, { next }: { readonly next: string | null }): string =>
+  [shown, ...(next === null ? [] : [`more: --cursor ${next}`])].join('\n')

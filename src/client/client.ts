@@ -49,8 +49,19 @@ export interface Client {
   listEntries(filter?: Filter): Promise<contract.Page<contract.EntryView>>
   /** One page of the ledger as text, and the cursor of the next. */
   exportEntries(form: 'application/x-ndjson' | 'text/csv', filter?: Filter): Promise<{ text: string; next: string | undefined }>
+  /** Decisions that said no. */
+  listDenials(filter?: Filter): Promise<contract.Page<contract.DenialView>>
   showDecision(id: string): Promise<contract.DecisionDetail>
   replayDecision(id: string): Promise<contract.ReplayView>
+  /** What a revocation of many would end. */
+  planRevocation(selector: contract.Selector): Promise<contract.RevocationPlan>
+  /** Starts it; it goes on by itself. Where no answer came it may have been started: look at `listRevocations` before asking again. */
+  startRevocation(request: contract.RevocationRequest): Promise<contract.RevocationView>
+  showRevocation(id: string): Promise<contract.RevocationView>
+  listRevocations(filter?: Filter): Promise<contract.Page<contract.RevocationView>>
+  stopIssuing(request: contract.StopRequest): Promise<contract.StopView>
+  listStops(filter?: Filter): Promise<contract.Page<contract.StopView>>
+  resumeIssuing(stop: string, reason: string): Promise<contract.StopView>
   introspect(token: string): Promise<contract.Introspection>
 }
 
@@ -108,8 +119,16 @@ export function createClient({ token, timeout = 15_000, patience = 10_000, ...op
       const answer = await send(transport, { method: 'GET', path: `/ledger${queryOf(filter)}`, headers: { accept: form }, repeatable: true })
       return { text: answer.text, next: nextCursor(answer) }
     },
+    listDenials: (filter = {}) => get(`/denials${queryOf(filter)}`),
     showDecision: (id) => get(`/decisions/${encodeURIComponent(id)}`),
     replayDecision: (id) => get(`/decisions/${encodeURIComponent(id)}/replay`),
+    planRevocation: (selector) => ask(post('/revocations', { selector, dry_run: true }, true)),
+    startRevocation: (request) => ask(post('/revocations', request, false)),
+    showRevocation: (id) => get(`/revocations/${encodeURIComponent(id)}`),
+    listRevocations: (filter = {}) => get(`/revocations${queryOf(filter)}`),
+    stopIssuing: (request) => ask(post('/stops', request, false)),
+    listStops: (filter = {}) => get(`/stops${queryOf(filter)}`),
+    resumeIssuing: (stop, reason) => ask(post(`/stops/${encodeURIComponent(stop)}/lift`, { reason }, false)),
     introspect: (subject) => ask({ method: 'POST', path: '/introspect', form: { token: subject }, repeatable: true }),
   }
   return client

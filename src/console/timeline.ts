@@ -81,8 +81,8 @@ export function tell(home: string, entry: Entry, grant: string): Told {
       return { text: html`Generation ${say('generation')} of the kill list of ${say('role')} was written` }
     case 'policy.activated':
       return { text: html`A policy set is in force: <code>${say('policy_digest')}</code>` }
-    case 'operator.refused':
-      return { mood: 'stuck', text: html`<code>${say('by')}</code> may not ${say('attempted')}, and was refused` }
+    case 'request.refused':
+      return { mood: 'stuck', text: html`<code>${say('by')}</code> was refused <code>${say('call')}</code>` }
     default:
       return { text: html`${kind}` }
   }

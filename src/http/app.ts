@@ -11,6 +11,7 @@ import { leaseRoutes } from './leases.ts'
 import { ledgerRoutes } from './ledger.ts'
 import { answerProblem, asBrokerError, fieldFaults } from './problem.ts'
 import { referenceRoutes } from './reference.ts'
+import { revocationRoutes } from './revocations.ts'
 import { taskRoutes } from './tasks.ts'
 import { tokenRoutes } from './tokens.ts'
 
@@ -46,6 +47,7 @@ export function createApp(parts: Parts): OpenAPIHono<Env> {
   app.route('/', taskRoutes(parts.broker))
   app.route('/', leaseRoutes(parts.broker))
   app.route('/', ledgerRoutes(parts.broker))
+  app.route('/', revocationRoutes(parts.broker))
   app.route('/', tokenRoutes(parts.broker, parts.publicUrl))
   app.route('/', healthRoutes(parts))
   app.route('/', referenceRoutes(app, parts.publicUrl))

@@ -1,9 +1,11 @@
 import type { MiddlewareHandler } from 'hono'
+import { routePath } from 'hono/route'
 import { BrokerError } from '../base/errors.ts'
 import type { Clock } from '../base/time.ts'
 import { type Actor, type Match, matches } from '../identity/actor.ts'
 import { type OperatorEntry, type Role, rolesOf } from '../identity/operators.ts'
 import type { Verifier } from '../identity/verify.ts'
+import { recordRefusal } from '../ledger/entries.ts'
 import type { Broker, Caller } from '../tasks/task.ts'
 import { isTaskToken, taskOfToken } from '../tasks/token.ts'
 import { createBuckets, type Rate } from './bucket.ts'
@@ -36,6 +38,8 @@ export interface Gate {
   identify(authorization: string | undefined, signal: AbortSignal): Promise<Caller>
   /** @throws BrokerError `forbidden`, `agent_unknown` */
   admit(caller: Caller, callers: readonly Callers[]): void
+  /** Keeps in the ledger that somebody was refused. Within the rate of new work, so that nobody fills the ledger with it. @throws BrokerError `rate_limited` */
+  keepRefusal(caller: Caller, call: string): Promise<void>
   /** @throws BrokerError `rate_limited` */
   limit(what: keyof Rates, caller: Caller): void
   /** Which audiences the caller may ask about. Operators: all. */
@@ -55,7 +59,7 @@ export function createGate(parts: GateParts): Gate {
   const buckets = { issue: createBuckets(parts.rates.issue, parts.clock), introspect: createBuckets(parts.rates.introspect, parts.clock) }
   const serves = (actor: Actor) => parts.resourceServers.filter((entry) => matches(actor, entry.issuer, entry.match))
 
-  return {
+  const gate: Gate = {
     async identify(authorization, signal) {
       const token = bearer(authorization)
       // A task token must not cost a verification, and a workload token no look into the store.
@@ -80,6 +84,11 @@ export function createGate(parts: GateParts): Gate {
       throw new BrokerError('forbidden', `This call is for: ${callers.map((one) => one.replace('_', ' ')).join(', ')}`)
     },
 
+    async keepRefusal(caller, call) {
+      gate.limit('issue', caller)
+      await recordRefusal(parts.broker.ledger, call, calledIn(caller), { agent: caller.agent?.name ?? caller.task?.agent })
+    },
+
     limit(what, caller) {
       const wait = buckets[what].take(nameOf(caller))
       if (wait === 0) return
@@ -92,6 +101,14 @@ export function createGate(parts: GateParts): Gate {
       return caller.actor ? serves(caller.actor).map((entry) => entry.audience) : []
     },
   }
+  return gate
+}
+
+/** As the ledger calls whoever was refused. */
+const calledIn = ({ actor, agent, task, roles }: Caller): string => {
+  if (agent) return `agent:${agent.name}`
+  if (!actor) return `task:${task?.id ?? ''}`
+  return `${roles.has('reviewer') ? 'reviewer' : 'caller'}:${actor.issuer}/${actor.subject}`
 }
 
 /** Node bounds all headers together at 16 KiB, so the token needs no limit of its own here. */
@@ -114,11 +131,18 @@ const nameOf = ({ actor, task }: Caller): string => (actor ? JSON.stringify([act
  * anything of theirs is parsed.
  */
 export function callableBy(callers: readonly Callers[], limited?: keyof Rates) {
+  // What somebody tries who may not end the work of others is a matter for the ledger.
+  const operatorsAlone = callers.length === 1 && callers[0] === 'operator'
   const authenticate: MiddlewareHandler<Env> = async (c, next) => {
     const { gate, signal } = c.var
     const caller = await gate.identify(c.req.header('authorization'), signal)
     c.set('caller', caller)
-    gate.admit(caller, callers)
+    try {
+      gate.admit(caller, callers)
+    } catch (error) {
+      if (operatorsAlone) await gate.keepRefusal(caller, `${c.req.method} ${routePath(c, -1).replaceAll(/:(\w+)/g, '{$1}')}`)
+      throw error
+    }
     if (limited) gate.limit(limited, caller)
     await next()
   }

@@ -1,7 +1,7 @@
 import { z } from '@hono/zod-openapi'
 import type { ErrorCode } from '../base/errors.ts'
 import { isId } from '../base/ids.ts'
-import type { DecisionId, EntryId, LeaseId, TaskId } from '../base/ids.ts'
+import type { DecisionId, EntryId, LeaseId, RevocationId, StopId, TaskId } from '../base/ids.ts'
 import type { Json } from '../base/json.ts'
 import { durationPattern, parseDuration } from '../base/time.ts'
 import type { LeaseState, TaskState } from '../ledger/records.ts'
@@ -62,6 +62,12 @@ const DecisionIdentifier = z
 const EntryIdentifier = z
   .custom<EntryId>((value) => typeof value === 'string' && isId('ent', value))
   .openapi({ type: 'string', pattern: '^ent_[0-9a-z]{26}$' })
+const RevocationIdentifier = z
+  .custom<RevocationId>((value) => typeof value === 'string' && isId('rev', value))
+  .openapi({ type: 'string', pattern: '^rev_[0-9a-z]{26}$' })
+const StopIdentifier = z
+  .custom<StopId>((value) => typeof value === 'string' && isId('stop', value))
+  .openapi({ type: 'string', pattern: '^stop_[0-9a-z]{26}$' })
 
 // Restated here and not imported: the client needs this file without the store. `satisfies` and views.ts keep both lists equal.
 const TaskStates = z.enum(['denied', 'open', 'closing', 'completed', 'failed', 'revoked', 'expired'] as const satisfies readonly TaskState[])
@@ -76,6 +82,8 @@ const Digest = z.string().openapi({ pattern: '^sha256:[0-9a-f]{64}$' })
 export const TaskPath = z.object({ id: TaskIdentifier })
 export const LeasePath = z.object({ id: LeaseIdentifier })
 export const DecisionPath = z.object({ id: DecisionIdentifier })
+export const RevocationPath = z.object({ id: RevocationIdentifier })
+export const StopPath = z.object({ id: StopIdentifier })
 export const PolicyPath = z.object({ digest: Digest.regex(/^sha256:[0-9a-f]{64}$/) })
 
 // Requests
@@ -112,6 +120,75 @@ export type TaskRevocation = z.infer<typeof TaskRevocation>
 export const LeaseRevocation = z.strictObject({ reason: text(500).min(1).optional() }).openapi('LeaseRevocation')
 export type LeaseRevocation = z.infer<typeof LeaseRevocation>
 
+/** Which tasks or leases are meant. By the names of the catalogue and the configuration as they were when the task was declared. */
+export const Selector = z
+  .strictObject({
+    agent: Name.optional(),
+    owner: Name.optional(),
+    issuer: Name.optional().openapi({ description: 'By which the declarant was vouched for, as `identity` names it' }),
+    kind: Name.optional(),
+    grant: Name.optional(),
+    provider: Name.optional(),
+    everything: z.literal(true).optional(),
+  })
+  .refine((selector) => Object.keys(selector).length > 0, 'must name something, or say `everything`')
+  .refine((selector) => selector.everything === undefined || Object.keys(selector).length === 1, {
+    message: 'must stand alone',
+    path: ['everything'],
+  })
+  .openapi('Selector', {
+    description:
+      'All that agree with everything that it names. With `grant` or `provider` single leases are meant, and their tasks go on; all else means whole tasks',
+  })
+export type Selector = z.infer<typeof Selector>
+
+/** For how long issuing may be stopped at once: 30 days. Milliseconds. */
+const longestStop = 30 * 24 * 3_600_000
+
+const StopDuration = z
+  .string()
+  .max(6)
+  .refine((value) => (parseDuration(value) ?? Infinity) <= longestStop, 'must be a duration between 1s and 720h, such as "8h"')
+  .openapi({ type: 'string', pattern: durationPattern.source, example: '8h' })
+
+const Reason = text(500).min(1)
+
+export const RevocationRequest = z
+  .strictObject({
+    selector: Selector,
+    dry_run: z.boolean().optional().openapi({ description: 'Only says what would end, and what has to be confirmed' }),
+    reason: Reason.optional().openapi({ description: 'Stays in the ledger. Needed unless this is a dry run' }),
+    confirm: z
+      .union([z.string().max(2_048), z.int().min(0)])
+      .optional()
+      .openapi({
+        description:
+          '`confirm` of a dry run, typed by a person; or its `count`: with more than so many to end nothing happens. Needed unless this is a dry run',
+      }),
+    stop_issuing: StopDuration.optional().openapi({
+      description: 'Nothing that the selector means is issued from this commit on, for so long or until lifted',
+    }),
+  })
+  .refine(({ dry_run, reason }) => dry_run === true || reason !== undefined, { message: 'must say why', path: ['reason'] })
+  .refine(({ dry_run, confirm }) => dry_run === true || confirm !== undefined, {
+    message: 'must be `confirm` or `count` of a dry run',
+    path: ['confirm'],
+  })
+  .openapi('RevocationRequest')
+export type RevocationRequest = z.infer<typeof RevocationRequest>
+
+export const StopRequest = z
+  .strictObject({
+    selector: Selector,
+    reason: Reason.openapi({ description: 'Stays in the ledger; who is stopped does not read it' }),
+    duration: StopDuration,
+  })
+  .openapi('StopRequest')
+export type StopRequest = z.infer<typeof StopRequest>
+
+export const LiftRequest = z.strictObject({ reason: Reason }).openapi('LiftRequest')
+export type LiftRequest = z.infer<typeof LiftRequest>
+
 /** Calls that need no body accept none, or an empty object. */
 export const Nothing = z.strictObject({}).openapi('Nothing')
 
@@ -137,48 +214,92 @@ export const Preference = z.object({
 
 // Filters
 
-const paging = {
+/** The rows of a page, and where it begins: behind the last id of the page before. */
+const paging = (cursor: z.ZodType<string>) => ({
   limit: z
     .string()
     .regex(/^[1-9]\d{0,2}$/, 'must be a whole number from 1 to 500')
     .refine((value) => Number(value) <= 500, 'must be a whole number from 1 to 500')
     .optional()
     .openapi({ type: 'integer', minimum: 1, maximum: 500, default: 50 }),
-  cursor: z
-    .string()
-    .regex(/^[\w-]{1,128}$/, 'must be the `next` of the page before')
-    .optional(),
-}
+  cursor: cursor.optional(),
+})
+
+/** A time of the list's rows: from `from` on, and before `to`. */
+const times = (of: string) => ({
+  from: Moment.optional().openapi({ description: `${of} from then on` }),
+  to: Moment.optional().openapi({ description: `${of} before then` }),
+})
 
 export const TaskFilter = z.strictObject({
   state: TaskStates.optional(),
   agent: Name.optional(),
   kind: Name.optional(),
   owner: Name.optional(),
-  ...paging,
+  completed: z
+    .enum(['false'], 'can only be false')
+    .optional()
+    .openapi({ description: 'Those that were opened, and end or ended in another way than by being completed: failed, revoked, expired' }),
+  ...times('Open at some time'),
+  ...paging(TaskIdentifier),
 })
 export const LeaseFilter = z.strictObject({
   state: LeaseStates.optional(),
   agent: Name.optional(),
+  owner: Name.optional(),
   grant: Name.optional(),
   provider: Name.optional(),
   task: TaskIdentifier.optional(),
   stuck: z.enum(['true', 'false']).optional(),
   standing: z.enum(['true', 'false']).optional(),
-  ...paging,
+  ended_late: Duration.optional().openapi({
+    description: 'Ended more than so long after their end was decided or due (`closing_at`); `error` says why',
+  }),
+  outlived_task: Duration.optional().openapi({
+    description: 'Not ended, more than so long after their task had, or should have. `lapsing` leases are given until their own end',
+  }),
+  ...times('Held by their agent at some time'),
+  ...paging(LeaseIdentifier),
 })
 export const EntryFilter = z.strictObject({
   kind: Name.optional(),
   agent: Name.optional(),
   task: TaskIdentifier.optional(),
   lease: LeaseIdentifier.optional(),
-  from: Moment.optional(),
-  to: Moment.optional(),
-  ...paging,
+  by: text(2_048)
+    .regex(/^operator:./, 'must be operator:ISSUER/SUBJECT')
+    .optional()
+    .openapi({ description: 'What this operator did: `operator:ISSUER/SUBJECT`' }),
+  ...times('Of a time'),
+  ...paging(EntryIdentifier),
 })
+export const DenialFilter = z
+  .strictObject({
+    policy: Name.optional().openapi({ description: 'One of the policies that determined it' }),
+    by_default: z.enum(['true'], 'can only be true').optional().openapi({ description: 'No policy determined it: none permitted what was asked' }),
+    agent: Name.optional(),
+    task: TaskIdentifier.optional(),
+    ...times('Decided'),
+    ...paging(DecisionIdentifier),
+  })
+  .refine(({ policy, by_default }) => policy === undefined || by_default === undefined, {
+    message: 'must not stand beside a policy',
+    path: ['by_default'],
+  })
+export const RevocationFilter = z.strictObject({
+  ended: z.enum(['true', 'false']).optional().openapi({ description: 'False: those of which something is still alive' }),
+  ...paging(RevocationIdentifier),
+})
+export const StopFilter = z.strictObject({
+  in_force: z.enum(['true', 'false']).optional(),
+  ...paging(StopIdentifier),
+})
+export type RevocationFilter = z.infer<typeof RevocationFilter>
+export type StopFilter = z.infer<typeof StopFilter>
 export type TaskFilter = z.infer<typeof TaskFilter>
 export type LeaseFilter = z.infer<typeof LeaseFilter>
 export type EntryFilter = z.infer<typeof EntryFilter>
+export type DenialFilter = z.infer<typeof DenialFilter>
 
 // Answers
 
@@ -197,6 +318,7 @@ export const TaskView = z
     reason: z.string().optional().openapi({ description: 'What the operator who ended it said' }),
     ended_at: Moment.optional(),
     ended_by: z.string().optional(),
+    revoked_in: RevocationIdentifier.optional(),
   })
   .openapi('Task')
 export type TaskView = z.infer<typeof TaskView>
@@ -211,6 +333,7 @@ export const LeaseView = z
     id: LeaseIdentifier,
     task: TaskIdentifier,
     agent: z.string(),
+    owner: z.string(),
     grant: z.string(),
     provider: z.string(),
     state: LeaseStates,
@@ -224,12 +347,14 @@ export const LeaseView = z
     outlives_revocation: z.array(z.string()).optional().openapi({
       description: 'What the credential may be used for that goes on when it is dead, such as an open connection: by its names at the provider',
     }),
+    closing_at: Moment.optional().openapi({ description: 'When its end was decided, or due' }),
     ended_at: Moment.optional(),
     cause: z.string().optional(),
     reason: z.string().optional(),
     ended_by: z.string().optional(),
+    revoked_in: RevocationIdentifier.optional(),
     evidence: EvidenceView.optional(),
-    error: z.string().optional().openapi({ description: 'Why the last try to end it failed' }),
+    error: z.string().optional().openapi({ description: 'Why the last try to end it that failed did; it stays when a later one succeeds' }),
     stuck_since: Moment.optional().openapi({ description: 'Ending it has failed for longer than the alarm limit; it is still being tried' }),
   })
   .openapi('Lease')
@@ -286,6 +411,10 @@ export const DecisionDetail = DecisionView.extend({
   ),
 }).openapi('DecisionDetail')
 export type DecisionDetail = z.infer<typeof DecisionDetail>
+
+/** A decision in a list: what it was about, without its inputs. */
+export const DenialView = DecisionView.extend({ task: TaskIdentifier, agent: z.string(), kind: z.string() }).openapi('Denial')
+export type DenialView = z.infer<typeof DenialView>
 
 const Replayed = z.object({ policy_digest: Digest, outcome: Outcome, policies: z.array(z.string()), same: z.boolean() })
 
@@ -344,6 +473,54 @@ export type ClosedTask = z.infer<typeof ClosedTask>
 export const ClosedLease = z.object({ lease: LeaseView, ended: z.boolean() }).openapi('ClosedLease')
 export type ClosedLease = z.infer<typeof ClosedLease>
 
+const Count = z.int().min(0)
+
+export const RevocationPlan = z
+  .object({
+    dry_run: z.literal(true),
+    tasks: Count.openapi({ description: 'Open tasks that would end; with `grant` or `provider`, tasks that would lose leases' }),
+    leases: z.array(z.object({ provider: z.string(), revocation: z.enum(['provider', 'deny', 'expiry']), count: Count })),
+    count: Count.openapi({ description: 'Tasks; with `grant` or `provider`, leases' }),
+    confirm: z.string(),
+  })
+  .openapi('RevocationPlan')
+export type RevocationPlan = z.infer<typeof RevocationPlan>
+
+export const RevocationView = z
+  .object({
+    id: RevocationIdentifier,
+    selector: Selector,
+    reason: z.string(),
+    by: z.string(),
+    state: z.enum(['ending', 'proving', 'ended']).openapi({
+      description:
+        '`ending`: there may be more to begin with; `proving`: all is being ended, and not all of it is proven dead; `ended`: the last of it is dead',
+    }),
+    started_at: Moment,
+    ended_at: Moment.optional(),
+    tasks: z.partialRecord(TaskStates, Count).optional().openapi({ description: 'How many of them are in which state' }),
+    leases: z.partialRecord(LeaseStates, Count).optional(),
+    stuck: Count.optional().openapi({ description: 'Leases whose provider has failed to end them for too long: `GET /leases?stuck=true`' }),
+    stop: StopIdentifier.optional(),
+  })
+  .openapi('Revocation')
+export type RevocationView = z.infer<typeof RevocationView>
+
+export const StopView = z
+  .object({
+    id: StopIdentifier,
+    selector: Selector,
+    reason: z.string(),
+    by: z.string(),
+    began_at: Moment,
+    until: Moment,
+    lifted_at: Moment.optional(),
+    lifted_by: z.string().optional(),
+    lift_reason: z.string().optional(),
+  })
+  .openapi('Stop')
+export type StopView = z.infer<typeof StopView>
+
 /** One page, newest first; `next` is the cursor of the following page, or null on the last. */
 export interface Page<Item> {
   items: Item[]
@@ -353,6 +530,9 @@ const pageOf = <Item extends z.ZodType>(name: string, item: Item) => z.object({ 
 export const TaskPage = pageOf('TaskPage', TaskView)
 export const LeasePage = pageOf('LeasePage', LeaseView)
 export const EntryPage = pageOf('EntryPage', EntryView)
+export const RevocationPage = pageOf('RevocationPage', RevocationView)
+export const StopPage = pageOf('StopPage', StopView)
+export const DenialPage = pageOf('DenialPage', DenialView)
 
 /** RFC 7517. */
 export const KeySet = z.object({ keys: z.array(z.record(z.string(), z.unknown())) }).openapi('KeySet')

@@ -12,7 +12,7 @@ import type { Env } from './app.ts'
 export interface DoorLimits {
   /** What asks for something, and what only looks. */
   readonly inFlight: number
-  /** Completing and revoking have room of their own: an overload of new work never keeps old work from being ended. */
+  /** Completing, revoking and stopping have room of their own: an overload of new work never keeps old work from being ended. */
   readonly endsInFlight: number
   readonly probesInFlight: number
   readonly time: number
@@ -28,7 +28,7 @@ type Lane = 'work' | 'ends' | 'probes'
 
 /** By address alone, because it decides before anything is read. */
 function laneOf(c: Context): Lane {
-  if (c.req.method === 'POST' && /\/(complete|revoke)$/.test(c.req.path)) return 'ends'
+  if (c.req.method === 'POST' && /\/(complete|revoke|revocations|stops)$/.test(c.req.path)) return 'ends'
   return /^\/(healthz|readyz|metrics)$/.test(c.req.path) ? 'probes' : 'work'
 }
 

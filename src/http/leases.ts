@@ -1,4 +1,5 @@
 import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
+import { parseDuration } from '../base/time.ts'
 import { listLeases } from '../ledger/lists.ts'
 import { revokeLease } from '../tasks/close.ts'
 import { refreshLease } from '../tasks/lease.ts'
@@ -8,7 +9,7 @@ import { conflicts, json, optionalBody, problems, refusals } from './answers.ts'
 import type { Env } from './app.ts'
 import { callableBy } from './authenticate.ts'
 import * as contract from './contract.ts'
-import { pageOf } from './paging.ts'
+import { betweenOf, pageOf } from './paging.ts'
 import { waitSeconds } from './prefer.ts'
 import { revealLease } from './reveal.ts'
 import { viewDecision, viewLease } from './views.ts'
@@ -17,9 +18,12 @@ import { viewDecision, viewLease } from './views.ts'
 export function leaseRoutes(broker: Broker) {
   return new OpenAPIHono<Env>()
     .openapi(list, async (c) => {
-      const { limit, cursor, stuck, standing, ...filter } = c.req.valid('query')
+      const { limit, cursor, from, to, stuck, standing, ended_late: late, outlived_task: outlived, ...filter } = c.req.valid('query')
       const wanted = {
         ...filter,
+        ...betweenOf({ from, to }),
+        ...(late !== undefined && { endedLate: parseDuration(late)! }),
+        ...(outlived !== undefined && { outlivedTask: parseDuration(outlived)! }),
         ...(stuck !== undefined && { stuck: stuck === 'true' }),
         ...(standing !== undefined && { standing: standing === 'true' }),
       }

@@ -2,7 +2,7 @@ import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
 import type { Context } from 'hono'
 import { accepts } from 'hono/accepts'
 import { BrokerError } from '../base/errors.ts'
-import { listEntries, policySetOf, showDecision } from '../ledger/lists.ts'
+import { listDenials, listEntries, policySetOf, showDecision } from '../ledger/lists.ts'
 import { replayDecision } from '../tasks/replay.ts'
 import type { Broker } from '../tasks/task.ts'
 import { json, problems } from './answers.ts'
@@ -10,21 +10,26 @@ import type { Env } from './app.ts'
 import { callableBy } from './authenticate.ts'
 import * as contract from './contract.ts'
 import { asCsv, asLines } from './export.ts'
-import { pageOf } from './paging.ts'
-import { viewDecisionDetail, viewEntry } from './views.ts'
+import { betweenOf, pageOf } from './paging.ts'
+import { viewDecisionDetail, viewDenial, viewEntry } from './views.ts'
 
 /** What reviewers read: the history, the decisions with all they rested on, and the policy sets that made them. */
 export function ledgerRoutes(broker: Broker) {
   return new OpenAPIHono<Env>()
     .openapi(list, async (c) => {
       const { limit, cursor, from, to, ...filter } = c.req.valid('query')
-      const between = { ...(from !== undefined && { from: new Date(from) }), ...(to !== undefined && { to: new Date(to) }) }
-      const found = await listEntries(broker.ledger, { ...filter, ...between }, pageOf({ limit, cursor }))
+      const found = await listEntries(broker.ledger, { ...filter, ...betweenOf({ from, to }) }, pageOf({ limit, cursor }))
       const items = found.items.map(viewEntry)
       const form = accepts(c, { header: 'Accept', supports: [...forms], default: forms[0] })
       if (form === forms[0]) return c.json({ items, next: found.next }, 200)
       if (found.next !== null) c.header('link', `<${following(c, found.next)}>; rel="next"`)
       return form === forms[1] ? c.body(asLines(items), 200, { 'content-type': form }) : c.body(asCsv(items), 200, csvHeaders)
+    })
+    .openapi(denials, async (c) => {
+      const { limit, cursor, from, to, by_default: byDefault, ...filter } = c.req.valid('query')
+      const wanted = { ...filter, ...betweenOf({ from, to }), ...(byDefault !== undefined && { byDefault: true as const }) }
+      const found = await listDenials(broker.ledger, wanted, pageOf({ limit, cursor }))
+      return c.json({ items: found.items.map(viewDenial), next: found.next }, 200)
     })
     .openapi(decision, async (c) => {
       const found = await showDecision(broker.ledger, c.req.valid('param').id)
@@ -81,6 +86,15 @@ const list = createRoute({
     },
     ...problems,
   },
+})
+
+const denials = createRoute({
+  method: 'get',
+  path: '/denials',
+  summary: 'Decisions that said no, newest first',
+  ...callableBy(reader),
+  request: { query: contract.DenialFilter },
+  responses: { 200: json('A page', contract.DenialPage), ...problems },
 })
 
 const decision = createRoute({

@@ -5,3 +5,9 @@ const usual = 50
 export function pageOf(query: { limit: string | undefined; cursor: string | undefined }): { limit: number; cursor?: string } {
   return { limit: query.limit === undefined ? usual : Number(query.limit), ...(query.cursor !== undefined && { cursor: query.cursor }) }
 }
+
+/** The same of the times that a list is asked for. */
+export const betweenOf = ({ from, to }: { from: string | undefined; to: string | undefined }): { from?: Date; to?: Date } => ({
+  ...(from !== undefined && { from: new Date(from) }),
+  ...(to !== undefined && { to: new Date(to) }),
+})

@@ -11,7 +11,7 @@ import type { Env } from './app.ts'
 import { callableBy } from './authenticate.ts'
 import * as contract from './contract.ts'
 import { readDeclaration, readGrant, readTiming } from './declaration.ts'
-import { pageOf } from './paging.ts'
+import { betweenOf, pageOf } from './paging.ts'
 import { waitSeconds } from './prefer.ts'
 import { revealLease } from './reveal.ts'
 import { viewDecision, viewLease, viewTask } from './views.ts'
@@ -31,8 +31,9 @@ export function taskRoutes(broker: Broker) {
       return c.json(answer, 201)
     })
     .openapi(list, async (c) => {
-      const { limit, cursor, ...filter } = c.req.valid('query')
-      const found = await listTasks(broker.ledger, filter, pageOf({ limit, cursor }))
+      const { limit, cursor, from, to, completed, ...filter } = c.req.valid('query')
+      const wanted = { ...filter, ...betweenOf({ from, to }), ...(completed !== undefined && { completed: false as const }) }
+      const found = await listTasks(broker.ledger, wanted, pageOf({ limit, cursor }))
       return c.json({ items: found.items.map(viewTask), next: found.next }, 200)
     })
     .openapi(show, async (c) => {

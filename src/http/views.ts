@@ -1,7 +1,18 @@
 import { formatDuration } from '../base/time.ts'
-import type { DecisionRecord, Entry, Lease, Task } from '../ledger/records.ts'
+import type { DecisionRecord, Entry, Lease, Revocation, Stop, Task } from '../ledger/records.ts'
+import type { Selector } from '../ledger/selector.ts'
 import type { Obligations } from '../policy/decide.ts'
-import type { DecisionDetail, DecisionView, EntryView, LeaseView, TaskView } from './contract.ts'
+import type {
+  DecisionDetail,
+  DecisionView,
+  DenialView,
+  EntryView,
+  LeaseView,
+  RevocationView,
+  Selector as SelectorView,
+  StopView,
+  TaskView,
+} from './contract.ts'
 
 /*
  * Records as they look on the wire: snake_case, times in RFC 3339, and what does not apply is absent rather than null. None has a place for a
@@ -19,7 +30,13 @@ export function viewTask(task: Task): TaskView {
     labels: { ...task.labels },
     opened_at: task.openedAt.toISOString(),
     deadline: task.deadline.toISOString(),
-    ...whereItApplies({ cause: task.cause, reason: task.reason, ended_at: task.endedAt?.toISOString(), ended_by: task.endedBy }),
+    ...whereItApplies({
+      cause: task.cause,
+      reason: task.reason,
+      ended_at: task.endedAt?.toISOString(),
+      ended_by: task.endedBy,
+      revoked_in: task.revokedIn,
+    }),
   }
 }
 
@@ -28,6 +45,7 @@ export function viewLease(lease: Lease): LeaseView {
     id: lease.id,
     task: lease.taskId,
     agent: lease.agent,
+    owner: lease.owner,
     grant: lease.grant,
     provider: lease.provider,
     state: lease.state,
@@ -38,10 +56,12 @@ export function viewLease(lease: Lease): LeaseView {
       issued_at: lease.issuedAt?.toISOString(),
       standing: lease.standing ? (true as const) : undefined,
       outlives_revocation: lease.outlivesRevocation.length > 0 ? [...lease.outlivesRevocation] : undefined,
+      closing_at: lease.closingAt?.toISOString(),
       ended_at: lease.endedAt?.toISOString(),
       cause: lease.cause,
       reason: lease.reason,
       ended_by: lease.endedBy,
+      revoked_in: lease.revokedIn,
       evidence: lease.evidence,
       error: lease.error,
       stuck_since: lease.stuckSince?.toISOString(),
@@ -61,13 +81,17 @@ export function viewDecision(decision: DecisionRecord): DecisionView {
   }
 }
 
+export const viewDenial = (decision: DecisionRecord): DenialView => ({
+  ...viewDecision(decision),
+  task: decision.taskId,
+  agent: decision.agent,
+  kind: decision.kind,
+})
+
 /** With every answer and its whole input: for reviewers, who may see what the policy saw. */
 export function viewDecisionDetail(decision: DecisionRecord): DecisionDetail {
   return {
-    ...viewDecision(decision),
-    task: decision.taskId,
-    agent: decision.agent,
-    kind: decision.kind,
+    ...viewDenial(decision),
     answers: decision.answers.map((answer) => ({
       action: answer.action,
       resource: answer.resource,
@@ -78,6 +102,35 @@ export function viewDecisionDetail(decision: DecisionRecord): DecisionDetail {
       input: answer.input,
     })),
   }
+}
+
+export function viewRevocation(revocation: Revocation): RevocationView {
+  return {
+    id: revocation.id,
+    selector: viewSelector(revocation),
+    reason: revocation.reason,
+    by: revocation.by,
+    state: revocation.endedAt ? 'ended' : revocation.begunAt ? 'proving' : 'ending',
+    started_at: revocation.startedAt.toISOString(),
+    ...whereItApplies({ ended_at: revocation.endedAt?.toISOString() }),
+  }
+}
+
+export function viewStop(stop: Stop): StopView {
+  return {
+    id: stop.id,
+    selector: viewSelector(stop),
+    reason: stop.reason,
+    by: stop.by,
+    began_at: stop.beganAt.toISOString(),
+    until: stop.until.toISOString(),
+    ...whereItApplies({ lifted_at: stop.liftedAt?.toISOString(), lifted_by: stop.liftedBy, lift_reason: stop.liftReason }),
+  }
+}
+
+function viewSelector({ agent, owner, issuer, kind, grant, provider }: Pick<Stop, keyof Selector>): SelectorView {
+  const named = whereItApplies({ agent, owner, issuer, kind, grant, provider })
+  return Object.keys(named).length > 0 ? named : { everything: true }
 }
 
 export function viewEntry(entry: Entry): EntryView {

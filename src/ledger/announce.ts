@@ -1,9 +1,10 @@
 import { sql, type SQL } from 'drizzle-orm'
-import type { LeaseId, TaskId } from '../base/ids.ts'
+import type { LeaseId, StopId, TaskId } from '../base/ids.ts'
 import type { Ledger } from './connect.ts'
 import { decidedRows, decisionEntries, entryColumns, json, keepDecisions, leaseEntries, type NewDecision, rfc3339 } from './entries.ts'
 import { claimKeys, holds, type KeyClaim } from './keys.ts'
 import { type Declarant, type JsonRow, type Lease, leasesOf, type Task, taskOf } from './records.ts'
+import { type Stopped, stoppedOf } from './stops.ts'
 import { together } from './together.ts'
 
 /** A task about to be opened or denied. */
@@ -59,14 +60,14 @@ export interface Announcement {
   readonly claim: KeyClaim | undefined
 }
 
-export type Announcing = Announced | { readonly outcome: 'limit' } | { readonly outcome: 'key_taken' }
+export type Announcing = Announced | { readonly outcome: 'limit' } | { readonly outcome: 'key_taken' } | ({ readonly outcome: 'stopped' } & Stopped)
 
 /**
  * Announces a task, its decision and its leases in one commit: from here on the ledger knows every credential that could come to exist. The commit
  * may be shared with other announcements; each is written as a whole or not at all.
  *
- * `key_taken`: another request holds this Idempotency-Key. `limit`: the agent has too many live leases. Nothing was written in both cases, but
- * for the key, which then stands for a task that does not exist.
+ * `key_taken`: another request holds this Idempotency-Key. `limit`: the agent has too many live leases. `stopped`: an operator has stopped what is asked
+ * for. Nothing was written in these cases, but for the key, which then stands for a task that does not exist.
  */
 export const announceTask: (ledger: Ledger, announcement: Announcement) => Promise<Announcing> = together(announceTasks, 'later')
 
@@ -88,10 +89,17 @@ const again = ({ claim, ...announcement }: Announcement): Announcement => ({
 })
 
 /** What became of each announcement whose key was free, by its task. */
-type Written = ReadonlyMap<string, { readonly task: JsonRow | null; readonly leases: JsonRow[] | null }>
+type Written = ReadonlyMap<string, WrittenOne>
 
-function outcomeOf(written: { readonly task: JsonRow | null; readonly leases: JsonRow[] | null } | undefined): Announcing {
+interface WrittenOne {
+  readonly task: JsonRow | null
+  readonly leases: JsonRow[] | null
+  readonly stopped: Stopped | null
+}
+
+function outcomeOf(written: WrittenOne | undefined): Announcing {
   if (!written) return { outcome: 'key_taken' }
+  if (written.stopped) return { outcome: 'stopped', ...written.stopped }
   if (!written.task) return { outcome: 'limit' }
   return { outcome: 'announced', task: taskOf(written.task), leases: leasesOf(written.leases) }
 }
@@ -105,7 +113,7 @@ async function writeAll(ledger: Ledger, all: readonly Announcement[]): Promise<W
     body: openedBody(task),
   }))
   const claims = all.flatMap(({ task, leases, claim }) => (claim ? [{ task: task.id, claim, busy: !leases.every(({ local }) => local) }] : []))
-  const rows = await ledger.run<{ id: TaskId; task: JsonRow | null; leases: JsonRow[] | null }>(
+  const rows = await ledger.run<{ id: TaskId } & WrittenOne>(
     sql`
     with asked as materialized (
       select * from json_to_recordset(${JSON.stringify(asked)}::text::json) as asked(id text, kind text, agent text, owner text, actor jsonb, purpose text,
@@ -114,7 +122,10 @@ async function writeAll(ledger: Ledger, all: readonly Announcement[]): Promise<W
     ${decidedRows(all.map(({ task, decision }) => ({ task: task.id, decision })))},
     ${wantedRows(all.map(({ task, decision, leases }) => ({ task: task.id, decision, leases })))},
     ${claims.length === 0 ? sql`` : sql`${claimKeys(claims)},`}
-    asking as (select * from asked ${claims.length === 0 ? sql`` : sql`where not keyed or id in (select task_id from claimed)`}),
+    ${stoppedOf(sql`asked`, sql`wanted`)},
+    asking as (
+      select * from asked where id not in (select id from stopped) ${claims.length === 0 ? sql`` : sql`and (not keyed or id in (select task_id from claimed))`}
+    ),
     place as (${takePlaces}),
     task as (
       insert into tasks (id, state, kind, agent, owner, actor, purpose, labels, token_hash, deadline, live_leases, announced_leases)
@@ -131,8 +142,10 @@ async function writeAll(ledger: Ledger, all: readonly Announcement[]): Promise<W
       union all ${decisionEntries(sql`select id from task`)}
       union all ${leaseEntries}
     )
-    select asking.id, (select to_json(task) from task where task.id = asking.id) as task,
-      (select json_agg(announced order by announced.id) from announced where announced.task_id = asking.id) as leases from asking`,
+    select asked.id, (select to_json(task) from task where task.id = asked.id) as task,
+      (select json_agg(announced order by announced.id) from announced where announced.task_id = asked.id) as leases,
+      (select json_build_object('stop', stop, 'until', until) from stopped where stopped.id = asked.id) as stopped
+    from asked where id in (select id from asking) or id in (select id from stopped)`,
     'later',
   )
   return new Map(rows.map(({ id, ...written }) => [id, written]))
@@ -148,7 +161,8 @@ export interface Reissue {
 /**
  * Announces further leases of an open task.
  *
- * `not_open`: the task has ended or passed its deadline, or another retry has taken the key of this reissue. `limit`: the agent or the task has too many live leases. Nothing was written.
+ * `not_open`: the task has ended or passed its deadline, or another retry has taken the key of this reissue. `limit`: the agent or the task has too many live
+ * leases. `stopped`: an operator has stopped what is asked for. Nothing was written.
  */
 export async function announceLeases(
   ledger: Ledger,
@@ -157,15 +171,16 @@ export async function announceLeases(
   leases: readonly NewLease[],
   limits: LeaseLimits,
   reissue?: Reissue,
-): Promise<Announced | { readonly outcome: 'limit' } | { readonly outcome: 'not_open' }> {
-  const [row] = await ledger.run<{ found: boolean; task: JsonRow | null; leases: JsonRow[] | null }>(
+): Promise<Announced | { readonly outcome: 'limit' } | { readonly outcome: 'not_open' } | ({ readonly outcome: 'stopped' } & Stopped)> {
+  const [row] = await ledger.run<{ found: boolean } & WrittenOne>(
     sql`
     with ${decidedRows([{ task, decision }])},
     ${wantedRows([{ task, decision, leases }])},
     found as (select * from tasks where id = ${task} and state = 'open' and deadline > now() ${reissue ? sql`and ${holds(reissue.claim)}` : sql``} for update),
+    ${stoppedOf(sql`found`, sql`wanted`)},
     asking as (
       select id, agent, ${leases.length}::int as leases, ${limits.perAgent}::int as most
-      from found where live_leases + ${leases.length}::int <= ${limits.perTask}::int
+      from found where not exists (select from stopped) and live_leases + ${leases.length}::int <= ${limits.perTask}::int
     ),
     place as (${takePlaces}),
     task as (
@@ -183,24 +198,28 @@ export async function announceLeases(
       union all ${leaseEntries}
     )
     select exists (select from found) as found, (select to_json(task) from task) as task,
-      (select json_agg(announced order by announced.id) from announced) as leases`,
+      (select json_agg(announced order by announced.id) from announced) as leases,
+      (select json_build_object('stop', stop, 'until', until) from stopped) as stopped`,
     'later',
   )
   if (!row?.found) return { outcome: 'not_open' }
+  if (row.stopped) return { outcome: 'stopped', ...row.stopped }
   if (!row.task) return { outcome: 'limit' }
   return { outcome: 'announced', task: taskOf(row.task), leases: leasesOf(row.leases) }
 }
 
 /**
  * Keeps a request that was refused, with the decision that says why: a task `denied` from birth. A key that came with it is taken, so that the
- * retry of a denial is another decision about the same request. `limit`: the policy permitted it, a limit did not; its key was taken already.
+ * retry of a denial is another decision about the same request. `limit` and `stopped`: the policy permitted it, a limit or an operator's stop did not; its
+ * key was taken already.
  */
 export async function recordDenial(
   ledger: Ledger,
   task: NewTask,
   decision: NewDecision,
-  cause: 'policy' | 'limit',
+  cause: 'policy' | 'limit' | 'stopped',
   claim: KeyClaim | undefined,
+  stop?: StopId,
 ): Promise<void> {
   await ledger.run(
     sql`
@@ -214,7 +233,7 @@ export async function recordDenial(
     ),
     kept as (${keepDecisions(sql`select id from task`)})
     ${entryColumns}
-    select 'task.denied', task.agent, task.id, null, null, ${json({ ...openedBody(task), cause })} from task
+    select 'task.denied', task.agent, task.id, null, null, ${json({ ...openedBody(task), cause, ...(stop && { stop }) })} from task
     union all ${decisionEntries(sql`select id from task`)}`,
     'later',
   )
@@ -269,9 +288,9 @@ function wantedRows(all: readonly { readonly task: TaskId; readonly decision: Ne
 
 /** Writes those of `wanted` whose task is in `task`. */
 const insertLeases = sql`
-  insert into leases (id, task_id, decision_id, agent, grant_name, provider, local, revocation, standing, outlives_revocation, state, parameters, ttl, issued_at, expires_at,
+  insert into leases (id, task_id, decision_id, agent, owner, grant_name, provider, local, revocation, standing, outlives_revocation, state, parameters, ttl, issued_at, expires_at,
     due_at)
-  select wanted.id, task.id, wanted.decision, task.agent, wanted."grant", wanted.provider, wanted.local, wanted.revocation, wanted.standing,
+  select wanted.id, task.id, wanted.decision, task.agent, task.owner, wanted."grant", wanted.provider, wanted.local, wanted.revocation, wanted.standing,
     wanted."outlivesRevocation", case when wanted.local then 'active' else 'reserved' end, wanted.parameters, wanted.ttl, case when wanted.local then now() end,
     least(wanted.until, task.deadline),
     case when wanted.local then least(wanted.until, task.deadline) else now() + make_interval(secs => ${mintPatience}) end

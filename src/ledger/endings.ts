@@ -4,7 +4,9 @@ import type { Ledger, Plan } from './connect.ts'
 import { entryColumns, rfc3339 } from './entries.ts'
 import { holds, isHeld, type KeyClaim } from './keys.ts'
 import { dueChannel } from './postgres.ts'
-import { type Cause, type JsonRow, type Lease, leaseOf, leasesOf, type Task, tasksOf } from './records.ts'
+import { type Cause, type JsonRow, type Lease, leasesOf, type Revocation, type Task, tasksOf } from './records.ts'
+import { heldIn, openIn } from './revocations.ts'
+import { meansLeases, type Selector } from './selector.ts'
 import { together } from './together.ts'
 
 // Locks are taken in one order by every statement of this room: task, then lease, then agent; and before them the Idempotency-Key of a request that
@@ -62,7 +64,7 @@ async function closeTasks(ledger: Ledger, closings: readonly Closing[]): Promise
   const closed = await close(
     ledger,
     sql`
-      select asked.*, now() as since
+      select asked.*, null::text as revoked_in, now() as since
       from (
         select * from json_to_recordset(${JSON.stringify(asked)}::text::json)
           as asked(id text, outcome text, cause text, reason text, by text, key text, holder text) order by id
@@ -90,7 +92,7 @@ export const closeOverdue = (ledger: Ledger, limit: number): Promise<Closed> =>
   close(
     ledger,
     sql`
-      select task.id, 'expired' as outcome, 'deadline' as cause, null as reason, 'broker' as by, task.deadline as since
+      select task.id, 'expired' as outcome, 'deadline' as cause, null as reason, 'broker' as by, null::text as revoked_in, task.deadline as since
       from tasks as task join tasks as seen on seen.id = task.id and seen.announced_leases = task.announced_leases
       where task.state = 'open' and task.closing_at is null and task.ended_at is null and task.deadline <= now() order by task.deadline limit ${limit} for update of task skip locked`,
     'fresh',
@@ -109,7 +111,7 @@ async function close(ledger: Ledger, chosen: SQL, plan?: Plan): Promise<Closed> 
     ${endedAtOnce(sql`chosen`, sql`lease.task_id = chosen.id`)},
     ${nowWaiting(sql`chosen`, sql`lease.task_id = chosen.id`)},
     shut as (
-      update tasks as task set outcome = left_now.outcome, cause = left_now.cause, reason = left_now.reason, ended_by = left_now.by,
+      update tasks as task set outcome = left_now.outcome, cause = left_now.cause, reason = left_now.reason, ended_by = left_now.by, revoked_in = left_now.revoked_in,
         closing_at = left_now.since, live_leases = task.live_leases - left_now.ended,
         state = case when task.live_leases = left_now.ended then left_now.outcome else 'closing' end,
         ended_at = case when task.live_leases = left_now.ended then now() end
@@ -139,13 +141,28 @@ async function close(ledger: Ledger, chosen: SQL, plan?: Plan): Promise<Closed> 
  * reserved or active any more, or the request that ends it was overtaken.
  */
 export async function closeLease(ledger: Ledger, lease: Pick<Lease, 'id' | 'taskId'>, ending: Ending): Promise<Lease | undefined> {
-  const [row] = await ledger.run<{ ended: JsonRow | null; waiting: JsonRow | null }>(sql`
-    with chosen as (
-      select id, ${ending.cause}::text as cause, ${ending.reason ?? null}::text as reason, ${ending.by}::text as by, null::timestamptz as since
-      from tasks where id = ${lease.taskId} ${ending.under ? sql`and ${holds(ending.under)}` : sql``} for update
-    ),
-    ${endedAtOnce(sql`chosen`, sql`lease.task_id = chosen.id and lease.id = ${lease.id}`)},
-    ${nowWaiting(sql`chosen`, sql`lease.task_id = chosen.id and lease.id = ${lease.id}`)},
+  const { ended, revoking, lapsing } = await closeLeases(
+    ledger,
+    sql`
+      select id, ${lease.id}::text as lease, ${ending.cause}::text as cause, ${ending.reason ?? null}::text as reason, ${ending.by}::text as by,
+        null::text as revoked_in, null::timestamptz as since
+      from tasks where id = ${lease.taskId} ${ending.under ? sql`and ${holds(ending.under)}` : sql``} for update`,
+  )
+  return ended[0] ?? revoking[0] ?? lapsing[0]
+}
+
+/** What closing single leases did. */
+interface ClosedLeases extends Omit<Closed, 'tasks'> {
+  readonly lapsing: readonly Lease[]
+}
+
+/** Closes the leases that `chosen` names, each as its row says; their tasks, which it locks, go on. */
+async function closeLeases(ledger: Ledger, chosen: SQL, plan?: Plan): Promise<ClosedLeases> {
+  const [row] = await ledger.run<{ ended: JsonRow[] | null; waiting: JsonRow[] | null }>(
+    sql`
+    with chosen as (${chosen}),
+    ${endedAtOnce(sql`chosen`, sql`lease.task_id = chosen.id and lease.id = chosen.lease`)},
+    ${nowWaiting(sql`chosen`, sql`lease.task_id = chosen.id and lease.id = chosen.lease`)},
     ${countDown},
     ${freePlaces},
     told as (
@@ -153,9 +170,46 @@ export async function closeLease(ledger: Ledger, lease: Pick<Lease, 'id' | 'task
       union all ${waitingEntries}
       union all ${taskEndedEntries(sql`counted`)}
     )
-    select (select to_json(ended) from ended) as ended, (select to_json(waiting) from waiting) as waiting`)
-  const moved = row?.ended ?? row?.waiting
-  return moved ? leaseOf(moved) : undefined
+    select (select json_agg(ended order by ended.id) from ended) as ended, (select json_agg(waiting) from waiting) as waiting`,
+    'first',
+    plan,
+  )
+  const waiting = leasesOf(row?.waiting)
+  return {
+    ended: leasesOf(row?.ended),
+    revoking: waiting.filter(({ state }) => state === 'revoking'),
+    lapsing: waiting.filter(({ state }) => state === 'lapsing'),
+  }
+}
+
+/**
+ * One step of a revocation: closes up to `limit` tasks that it means, or of single leases up to `limit`, and that there were when it was begun. In one
+ * commit: a broker that dies has done a step or has not, and whichever comes next goes on. `skip locked`: one broker at a time works on a revocation, and
+ * what a request holds is left to the next step.
+ */
+export async function closeSelected(ledger: Ledger, { id, ...selector }: Pick<Revocation, 'id' | keyof Selector>, limit: number): Promise<Closed> {
+  const job = sql`(select * from revocations where id = ${id} and begun_at is null for update skip locked) as job`
+  if (!meansLeases({ grant: selector.grant ?? undefined, provider: selector.provider ?? undefined })) {
+    return await close(
+      ledger,
+      sql`
+      select task.id, 'revoked' as outcome, 'revoked' as cause, job.reason, job.by, job.id as revoked_in, now() as since from ${job} cross join lateral (
+        select task.id from tasks as task join tasks as seen on seen.id = task.id and seen.announced_leases = task.announced_leases
+        where ${openIn(sql`job`)} and task.state = 'open' limit ${limit} for update of task skip locked
+      ) as task`,
+      'fresh',
+    )
+  }
+  const { ended, revoking } = await closeLeases(
+    ledger,
+    sql`
+      select task.id, task.lease, 'revoked' as cause, job.reason, job.by, job.id as revoked_in, null::timestamptz as since from ${job} cross join lateral (
+        select task.id, lease.id as lease from leases as lease join tasks as task on task.id = lease.task_id
+        where ${heldIn(sql`job`)} limit ${limit} for update of task skip locked
+      ) as task`,
+    'fresh',
+  )
+  return { tasks: [], ended, revoking }
 }
 
 /** Where nothing but time ends a credential, nobody is asked: it lapses, from a mint that may still be under way too. */
@@ -168,7 +222,7 @@ const closingSince = (from: SQL): SQL => sql`coalesce(${from}.since, least(now()
 /** Ends the local leases that `condition` finds beside `from`, which says how: the broker itself answers whether they live. The query `ended`. */
 const endedAtOnce = (from: SQL, condition: SQL): SQL => sql`
   ended as (
-    update leases as lease set state = 'revoked', cause = ${from}.cause, reason = ${from}.reason, ended_by = ${from}.by,
+    update leases as lease set state = 'revoked', cause = ${from}.cause, reason = ${from}.reason, ended_by = ${from}.by, revoked_in = ${from}.revoked_in,
       closing_at = ${closingSince(from)}, ended_at = now(), due_at = null,
       evidence = jsonb_build_object('by', 'broker', 'statement', ${introspectionSaysSo}::text, 'at', ${rfc3339(sql`now()`)})
     from ${from} where ${condition} and lease.local and lease.state = 'active'
@@ -178,7 +232,7 @@ const endedAtOnce = (from: SQL, condition: SQL): SQL => sql`
 /** Marks the others: their providers have to be asked, by the caller or by whoever finds them `due`, or time. The query `waiting`. */
 export const nowWaiting = (from: SQL, condition: SQL, due = claimUntil): SQL => sql`
   waiting as (
-    update leases as lease set state = ${closing}, cause = ${from}.cause, reason = ${from}.reason, ended_by = ${from}.by,
+    update leases as lease set state = ${closing}, cause = ${from}.cause, reason = ${from}.reason, ended_by = ${from}.by, revoked_in = ${from}.revoked_in,
       closing_at = ${closingSince(from)}, attempts = 0,
       due_at = case when lease.revocation = 'expiry' then lease.expires_at else ${due} end
     from ${from} where ${condition} and not lease.local and lease.state in ('reserved', 'active')

@@ -26,8 +26,13 @@ export const entryKinds = [
   'lease.failed',
   'lease.reopened',
   'lease.stuck',
-  'operator.refused',
   'policy.activated',
+  'request.denied',
+  'request.refused',
+  'revocation.started',
+  'revocation.ended',
+  'stop.began',
+  'stop.lifted',
   'kill_list.written',
 ] as const
 export type EntryKind = (typeof entryKinds)[number]
@@ -94,15 +99,25 @@ export const leaseEntriesOf = (kind: SQL): SQL => sql`
 /** The facts about leases that the query `announced` has just written. */
 export const leaseEntries = leaseEntriesOf(sql`case when announced.state = 'active' then 'lease.issued' else 'lease.reserved' end`)
 
+/** Keeps that somebody was refused who asked for what only operators may do. @param about the agent behind the request, and the task that it was about, where there are such */
+export async function recordRefusal(
+  ledger: Ledger,
+  call: string,
+  by: string,
+  about: { readonly agent?: string | undefined; readonly task?: TaskId },
+): Promise<void> {
+  await ledger.run(
+    sql`
+    ${entryColumns}
+    select ${'request.refused' satisfies EntryKind}, coalesce(${about.agent ?? null}::text, task.agent), task.id, null, null, ${json({ call, by })}
+      from (select) as once left join tasks as task on task.id = ${about.task ?? null}::text`,
+    'later',
+  )
+}
+
 /** Keeps a policy set under its digest, and says in the history that it is in force. */
 export async function archivePolicySet(ledger: Ledger, digest: string, document: Json): Promise<void> {
   await ledger.run(sql`
     with kept as (insert into policy_sets (digest, document) values (${digest}, ${json(document)}) on conflict do nothing)
     ${entryColumns} values (${'policy.activated' satisfies EntryKind}, null, null, null, null, ${json({ policy_digest: digest })})`)
-}
-
-/** Keeps that somebody who may look tried to do what is for operators. Nothing where there is no such task. @param by who it was */
-export async function recordRefusal(ledger: Ledger, task: TaskId, by: string, attempted: 'revoke'): Promise<void> {
-  await ledger.run(sql`
-    ${entryColumns} select ${'operator.refused' satisfies EntryKind}, agent, id, null, null, ${json({ by, attempted })} from tasks where id = ${task}`)
 }

@@ -14,6 +14,7 @@ import {
   rfc3339,
 } from './entries.ts'
 import { type KeyClaim, release } from './keys.ts'
+import { type Stopped, stoppedOf } from './stops.ts'
 import { type JsonRow, type Lease, leaseOf, leasesOf, type Task, taskOf } from './records.ts'
 
 /** What was minted for a lease, as the ledger keeps it. */
@@ -61,7 +62,7 @@ export interface Extension {
 
 /**
  * Extends an active lease of an open task under a fresh decision: the credential that is then made may live until `until`. Undefined: the lease or its
- * task has ended.
+ * task has ended. Nothing is extended that an operator has stopped.
  *
  * The end of a lease whose minting changes nothing outside the broker is that from here on. Elsewhere it never moves back, for somebody holds what was
  * handed out before, and another refresh may be under way that was permitted more; it stays there until `concludeRefresh` knows better. Whoever dies in
@@ -72,12 +73,13 @@ export async function extendLease(
   lease: Pick<Lease, 'id' | 'taskId'>,
   decision: NewDecision,
   ttl: number,
-): Promise<Extension | undefined> {
+): Promise<Extension | Stopped | undefined> {
   const end = sql`case when lease.local then seen.until else greatest(lease.expires_at, seen.until) end`
-  const [row] = await ledger.run<{ lease: JsonRow | null; until: string; former: string }>(
+  const [row] = await ledger.run<{ lease: JsonRow | null; until: string; former: string; stopped: Stopped | null }>(
     sql`
     with ${decidedRows([{ task: lease.taskId, decision }])},
     task as (select * from tasks where id = ${lease.taskId} and state = 'open' and deadline > now() for update),
+    ${stoppedOf(sql`task`, sql`(select task_id as task, grant_name as "grant", provider from leases where id = ${lease.id})`)},
     seen as (
       select lease.id, lease.expires_at as former, least(now() + ${milliseconds(ttl)}, task.deadline)::timestamptz(3) as until
       from leases as lease join task on task.id = lease.task_id
@@ -85,7 +87,7 @@ export async function extendLease(
     ),
     announced as (
       update leases as lease set issued_at = now(), expires_at = ${end}, due_at = ${end}, decision_id = ${decision.id}, ttl = ${ttl}::bigint
-      from seen where lease.id = seen.id
+      from seen where lease.id = seen.id and not exists (select from stopped)
       returning lease.*
     ),
     kept as (${keepDecisions(sql`select task_id from announced`)}),
@@ -94,9 +96,11 @@ export async function extendLease(
       ${decisionEntries(sql`select task_id from announced`)}
       union all ${leaseEntriesOf(sql`case when announced.local then 'lease.refreshed' else 'lease.refreshing' end`)}
     )
-    select (select to_json(announced) from announced) as lease, (select to_json(until) from seen) as until, (select to_json(former) from seen) as former`,
+    select (select to_json(announced) from announced) as lease, (select to_json(until) from seen) as until, (select to_json(former) from seen) as former,
+      (select json_build_object('stop', stop, 'until', until) from stopped) as stopped`,
     'later',
   )
+  if (row?.stopped) return row.stopped
   return row?.lease ? { lease: leaseOf(row.lease), until: new Date(row.until), former: new Date(row.former) } : undefined
 }
 
@@ -142,19 +146,22 @@ export async function concludeRefresh(ledger: Ledger, { lease, former }: Extensi
 
 /**
  * Gives an open task a later deadline under a fresh decision. An earlier one than it has leaves it as it is: credentials that live until the old one
- * would outlive their task. Undefined: it has ended or passed its deadline.
+ * would outlive their task. Undefined: it has ended or passed its deadline. A task is not extended that an operator has stopped, or a living lease of it.
  */
 export async function extendTask(
   ledger: Ledger,
   id: TaskId,
   decision: NewDecision,
   asked: Pick<NewTask, 'duration' | 'deadline'>,
-): Promise<Task | undefined> {
-  const [row] = await ledger.run<{ task: JsonRow | null }>(
+): Promise<Task | Stopped | undefined> {
+  const living = sql`(select task_id as task, grant_name as "grant", provider from leases where task_id = ${id} and ended_at is null)`
+  const [row] = await ledger.run<{ task: JsonRow | null; stopped: Stopped | null }>(
     sql`
     with ${decidedRows([{ task: id, decision }])},
+    ${stoppedOf(sql`(select * from tasks where id = ${id})`, living)},
     task as (
-      update tasks set deadline = greatest(deadline, ${deadlineOf(asked)}) where id = ${id} and state = 'open' and deadline > now() returning *
+      update tasks set deadline = greatest(deadline, ${deadlineOf(asked)})
+      where id = ${id} and state = 'open' and deadline > now() and not exists (select from stopped) returning *
     ),
     kept as (${keepDecisions(sql`select id from task`)}),
     told as (
@@ -163,8 +170,9 @@ export async function extendTask(
       union all
       select 'task.renewed', task.agent, task.id, null, ${decision.id}::text, jsonb_build_object('deadline', ${rfc3339(sql`task.deadline`)}) from task
     )
-    select (select to_json(task) from task) as task`,
+    select (select to_json(task) from task) as task, (select json_build_object('stop', stop, 'until', until) from stopped) as stopped`,
     'later',
   )
+  if (row?.stopped) return row.stopped
   return row?.task ? taskOf(row.task) : undefined
 }

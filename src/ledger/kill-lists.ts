@@ -170,7 +170,7 @@ async function intend(ledger: Ledger, which: Which, holder: string, document: Ne
       join leases as lease on lease.id = session.lease_id
     ),
     chosen as (
-      select id, 'limit' as cause, null as reason, 'broker' as by, null::timestamptz as since from tasks
+      select id, 'limit' as cause, null as reason, 'broker' as by, null::text as revoked_in, null::timestamptz as since from tasks
       where id in (select task_id from named) order by id for update
     ),
     ${nowWaiting(sql`chosen`, sql`lease.task_id = chosen.id and lease.id in (select named.id from named)`, sql`now()`)},

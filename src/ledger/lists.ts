@@ -10,6 +10,10 @@ import {
   type JsonRow,
   type Lease,
   leaseOf,
+  type Revocation,
+  revocationOf,
+  type Stop,
+  stopOf,
   type LeaseState,
   type Task,
   taskOf,
@@ -35,16 +39,34 @@ export interface TaskFilter {
   readonly agent?: string | undefined
   readonly kind?: string | undefined
   readonly owner?: string | undefined
+  /** False: those that were opened, and end or ended in any way but by being completed. */
+  readonly completed?: false | undefined
+  /** Open at some time from then on; a denied one was there at the time of its denial. */
+  readonly from?: Date | undefined
+  /** Open at some time before then. */
+  readonly to?: Date | undefined
 }
 
 export interface LeaseFilter {
   readonly state?: LeaseState | undefined
   readonly agent?: string | undefined
+  readonly owner?: string | undefined
   readonly grant?: string | undefined
   readonly provider?: string | undefined
   readonly task?: TaskId | undefined
   readonly stuck?: boolean | undefined
   readonly standing?: boolean | undefined
+  /** Held at some time from then on, as far as the ledger knows: until the end was proven, or its time was over. */
+  readonly from?: Date | undefined
+  /** Held at some time before then. */
+  readonly to?: Date | undefined
+  /** Milliseconds, a second at least: those that had ended only so long after their end was decided or due. */
+  readonly endedLate?: number | undefined
+  /**
+   * Milliseconds: those that have not ended, so long after their task had, or should have. What only time ends is given until its own end. There must be
+   * none, but for those that a provider keeps alive.
+   */
+  readonly outlivedTask?: number | undefined
 }
 
 export interface EntryFilter {
@@ -52,39 +74,103 @@ export interface EntryFilter {
   readonly agent?: string | undefined
   readonly task?: TaskId | undefined
   readonly lease?: LeaseId | undefined
+  /** Whoever said so: `operator:…`, for only what operators did is found by who did it. */
+  readonly by?: string | undefined
+  readonly from?: Date | undefined
+  readonly to?: Date | undefined
+}
+
+/** Of decisions that said no. */
+export interface DenialFilter {
+  /** One of the policies that determined it. */
+  readonly policy?: string | undefined
+  /** True: no policy determined it, for none permitted what was asked. */
+  readonly byDefault?: true | undefined
+  readonly agent?: string | undefined
+  readonly task?: TaskId | undefined
   readonly from?: Date | undefined
   readonly to?: Date | undefined
 }
 
 export const listTasks = (ledger: Ledger, filter: TaskFilter, page: Page): Promise<Listed<Task>> =>
-  list(ledger, 'tasks', taskOf, page, [
-    equal('state', filter.state),
-    equal('agent', filter.agent),
-    equal('kind', filter.kind),
-    equal('owner', filter.owner),
-  ])
+  list(
+    ledger,
+    sql`tasks`,
+    taskOf,
+    page,
+    [
+      equal('state', filter.state),
+      equal('agent', filter.agent),
+      equal('kind', filter.kind),
+      equal('owner', filter.owner),
+      filter.completed === undefined ? undefined : sql`outcome in ('failed', 'revoked', 'expired')`,
+    ],
+    within('task', 'opened_at', filter),
+  )
 
 export const listLeases = (ledger: Ledger, filter: LeaseFilter, page: Page): Promise<Listed<Lease>> =>
-  list(ledger, 'leases', leaseOf, page, [
-    equal('state', filter.state),
-    equal('agent', filter.agent),
-    equal('grant_name', filter.grant),
-    equal('provider', filter.provider),
-    equal('task_id', filter.task),
-    // The state says nothing new, and has an index.
-    filter.stuck === undefined ? undefined : filter.stuck ? sql`state = 'revoking' and stuck_since is not null` : sql`stuck_since is null`,
-    filter.standing === undefined ? undefined : filter.standing ? sql`standing` : sql`not standing`,
-  ])
+  list(
+    ledger,
+    filter.outlivedTask === undefined ? sql`leases` : sql`(select * from leases where ended_at is null offset 0) as leases`,
+    leaseOf,
+    page,
+    [
+      equal('state', filter.state),
+      equal('agent', filter.agent),
+      equal('owner', filter.owner),
+      equal('grant_name', filter.grant),
+      equal('provider', filter.provider),
+      equal('task_id', filter.task),
+      // The state says nothing new, and has an index.
+      filter.stuck === undefined ? undefined : filter.stuck ? sql`state = 'revoking' and stuck_since is not null` : sql`stuck_since is null`,
+      filter.standing === undefined ? undefined : filter.standing ? sql`standing` : sql`not standing`,
+      filter.endedLate === undefined
+        ? undefined
+        : sql`ended_at - closing_at > interval '1 second' and ended_at - closing_at > ${lasting(filter.endedLate)}`,
+      filter.outlivedTask === undefined ? undefined : outlived(filter.outlivedTask),
+      // What was not minted was not held.
+      filter.from || filter.to ? sql`state <> 'failed'` : undefined,
+    ],
+    within('lease', 'reserved_at', filter),
+  )
+
+/** A task that was decided to end has a time for that; one that was not has its deadline; and the earliest counts. */
+const outlived = (by: number): SQL => sql`
+  not (state = 'lapsing' and expires_at > now() - ${lasting(by)}) and exists (
+    select from tasks as task where task.id = task_id and least(task.closing_at, task.ended_at, task.deadline) <= now() - ${lasting(by)})`
 
 export const listEntries = (ledger: Ledger, filter: EntryFilter, page: Page): Promise<Listed<Entry>> =>
-  list(ledger, 'entries', entryOf, page, [
+  list(ledger, sql`entries`, entryOf, page, [
     equal('kind', filter.kind),
     equal('agent', filter.agent),
     equal('task_id', filter.task),
     equal('lease_id', filter.lease),
-    filter.from && sql`at >= ${filter.from.toISOString()}::text::timestamptz and id >= ${idFrom('ent', filter.from.getTime() - longestStatement)}`,
-    filter.to && sql`at < ${filter.to.toISOString()}::text::timestamptz and id < ${idFrom('ent', filter.to.getTime() + longestStatement)}`,
+    filter.by === undefined
+      ? undefined
+      : sql`"left"(body->>'by', 256) = "left"(${filter.by}, 256) and body->>'by' = ${filter.by} and body->>'by' like 'operator:%'`,
+    at('ent', 'at', filter, longestStatement),
   ])
+
+/** Decisions that said no, whatever they were about. */
+export const listDenials = (ledger: Ledger, filter: DenialFilter, page: Page): Promise<Listed<DecisionRecord>> =>
+  list(ledger, sql`decisions`, decisionOf, page, [
+    sql`outcome = 'deny'`,
+    filter.policy === undefined ? undefined : sql`policies @> ${JSON.stringify([filter.policy])}::text::jsonb`,
+    filter.byDefault === undefined ? undefined : sql`policies = '[]'`,
+    equal('agent', filter.agent),
+    equal('task_id', filter.task),
+    at('dec', 'decided_at', filter, mostApart),
+  ])
+
+/** Revocations of many. @param ended false: those of which something is still alive */
+export const listRevocations = (ledger: Ledger, ended: boolean | undefined, page: Page): Promise<Listed<Revocation>> =>
+  list(ledger, sql`revocations`, revocationOf, page, [ended === undefined ? undefined : ended ? sql`ended_at is not null` : sql`ended_at is null`])
+
+/** Stops. @param inForce whether they keep anything from being issued now, by the store's clock */
+export const listStops = (ledger: Ledger, inForce: boolean | undefined, page: Page): Promise<Listed<Stop>> => {
+  const standing = sql`lifted_at is null and until > now()`
+  return list(ledger, sql`stops`, stopOf, page, [inForce === undefined ? undefined : inForce ? standing : sql`not (${standing})`])
+}
 
 /**
  * Milliseconds by which an entry's id may be younger than its time, which is when its statement began. With it the ids, which have an index, narrow
@@ -92,17 +178,74 @@ export const listEntries = (ledger: Ledger, filter: EntryFilter, page: Page): Pr
  */
 const longestStatement = 15_000
 
+/**
+ * The same for ids that a broker makes, by its own clock. One that is further from the store's accepts no workload token that others accept, and is
+ * told of in /readyz long before. Milliseconds.
+ */
+const mostApart = 5 * 60_000
+
+const lasting = (ms: number): SQL => sql`make_interval(secs => ${ms / 1_000}::double precision)`
+const moment = (date: Date): SQL => sql`${date.toISOString()}::text::timestamptz`
+
+interface Between {
+  readonly from?: Date | undefined
+  readonly to?: Date | undefined
+}
+
+/** Rows of a moment, which `column` has, between two others: the later one excluded. @param apart milliseconds between that moment and the id's */
+function at(noun: Parameters<typeof idFrom>[0], column: string, { from, to }: Between, apart: number): SQL | undefined {
+  const time = sql.identifier(column)
+  return and(
+    from && sql`${time} >= ${moment(from)} and id >= ${idFrom(noun, from.getTime() - apart)}`,
+    to && sql`${time} < ${moment(to)} and id < ${idFrom(noun, to.getTime() + apart)}`,
+  )
+}
+
+/** Above that a life is long (schema.ts). Milliseconds. */
+const shortLife = 15 * 60_000
+
+/**
+ * Rows that lived at some time between two moments: those that began then or shortly before; long lives, which have an index of their own; and what lives
+ * now, which is looked through, for no history adds to it. Apart, since the ids of the first keep the order, and each row is found in one way only.
+ */
+function within(noun: 'task' | 'lease', begun: 'opened_at' | 'reserved_at', { from, to }: Between): SQL[] {
+  const began = sql.identifier(begun)
+  if (!from) return [at(noun, begun, { to }, mostApart) ?? sql`true`]
+  const start = moment(from)
+  const before = sql`${began} < least(${start}, ${to ? moment(to) : sql`null`})`
+  const living = noun === 'task' ? sql`ended_at is null and state in ('open', 'closing')` : sql`ended_at is null`
+  const short = sql`ended_at - ${began} <= interval '15 minutes'`
+  return [
+    and(
+      sql`id >= ${idFrom(noun, from.getTime() - shortLife - mostApart)} and (${began} >= ${start} or (ended_at > ${start} and ${short}))`,
+      at(noun, begun, { to }, mostApart),
+    )!,
+    sql`${before} and ended_at - ${began} > interval '15 minutes' and tstzrange(${began}, ended_at) @> ${start}`,
+    sql`${before} and ${living}`,
+  ]
+}
+
+/** @param either which rows, where they are found in several ways: each finds rows that no other finds */
 async function list<Item extends { readonly id: string }>(
   ledger: Ledger,
-  table: 'tasks' | 'leases' | 'entries',
+  table: SQL,
   read: (row: JsonRow) => Item,
   { limit, cursor }: Page,
   conditions: readonly (SQL | undefined)[],
+  [first = sql`true`, ...others]: readonly SQL[] = [],
 ): Promise<Listed<Item>> {
-  const where = and(sql`true`, ...conditions, cursor === undefined ? undefined : sql`id < ${cursor}`)
+  const wanted = and(...conditions, cursor === undefined ? undefined : sql`id < ${cursor}`) ?? sql`true`
+  const newest = sql`order by id desc limit ${limit + 1}`
+  const found = sql.join(
+    [
+      sql`(select * from ${table} where ${first} and ${wanted} ${newest})`,
+      // Those are few: found before anything else is asked of them, or Postgres would walk an index of what is asked to find them.
+      ...others.map((other) => sql`(select * from (select * from ${table} where ${other} offset 0) as few where ${wanted} ${newest})`),
+    ],
+    sql` union all `,
+  )
   const rows = await ledger.run<{ item: JsonRow }>(
-    sql`
-    select to_json(found) as item from (select * from ${sql.identifier(table)} where ${where} order by id desc limit ${limit + 1}) as found order by id desc`,
+    sql`select to_json(found) as item from (select * from (${found}) as found ${newest}) as found order by id desc`,
     'later',
     'fresh',
   )

@@ -1,6 +1,6 @@
 import { sql } from 'drizzle-orm'
 import type { Evidence, Handle } from '../base/evidence.ts'
-import type { DecisionId, EntryId, LeaseId, TaskId } from '../base/ids.ts'
+import type { DecisionId, EntryId, LeaseId, RevocationId, StopId, TaskId } from '../base/ids.ts'
 import type { Json } from '../base/json.ts'
 import type { Actor } from '../identity/actor.ts'
 import type { Action, Answer, Obligations } from '../policy/decide.ts'
@@ -15,7 +15,7 @@ export type LeaseState = (typeof leaseStates)[number]
 export type Declarant = Actor
 
 /** Why a task or a lease ended, or is ending. */
-export type Cause = 'completed' | 'deadline' | 'revoked' | 'mint_failed' | 'interrupted' | 'answer_lost' | 'lease_expired' | 'limit'
+export type Cause = 'completed' | 'deadline' | 'revoked' | 'mint_failed' | 'interrupted' | 'answer_lost' | 'lease_expired' | 'limit' | 'stopped'
 
 /** A declared unit of work. */
 export interface Task {
@@ -33,6 +33,8 @@ export interface Task {
   readonly cause: Cause | null
   readonly reason: string | null
   readonly endedBy: string | null
+  /** Of many at once, which ended it. */
+  readonly revokedIn: RevocationId | null
   readonly closingAt: Date | null
   readonly endedAt: Date | null
   readonly liveLeases: number
@@ -46,6 +48,7 @@ export interface Lease {
   readonly taskId: TaskId
   readonly decisionId: DecisionId
   readonly agent: string
+  readonly owner: string
   readonly grant: string
   readonly provider: string
   readonly local: boolean
@@ -63,6 +66,8 @@ export interface Lease {
   readonly cause: Cause | null
   readonly reason: string | null
   readonly endedBy: string | null
+  /** Of many at once, which ended it. */
+  readonly revokedIn: RevocationId | null
   readonly closingAt: Date | null
   readonly endedAt: Date | null
   readonly evidence: Evidence | null
@@ -85,6 +90,40 @@ export interface DecisionRecord {
   readonly obligations: Obligations
   readonly answers: readonly Answer[]
   readonly decidedAt: Date
+}
+
+/** A revocation of many tasks or leases at once. */
+export interface Revocation extends Selected {
+  readonly id: RevocationId
+  readonly reason: string
+  readonly by: string
+  readonly startedAt: Date
+  /** When nothing was left that it had to begin to end. */
+  readonly begunAt: Date | null
+  /** When the last of it was dead. */
+  readonly endedAt: Date | null
+}
+
+/** What must not be issued, until it is lifted or its time is over. */
+export interface Stop extends Selected {
+  readonly id: StopId
+  readonly reason: string
+  readonly by: string
+  readonly beganAt: Date
+  readonly until: Date
+  readonly liftedAt: Date | null
+  readonly liftedBy: string | null
+  readonly liftReason: string | null
+}
+
+/** A selector as its row has it. */
+interface Selected {
+  readonly agent: string | null
+  readonly owner: string | null
+  readonly issuer: string | null
+  readonly kind: string | null
+  readonly grant: string | null
+  readonly provider: string | null
 }
 
 /** One fact of the history. */
@@ -121,6 +160,11 @@ const moments = new Set([
   'dueAt',
   'decidedAt',
   'at',
+  'startedAt',
+  'begunAt',
+  'beganAt',
+  'until',
+  'liftedAt',
 ])
 
 const columnNames = new Map<string, string>()
@@ -148,6 +192,8 @@ function fieldsOf(row: JsonRow): unknown {
 export const taskOf = (row: JsonRow): Task => fieldsOf(row) as Task
 export const leaseOf = (row: JsonRow): Lease => fieldsOf(row) as Lease
 export const decisionOf = (row: JsonRow): DecisionRecord => fieldsOf(row) as DecisionRecord
+export const revocationOf = (row: JsonRow): Revocation => fieldsOf(row) as Revocation
+export const stopOf = (row: JsonRow): Stop => fieldsOf(row) as Stop
 export const entryOf = (row: JsonRow): Entry => fieldsOf(row) as Entry
 
 /** An absent list is what `json_agg` makes of nothing. */

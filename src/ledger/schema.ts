@@ -41,6 +41,8 @@ export const tasks = pgTable(
     endedBy: text('ended_by'),
     closingAt: moment('closing_at'),
     endedAt: moment('ended_at'),
+    /** Which revocation of many ended it, where one did. */
+    revokedIn: text('revoked_in'),
     /** Leases of this task that have not ended: counted here so that two of them ending at once cannot both think that another is left. */
     liveLeases: integer('live_leases').notNull().default(0),
     /** Leases ever announced: only grows. Whoever closes a task proves with it that no lease was announced behind its snapshot. */
@@ -58,6 +60,23 @@ export const tasks = pgTable(
     index('tasks_by_kind').on(table.kind, table.id),
     index('tasks_by_owner').on(table.owner, table.id),
     index('tasks_by_state').on(table.state, table.id),
+    index('tasks_not_completed')
+      .on(table.id)
+      .where(sql`outcome in ('failed', 'revoked', 'expired')`),
+    index('tasks_not_completed_by_agent')
+      .on(table.agent, table.id)
+      .where(sql`outcome in ('failed', 'revoked', 'expired')`),
+    index('tasks_not_completed_by_owner')
+      .on(table.owner, table.id)
+      .where(sql`outcome in ('failed', 'revoked', 'expired')`),
+    index('tasks_by_revocation')
+      .on(table.revokedIn, table.state)
+      .where(sql`revoked_in is not null`),
+    // Which of those that have ended were open at a moment. Writing it costs ten times what another index does, so only long lives are in it; short ones
+    // are found by when they began.
+    index('tasks_of_long_life')
+      .using('gist', sql`tstzrange(opened_at, ended_at)`)
+      .where(sql`ended_at - opened_at > interval '15 minutes'`),
   ],
 )
 
@@ -71,6 +90,8 @@ export const leases = pgTable(
       .references(() => tasks.id),
     decisionId: text('decision_id').notNull(),
     agent: text('agent').notNull(),
+    /** Of its task, so that the leases of an owner have an index. A broker from before this column leaves it empty. */
+    owner: text('owner').notNull().default(''),
     grant: text('grant_name').notNull(),
     provider: text('provider').notNull(),
     local: boolean('local').notNull(),
@@ -91,6 +112,7 @@ export const leases = pgTable(
     cause: text('cause'),
     reason: text('reason'),
     endedBy: text('ended_by'),
+    revokedIn: text('revoked_in'),
     /** When its end was decided: what `revoking` and `lapsing` have been waiting since, and from where time to dead is measured. */
     closingAt: moment('closing_at'),
     endedAt: moment('ended_at'),
@@ -116,6 +138,7 @@ export const leases = pgTable(
       .where(sql`ended_at is null`),
     index('leases_by_task').on(table.taskId),
     index('leases_by_agent').on(table.agent, table.id),
+    index('leases_by_owner').on(table.owner, table.id),
     index('leases_by_grant').on(table.grant, table.id),
     index('leases_by_provider').on(table.provider, table.id),
     // What is alive is found by `leases_due` and `leases_expiring`, and would only cost here.
@@ -126,6 +149,17 @@ export const leases = pgTable(
     index('leases_standing')
       .on(table.id, table.state)
       .where(sql`standing`),
+    index('leases_by_revocation')
+      .on(table.revokedIn, table.state)
+      .where(sql`revoked_in is not null`),
+    // As `tasks_of_long_life`.
+    index('leases_of_long_life')
+      .using('gist', sql`tstzrange(reserved_at, ended_at)`)
+      .where(sql`ended_at - reserved_at > interval '15 minutes'`),
+    // Few, and by how much each was late stands beside it: none is looked up that was not late enough.
+    index('leases_ended_late')
+      .on(table.id, sql`(ended_at - closing_at)`)
+      .where(sql`ended_at - closing_at > interval '1 second'`),
     index('leases_unfinished')
       .on(table.closingAt)
       .where(sql`state in ('revoking', 'lapsing')`),
@@ -148,7 +182,19 @@ export const decisions = pgTable(
     answers: jsonb('answers').notNull(),
     decidedAt: moment('decided_at').notNull().defaultNow(),
   },
-  (table) => [index('decisions_by_task').on(table.taskId)],
+  (table) => [
+    index('decisions_by_task').on(table.taskId),
+    // Only of those that said no: what is permitted, which an agent waits for, costs nothing more.
+    index('decisions_denied')
+      .on(table.id)
+      .where(sql`outcome = 'deny'`),
+    index('decisions_denied_by_agent')
+      .on(table.agent, table.id)
+      .where(sql`outcome = 'deny'`),
+    index('decisions_denied_by_policy')
+      .using('gin', sql`policies jsonb_path_ops`)
+      .where(sql`outcome = 'deny'`),
+  ],
 )
 
 /** The history: append-only by trigger and by grant. Bodies are JSON without secrets. */
@@ -179,6 +225,10 @@ export const entries = pgTable(
     index('entries_by_kind').on(table.kind, table.id),
     // The order of the log: what is next is read behind the last entry that has its place.
     index('entries_by_xid').on(table.xid, table.id),
+    // The beginning, for an index holds 2,704 bytes, and a subject may be longer.
+    index('entries_by_operator')
+      .on(sql`"left"(body->>'by', 256)`, table.id)
+      .where(sql`body->>'by' like 'operator:%'`),
   ],
 )
 
@@ -316,5 +366,61 @@ export const killLists = pgTable(
     primaryKey({ columns: [table.provider, table.role] }),
     check('kill_lists_cohort', sql`cohort >= 0 and cohort < 46656`),
     check('kill_lists_generations', sql`written_generation <= generation and confirmed_generation <= generation`),
+  ],
+)
+
+/** Which tasks and leases are meant: all that agree with each column that is not null. */
+const selected = () => ({
+  agent: text('agent'),
+  owner: text('owner'),
+  issuer: text('issuer'),
+  kind: text('kind'),
+  grant: text('grant_name'),
+  provider: text('provider'),
+})
+
+/** Revocations of many tasks or leases at once, each of them also the job that brings it about. */
+export const revocations = pgTable(
+  'revocations',
+  {
+    id: text('id').primaryKey(),
+    ...selected(),
+    reason: text('reason').notNull(),
+    by: text('by').notNull(),
+    startedAt: moment('started_at').notNull().defaultNow(),
+    /** What was committed before it is seen once nothing older is under way. */
+    xid: xid8('xid')
+      .notNull()
+      .default(sql`pg_current_xact_id()`),
+    /** When nothing was left that it had to begin to end. */
+    begunAt: moment('begun_at'),
+    /** When the last of it was dead. */
+    endedAt: moment('ended_at'),
+  },
+  (table) => [
+    index('revocations_unfinished')
+      .on(table.id)
+      .where(sql`ended_at is null`),
+  ],
+)
+
+/** What must not be issued any more. Whatever issues reads this table under a lock that keeps a stop out (see the trigger `stops_shut_the_door`). */
+export const stops = pgTable(
+  'stops',
+  {
+    id: text('id').primaryKey(),
+    ...selected(),
+    reason: text('reason').notNull(),
+    by: text('by').notNull(),
+    beganAt: moment('began_at').notNull().defaultNow(),
+    until: moment('until').notNull(),
+    liftedAt: moment('lifted_at'),
+    liftedBy: text('lifted_by'),
+    liftReason: text('lift_reason'),
+  },
+  (table) => [
+    index('stops_standing')
+      .on(table.until)
+      .where(sql`lifted_at is null`),
   ],
 )

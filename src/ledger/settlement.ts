@@ -34,7 +34,7 @@ async function settleAll(ledger: Ledger, all: readonly Settling[]): Promise<read
     ),
     task as (select id from tasks where id in (select task from asked) order by id for update),
     ended as (
-      update leases as lease set state = asked."to", ended_at = now(), due_at = null, evidence = asked.evidence, error = asked.error,
+      update leases as lease set state = asked."to", ended_at = now(), due_at = null, evidence = asked.evidence, error = coalesce(asked.error, lease.error),
         cause = coalesce(lease.cause, 'interrupted'), closing_at = coalesce(lease.closing_at, now()), stuck_since = null
       from task join asked on asked.task = task.id
       where lease.id = asked.id and lease.task_id = task.id and case asked."to"

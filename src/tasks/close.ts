@@ -43,7 +43,7 @@ async function ownTask(broker: Broker, caller: Caller, id: TaskId): Promise<Pick
  */
 export async function revokeTask(broker: Broker, caller: Caller, id: TaskId, reason: string, wait: number, signal: AbortSignal): Promise<ClosedTask> {
   if (!caller.roles.has('operator')) {
-    await recordRefusal(broker.ledger, id, nameOf(caller), 'revoke')
+    await recordRefusal(broker.ledger, 'POST /tasks/:id/revoke', nameOf(caller), { task: id })
     throw new BrokerError('forbidden', 'Only an operator may revoke a task')
   }
   const closed = await beginClosing(broker, id, 'revoked', { cause: 'revoked', reason, by: nameOf(caller) })
@@ -158,7 +158,8 @@ async function atMost(ms: number, work: Promise<unknown> | undefined): Promise<v
   over.abort()
 }
 
-const nameOf = (caller: Caller): string => {
+/** Whoever asks, as the ledger calls them. */
+export const nameOf = (caller: Caller): string => {
   if (caller.roles.has('operator') && caller.actor) return `operator:${caller.actor.issuer}/${caller.actor.subject}`
   if (caller.agent) return `agent:${caller.agent.name}`
   return caller.actor ? `reviewer:${caller.actor.issuer}/${caller.actor.subject}` : `task:${caller.task?.id ?? ''}`

@@ -3,6 +3,7 @@ import type { LeaseId, TaskId } from '../base/ids.ts'
 import { announceLeases, recordDecision } from '../ledger/announce.ts'
 import { concludeRefresh, extendLease, type Extension, type Refreshed } from '../ledger/extend.ts'
 import type { NewDecision } from '../ledger/entries.ts'
+import { recordStopped, type Stopped } from '../ledger/stops.ts'
 import { type DecisionRecord, findLease, findTask, type Lease, type Task } from '../ledger/records.ts'
 import { digestsOf } from '../providers/credential.ts'
 import { type Minted, ProviderError, type Reservation } from '../providers/provider.ts'
@@ -36,6 +37,7 @@ export async function addLease(
   const announced = await announceLeases(broker.ledger, id, decision, newLeases(broker, inquiry, decision), limits)
   if (announced.outcome === 'not_open') throw hasEnded(id)
   if (announced.outcome === 'limit') throw tooManyLeases(broker)
+  if (announced.outcome === 'stopped') throw await refusedByStop(broker, id, decision, announced)
 
   const minted = await mintAll(broker, { task: announced.task, inquiry, decision }, announced.leases, signal)
   const [issued] = minted.ok ? await confirmAll(broker, announced.task, minted.issued, undefined) : []
@@ -76,6 +78,7 @@ export async function refreshLease(
   const ttl = within(Math.min(inquiry.grants[0]!.ttl, lease.ttl), decision.made.answers[0]?.obligations.maxTtl)
   const extension = await extendLease(broker.ledger, lease, decision, ttl)
   if (!extension) throw leaseHasEnded(lease)
+  if ('stop' in extension) throw await refusedByStop(broker, task.id, decision, extension)
   const reservation = { ...reservationOf({ task, inquiry, decision }, extension.lease), expiresAt: extension.until }
   const minted = await mintAgain(broker, target, extension, reservation, signal)
   const refreshed = lease.local ? extension.lease : await concludeRefresh(broker.ledger, extension, freshOne(broker, minted))
@@ -117,6 +120,16 @@ export async function denied(broker: Broker, task: TaskId, decision: NewDecision
   await recordDecision(broker.ledger, task, decision)
   return new BrokerError('denied', 'The policy does not permit this', { decision: decision.id, task })
 }
+
+/** The same where the policy permitted it and an operator has stopped it. @returns the error to throw */
+export async function refusedByStop(broker: Broker, task: TaskId, decision: NewDecision, stopped: Stopped): Promise<BrokerError> {
+  await recordStopped(broker.ledger, task, decision, stopped)
+  return isStopped(task, decision, stopped)
+}
+
+/** Without the operator's words: whoever is stopped for what they did need not read what is known about them. */
+export const isStopped = (task: TaskId, decision: NewDecision, { stop, until }: Stopped): BrokerError =>
+  new BrokerError('denied', `An operator has stopped this until ${until} (${stop})`, { decision: decision.id, task })
 
 /** An open task of the caller, and the milliseconds that are left of it. @throws BrokerError `not_found`, `conflict` */
 async function ownOpenTask(broker: Broker, caller: Caller, id: TaskId): Promise<{ task: Task; left: number }> {

@@ -2,7 +2,7 @@ import { BrokerError } from '../base/errors.ts'
 import { type DecisionId, newId, type TaskId } from '../base/ids.ts'
 import type { Secret } from '../base/secret.ts'
 import type { Actor } from '../identity/actor.ts'
-import { type Announced, announceLeases, announceTask, type LeaseLimits, type NewTask, recordDenial } from '../ledger/announce.ts'
+import { type Announcing, announceLeases, announceTask, type LeaseLimits, type NewTask, recordDenial } from '../ledger/announce.ts'
 import type { NewDecision } from '../ledger/entries.ts'
 import { findKey, type HeldKey, holdKey, keepKey, type KeyClaim, releaseKey } from '../ledger/keys.ts'
 import { type DecisionRecord, findTask, hasEnded as leaseHasEnded, type Task } from '../ledger/records.ts'
@@ -12,7 +12,7 @@ import { digestOf } from '../proof/canonical.ts'
 import { beginClosing, endLeaseNow } from './close.ts'
 import { decideOn, keptDecision, within } from './decision.ts'
 import { confirmAll, hasEnded, type IssuedLease, mintAll, newLeases } from './mint.ts'
-import { tooManyLeases } from './lease.ts'
+import { isStopped, refusedByStop, tooManyLeases } from './lease.ts'
 import { agentOf, type Broker, type Caller, type Declaration, durationOf } from './task.ts'
 import { newTaskToken } from './token.ts'
 
@@ -88,15 +88,16 @@ const announce = (broker: Broker, { task, decision, inquiry, limits }: Opening, 
 async function issue(
   broker: Broker,
   opening: Opening,
-  announced: Announced | { readonly outcome: 'limit' },
+  announced: Exclude<Announcing, { readonly outcome: 'key_taken' }>,
   claim: KeyClaim | undefined,
   signal: AbortSignal,
 ): Promise<OpenedTask> {
   const { decision, inquiry, taskToken } = opening
-  if (announced.outcome === 'limit') {
-    await recordDenial(broker.ledger, opening.task, decision, 'limit', undefined)
+  if (announced.outcome !== 'announced') {
+    const stop = announced.outcome === 'stopped' ? announced.stop : undefined
+    await recordDenial(broker.ledger, opening.task, decision, announced.outcome, undefined, stop)
     if (claim) await releaseKey(broker.ledger, claim)
-    throw tooManyLeases(broker)
+    throw announced.outcome === 'stopped' ? isStopped(opening.task.id, decision, announced) : tooManyLeases(broker)
   }
   const { task, leases } = announced
   const minted = await mintAll(broker, { task, inquiry, decision }, leases, signal)
@@ -150,6 +151,7 @@ async function reissue(broker: Broker, opening: Opening, task: TaskId, claim: Ke
   if (announced.outcome !== 'announced') {
     if (!(await keepKey(broker.ledger, claim))) throw inFlight()
     await releaseKey(broker.ledger, claim)
+    if (announced.outcome === 'stopped') throw await refusedByStop(broker, task, decision, announced)
     throw announced.outcome === 'limit' ? tooManyLeases(broker) : hasEnded(task)
   }
   const opened = await issue(broker, { ...opening, taskToken: token }, announced, claim, signal)

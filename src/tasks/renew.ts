@@ -3,7 +3,7 @@ import type { TaskId } from '../base/ids.ts'
 import { extendTask } from '../ledger/extend.ts'
 import { type DecisionRecord, findTask, hasEnded as leaseHasEnded, type Lease, type Task } from '../ledger/records.ts'
 import { decideOn, keptDecision, within } from './decision.ts'
-import { denied } from './lease.ts'
+import { denied, refusedByStop } from './lease.ts'
 import { hasEnded } from './mint.ts'
 import { agentOf, type Broker, type Caller, type Declaration, durationOf, notFound, owns } from './task.ts'
 
@@ -34,5 +34,6 @@ export async function renewTask(
   const duration = within(inquiry.duration, decision.made.obligations.maxTtl)
   const task = await extendTask(broker.ledger, id, decision, { duration, deadline: asked.deadline })
   if (!task) throw hasEnded(id)
+  if ('stop' in task) throw await refusedByStop(broker, id, decision, task)
   return { task, decision: keptDecision(decision, id, new Date(broker.clock())), leases: found.leases }
 }

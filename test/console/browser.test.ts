@@ -125,7 +125,7 @@ describe.skipIf(!existsSync(executablePath))('the console in a browser', () => {
     // The page that says no is an error to the browser.
     complaints.length = 0
     expect((await findTask(house.ledger, task.id))!.task.state).toBe('open')
-    expect((await listEntries(house.ledger, { kind: 'operator.refused' }, { limit: 5 })).items).toMatchObject([{ taskId: task.id }])
+    expect((await listEntries(house.ledger, { kind: 'request.refused' }, { limit: 5 })).items).toMatchObject([{ taskId: task.id }])
     await task.complete()
   })
 

@@ -56,6 +56,7 @@ const task: Task = {
   cause: null,
   reason: null,
   endedBy: null,
+  revokedIn: null,
   closingAt: null,
   endedAt: null,
   liveLeases: 1,
@@ -66,6 +67,7 @@ const lease: Lease = {
   taskId: task.id,
   decisionId: newId('dec'),
   agent: 'invoice-bot',
+  owner: 'finance@example.com',
   grant: 'ledger-read',
   provider: 'vault',
   local: false,
@@ -82,6 +84,7 @@ const lease: Lease = {
   cause: null,
   reason: null,
   endedBy: null,
+  revokedIn: null,
   closingAt: null,
   endedAt: null,
   evidence: null,
@@ -97,7 +100,7 @@ describe('a view', () => {
       ['agent', 'deadline', 'id', 'kind', 'labels', 'opened_at', 'owner', 'purpose', 'state'].toSorted(),
     )
     expect(Object.keys(viewLease(lease)).toSorted()).toEqual(
-      ['agent', 'expires_at', 'grant', 'id', 'issued_at', 'parameters', 'provider', 'revocation', 'state', 'task'].toSorted(),
+      ['agent', 'expires_at', 'grant', 'id', 'issued_at', 'owner', 'parameters', 'provider', 'revocation', 'state', 'task'].toSorted(),
     )
   })
 

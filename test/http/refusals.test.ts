@@ -27,7 +27,15 @@ const guarded = calls.filter((call) => call.operation['x-callers'])
 const withJson = guarded.filter((call) => call.operation.requestBody && 'application/json' in call.operation.requestBody.content)
 
 function fill(pattern: string): string {
-  const noun = pattern.startsWith('/tasks') ? 'task' : pattern.startsWith('/leases') ? 'lease' : 'dec'
+  const noun = pattern.startsWith('/tasks')
+    ? 'task'
+    : pattern.startsWith('/leases')
+      ? 'lease'
+      : pattern.startsWith('/revocations')
+        ? 'rev'
+        : pattern.startsWith('/stops')
+          ? 'stop'
+          : 'dec'
   return pattern.replace('{id}', newId(noun)).replace('{digest}', `sha256:${'0'.repeat(64)}`)
 }
 
@@ -116,7 +124,7 @@ describe.each(guarded)('$name', (call) => {
 /** Something that gets past the door of calls that need a body. */
 function bodyOf(call: (typeof calls)[number]): Asked {
   if (!call.operation.requestBody?.required) return {}
-  return { json: call.pattern.endsWith('/revoke') ? { reason: 'r' } : { name: 'g', kind: 'k' } }
+  return { json: /\/(revoke|lift)$/.test(call.pattern) ? { reason: 'r' } : { name: 'g', kind: 'k' } }
 }
 
 describe.each(withJson)('the body of $name', (call) => {

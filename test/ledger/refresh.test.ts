@@ -46,7 +46,7 @@ describe.each(stores)('a refresh of what was made outside the broker, on $name',
   }
   async function announce(ttl = 10 * minute): Promise<Extension> {
     const extension = await extendLease(house.ledger, lease, decision(), ttl)
-    if (!extension) throw new Error('the lease has ended')
+    if (!extension || 'stop' in extension) throw new Error('the lease has ended')
     return extension
   }
   const fresh = (at: number) => ({ to: 'refreshed', expiresAt: new Date(at), digests: { token: `digest-${at}` } }) as const
@@ -149,7 +149,7 @@ describe.each(stores)('a refresh of what was made outside the broker, on $name',
     for (let round = 0; round < 12; round++) {
       const raced = await house.declare(['crm'], { duration: 20 * minute })
       const extension = await extendLease(house.ledger, raced.leases[0]!, decision(), minute)
-      if (!extension) throw new Error('the lease has ended')
+      if (!extension || 'stop' in extension) throw new Error('the lease has ended')
       const completing = raced.complete(5)
       // A lead of some round trips, or none.
       for (let lead = round; lead > 0; lead--) await house.ledger.run(sql`select 1`)

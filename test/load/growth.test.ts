@@ -4,15 +4,17 @@ import { PgDialect } from 'drizzle-orm/pg-core'
 import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Ledger } from '../../src/ledger/connect.ts'
-import { newId } from '../../src/base/ids.ts'
+import { newId, type LeaseId, type TaskId } from '../../src/base/ids.ts'
 import { recordDecision } from '../../src/ledger/announce.ts'
 import { archivePolicySet, recordRefusal } from '../../src/ledger/entries.ts'
 import { keepKey, spendToken } from '../../src/ledger/keys.ts'
 import { killLists } from '../../src/ledger/kill-lists.ts'
-import { counts, listEntries, listLeases, listTasks, policySetOf, showDecision } from '../../src/ledger/lists.ts'
+import { counts, listDenials, listEntries, listLeases, listTasks, policySetOf, showDecision } from '../../src/ledger/lists.ts'
 import { decisionsByMinute, liveByProvider, pressing, timesToDead } from '../../src/ledger/overview.ts'
 import { nextDue, putBack, releaseClaims, retryLater, sweep } from '../../src/ledger/queue.ts'
+import { progressOf, startRevocation } from '../../src/ledger/revocations.ts'
 import { roleSessions } from '../../src/ledger/role-sessions.ts'
+import { liftStop, putStop, recordStopped } from '../../src/ledger/stops.ts'
 import { journal } from '../../src/ledger/settlement.ts'
 import { lap } from '../../src/reaper.ts'
 import { introspect } from '../../src/tasks/introspect.ts'
@@ -22,7 +24,7 @@ import { taskOfToken } from '../../src/tasks/token.ts'
 import { type House, startHouse } from '../support/house.ts'
 import { announceMint, preparePolicy } from '../support/minting.ts'
 import { openDatabase, type OpenedStore, stores } from '../support/stores.ts'
-import { nameOf, pastLease, pastTask, writeLiving, writePast } from './past.ts'
+import { nameOf, noLease, noTask, writeLiving, writePast } from './past.ts'
 import { createExaminer, type Examiner } from './plans.ts'
 
 /** Tasks of the past. Their tables have some 30,000 pages with their indexes. */
@@ -108,6 +110,17 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
       })
       await policySetOf(broker.ledger, decision.policyDigest)
       await archivePolicySet(broker.ledger, decision.policyDigest, {})
+      await recordRefusal(broker.ledger, 'POST /stops', 'agent:bot', { agent: 'bot' })
+      const stop = { id: newId('stop'), selector: { grant: 'api', agent: 'agent-none' }, reason: 'growth', by: 'operator:o', lasts: 60_000 }
+      const { until } = await putStop(broker.ledger, stop)
+      const stopped = { stop: stop.id, until: until.toISOString() }
+      await recordStopped(
+        broker.ledger,
+        retried.id,
+        { id: newId('dec'), agent: 'bot', kind: 'work', action: 'renew', made: { ...decision, answers: [] } },
+        stopped,
+      )
+      await liftStop(broker.ledger, stop.id, 'growth', 'operator:o')
       await keepKey(broker.ledger, { key: 'growth', requestDigest: '', holder: decision.id, from: undefined })
       await spendToken(broker.ledger, 'growth', daysAgo(0))
       await retried.complete()
@@ -115,9 +128,9 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
       await expect(house.declare(['api'], { broker, agent: 'stranger', key: 'denied' })).rejects.toMatchObject({ code: 'denied' })
       const { id } = await house.declare(['api', 'crm', 'gone-by-itself'], { broker })
       await house.backdate(id, '2 minutes')
-      await journal(broker.ledger, { id: pastLease(0), taskId: pastTask(0) }, {})
-      await retryLater(broker.ledger, { id: pastLease(0) }, null, 0)
-      await putBack(broker.ledger, [{ id: pastLease(0) }])
+      await journal(broker.ledger, { id: noLease, taskId: noTask }, {})
+      await retryLater(broker.ledger, { id: noLease }, null, 0)
+      await putBack(broker.ledger, [{ id: noLease }])
       await releaseClaims(broker.ledger)
       while (await lap(broker));
       await nextDue(broker.ledger, [...broker.targets.keys()])
@@ -125,7 +138,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
       await sweep(broker.ledger, 200)
       await keepKillLists(broker.ledger)
       await counts(broker.ledger)
-      await recordRefusal(broker.ledger, retried.id, 'reviewer:local/x', 'revoke')
+      await recordRefusal(broker.ledger, 'POST /tasks/:id/revoke', 'reviewer:local/x', { task: retried.id })
       await pressing(broker.ledger, 25)
       await liveByProvider(broker.ledger)
       await decisionsByMinute(broker.ledger, Date.now() - 1_800_000)
@@ -142,8 +155,9 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
     // What nobody has counted is soon counted, and a person who reads can wait for it; an agent cannot.
     if (counted)
       test('a page of tasks, leases or entries touches few pages, whatever it is asked for', async () => {
+        const [middle] = await owner<{ id: LeaseId; task_id: TaskId }[]>`select id, task_id from leases order by id offset ${past / 2} limit 1`
         const before = examiner.found.length
-        for (const cursor of [undefined, pastTask(past / 2)]) {
+        for (const cursor of [undefined, middle!.task_id]) {
           for (const filter of choices({
             // Nothing open is that old, which Postgres cannot know: the page behind the last open task is the one that may cost more.
             state: [undefined, 'completed', 'failed', ...(cursor === undefined ? (['open'] as const) : [])] as const,
@@ -158,7 +172,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
           agent: named('agent'),
           grant: named('grant'),
           provider: named('provider'),
-          task: [undefined, pastTask(past / 2)],
+          task: [undefined, middle!.task_id],
           stuck: [undefined, true, false],
         }))
           await listLeases(broker.ledger, filter, { limit: 50 })
@@ -173,8 +187,8 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
         for (const filter of choices({
           kind: [undefined, 'task.opened', 'lease.stuck'],
           agent: named('agent'),
-          task: [undefined, pastTask(past / 2)],
-          lease: [undefined, pastLease(past / 2)],
+          task: [undefined, middle!.task_id],
+          lease: [undefined, middle!.id],
           from: [undefined, daysAgo(0.1), daysAgo(20)],
           to: [undefined, daysAgo(0.1), daysAgo(20)],
         }))
@@ -184,6 +198,59 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
         expect(asked.length).toBeGreaterThan(1_000)
         expect(asked.filter(touchesMuch).map(inWords)).toEqual([])
       }, 120_000)
+
+    if (counted)
+      test('each question of a reviewer touches few pages', async () => {
+        const before = examiner.found.length
+        const times = choices({ from: [undefined, daysAgo(0.1), daysAgo(20)], to: [undefined, daysAgo(0.2), daysAgo(19.9)] })
+        for (const time of times) {
+          for (const filter of choices({ agent: named('agent'), owner: named('owner'), grant: named('grant') }))
+            await listLeases(broker.ledger, { ...filter, ...time }, { limit: 50 })
+          for (const filter of choices({ agent: named('agent'), owner: named('owner'), completed: [undefined, false as const] }))
+            await listTasks(broker.ledger, { ...filter, ...time }, { limit: 50 })
+          for (const policy of [undefined, 'policy-busy', 'policy-other', 'policy-none'])
+            await listDenials(broker.ledger, { policy, ...time }, { limit: 50 })
+          for (const agent of named('agent'))
+            for (const byDefault of [undefined, true as const]) await listDenials(broker.ledger, { agent, byDefault, ...time }, { limit: 50 })
+          for (const by of ['operator:corp/busy', 'operator:corp/other', 'operator:corp/none'])
+            await listEntries(broker.ledger, { by, ...time }, { limit: 50 })
+        }
+        for (const endedLate of [1_000, 30_000, 3_600_000]) await listLeases(broker.ledger, { endedLate }, { limit: 50 })
+
+        // What was there before a moment and lives still is found by looking at what lives.
+        const most = few + living / 10
+        expect(
+          examiner.found
+            .slice(before)
+            .filter(({ scans, pages }) => scans.length > 0 || pages > most)
+            .map(inWords),
+        ).toEqual([])
+      }, 240_000)
+
+    if (counted)
+      test('a revocation of many looks through what lives, and not through the past', async () => {
+        const before = examiner.found.length
+        for (const selector of [{ agent: 'agent-none' }, { grant: 'grant-none' }]) {
+          const asked = { id: newId('rev'), selector, reason: 'growth', by: 'operator:o', most: 1, stop: undefined }
+          const { revocation } = (await startRevocation(broker.ledger, asked))!
+          while (await lap(broker));
+          await progressOf(broker.ledger, revocation.id)
+        }
+        const asked = examiner.found.slice(before)
+        expect(asked.flatMap(({ scans }) => scans)).toEqual([])
+        expect(asked.filter(({ pages }) => pages > living * 5).map(inWords)).toEqual([])
+      })
+
+    if (counted)
+      test('what has outlived its task is looked for among what lives, and not in the past', async () => {
+        const before = examiner.found.length
+        const { items } = await listLeases(broker.ledger, { outlivedTask: 60_000 }, { limit: 50 })
+        const [looked] = examiner.found.slice(before)
+        // What only time ends is left of a task that ended above, and was moved into the past beyond its own end.
+        expect(items.filter(({ grant }) => grant !== 'gone-by-itself')).toEqual([])
+        expect(looked!.scans).toEqual([])
+        expect(looked!.pages).toBeLessThan(living * 5)
+      })
 
     if (counted)
       test('no statement of the ledger was forgotten here', async () => {

@@ -71,8 +71,8 @@ export function createExaminer(owner: postgres.Sql): Examiner {
 /** Text, a number, a boolean or null: what a parameter of the ledger may be. */
 const literal = (value: unknown): string => (typeof value === 'string' ? `'${value.replaceAll("'", "''")}'` : JSON.stringify(value))
 
-/** Small by nature: a row an agent, a row a policy set. */
-const small = new Set(['agents', 'policy_sets'])
+/** Small by nature: a row an agent, a row a policy set, a row for what an operator did to many. */
+const small = new Set(['agents', 'policy_sets', 'revocations', 'stops'])
 
 function scansOf(node: Node): string[] {
   const below = (node.Plans ?? []).flatMap(scansOf)

@@ -97,6 +97,7 @@ export async function startFakeBroker(): Promise<FakeBroker> {
     id: newId('lease'),
     task: broker.task.id,
     agent: 'tester',
+    owner: 'tester@example.com',
     grant: name,
     provider: 'tokens',
     state: 'active',

@@ -1,0 +1,138 @@
+import { createInterface } from 'node:readline/promises'
+import { Command, InvalidArgumentError, Option } from 'commander'
+import { delay, stopwatch } from '../base/time.ts'
+import type { Client } from '../client/client.ts'
+import type { RevocationPlan, RevocationView } from '../http/contract.ts'
+import { Unsuccessful, UsageError } from './failure.ts'
+import { duration, seconds } from './grants.ts'
+import { moment, plain, table, type Output } from './output.ts'
+import type { OutputOf } from './program.ts'
+import { describeSelector, selecting, selectorOf, type SelectorOptions } from './selector.ts'
+import { connect } from './session.ts'
+import { filterOf, paged } from './task.ts'
+
+interface RevokeOptions extends SelectorOptions {
+  readonly reason?: string
+  readonly dryRun?: boolean
+  readonly yes?: number
+  readonly stopIssuing?: string
+  readonly wait: number
+}
+
+/** `mayfly revoke`: many at once. Says first what would end, asks, and shows how it ends. */
+export const revokeCommand = (outputOf: OutputOf): Command =>
+  selecting(new Command('revoke').description('end many tasks or leases at once (operators); exit 0 only when the last of them is dead'))
+    .option('--reason <text>', 'stays in the ledger')
+    .option('--dry-run', 'only say what would end')
+    .addOption(new Option('--yes <count>', 'do not ask; nothing happens where there is more to end than that').argParser(count))
+    .addOption(new Option('--stop-issuing <duration>', 'issue nothing of it any more, for so long or until lifted').argParser(duration))
+    .addOption(new Option('--wait <seconds>', 'how long to watch it').argParser(seconds(3_600)).default(300))
+    .action(async (options: RevokeOptions, command: Command) => {
+      const output = outputOf(command)
+      const selector = selectorOf(options)
+      const client = connect()
+      const plan = await client.planRevocation(selector)
+      if (options.dryRun === true) return output.result(plan, () => describePlan(plan))
+      const { reason, yes, stopIssuing } = options
+      if (reason === undefined) throw new UsageError('say why: --reason stays in the ledger')
+      output.note(describePlan(plan))
+      const confirm = yes ?? (await askFor(plan.confirm))
+      const started = await client.startRevocation({ selector, reason, confirm, ...(stopIssuing !== undefined && { stop_issuing: stopIssuing }) })
+      if (started.stop) output.note(`nothing of it is issued any more (${started.stop}); let it again: mayfly issuing resume ${started.stop}`)
+      const last = await watch(client, started, options.wait, output)
+      output.result(last, () => describeRevocation(last))
+      if (last.state !== 'ended') throw new Unsuccessful()
+    })
+
+function count(text: string): number {
+  if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError('must be the count of a dry run')
+  return Number(text)
+}
+
+/** @throws UsageError where nobody is there to type it, or typed something else */
+async function askFor(phrase: string): Promise<string> {
+  if (!process.stdin.isTTY) throw new UsageError('nobody is there to confirm: run it with --dry-run, then with --yes COUNT')
+  const terminal = createInterface({ input: process.stdin, output: process.stderr })
+  const typed = await terminal.question(`To go on, type: ${plain(phrase)}\n> `)
+  terminal.close()
+  if (typed.trim() !== phrase) throw new UsageError('not confirmed; nothing was changed')
+  return phrase
+}
+
+async function watch(client: Client, started: RevocationView, longest: number, output: Output): Promise<RevocationView> {
+  const elapsed = stopwatch()
+  let last = started
+  for (let shown = ''; last.state !== 'ended';) {
+    if (elapsed() > longest * 1_000) {
+      output.note(`not all of it is dead yet; the brokers go on: mayfly revocations show ${last.id}`)
+      return last
+    }
+    await delay(500)
+    last = await client.showRevocation(last.id)
+    const now = describeRevocation(last)
+    if (now !== shown) output.note(now)
+    shown = now
+  }
+  return last
+}
+
+const describePlan = ({ tasks, leases, count: counted }: RevocationPlan): string =>
+  [
+    `would end: tasks ${tasks}, leases ${leases.reduce((sum, { count: some }) => sum + some, 0)} (count ${counted})`,
+    ...(leases.length === 0
+      ? []
+      : [
+          table(
+            ['PROVIDER', 'HOW', 'LEASES'],
+            leases.map(({ provider, revocation, count: some }) => [provider, revocation, String(some)]),
+          ),
+        ]),
+  ].join('\n')
+
+const states = (counts: Readonly<Record<string, number | undefined>> = {}): string =>
+  Object.entries(counts)
+    .map(([state, some]) => `${some} ${state}`)
+    .join(', ') || 'none'
+
+const describeRevocation = ({ id, state, tasks, leases, stuck }: RevocationView): string =>
+  `${id}  ${state}  tasks: ${states(tasks)}  leases: ${states(leases)}${stuck ? `  STUCK: ${stuck} (mayfly lease list --stuck true)` : ''}`
+
+/** `mayfly revocations …`: how far those are that were started. */
+export const revocationsCommand = (outputOf: OutputOf): Command =>
+  new Command('revocations')
+    .description('revocations of many, and how far they are (operators and reviewers)')
+    .addCommand(
+      new Command('list')
+        .description('newest first')
+        .option('--ended <boolean>', 'false: those of which something is still alive')
+        .option('--limit <count>', 'at most', '50')
+        .option('--cursor <cursor>', 'from the page before')
+        .action(async (filter: Record<string, string>, command: Command) => {
+          const page = await connect().listRevocations(filterOf(filter))
+          outputOf(command).result(page, () =>
+            paged(
+              table(
+                ['REVOCATION', 'STATE', 'STARTED', 'WHAT', 'BY', 'REASON'],
+                page.items.map(({ id, state, started_at, selector, by, reason }) => [
+                  id,
+                  state,
+                  moment(started_at),
+                  describeSelector(selector),
+                  by,
+                  reason,
+                ]),
+              ),
+              page,
+            ),
+          )
+        }),
+    )
+    .addCommand(
+      new Command('show')
+        .description('how far one is')
+        .argument('<revocation>', 'rev_…')
+        .action(async (id: string, _: object, command: Command) => {
+          const shown = await connect().showRevocation(id)
+          outputOf(command).result(shown, () => describeRevocation(shown))
+        }),
+    )

@@ -1,0 +1,36 @@
+import type { Command } from 'commander'
+import type { Selector } from '../http/contract.ts'
+import { UsageError } from './failure.ts'
+
+const names = ['agent', 'owner', 'issuer', 'kind', 'grant', 'provider'] as const
+
+/** What `--agent A --grant G` or `--everything` mean. */
+export type SelectorOptions = { readonly [Name in (typeof names)[number]]?: string } & { readonly everything?: boolean }
+
+/** The options that say what is meant; what is named has to agree all together. */
+export const selecting = (command: Command): Command =>
+  command
+    .option('--agent <name>', 'of this agent')
+    .option('--owner <owner>', 'of agents of this owner')
+    .option('--issuer <name>', 'of whom this issuer vouched for')
+    .option('--kind <name>', 'of this kind of task')
+    .option('--grant <name>', 'single leases of this grant')
+    .option('--provider <name>', 'single leases of this provider')
+    .option('--everything', 'all there is')
+
+/** @throws UsageError where nothing is named, or everything and something besides */
+export function selectorOf(options: SelectorOptions): Selector {
+  const named = Object.fromEntries(names.flatMap((name) => (options[name] === undefined ? [] : [[name, options[name]]]))) as Selector
+  const count = Object.keys(named).length
+  if (options.everything === true && count > 0) throw new UsageError('--everything stands alone')
+  if (options.everything === true) return { everything: true }
+  if (count === 0) throw new UsageError('say what is meant: --agent, --owner, --issuer, --kind, --grant, --provider or --everything')
+  return named
+}
+
+export const describeSelector = ({ everything, ...named }: Selector): string =>
+  everything
+    ? 'everything'
+    : Object.entries(named)
+        .map(([name, value]) => `${name} ${value}`)
+        .join(', ')

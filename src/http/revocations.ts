@@ -1,0 +1,117 @@
+import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
+import { parseDuration } from '../base/time.ts'
+import { listRevocations, listStops } from '../ledger/lists.ts'
+import type { Selector } from '../ledger/selector.ts'
+import { planRevocation, resumeIssuing, revokeMany, showRevocation, stopIssuing } from '../tasks/revoke.ts'
+import type { Broker } from '../tasks/task.ts'
+import { body, conflicts, json, problems } from './answers.ts'
+import type { Env } from './app.ts'
+import { callableBy } from './authenticate.ts'
+import * as contract from './contract.ts'
+import { pageOf } from './paging.ts'
+import { viewRevocation, viewStop } from './views.ts'
+
+/** Ending many at once, and keeping the same from being issued. */
+export function revocationRoutes(broker: Broker) {
+  return new OpenAPIHono<Env>()
+    .openapi(revoke, async (c) => {
+      const { selector, dry_run: isDry, reason, confirm, stop_issuing: stop } = c.req.valid('json')
+      if (isDry === true) {
+        const { reach, ...plan } = await planRevocation(broker, selected(selector))
+        return c.json({ dry_run: true as const, tasks: reach.tasks, leases: [...reach.leases], ...plan }, 200)
+      }
+      const asked = {
+        selector: selected(selector),
+        reason: reason!,
+        confirm: confirm!,
+        stopFor: stop === undefined ? undefined : parseDuration(stop),
+      }
+      const started = await revokeMany(broker, c.var.caller, asked)
+      return c.json({ ...viewRevocation(started.revocation), ...(started.stop && { stop: started.stop }) }, 202)
+    })
+    .openapi(list, async (c) => {
+      const { ended, ...page } = c.req.valid('query')
+      const found = await listRevocations(broker.ledger, ended === undefined ? undefined : ended === 'true', pageOf(paged(page)))
+      return c.json({ items: found.items.map(viewRevocation), next: found.next }, 200)
+    })
+    .openapi(show, async (c) => {
+      const { revocation, tasks, leases, stuck } = await showRevocation(broker, c.req.valid('param').id)
+      return c.json({ ...viewRevocation(revocation), tasks, leases, stuck }, 200)
+    })
+    .openapi(stop, async (c) => {
+      const { selector, reason, duration } = c.req.valid('json')
+      return c.json(viewStop(await stopIssuing(broker, c.var.caller, { selector: selected(selector), reason, lasts: parseDuration(duration)! })), 201)
+    })
+    .openapi(stops, async (c) => {
+      const { in_force: inForce, ...page } = c.req.valid('query')
+      const found = await listStops(broker.ledger, inForce === undefined ? undefined : inForce === 'true', pageOf(paged(page)))
+      return c.json({ items: found.items.map(viewStop), next: found.next }, 200)
+    })
+    .openapi(lift, async (c) => c.json(viewStop(await resumeIssuing(broker, c.var.caller, c.req.valid('param').id, c.req.valid('json').reason)), 200))
+}
+
+/** Everything is what a selector means that names nothing. */
+const selected = ({ everything: _everything, ...named }: contract.Selector): Selector => named
+
+const paged = ({ limit, cursor }: { limit?: string | undefined; cursor?: string | undefined }) => ({ limit, cursor })
+
+const reader = ['operator', 'reviewer'] as const
+
+const revoke = createRoute({
+  method: 'post',
+  path: '/revocations',
+  summary: 'End many tasks or leases at once, as an operator; a dry run first says how many',
+  ...callableBy(['operator']),
+  request: body(contract.RevocationRequest),
+  responses: {
+    200: json('The dry run: nothing was changed', contract.RevocationPlan),
+    202: json('Started. It goes on by itself until the last is dead: `GET /revocations/{id}`', contract.RevocationView),
+    ...problems,
+    ...conflicts,
+  },
+})
+
+const list = createRoute({
+  method: 'get',
+  path: '/revocations',
+  summary: 'Revocations of many, newest first',
+  ...callableBy(reader),
+  request: { query: contract.RevocationFilter },
+  responses: { 200: json('A page', contract.RevocationPage), ...problems },
+})
+
+const show = createRoute({
+  method: 'get',
+  path: '/revocations/{id}',
+  summary: 'How far a revocation is',
+  ...callableBy(reader),
+  request: { params: contract.RevocationPath },
+  responses: { 200: json('With counts by state', contract.RevocationView), ...problems },
+})
+
+const stop = createRoute({
+  method: 'post',
+  path: '/stops',
+  summary: 'Stop issuing what a selector means, on every broker at once, until it is lifted or its time is over; what lives goes on',
+  ...callableBy(['operator']),
+  request: body(contract.StopRequest),
+  responses: { 201: json('In force: nothing of it is issued from now on', contract.StopView), ...problems },
+})
+
+const stops = createRoute({
+  method: 'get',
+  path: '/stops',
+  summary: 'Stops, newest first',
+  ...callableBy(reader),
+  request: { query: contract.StopFilter },
+  responses: { 200: json('A page', contract.StopPage), ...problems },
+})
+
+const lift = createRoute({
+  method: 'post',
+  path: '/stops/{id}/lift',
+  summary: 'Let what was stopped be issued again',
+  ...callableBy(['operator']),
+  request: { params: contract.StopPath, ...body(contract.LiftRequest) },
+  responses: { 200: json('Lifted', contract.StopView), ...problems },
+})

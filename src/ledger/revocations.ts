@@ -1,0 +1,148 @@
+import { sql, type SQL } from 'drizzle-orm'
+import type { RevocationId } from '../base/ids.ts'
+import type { Ledger } from './connect.ts'
+import { entryColumns } from './entries.ts'
+import { dueChannel } from './postgres.ts'
+import { type JsonRow, type Lease, type LeaseState, type Revocation, revocationOf, type TaskState } from './records.ts'
+import { agreesWithLease, agreesWithTask, meansLeases, type Selector, selectorColumns, selectorIn, selectorValues } from './selector.ts'
+import { type NewStop, stopRows } from './stops.ts'
+
+/** What a selector means at this moment: what is open and alive. */
+export interface Reach {
+  /** Open tasks that would end; where single leases are meant, tasks that would lose some. */
+  readonly tasks: number
+  readonly leases: readonly { readonly provider: string; readonly revocation: Lease['revocation']; readonly count: number }[]
+}
+
+/** A revocation about to be started. */
+export interface NewRevocation {
+  readonly id: RevocationId
+  readonly selector: Selector
+  readonly reason: string
+  readonly by: string
+  /** Of tasks, or of leases where single ones are meant: with more than so many nothing is started. */
+  readonly most: number | undefined
+  /** Stops issuing the same in the same commit. */
+  readonly stop: NewStop | undefined
+}
+
+/** Which open tasks a row of `revocations` means, of those that there were when it was started. Read by `tasks_due`, which has what is open. */
+export const openIn = (job: SQL): SQL => sql`
+  task.closing_at is null and task.ended_at is null and task.opened_at <= ${job}.started_at and ${agreesWithTask(job, sql`task`)}`
+
+/** The same of living leases, beside their tasks. */
+export const heldIn = (job: SQL): SQL => sql`
+  lease.ended_at is null and lease.state in ('reserved', 'active') and lease.reserved_at <= ${job}.started_at
+    and ${agreesWithLease(job, sql`lease.grant_name`, sql`lease.provider`)} and ${agreesWithTask(job, sql`task`)}`
+
+/** The queries `held_now`, living leases that are meant, and `open_now`, their tasks, and the query `reach` over them. */
+const reachRows = (selector: Selector): SQL => sql`
+  job as (select now() as started_at, * from (values (${selectorValues(selector)})) as job(${selectorColumns})),
+  held_now as materialized (
+    select lease.task_id, lease.provider, lease.revocation from job, leases as lease join tasks as task on task.id = lease.task_id
+    where ${heldIn(sql`job`)} and task.closing_at is null and task.ended_at is null
+  ),
+  open_now as materialized (
+    ${meansLeases(selector) ? sql`select distinct task_id from held_now` : sql`select task.id from job, tasks as task where ${openIn(sql`job`)}`}
+  ),
+  reach as (
+    select (select count(*) from open_now)::int as tasks, (select count(*) from held_now)::int as held, (
+      select coalesce(json_agg(json_build_object('provider', provider, 'revocation', revocation, 'count', count) order by provider, revocation), '[]')
+      from (select provider, revocation, count(*)::int as count from held_now group by provider, revocation) as counted
+    ) as leases
+  )`
+
+/** What would end if it were revoked now. What lives is looked through; no history adds to it. */
+export async function reachOf(ledger: Ledger, selector: Selector): Promise<Reach> {
+  const [row] = await ledger.run<Reach>(sql`with ${reachRows(selector)} select tasks, leases from reach`, 'first', 'fresh')
+  return row!
+}
+
+/**
+ * Starts a revocation, and stops issuing the same where that is asked for. From the commit on every broker's reaper ends what it means, step by step.
+ * Undefined: there is more to be ended than whoever asked knew of, and nothing was started.
+ */
+export async function startRevocation(ledger: Ledger, revocation: NewRevocation): Promise<{ revocation: Revocation; reach: Reach } | undefined> {
+  const { id, selector, reason, by, most, stop } = revocation
+  // Checked before a stop is put, which would stay.
+  if (most !== undefined && countOf(selector, await reachOf(ledger, selector)) > most) return undefined
+  const [row] = await ledger.run<{ revocation: JsonRow } & Reach>(
+    sql`
+    with ${reachRows(selector)},
+    ${stop ? sql`${stopRows(stop)},` : sql``}
+    started as (
+      insert into revocations (id, ${selectorColumns}, reason, by) values (${id}, ${selectorValues(selector)}, ${reason}, ${by}) returning *
+    ),
+    told as (
+      ${entryColumns}
+      select 'revocation.started', null, null, null, null, jsonb_build_object('revocation', started.id, 'selector', ${selectorIn(sql`started`)},
+        'reason', started.reason, 'by', started.by, 'tasks', reach.tasks, 'leases', reach.leases) from started, reach
+    ),
+    woken as (select pg_notify(${dueChannel}, '') from started)
+    select to_json(started) as revocation, reach.tasks, reach.leases, (select count(*) from woken) as woken from started, reach`,
+    'first',
+    'fresh',
+  )
+  const { tasks, leases } = row!
+  return { revocation: revocationOf(row!.revocation), reach: { tasks, leases } }
+}
+
+/** What a confirmation counts: tasks, or leases where single ones are meant. */
+export const countOf = (selector: Selector, { tasks, leases }: Reach): number =>
+  meansLeases(selector) ? leases.reduce((sum, { count }) => sum + count, 0) : tasks
+
+/** Revocations of which something may be left to begin to end, oldest first. */
+export async function unfinishedRevocations(ledger: Ledger): Promise<readonly Revocation[]> {
+  const rows = await ledger.run<{ revocation: JsonRow }>(sql`
+    select to_json(found) as revocation from (select * from revocations where ended_at is null order by id limit 100) as found order by id`)
+  return rows.map((row) => revocationOf(row.revocation))
+}
+
+/**
+ * Notes of one that nothing is left that it had to begin to end, and of those of which nothing is left alive.
+ *
+ * A task that was being declared when a revocation was started may not be seen yet: it waits until whatever was under way then has ended, which the
+ * oldest transaction tells, and at the latest until a statement that was has run out of time.
+ */
+export async function noteProgress(ledger: Ledger, { id, ...selector }: Revocation): Promise<void> {
+  const leases = meansLeases({ grant: selector.grant ?? undefined, provider: selector.provider ?? undefined })
+  const left = leases
+    ? sql`select from leases as lease join tasks as task on task.id = lease.task_id where ${heldIn(sql`job`)}`
+    : sql`select from tasks as task where ${openIn(sql`job`)}`
+  await ledger.run(
+    sql`
+    update revocations as job set begun_at = now() where job.id = ${id} and job.begun_at is null and not exists (${left})
+      and (pg_snapshot_xmin(pg_current_snapshot()) > job.xid or job.started_at < now() - interval '15 seconds')`,
+    'first',
+    'fresh',
+  )
+  await ledger.run(sql`
+    with done as (
+      update revocations as job set ended_at = now() where job.id = ${id} and job.begun_at is not null and job.ended_at is null
+        and not exists (select from leases where revoked_in = job.id and ended_at is null)
+        and not exists (select from tasks where revoked_in = job.id and ended_at is null)
+      returning *
+    )
+    ${entryColumns}
+    select 'revocation.ended', null, null, null, null, jsonb_build_object('revocation', done.id,
+      'tasks', (select count(*) from tasks where revoked_in = done.id), 'leases', (select count(*) from leases where revoked_in = done.id)) from done`)
+}
+
+/** How far a revocation is: how many of what it ended, or is ending, are in which state. */
+export interface Progress {
+  readonly revocation: Revocation
+  readonly tasks: Partial<Record<TaskState, number>>
+  readonly leases: Partial<Record<LeaseState, number>>
+  /** Of the leases: those whose provider has failed to end them for too long. */
+  readonly stuck: number
+}
+
+export async function progressOf(ledger: Ledger, id: RevocationId): Promise<Progress | undefined> {
+  const [row] = await ledger.run<{ revocation: JsonRow; tasks: Progress['tasks'] | null; leases: Progress['leases'] | null; stuck: number }>(sql`
+    select to_json(found) as revocation,
+      (select json_object_agg(state, count) from (select state, count(*)::int from tasks where revoked_in = ${id} group by state) as ended) as tasks,
+      (select json_object_agg(state, count) from (select state, count(*)::int from leases where revoked_in = ${id} group by state) as ended) as leases,
+      (select count(*)::int from leases where revoked_in = ${id} and state = 'revoking' and stuck_since is not null) as stuck
+    from revocations as found where id = ${id}`)
+  return row && { revocation: revocationOf(row.revocation), tasks: row.tasks ?? {}, leases: row.leases ?? {}, stuck: row.stuck }
+}

@@ -1,0 +1,121 @@
+import { BrokerError } from '../base/errors.ts'
+import { newId, type RevocationId, type StopId } from '../base/ids.ts'
+import { type Closed, closeSelected } from '../ledger/endings.ts'
+import type { Revocation, Stop } from '../ledger/records.ts'
+import {
+  countOf,
+  noteProgress,
+  type Progress,
+  progressOf,
+  reachOf,
+  type Reach,
+  startRevocation,
+  unfinishedRevocations,
+} from '../ledger/revocations.ts'
+import type { Selector } from '../ledger/selector.ts'
+import { liftStop, type NewStop, putStop } from '../ledger/stops.ts'
+import { nameOf } from './close.ts'
+import type { Broker, Caller } from './task.ts'
+
+/** What would end, and what whoever wants it has to confirm: the phrase, or the count. */
+export interface Plan {
+  readonly reach: Reach
+  readonly count: number
+  readonly confirm: string
+}
+
+/** The words by which a selector is confirmed. From what was asked alone: what lives comes and goes while somebody types. */
+export function phraseOf(selector: Selector): string {
+  const named = Object.entries(selector).filter(([, value]) => value !== undefined)
+  return named.length === 0 ? 'revoke everything' : `revoke ${named.map(([name, value]) => `${name} ${value}`).join(', ')}`
+}
+
+/** What a revocation would end. Changes nothing. */
+export async function planRevocation(broker: Broker, selector: Selector): Promise<Plan> {
+  const reach = await reachOf(broker.ledger, selector)
+  return { reach, count: countOf(selector, reach), confirm: phraseOf(selector) }
+}
+
+/** A revocation that an operator asks for. */
+export interface AskedRevocation {
+  readonly selector: Selector
+  readonly reason: string
+  /** The phrase of the plan; or a count: with more than so many to end nothing is started. */
+  readonly confirm: string | number
+  /** Milliseconds for which issuing the same is stopped too. */
+  readonly stopFor: number | undefined
+}
+
+/**
+ * Starts to end all that a selector means. Committed when this resolves; any broker's reaper brings it about, however long it takes.
+ *
+ * @throws BrokerError `forbidden`, `invalid_request` (not confirmed), `conflict` (there is more than was confirmed), `store_unavailable`
+ */
+export async function revokeMany(
+  broker: Broker,
+  caller: Caller,
+  asked: AskedRevocation,
+): Promise<Progress & { reach: Reach; stop: StopId | undefined }> {
+  const by = operatorNamed(caller)
+  const { selector, reason, confirm, stopFor } = asked
+  if (typeof confirm === 'string' && confirm !== phraseOf(selector)) throw notConfirmed(selector)
+  const stop: NewStop | undefined = stopFor === undefined ? undefined : { id: newId('stop'), selector, reason, by, lasts: stopFor }
+  const most = typeof confirm === 'number' ? confirm : undefined
+  const started = await startRevocation(broker.ledger, { id: newId('rev'), selector, reason, by, most, stop })
+  if (!started) throw new BrokerError('conflict', 'There is more to end than was confirmed: ask again for a dry run')
+  broker.telemetry.log.warn({ revocation: started.revocation.id, by, tasks: started.reach.tasks, stop: stop?.id }, 'an operator revokes many')
+  return { revocation: started.revocation, tasks: {}, leases: {}, stuck: 0, reach: started.reach, stop: stop?.id }
+}
+
+const notConfirmed = (selector: Selector): BrokerError =>
+  new BrokerError('invalid_request', 'The request is not valid: see `errors`', {
+    errors: [{ pointer: '/confirm', message: `must be "${phraseOf(selector)}", or the count of a dry run` }],
+  })
+
+/** How far a revocation is. @throws BrokerError `not_found` */
+export async function showRevocation(broker: Broker, id: RevocationId): Promise<Progress> {
+  const found = await progressOf(broker.ledger, id)
+  if (!found) throw new BrokerError('not_found', 'There is no such revocation')
+  return found
+}
+
+/** Tasks or leases that one step of a revocation closes at most: no statement holds its locks for long. */
+const step = 200
+
+/**
+ * Brings each unfinished revocation a step further.
+ *
+ * @returns what each step closed; its `revoking` leases are claimed for the caller
+ */
+export async function advanceRevocations(broker: Broker): Promise<readonly Closed[]> {
+  const steps: Closed[] = []
+  for (const revocation of await unfinishedRevocations(broker.ledger)) {
+    const closed = revocation.begunAt === null ? await closeSelected(broker.ledger, revocation, step) : undefined
+    if (closed && movedBy(closed)) steps.push(closed)
+    else await noteProgress(broker.ledger, revocation)
+  }
+  return steps
+}
+
+const movedBy = ({ tasks, ended, revoking }: Closed): boolean => tasks.length + ended.length + revoking.length > 0
+
+/** Stops issuing what a selector means, on every broker at once. @param lasts milliseconds. @throws BrokerError `forbidden`, `store_unavailable` */
+export async function stopIssuing(broker: Broker, caller: Caller, asked: { selector: Selector; reason: string; lasts: number }): Promise<Stop> {
+  return await putStop(broker.ledger, { id: newId('stop'), ...asked, by: operatorNamed(caller) })
+}
+
+/** Lets what was stopped be issued again. @throws BrokerError `forbidden`, `not_found` (or it is over), `store_unavailable` */
+export async function resumeIssuing(broker: Broker, caller: Caller, id: StopId, reason: string): Promise<Stop> {
+  const lifted = await liftStop(broker.ledger, id, reason, operatorNamed(caller))
+  if (!lifted) throw new BrokerError('not_found', 'No such stop is in force')
+  return lifted
+}
+
+function operatorNamed(caller: Caller): string {
+  if (!caller.roles.has('operator')) throw new BrokerError('forbidden', 'Only an operator may do this')
+  return nameOf(caller)
+}
+
+/** The selector of a revocation or stop, as it was asked for. */
+export const selectorOf = ({ agent, owner, issuer, kind, grant, provider }: Pick<Revocation, keyof Selector>): Selector =>
+  Object.fromEntries(Object.entries({ agent, owner, issuer, kind, grant, provider }).filter(([, value]) => value !== null))
