@@ -7,13 +7,19 @@ import type { Ledger } from '../../src/ledger/connect.ts'
 import { newId, type LeaseId, type TaskId } from '../../src/base/ids.ts'
 import { recordDecision } from '../../src/ledger/announce.ts'
 import { archivePolicySet, recordRefusal } from '../../src/ledger/entries.ts'
+import { concludeRefresh, extendLease } from '../../src/ledger/extend.ts'
 import { keepKey, spendToken } from '../../src/ledger/keys.ts'
 import { killLists } from '../../src/ledger/kill-lists.ts'
 import { counts, listDenials, listEntries, listLeases, listTasks, policySetOf, showDecision } from '../../src/ledger/lists.ts'
 import { decisionsByMinute, liveByProvider, pressing, timesToDead } from '../../src/ledger/overview.ts'
+import { latestCheckpoint, readLeaves } from '../../src/ledger/log.ts'
+import { logKeyOf } from '../../src/ledger/log-key.ts'
+import { proveConsistency, proveEntry } from '../../src/ledger/proofs.ts'
 import { nextDue, putBack, releaseClaims, retryLater, sweep } from '../../src/ledger/queue.ts'
 import { progressOf, startRevocation } from '../../src/ledger/revocations.ts'
+import type { DecisionRecord } from '../../src/ledger/records.ts'
 import { roleSessions } from '../../src/ledger/role-sessions.ts'
+import { stepLog } from '../../src/ledger/sequencer.ts'
 import { liftStop, putStop, recordStopped } from '../../src/ledger/stops.ts'
 import { journal } from '../../src/ledger/settlement.ts'
 import { lap } from '../../src/reaper.ts'
@@ -22,7 +28,7 @@ import { showTask } from '../../src/tasks/show.ts'
 import type { Broker } from '../../src/tasks/task.ts'
 import { taskOfToken } from '../../src/tasks/token.ts'
 import { type House, startHouse } from '../support/house.ts'
-import { announceMint, preparePolicy } from '../support/minting.ts'
+import { announceMint, confirmMint, preparePolicy } from '../support/minting.ts'
 import { openDatabase, type OpenedStore, stores } from '../support/stores.ts'
 import { nameOf, noLease, noTask, writeLiving, writePast } from './past.ts'
 import { createExaminer, type Examiner } from './plans.ts'
@@ -137,6 +143,8 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
       await house.broker.background.settled()
       await sweep(broker.ledger, 200)
       await keepKillLists(broker.ledger)
+      await keepLog(broker.ledger)
+      await refreshOutside(broker.ledger, retried.opened.decision)
       await counts(broker.ledger)
       await recordRefusal(broker.ledger, 'POST /tasks/:id/revoke', 'reviewer:local/x', { task: retried.id })
       await pressing(broker.ledger, 25)
@@ -291,6 +299,30 @@ async function keepKillLists(ledger: Ledger): Promise<void> {
     await lists.checked(provider, role, 'one', 60_000)
     await lists.release(provider, role, 'one')
   }
+}
+
+/** Every statement about the log: its first step and the next, and what readers ask of it. */
+async function keepLog(ledger: Ledger): Promise<void> {
+  const log = { ledger, key: logKeyOf(new Uint8Array(32)), origin: 'broker.example.com' }
+  const memory = { head: undefined }
+  for (let step = 0; step < 2; step++) expect(await stepLog(log, memory, 64)).toMatchObject({ outcome: 'appended' })
+  const { size } = (await latestCheckpoint(ledger))!
+  const [first] = await readLeaves(ledger, 0, 64)
+  expect(await proveEntry(ledger, first!.id)).toMatchObject({ index: 0 })
+  expect(await proveConsistency(ledger, 1, size)).toBeDefined()
+}
+
+/** A lease whose provider is outside the broker, refreshed. */
+async function refreshOutside(
+  ledger: Ledger,
+  { id, ...made }: Pick<DecisionRecord, 'id' | 'outcome' | 'policies' | 'policyDigest' | 'obligations'>,
+): Promise<void> {
+  const lease = await announceMint(ledger)
+  await confirmMint(ledger, lease)
+  const decision = { id: newId('dec'), agent: 'bot', kind: 'work', action: 'issue' as const, made: { ...made, answers: [] } }
+  const extension = await extendLease(ledger, lease, decision, 60_000)
+  if (!extension || 'stop' in extension) throw new Error('the lease has ended')
+  await concludeRefresh(ledger, extension, { to: 'refreshed', expiresAt: extension.until, digests: {} })
 }
 
 const touchesMuch = ({ scans, pages }: Examiner['found'][number]) => scans.length > 0 || pages > few
