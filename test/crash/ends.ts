@@ -6,6 +6,7 @@ import type { Stage } from './stage.ts'
 /** What differs between the ends of a task, by the backend that stands behind it. */
 interface End<On extends Stage> {
   readonly crosses: readonly string[]
+  readonly kills?: Deed['kills']
   given(scene: On): Promise<Held>
   isDead(scene: On, task: Held): Promise<void>
 }
@@ -40,12 +41,13 @@ export const expires = <On extends Stage>({ crosses, given, isDead }: End<On>): 
 function asked<On extends Stage>(
   words: string,
   becomes: string,
-  { crosses, given, isDead }: End<On>,
+  { crosses, kills, given, isDead }: End<On>,
   ask: (scene: On, task: Held) => Promise<Answer<Ended>>,
 ): Deed<unknown, undefined, On> {
   return deed<Held, string, On>({
     words,
     crosses,
+    ...(kills && { kills }),
     given,
     async ask(scene, task) {
       const { task: kept, ended } = accepted(await ask(scene, task))

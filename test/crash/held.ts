@@ -20,13 +20,21 @@ export interface Answer<Body = unknown> {
 
 const grantOf = (name: string) => (name === 'crm' ? { name, parameters: { customer: 'acme' } } : { name })
 
-export const declarationOf = (grants: readonly string[]) => ({ kind: 'work', purpose: 'a crash', duration: '10m', grants: grants.map(grantOf) })
+export const declarationOf = (grants: readonly string[], duration = '10m') => ({
+  kind: 'work',
+  purpose: 'a crash',
+  duration,
+  grants: grants.map(grantOf),
+})
 
 export const crm = ({ leases }: Held): HeldLease => leases.find(({ grant }) => grant === 'crm')!
 export const api = ({ leases }: Held): HeldLease => leases.find(({ grant }) => grant === 'api')!
 
+const secretFields = ['token', 'password', 'secret_access_key', 'session_token']
+
 /** What of a credential is secret. */
-export const secretOf = ({ credential }: HeldLease): string => ('password' in credential ? (credential.password as string) : credential.token)
+export const secretsOf = ({ credential }: HeldLease): string[] =>
+  Object.entries(credential).flatMap(([field, value]) => (secretFields.includes(field) ? [value] : []))
 
 /** The body of an answer. @throws where it was answered otherwise */
 export function accepted<Body>({ status, body }: Answer<Body>, expected = 200): Body {

@@ -11,6 +11,8 @@ export type Deed<Given = unknown, Answered = undefined, On extends Stage = Scene
   readonly words: string
   /** Every commit and every request that it comes to, in order. Each has two sides, and each side is a cell of the matrix. */
   readonly crosses: readonly string[]
+  /** Whether this one is a cell, where others have been cells of a deed before; each is, where this is absent. */
+  kills?(what: string, nth: number): boolean
   /** How many things `given` has to provide for: the cells and one undisturbed run. */
   prepare?(scene: On, count: number): Promise<void>
   given(scene: On): Promise<Given>
@@ -58,9 +60,10 @@ async function untilStruck({ tripwire, owner }: Stage): Promise<void> {
   for (let looks = 0; looks < 500 && !tripwire.struck(); looks++) await owner`select 1`
 }
 
-const cellsOf = ({ crosses }: Pick<Deed, 'crosses'>): Crossing[] =>
+const cellsOf = ({ crosses, kills = () => true }: Pick<Deed, 'crosses' | 'kills'>): Crossing[] =>
   crosses.flatMap((what, index) => {
     const nth = crosses.slice(0, index + 1).filter((name) => name === what).length
+    if (!kills(what, nth)) return []
     return [{ side: 'before', what, nth } as const, { side: 'after', what, nth } as const]
   })
 

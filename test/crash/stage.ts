@@ -5,7 +5,7 @@ import { audit } from '../support/audit.ts'
 import { makeSite, type RunningBroker, type SiteOptions } from '../support/program.ts'
 import { openDatabase } from '../support/stores.ts'
 import { createTripwire, type Tripwire, wirePostgres } from '../support/tripwire.ts'
-import { type Answer, declarationOf, type Held, type HeldLease, secretOf } from './held.ts'
+import { type Answer, declarationOf, type Held, type HeldLease, secretsOf } from './held.ts'
 
 /** Where the broker of a stage mints, behind its tripwire, and the truth about what lives there. */
 export interface Backend {
@@ -19,7 +19,7 @@ export interface Backend {
    * says that it is ending, and what it names may work.
    */
   readonly lingers: string
-  /** What besides the secrets that were handed out may stand in no log. */
+  /** What besides the secrets that were handed out may stand in no log, no metric and, where it is a text, in no table. Asked when all is over. */
   readonly secrets: readonly (string | RegExp)[]
   /** Forgets faults that were ordered and have not happened. */
   clear(): unknown
@@ -37,7 +37,7 @@ export interface Stage {
   readonly tokens: { readonly bot: string; readonly ops: string }
   post<Body>(token: string, path: string, body?: object, headers?: Record<string, string>): Promise<Answer<Body>>
   /** Declares as the agent. @throws where it is not answered with 201 */
-  declare(grants?: readonly string[], key?: string): Promise<Held>
+  declare(grants?: readonly string[], key?: string, duration?: string): Promise<Held>
   /** Remembers what was acknowledged: it must be in the ledger after whatever happens later. */
   issued(...leases: readonly HeldLease[]): void
   /** Whether the broker says that a token it signed is alive. */
@@ -103,12 +103,13 @@ export async function setStage(build: (tripwire: Tripwire) => Promise<Backend>):
   function issued(...leases: readonly HeldLease[]): void {
     for (const lease of leases) {
       issuedLeases.add(lease.id)
-      secrets.push(secretOf(lease))
+      secrets.push(...secretsOf(lease))
     }
   }
 
-  async function declare(grants: readonly string[] = ['api', 'crm'], key?: string): Promise<Held> {
-    const { status, body } = await post<Held>(tokens.bot, '/tasks', declarationOf(grants), key === undefined ? {} : { 'idempotency-key': key })
+  async function declare(grants: readonly string[] = ['api', 'crm'], key?: string, duration?: string): Promise<Held> {
+    const headers: Record<string, string> = key === undefined ? {} : { 'idempotency-key': key }
+    const { status, body } = await post<Held>(tokens.bot, '/tasks', declarationOf(grants, duration), headers)
     if (status !== 201) throw new Error(`declared: ${status} ${JSON.stringify(body)}`)
     secrets.push(body.task_token)
     issued(...body.leases)
@@ -196,6 +197,7 @@ export async function setStage(build: (tripwire: Tripwire) => Promise<Backend>):
     await backend.clear()
     await owner`update leases set due_at = now(), error = case when ${owner.unsafe(lingers)} then null else error end where ${owner.unsafe(work)}`
     await owner`update idempotency_keys set busy_until = null`
+    await owner`update kill_lists set held_until = now()`
     broker = await site.start()
     await until(workDone)
   }
@@ -226,10 +228,13 @@ export async function setStage(build: (tripwire: Tripwire) => Promise<Backend>):
 
   async function stop(): Promise<void> {
     tripwire.disarm()
+    const metrics = await (await fetch(`${broker.url}/metrics`)).text()
     expect(await broker.stop()).toBe(0)
-    logs += broker.log()
+    logs += broker.log() + metrics
+    const given = backend.secrets.filter((secret) => typeof secret === 'string')
+    expect(await audit(ledger, [...secrets, ...given])).toEqual([])
     for (const secret of [...secrets, ...backend.secrets])
-      expect(typeof secret === 'string' ? logs.includes(secret) : secret.test(logs), 'a secret stands in a log').toBe(false)
+      expect(typeof secret === 'string' ? logs.includes(secret) : secret.test(logs), 'a secret stands in a log or in a metric').toBe(false)
     await Promise.all([owner.end(), ledger.close(), backend.stop(), wire.stop()])
     await site.remove()
     await store.dispose()

@@ -1,3 +1,4 @@
+import { isAwsLook, isAwsRequest } from './aws-requests.ts'
 import { isVaultLook, isVaultRequest } from './vault-requests.ts'
 
 /**
@@ -21,6 +22,7 @@ const commits: readonly { readonly name: string; readonly look?: true; readonly 
   { name: 'announce anew', is: /'task\.reissued'/ },
   { name: 'renew the task', is: /'task\.renewed'/ },
   { name: 'refresh the lease', is: /'lease\.refreshed'/ },
+  { name: 'conclude the refresh', is: /update leases as lease set expires_at = case when lease\.decision_id/ },
   { name: 'announce the lease', is: /insert into leases/ },
   { name: 'keep the decision', is: /'decision\.made'/ },
   { name: 'confirm', is: /'lease\.issued'/ },
@@ -44,13 +46,14 @@ const commits: readonly { readonly name: string; readonly look?: true; readonly 
 const writes = /\b(insert into|(?<!for )update|delete from) (?!of\b|skip\b)\w/
 
 export const isLook = (name: string): boolean =>
-  name === reading || isVaultLook(name) || commits.some((commit) => commit.name === name && commit.look)
+  name === reading || isVaultLook(name) || isAwsLook(name) || commits.some((commit) => commit.name === name && commit.look)
 
 /** Whether it is a commit that somebody waits for. */
 export const isCommit = (name: string): boolean => commits.some((commit) => commit.name === name && !commit.look)
 
-/** Whether it is asked of a backend, which goes by its method or, where it is Vault, by its name. */
-export const isRequest = (name: string): boolean => /^[A-Z]+$/.test(name) || (isVaultRequest(name) && !isVaultLook(name))
+/** Whether it is asked of a backend, which goes by its method or, where it is Vault or AWS, by its name. */
+export const isRequest = (name: string): boolean =>
+  /^[A-Z]+$/.test(name) || (isVaultRequest(name) && !isVaultLook(name)) || (isAwsRequest(name) && !isAwsLook(name))
 
 export const isCommitOrRequest = (name: string): boolean => isCommit(name) || isRequest(name)
 

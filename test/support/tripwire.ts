@@ -1,5 +1,6 @@
-import { createServer as createHttpServer, request } from 'node:http'
+import { createServer as createHttpServer, type IncomingMessage, request, type ServerResponse } from 'node:http'
 import { type AddressInfo, connect, createServer, type Server } from 'node:net'
+import { buffer } from 'node:stream/consumers'
 import { nameOfStatement } from './statements.ts'
 
 /** One side of one thing that a broker asks of a peer. */
@@ -168,11 +169,23 @@ export async function wirePostgres(target: string, tripwire: Tripwire): Promise<
 /**
  * A backend behind the tripwire.
  *
- * @param nameOf what a request is called, by its method and the path that it asks for; the method, where this is absent
+ * @param nameOf what a request is called, by its method, the path that it asks for and its body; the method, where this is absent
  */
-export async function wireHttp(target: string, tripwire: Tripwire, nameOf = (method: string, _path: string): string => method): Promise<Wire> {
+export async function wireHttp(
+  target: string,
+  tripwire: Tripwire,
+  nameOf = (method: string, _path: string, _body: string): string => method,
+): Promise<Wire> {
   const server = createHttpServer((incoming, outgoing) => {
-    const passage = tripwire.send(nameOf(incoming.method!, incoming.url!))
+    // Whoever dies in the middle of a request has asked for nothing.
+    buffer(incoming).then(
+      (body) => pass(incoming, outgoing, body),
+      () => incoming.socket.destroy(),
+    )
+  })
+
+  function pass(incoming: IncomingMessage, outgoing: ServerResponse, body: Buffer): void {
+    const passage = tripwire.send(nameOf(incoming.method!, incoming.url!, body.toString()))
     if (!passage) return void incoming.socket.destroy()
     const { method, headers } = incoming
     const onward = request(new URL(incoming.url!, target), { method, headers }, (answer) => {
@@ -189,8 +202,8 @@ export async function wireHttp(target: string, tripwire: Tripwire, nameOf = (met
       // Whoever is gone here is gone there too.
       onward.destroy()
     })
-    incoming.pipe(onward)
-  })
+    onward.end(body)
+  }
   return {
     url: `http://127.0.0.1:${await portOf(server)}`,
     async stop() {

@@ -3,9 +3,9 @@ import type { ServiceName } from './sigv4.ts'
 
 /**
  * What happens to a connection: `resets` and `loses the answer` end it before anything is done and after it; `hangs` does nothing, and says nothing until
- * the client leaves or the peer stops.
+ * the client leaves or the peer stops; `keeps the answer` says nothing either, and has done it.
  */
-export type ConnectionFault = 'resets' | 'loses the answer' | 'hangs'
+export type ConnectionFault = 'resets' | 'loses the answer' | 'hangs' | 'keeps the answer'
 export type AwsFault = 'throttles' | 'conflicts' | 'fails' | ConnectionFault
 
 const throttled = () => new Refusal('Throttling', 'Rate exceeded', 400)
@@ -20,6 +20,8 @@ const refusals: Readonly<Record<Exclude<AwsFault, ConnectionFault>, () => Refusa
     ),
   fails: () => new Refusal('InternalFailure', 'The request processing has failed because of an unknown error, exception or failure.', 500),
 }
+
+const isOfConnection = (fault: AwsFault): fault is ConnectionFault => !(fault in refusals)
 
 /** How often an action may be asked for: `burst` at once, then `perSecond` by the clock of this AWS. */
 export interface Rate {
@@ -86,7 +88,7 @@ export class Faults {
     const at = this.#ordered.findIndex((ordered) => ordered.action === action)
     if (at < 0) return undefined
     const { fault } = this.#ordered.splice(at, 1)[0]!
-    if (fault === 'resets' || fault === 'loses the answer' || fault === 'hangs') return fault
+    if (isOfConnection(fault)) return fault
     throw refusals[fault]()
   }
   #take(action: string): boolean {

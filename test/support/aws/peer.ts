@@ -3,6 +3,7 @@ import type { AddressInfo } from 'node:net'
 import { buffer } from 'node:stream/consumers'
 import { Account, identifier, secretKey, type Undocumented } from './account.ts'
 import { Faults } from './faults.ts'
+import { type GivenSession, givenSession } from './given.ts'
 import { callIam } from './iam.ts'
 import { Form, queryAnswer, queryRefusal } from './query.ts'
 import { Refusal } from './refusal.ts'
@@ -33,6 +34,8 @@ export interface AwsPeer extends AsyncDisposable {
   readonly undocumented: Undocumented
   /** What has arrived, oldest first. */
   readonly calls: readonly SeenCall[]
+  /** Every session that it gave, oldest first. */
+  given(): readonly GivenSession[]
   /** Moves this AWS's clock, by which sessions end and policies are heeded. Milliseconds. */
   advance(milliseconds: number): void
   /** Milliseconds since the epoch, as this AWS has it. */
@@ -56,6 +59,14 @@ export async function startAwsPeer(about: { readonly clock?: () => number; reado
   })
   await new Promise<void>((resolve) => server.listen(about.port ?? 0, '127.0.0.1', resolve))
 
+  function at<Seen>(moment: number, look: () => Seen): Seen {
+    const before = ahead
+    ahead += moment - now()
+    const seen = look()
+    ahead = before
+    return seen
+  }
+
   async function stop(): Promise<void> {
     const closed = new Promise<void>((resolve) => (server.listening ? server.close(() => resolve()) : resolve()))
     server.closeAllConnections()
@@ -69,6 +80,7 @@ export async function startAwsPeer(about: { readonly clock?: () => number; reado
     faults,
     undocumented: account.undocumented,
     calls,
+    given: () => [...account.sessions.values()].map((session) => givenSession(account, session, at)),
     advance(milliseconds) {
       ahead += milliseconds
     },
@@ -101,6 +113,7 @@ async function answer(house: House, incoming: IncomingMessage, response: ServerR
     if (fault === 'hangs') return
     if (fault === 'resets') return void incoming.socket.resetAndDestroy()
     const answered = await serve(house, service, request)
+    if (fault === 'keeps the answer') return
     if (fault === 'loses the answer') return void incoming.socket.resetAndDestroy()
     send(house, response, answered)
   } catch (error) {
