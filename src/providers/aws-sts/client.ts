@@ -131,8 +131,10 @@ export function createSts(name: string, settings: AwsSettings, told: Told, crede
     },
     standingOf({ accessKeyId, secretAccessKey, sessionToken }) {
       const credentials = { accessKeyId, secretAccessKey: secretAccessKey.open(), sessionToken: sessionToken.open() }
-      // Its connections are the other client's: one is made for each generation of a kill list.
-      const own = new STSClient({ ...about, credentials, maxAttempts: 1, requestHandler: client.config.requestHandler })
+      // Its connections are the other client's, for one is made for each generation of a kill list; and so is what is known of AWS's clock, which one that
+      // asks once and is then dropped would never learn.
+      const { requestHandler, systemClockOffset } = client.config
+      const own = new STSClient({ ...about, credentials, maxAttempts: 1, requestHandler, systemClockOffset })
       const command = new DecodeAuthorizationMessageCommand({ EncodedMessage: 'none' })
       return async (abortSignal) => {
         try {

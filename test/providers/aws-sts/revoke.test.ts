@@ -178,6 +178,12 @@ describe.each(['boundary', 'inline'] as const)('a session that is ended by the k
     expect(events()).toEqual([])
   })
 
+  test.each([10, -10])('is seen to be dead where the clock of AWS is %s minutes ahead', async (minutes) => {
+    site.peer.faults.skew = minutes * 60_000
+    const { reference } = await site.mint(provider)
+    expect((await provider.revoke(reference, patient)).by).toBe('provider')
+  })
+
   const asked = carrier === 'boundary' ? ['CreatePolicyVersion'] : ['ListRolePolicies', 'GetRolePolicy', 'PutRolePolicy']
   const pairs = [...asked, 'AssumeRole', 'DecodeAuthorizationMessage'].flatMap((action) =>
     (['resets', 'loses the answer', 'fails', 'conflicts'] as const).map((fault) => [action, fault] as const),
