@@ -13,6 +13,7 @@ import { loadCatalogue } from '../../src/policy/catalogue.ts'
 import { loadPolicySet } from '../../src/policy/document.ts'
 import { secretsOf } from '../../src/providers/credential.ts'
 import { providerKinds } from '../../src/providers/kinds.ts'
+import type { ProviderSurroundings } from '../../src/providers/provider.ts'
 import { createTarget, type Target } from '../../src/providers/target.ts'
 import { lap } from '../../src/reaper.ts'
 import { createBackground } from '../../src/tasks/background.ts'
@@ -22,7 +23,7 @@ import type { IssuedLease } from '../../src/tasks/mint.ts'
 import { type OpenedTask, openTask } from '../../src/tasks/open.ts'
 import { renewTask } from '../../src/tasks/renew.ts'
 import type { ActivePolicy, Broker, Caller, Declaration } from '../../src/tasks/task.ts'
-import { createTelemetry } from '../../src/telemetry.ts'
+import { createTelemetry, type Telemetry } from '../../src/telemetry.ts'
 import { audit, type Finding } from './audit.ts'
 import { type Lab, startLab } from './lab.ts'
 
@@ -134,7 +135,7 @@ export async function startHouse(store: StoreSettings | 'embedded', annex?: Anne
     const clock = () => Date.now() + state.skew
     return {
       ledger,
-      targets: await connectTargets(ledger, lab, path.join(folder, 'keys'), clock, annex),
+      targets: await connectTargets(ledger, lab, path.join(folder, 'keys'), clock, telemetry, annex),
       policy: () => state.policy,
       telemetry,
       clock,
@@ -268,9 +269,17 @@ export async function loadPolicy(folder: string, extra: { catalogue?: string; po
   return { catalogue: await loadCatalogue(catalogue, shapes, new Set(['local'])), set: await loadPolicySet(policies) }
 }
 
-async function connectTargets(ledger: Ledger, lab: Lab, keys: string, clock: () => number, annex: Annex | undefined): Promise<Map<string, Target>> {
+async function connectTargets(
+  ledger: Ledger,
+  lab: Lab,
+  keys: string,
+  clock: () => number,
+  { log }: Telemetry,
+  annex: Annex | undefined,
+): Promise<Map<string, Target>> {
   const kept = { sessions: roleSessions(ledger), killLists: killLists(ledger) }
-  const surroundings = { publicUrl: 'https://broker.example.com', keys, clock, ...kept }
+  const noticed: ProviderSurroundings['noticed'] = (provider, level, event, detail) => log[level]({ provider, event, ...detail }, 'noticed')
+  const surroundings = { publicUrl: 'https://broker.example.com', keys, clock, noticed, ...kept }
   const connected = [
     await connectOne('jwt', 'tokens', {}),
     await connectOne('http', 'lab', { url: lab.url, revocation: 'provider', timeout: '1s' }),

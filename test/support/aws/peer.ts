@@ -36,6 +36,8 @@ export interface AwsPeer extends AsyncDisposable {
   readonly calls: readonly SeenCall[]
   /** Every session that it gave, oldest first. */
   given(): readonly GivenSession[]
+  /** The default version of a managed policy, as it was last written. */
+  document(arn: string): string
   /** Moves this AWS's clock, by which sessions end and policies are heeded. Milliseconds. */
   advance(milliseconds: number): void
   /** Milliseconds since the epoch, as this AWS has it. */
@@ -81,6 +83,7 @@ export async function startAwsPeer(about: { readonly clock?: () => number; reado
     undocumented: account.undocumented,
     calls,
     given: () => [...account.sessions.values()].map((session) => givenSession(account, session, at)),
+    document: (arn) => account.policies.get(arn)!.current.latest.policy.text,
     advance(milliseconds) {
       ahead += milliseconds
     },
