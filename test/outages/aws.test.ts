@@ -27,6 +27,8 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a task with an A
   })
 
   const leaseOf = async ({ id }: Declared) => (await findTask(aws.house.ledger, id))!.leases[0]!
+  /** What `mayfly_provider_up` and readiness say. */
+  const isFailing = () => aws.house.broker.targets.get('aws')!.failing
   const declare = () => aws.house.declare(['bucket'], { duration: 20 * minute })
 
   /** Everything is tried again, until it is done. What bounds this is the time of the test. */
@@ -69,6 +71,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a task with an A
     expect(house.log()).toContain('a lease is stuck')
     expect(house.log()).toContain('kill_list_not_written')
     expect(aws.asked('CreatePolicyVersion')).toBeGreaterThan(0)
+    expect(isFailing(), 'it is asked, and answers').toBe(false)
 
     site.peer.faults.up('iam')
     await untilDone(...later)
@@ -92,6 +95,8 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a task with an A
     while (!(await leaseOf(task)).error?.includes('denied in generation')) await again()
     expect(await leaseOf(task)).toMatchObject({ state: 'revoking', evidence: null })
     expect([reads(task), reads(sibling)], 'denied already').toEqual([false, true])
+    for (let attempt = 0; attempt < 3; attempt += 1) await expect(declare()).rejects.toMatchObject({ code: 'provider_unavailable' })
+    expect(isFailing()).toBe(true)
 
     site.peer.faults.up('sts')
     await untilDone(task)

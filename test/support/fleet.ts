@@ -191,7 +191,7 @@ async function strangersAt(lab: Lab, owner: postgres.Sql): Promise<Finding[]> {
 }
 
 function secretOf(credential: object): string {
-  const { token, password = token } = credential as { token?: string; password?: string }
+  const { token, session_token = token, password = session_token } = credential as { token?: string; session_token?: string; password?: string }
   if (password === undefined) throw new Error('a credential of another type')
   return password
 }
