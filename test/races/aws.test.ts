@@ -15,7 +15,7 @@ import { freeze, thaw } from '../support/freeze.ts'
 import type { Declared } from '../support/house.ts'
 import { openDatabase, stores } from '../support/stores.ts'
 
-/** On Postgres, for the orders in which two writers meet in a store of memory are in test/providers/aws-sts/writer.test.ts. */
+/** On Postgres; a thousand orders in which two writers meet in a store of memory are in test/providers/aws-sts/writer.test.ts. */
 const games = 100
 /** Games whose ends share documents: one second apart, as in life. */
 const each = 25

@@ -39,8 +39,8 @@ async function settle(stage: Stage, broker: Turns): Promise<void> {
   expect(await stage.store.due()).toEqual([])
 }
 
-/** With the hundred on Postgres of test/races/aws.test.ts a thousand interleavings. */
-const orders = 900
+/** A further hundred is played on Postgres, in test/races/aws.test.ts. */
+const orders = 1_000
 
 describe('two brokers that write one kill list', () => {
   test('lose no end in any order of what they do, whatever is late, lost or taken over', async () => {
