@@ -70,11 +70,11 @@ interface Stance {
  *
  * @throws RangeError for a name that is none, and for a capacity too small even for the shortest denial
  */
-export function killList(world: World): KillList {
-  validate(world)
-  const given = asGiven(world)
-  const closing: Stance = { ...given, closing: true }
-  for (const stance of [given, closing]) {
+export function killList(given: World): KillList {
+  const world = validated(given)
+  const before = asGiven(world)
+  const closing: Stance = { ...before, closing: true }
+  for (const stance of [before, closing]) {
     if (fits(world, stance)) return take(world, stance)
   }
   const stance = givingUp(world, closing) ?? cuttingOff(world, closing)
@@ -82,8 +82,8 @@ export function killList(world: World): KillList {
 }
 
 /** The share of the capacity that is used with nothing more given up; above 1 where the ladder must be climbed. Mints go where it is least. */
-export function load(world: World): number {
-  validate(world)
+export function load(given: World): number {
+  const world = validated(given)
   return sizeOf(world, asGiven(world)) / world.capacity
 }
 
@@ -123,7 +123,7 @@ function shut(world: World): KillList {
     closeCohort: true,
     killed: [...new Set(world.killed)].toSorted(),
     cutoff: world.cutoff,
-    sacrificed: namesOf(living(world)),
+    sacrificed: namesOf(world.living),
     refuseMints: true,
   }
 }
@@ -141,7 +141,7 @@ function take(world: World, stance: Stance): KillList {
     closeCohort,
     killed,
     cutoff: denials.cutoff,
-    sacrificed: namesOf(living(world).filter(isSacrificed)),
+    sacrificed: namesOf(world.living.filter(isSacrificed)),
     refuseMints: false,
   }
 }
@@ -196,16 +196,11 @@ function cohortsOf(world: World, { cutoff }: Stance): Map<string, Cohort> {
   }
   const isLeft = ({ latest }: Session) => !(latest && isBefore(latest, cutoff))
   for (const { name } of world.denied.filter(isLeft)) cohort(name).denied.add(name)
-  for (const { name, earliest } of living(world).filter(isLeft)) {
+  for (const { name, earliest } of world.living.filter(isLeft)) {
     const { survivors } = cohort(name)
     if (!isBefore(earliest, cutoff)) survivors.add(name)
   }
   return cohorts
-}
-
-function living(world: World): Session[] {
-  const denied = new Set(namesOf(world.denied))
-  return world.living.filter(({ name }) => !denied.has(name))
 }
 
 function namesOf(sessions: readonly Session[]): string[] {
@@ -235,9 +230,13 @@ function asGiven({ killed, cutoff }: World): Stance {
   return { closing: false, killed: new Set(killed), cutoff }
 }
 
-function validate({ open, killed, canaries, cutoff, denied, living }: World): void {
+/** With none among the living that is denied too: once, for each look at a stance goes through all of them. @throws RangeError */
+function validated(world: World): World {
+  const { open, killed, canaries, cutoff, denied, living } = world
   for (const cohort of [open, ...killed]) assertCohort(cohort)
   for (const { name } of [...denied, ...living]) cohortOf(name)
   for (const canary of canaries) assertCanary(canary)
   if (cutoff && cutoff.getTime() % 1_000 !== 0) throw new RangeError('a cutoff is a whole second, as AWS compares it')
+  const ended = new Set(denied.map(({ name }) => name))
+  return { ...world, living: living.filter(({ name }) => !ended.has(name)) }
 }
