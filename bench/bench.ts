@@ -1,6 +1,5 @@
-import { execFileSync } from 'node:child_process'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { cpus, tmpdir, totalmem } from 'node:os'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import postgres from 'postgres'
@@ -11,7 +10,7 @@ import { actorNamed, loadPolicy } from '../test/support/house.ts'
 import { startLab } from '../test/support/lab.ts'
 import type { RunningBroker, Site } from '../test/support/program.ts'
 import { openDatabase, openEmbedded } from '../test/support/stores.ts'
-import { conclude, ratesOf, spread, tell } from './figures.ts'
+import { keep, ratesOf, spread, tell } from './figures.ts'
 import { completes, type Generators, introspects, issues, type Load, openedOf, post, startGenerators } from './load.ts'
 import {
   bareIssue,
@@ -47,13 +46,7 @@ test('the bench', async () => {
   await onPostgres((store.settings as { url: string }).url, labs, generators)
   await onEmbedded(labs, generators)
   if (!quick) await decisions()
-  const about = {
-    at: new Date().toISOString(),
-    commit: execFileSync('git', ['rev-parse', '--short', 'HEAD']).toString().trim(),
-    machine: { processors: cpus().length, model: cpus()[0]?.model, memoryGigabytes: Math.round(totalmem() / 2 ** 30), node: process.version },
-    note: 'broker, Postgres, load and backend share the machine; Postgres is as durable as it is by default',
-  }
-  writeFileSync(path.join(import.meta.dirname, 'results.json'), `${JSON.stringify({ ...about, ...conclude() }, undefined, 2)}\n`)
+  keep('results.json', 'broker, Postgres, load and backend share the machine; Postgres is as durable as it is by default')
   generators.stop()
   await Promise.all([lab.stop(), other.stop()])
   await store.dispose()

@@ -80,3 +80,16 @@ export const completes = (opened: readonly Opened[]): string[] =>
 
 export const introspects = (opened: readonly Opened[], resource: string): string[] =>
   opened.map(({ leases }) => post('/introspect', `token=${leases[0]!.credential.token}`, resource, 'application/x-www-form-urlencoded'))
+
+/** Does it for each of them, so many at a time. */
+export async function timed<T, R>(inFlight: number, each: readonly T[], work: (one: T) => Promise<R>): Promise<{ seconds: number; results: R[] }> {
+  const started = performance.now()
+  const left = [...each]
+  const results: R[] = []
+  await Promise.all(
+    Array.from({ length: inFlight }, async () => {
+      while (left.length > 0) results.push(await work(left.shift()!))
+    }),
+  )
+  return { seconds: (performance.now() - started) / 1_000, results }
+}

@@ -1,8 +1,4 @@
-import { execFileSync } from 'node:child_process'
-import { writeFileSync } from 'node:fs'
 import { Agent, request } from 'node:http'
-import { cpus } from 'node:os'
-import path from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { readFile } from 'node:fs/promises'
 import postgres from 'postgres'
@@ -12,8 +8,8 @@ import type { RunningBroker } from '../test/support/program.ts'
 import { openDatabase } from '../test/support/stores.ts'
 import { type RunningVault, startVault } from '../test/support/vault.ts'
 import { faultyWire, type FaultyWire } from '../test/support/wire.ts'
-import { conclude, ratesOf, spread, tell } from './figures.ts'
-import { completes, type Generators, issues, type Load, openedOf, startGenerators } from './load.ts'
+import { keep, ratesOf, spread, tell } from './figures.ts'
+import { completes, type Generators, issues, type Load, openedOf, startGenerators, timed } from './load.ts'
 import { drained, endAll, residentMegabytes, siteOf, tokensOf } from './stage.ts'
 
 /** Everything that the tables about Vault need. */
@@ -51,13 +47,7 @@ test('the bench of Vault', async () => {
   await silence(stage)
   tell('Vault: resident memory at the end', { megabytes: residentMegabytes(stage.broker.process.pid!) })
 
-  const about = {
-    at: new Date().toISOString(),
-    commit: execFileSync('git', ['rev-parse', '--short', 'HEAD']).toString().trim(),
-    machine: { processors: cpus().length, model: cpus()[0]?.model, node: process.version },
-    note: 'broker, its Postgres, OpenBao in memory, the database behind it and load share the machine',
-  }
-  writeFileSync(path.join(import.meta.dirname, 'results-vault.json'), `${JSON.stringify({ ...about, ...conclude() }, undefined, 2)}\n`)
+  keep('results-vault.json', 'broker, its Postgres, OpenBao in memory, the database behind it and load share the machine')
   stage.generators.stop()
   stage.raw.stop()
   await stage.owner.end()
@@ -259,17 +249,4 @@ function rawCalls(address: string, token: string): Raw {
     },
     stop: () => agent.destroy(),
   }
-}
-
-/** Does it for each of them, so many at a time. */
-async function timed<T, R>(inFlight: number, each: readonly T[], work: (one: T) => Promise<R>): Promise<{ seconds: number; results: R[] }> {
-  const started = performance.now()
-  const left = [...each]
-  const results: R[] = []
-  await Promise.all(
-    Array.from({ length: inFlight }, async () => {
-      while (left.length > 0) results.push(await work(left.shift()!))
-    }),
-  )
-  return { seconds: (performance.now() - started) / 1_000, results }
 }

@@ -13,6 +13,7 @@ import { CreateBucketCommand, PutObjectCommand } from '@aws-sdk/client-s3'
 import { AssumeRoleCommand } from '@aws-sdk/client-sts'
 import { type AwsClients, clientsOf } from './clients.ts'
 import { type AwsPeer, startAwsPeer } from './peer.ts'
+import type { RunningAws } from './peers.ts'
 import { policyOf } from './site.ts'
 
 const folder = path.join(import.meta.dirname, '../../../deploy/aws')
@@ -27,19 +28,23 @@ export const taskRole = 'mayfly/invoices'
 export const killList = 'arn:aws:iam::123456789012:policy/mayfly-kill-list-invoices'
 
 /** An account that was set up with the files of deploy/aws, and a bucket with a prefix for each of two customers. */
-export interface DeployedAws extends AsyncDisposable {
-  readonly peer: AwsPeer
+export interface DeployedAws<Peer extends RunningAws = AwsPeer> extends AsyncDisposable {
+  readonly peer: Peer
   readonly owner: AwsClients
   /** What a broker finds in its environment that runs on a platform of this AWS: a session of the role `mayfly-broker`. */
   readonly platform: Readonly<Record<string, string>>
 }
 
-/** @param about `carrier` of the kill list; `identity`: how minter and revoker are taken */
-export async function deployAws(about: {
+/** `carrier` of the kill list; `identity`: how minter and revoker are taken. */
+interface Deployment {
   readonly carrier: 'boundary' | 'inline'
   readonly identity: 'default' | 'web_identity'
-}): Promise<DeployedAws> {
-  const peer = await startAwsPeer()
+}
+
+export const deployAws = async (about: Deployment): Promise<DeployedAws> => await deployAt(await startAwsPeer(), about)
+
+/** @param peer of an account in which there is nothing yet; it stops with what is deployed */
+export async function deployAt<Peer extends RunningAws>(peer: Peer, about: Deployment): Promise<DeployedAws<Peer>> {
   const owner = clientsOf(peer, peer.root)
   const platform = await startPlatform(peer, owner)
   const role = async (name: string, trust: string, policy: string, boundary?: string, at = '/'): Promise<void> => {
@@ -62,7 +67,7 @@ export async function deployAws(about: {
 }
 
 /** What AWS does for a pod, a task or an instance: it hands the session of a role to what runs there. */
-async function startPlatform(peer: AwsPeer, { iam }: AwsClients): Promise<Record<string, string>> {
+async function startPlatform(peer: RunningAws, { iam }: AwsClients): Promise<Record<string, string>> {
   const { User: user } = await iam.send(new CreateUserCommand({ UserName: 'platform' }))
   const may = { Effect: 'Allow', Action: 'sts:AssumeRole', Resource: '*' }
   await iam.send(new PutUserPolicyCommand({ UserName: 'platform', PolicyName: 'run', PolicyDocument: policyOf(may) }))
