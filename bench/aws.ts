@@ -113,7 +113,7 @@ async function sessions(aws: Account): Promise<void> {
     await timed(8, await reserved(scaled(200)), mint)
     await timed(8, await reserved(scaled(200)), raw[mode])
     for (const inFlight of [1, 8]) {
-      const count = scaled(inFlight === 1 ? 150 : 300)
+      const count = scaled(inFlight === 1 ? 100 : 240)
       const [ours, theirs] = [{ seconds: 0 }, { seconds: 0 }]
       taking.ms = 0
       for (let turn = 0; turn < 4; turn++) {
@@ -194,8 +194,8 @@ const betweenLooks = 50
  */
 async function ends(stage: Stage): Promise<void> {
   const { aws, broker, owner } = stage
-  const [count, ahead] = [scaled(1_000), scaled(700)]
-  await Promise.all((await open(stage, scaled(100))).map((task) => complete(broker, task)))
+  const [count, ahead] = [scaled(1_000), scaled(800)]
+  await Promise.all((await open(stage, scaled(40))).map((task) => complete(broker, task)))
   const living = await hold(stage, ahead)
   const before = await aws.peer.calls()
   const started = performance.now()
@@ -205,7 +205,7 @@ async function ends(stage: Stage): Promise<void> {
   let others: Promise<number> | undefined
   for (let n = 0; n < count; n++) {
     await pause(started + n * 10 - performance.now())
-    if (n === count / 2) others = hold(stage, count - ahead).then((held) => living.push(...held))
+    if (n === scaled(450)) others = hold(stage, count - ahead).then((held) => living.push(...held))
     if (living.length === 0) await others
     const { task, s3 } = living.shift()!
     if (s3) refused.push(untilRefused(s3))
