@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
-import { cpus, totalmem } from 'node:os'
+import { cpus, loadavg, totalmem } from 'node:os'
 import path from 'node:path'
 import type { Load } from './load.ts'
 
@@ -54,12 +54,12 @@ export function tell(table: string, figures: Figures): void {
   console.log(`${table.padEnd(58)} ${words.join(' | ')}`)
 }
 
-/** Prints how the figures stand to their goals, and writes them into a file beside this one. @param note who shares the machine */
+/** Prints how the figures stand to their goals, and writes them into a file beside this one. @param note who shares the machine; `load` is its average of the last five minutes */
 export function keep(file: string, note: string): void {
   const about = {
     at: new Date().toISOString(),
     commit: execFileSync('git', ['rev-parse', '--short', 'HEAD']).toString().trim(),
-    machine: { processors: cpus().length, model: cpus()[0]?.model, memoryGigabytes: Math.round(totalmem() / 2 ** 30), node: process.version },
+    machine: { processors: cpus().length, model: cpus()[0]?.model, memoryGigabytes: Math.round(totalmem() / 2 ** 30), load: loadavg()[1], node: process.version },
     note,
   }
   writeFileSync(path.join(import.meta.dirname, file), `${JSON.stringify({ ...about, ...conclude() }, undefined, 2)}\n`)
