@@ -207,7 +207,8 @@ async function run(config: Config, stop: AbortSignal, { production, ready }: { p
     digestKey,
     background,
   }
-  await using sequencer = startSequencer({ ledger, key: logKey, origin: originOf(config.publicUrl) }, telemetry)
+  const log = { ledger, key: logKey, origin: originOf(config.publicUrl) }
+  await using sequencer = startSequencer(log, telemetry)
   await using draining = { [Symbol.asyncDispose]: () => background.drain(drainGrace) }
   await using reaper = startReaper(broker)
   const verifying: Omit<VerifierParts, 'audience'> = {
@@ -223,7 +224,7 @@ async function run(config: Config, stop: AbortSignal, { production, ready }: { p
   const people = peopleVerifier(config, verifying)
   await using watching = { [Symbol.asyncDispose]: async () => [verifier, people].forEach((one) => one?.close()) }
   const { publicUrl, operators, resourceServers, rates, doorLimits, connections } = config
-  const app = createApp({ broker, verifier, reaper, publicUrl, operators, resourceServers, rates, limits: doorLimits })
+  const app = createApp({ broker, verifier, reaper, log, publicUrl, operators, resourceServers, rates, limits: doorLimits })
   const entrances = entrancesOf(config, people, production ? undefined : verifying.spend)
   if (entrances.issuer || entrances.links) {
     const key = await openKeyFile(path.join(config.keys, consoleKey), consoleKeyLength)

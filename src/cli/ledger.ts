@@ -1,4 +1,5 @@
 import { Command, Option } from 'commander'
+import { verifyCommand } from './ledger-verify.ts'
 import { moment, plain, table } from './output.ts'
 import type { OutputOf } from './program.ts'
 import { connect } from './session.ts'
@@ -6,7 +7,11 @@ import { filterOf, paged, timed } from './task.ts'
 
 /** `mayfly ledger …`: the history, for reviewers. */
 export const ledgerCommand = (outputOf: OutputOf): Command =>
-  new Command('ledger').description('the append-only history').addCommand(listCommand(outputOf)).addCommand(exportCommand())
+  new Command('ledger')
+    .description('the append-only history')
+    .addCommand(listCommand(outputOf))
+    .addCommand(exportCommand())
+    .addCommand(verifyCommand(outputOf))
 
 const filtered = (command: Command): Command =>
   timed(command, 'of a time')

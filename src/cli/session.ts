@@ -6,9 +6,10 @@ import { UsageError } from './failure.ts'
 /** Milliseconds for which a broker that is away is waited for by what goes on working meanwhile. */
 export const longPatience = 60_000
 
-/** A client for the broker that the environment names. The token file is read at each use, since whoever wrote it renews it there. */
-export function connect(options: { patience?: number } = {}): Client {
-  const { url, token, tokenFile } = clientSettings()
+/** A client for the broker that the environment names, or this URL. The token file is read at each use, since whoever wrote it renews it there. */
+export function connect({ url: named, ...options }: { patience?: number; url?: string | undefined } = {}): Client {
+  const { url: usual, token, tokenFile } = clientSettings()
+  const url = named ?? usual
   const read = async (): Promise<string> => {
     if (tokenFile !== undefined) {
       const text = await readFile(tokenFile, 'utf8').catch((error: NodeJS.ErrnoException) => {
@@ -22,7 +23,7 @@ export function connect(options: { patience?: number } = {}): Client {
   try {
     return createClient({ url, token: read, ...options })
   } catch (error) {
-    if (error instanceof TypeError) throw new UsageError(`MAYFLY_URL: ${error.message}`)
+    if (error instanceof TypeError) throw new UsageError(`${named === undefined ? 'MAYFLY_URL' : '--url'}: ${error.message}`)
     throw error
   }
 }

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { z, type ZodType } from 'zod'
 import type * as contract from '../http/contract.ts'
 import { held, type HeldLease } from './credential.ts'
-import { BrokerUnreachable } from './problem.ts'
+import { BrokerUnreachable, MayflyProblem } from './problem.ts'
 import { type Answer, type Call, send, type TransportOptions } from './transport.ts'
 import { type OpenTask, openTask } from './task.ts'
 
@@ -51,6 +51,11 @@ export interface Client {
   exportEntries(form: 'application/x-ndjson' | 'text/csv', filter?: Filter): Promise<{ text: string; next: string | undefined }>
   /** Decisions that said no. */
   listDenials(filter?: Filter): Promise<contract.Page<contract.DenialView>>
+  /** The newest signed checkpoint of the log. Undefined: nothing was signed yet. */
+  showCheckpoint(): Promise<string | undefined>
+  /** Lines of the log behind the entry with this number, or from the beginning: what `proof/lines` reads. Empty behind the end. */
+  readLog(after: number | undefined): Promise<string>
+  showPolicySet(digest: string): Promise<contract.PolicySetView>
   showDecision(id: string): Promise<contract.DecisionDetail>
   replayDecision(id: string): Promise<contract.ReplayView>
   /** What a revocation of many would end. */
@@ -120,6 +125,16 @@ export function createClient({ token, timeout = 15_000, patience = 10_000, ...op
       return { text: answer.text, next: nextCursor(answer) }
     },
     listDenials: (filter = {}) => get(`/denials${queryOf(filter)}`),
+    async showCheckpoint() {
+      try {
+        return (await send(transport, { method: 'GET', path: '/checkpoint', repeatable: true })).text
+      } catch (error) {
+        if (error instanceof MayflyProblem && error.code === 'not_found') return undefined
+        throw error
+      }
+    },
+    readLog: async (after) => (await send(transport, { method: 'GET', path: `/ledger/log${queryOf({ after })}`, repeatable: true })).text,
+    showPolicySet: (digest) => get(`/policies/${encodeURIComponent(digest)}`),
     showDecision: (id) => get(`/decisions/${encodeURIComponent(id)}`),
     replayDecision: (id) => get(`/decisions/${encodeURIComponent(id)}/replay`),
     planRevocation: (selector) => ask(post('/revocations', { selector, dry_run: true }, true)),

@@ -9,6 +9,7 @@ import { door, type DoorLimits, houseLimits } from './door.ts'
 import { healthRoutes, type Reaper } from './health.ts'
 import { leaseRoutes } from './leases.ts'
 import { ledgerRoutes } from './ledger.ts'
+import { type LogName, logRoutes } from './log.ts'
 import { answerProblem, asBrokerError, fieldFaults } from './problem.ts'
 import { referenceRoutes } from './reference.ts'
 import { revocationRoutes } from './revocations.ts'
@@ -32,6 +33,7 @@ export interface Parts {
   readonly broker: Broker
   readonly verifier: Verifier
   readonly reaper: Reaper
+  readonly log: LogName
   /** Issuer and audience, without a trailing slash. */
   readonly publicUrl: string
   readonly operators: readonly OperatorEntry[]
@@ -48,6 +50,7 @@ export function createApp(parts: Parts): OpenAPIHono<Env> {
   app.route('/', leaseRoutes(parts.broker))
   app.route('/', ledgerRoutes(parts.broker))
   app.route('/', revocationRoutes(parts.broker))
+  app.route('/', logRoutes(parts.broker, parts.log))
   app.route('/', tokenRoutes(parts.broker, parts.publicUrl))
   app.route('/', healthRoutes(parts))
   app.route('/', referenceRoutes(app, parts.publicUrl))

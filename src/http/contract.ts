@@ -84,6 +84,7 @@ export const LeasePath = z.object({ id: LeaseIdentifier })
 export const DecisionPath = z.object({ id: DecisionIdentifier })
 export const RevocationPath = z.object({ id: RevocationIdentifier })
 export const StopPath = z.object({ id: StopIdentifier })
+export const EntryPath = z.object({ entry: EntryIdentifier })
 export const PolicyPath = z.object({ digest: Digest.regex(/^sha256:[0-9a-f]{64}$/) })
 
 // Requests
@@ -301,6 +302,15 @@ export type LeaseFilter = z.infer<typeof LeaseFilter>
 export type EntryFilter = z.infer<typeof EntryFilter>
 export type DenialFilter = z.infer<typeof DenialFilter>
 
+export const LogQuery = z.strictObject({
+  after: z
+    .string()
+    .regex(/^(0|[1-9]\d{0,14})$/, 'must be the number of an entry')
+    .optional()
+    .openapi({ type: 'integer', minimum: 0, description: 'Begins behind the entry with this number; at the beginning where absent' }),
+  limit: paging.limit.openapi({ default: 500 }),
+})
+
 // Answers
 
 export const TaskView = z
@@ -434,6 +444,9 @@ export const EntryView = z
   .object({
     id: EntryIdentifier,
     at: Moment,
+    xid: z.string().openapi({
+      description: 'The transaction that wrote it, in decimal: with it the whole entry is what the log has as its leaf (docs/verifying.md)',
+    }),
     kind: z.string(),
     agent: z.string().optional(),
     task: TaskIdentifier.optional(),
@@ -443,6 +456,11 @@ export const EntryView = z
   })
   .openapi('Entry')
 export type EntryView = z.infer<typeof EntryView>
+
+export const LogLines = z.string().openapi('LogLines', {
+  description:
+    'Each line a JSON object: `number` from 0; `leaf_hash`, what the log has there, which is SHA-256 over a zero byte and the canonical JSON (RFC 8785) of `entry`, base64; `missing` in the place of `entry` where the history does not have it any more; with a decision its `answers`; `checkpoint` where one was signed over the log up to here',
+})
 
 export const LedgerCsv = z.string().openapi('LedgerCsv', { description: 'RFC 4180 with a header line; no cell starts a formula' })
 

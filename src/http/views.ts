@@ -137,6 +137,7 @@ export function viewEntry(entry: Entry): EntryView {
   return {
     id: entry.id,
     at: entry.at.toISOString(),
+    xid: entry.xid,
     kind: entry.kind,
     ...whereItApplies({ agent: entry.agent, task: entry.taskId, lease: entry.leaseId, decision: entry.decisionId }),
     body: entry.body,

@@ -33,13 +33,13 @@ export interface Look {
 const mostCounted = 10_000
 
 /** An entry's row as it is exported; `fieldsOf` drops what does not apply. */
-const exported = (entry: SQL): SQL => sql`json_build_object('id', ${entry}.id, 'at', ${rfc3339(sql`${entry}.at`)}, 'xid', ${entry}.xid::text,
+export const exported = (entry: SQL): SQL => sql`json_build_object('id', ${entry}.id, 'at', ${rfc3339(sql`${entry}.at`)}, 'xid', ${entry}.xid::text,
   'kind', ${entry}.kind, 'agent', ${entry}.agent, 'task', ${entry}.task_id, 'lease', ${entry}.lease_id, 'decision', ${entry}.decision_id, 'body', ${entry}.body)`
 
-type ExportedRow = { readonly [Name in keyof Required<EntryFields>]: EntryFields[Name] | null }
+export type ExportedRow = { readonly [Name in keyof Required<EntryFields>]: EntryFields[Name] | null }
 
 /** Not in the statement: that would take the nulls out of bodies too. */
-const fieldsOf = ({ body, ...row }: ExportedRow): EntryFields =>
+export const fieldsOf = ({ body, ...row }: ExportedRow): EntryFields =>
   ({ ...Object.fromEntries(Object.entries(row).filter(([, value]) => value !== null)), body }) as unknown as EntryFields
 
 interface HeadRow {

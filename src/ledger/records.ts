@@ -130,6 +130,8 @@ interface Selected {
 export interface Entry {
   readonly id: EntryId
   readonly at: Date
+  /** The transaction that wrote it, in decimal. */
+  readonly xid: string
   readonly kind: string
   readonly agent: string | null
   readonly taskId: TaskId | null

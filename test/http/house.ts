@@ -7,6 +7,7 @@ import { createApp, createFrame, type Env, type Parts } from '../../src/http/app
 import { tokenRefused } from '../../src/http/problem.ts'
 import type { Actor } from '../../src/identity/actor.ts'
 import type { Ledger } from '../../src/ledger/connect.ts'
+import { logKeyOf } from '../../src/ledger/log-key.ts'
 import type { Agent } from '../../src/policy/catalogue.ts'
 import type { Target } from '../../src/providers/target.ts'
 import type { Broker } from '../../src/tasks/task.ts'
@@ -76,6 +77,7 @@ export function buildHouse({ ledger, clock, targets, parts, frame }: Built = {})
       close: () => {},
     },
     reaper: { lastLap: () => 20 },
+    log: { key: logKeyOf(new Uint8Array(32).fill(7)), origin: 'broker.example.com' },
     publicUrl: 'https://broker.example.com',
     operators: [
       { issuer: 'corp', match: { sub: 'operator' }, roles: ['operator'] },

@@ -18,6 +18,7 @@ import type {
   TaskView,
 } from '../../src/http/contract.ts'
 import { tokenRefused } from '../../src/http/problem.ts'
+import { logKeyOf } from '../../src/ledger/log-key.ts'
 import { createTelemetry } from '../../src/telemetry.ts'
 import { type House, startHouse } from '../support/house.ts'
 import { openEmbedded, type OpenedStore } from '../support/stores.ts'
@@ -45,6 +46,7 @@ beforeAll(async () => {
       close: () => {},
     },
     reaper: { lastLap: () => 0 },
+    log: { key: logKeyOf(new Uint8Array(32).fill(7)), origin: 'broker.test' },
     publicUrl: 'http://broker.test',
     operators: [
       { issuer: 'local', match: { sub: 'operator:ops' }, roles: ['operator'] },

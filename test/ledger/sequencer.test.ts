@@ -13,6 +13,7 @@ import { type Log, type Memory, startSequencer, stepLog } from '../../src/ledger
 import { verifyConsistency } from '../../src/proof/merkle.ts'
 import { createTelemetry } from '../../src/telemetry.ts'
 import { auditLog, growAll } from '../support/log.ts'
+import { asOwner } from '../support/owner.ts'
 import { openDatabase, type OpenedStore, stores } from '../support/stores.ts'
 
 const origin = 'broker.example.com'
@@ -54,19 +55,6 @@ function together(ledger: Ledger, count: number): Ledger[] {
       return await ledger.run(...given)
     },
   })) as Ledger[]
-}
-
-/** Statements of whoever owns the database, behind the broker's back and past every trigger. */
-async function asOwner(ledger: Ledger, { settings }: OpenedStore, statements: readonly string[]): Promise<void> {
-  if ('url' in settings) {
-    const owner = postgres(settings.url, { max: 1, onnotice: () => {} })
-    for (const statement of ["set session_replication_role = 'replica'", ...statements]) await owner.unsafe(statement)
-    await owner.end()
-    return
-  }
-  // The one session of the embedded store is its owner's, who stepped down.
-  const all = ['reset role', "set session_replication_role = 'replica'", ...statements, 'reset session_replication_role', 'set role mayfly_app']
-  for (const statement of all) await ledger.run(sql.raw(statement))
 }
 
 describe.each(stores)('the log on $name', ({ open }) => {

@@ -1,0 +1,77 @@
+import { createReadStream } from 'node:fs'
+import { createInterface } from 'node:readline'
+import type { Json } from '../base/json.ts'
+import { type Client, MayflyProblem } from '../client/client.ts'
+import { type ExportLine, type LogLine, parseLine } from '../proof/lines.ts'
+import { fromDecimal } from '../proof/spelling.ts'
+import { UsageError } from './failure.ts'
+
+/** A ledger as it is exported, line by line: the checkpoint first, each policy set before the first decision that rests on it. */
+export type Lines = AsyncIterable<ExportLine>
+
+/** What a broker has, up to the checkpoint that it gives now. Never more than a page in memory. @throws UsageError where nothing was signed yet */
+export async function* linesOf(client: Client): Lines {
+  const checkpoint = await client.showCheckpoint()
+  if (checkpoint === undefined) throw new UsageError('the log of this broker has not begun: it does with its first entry')
+  yield { export: 'mayfly-ledger@v1', checkpoint }
+  const size = sizeOf(checkpoint)
+  const told = new Set<string>()
+  for (let after: number | undefined; ;) {
+    const page = await client.readLog(after)
+    let last = after
+    for (const text of page.split('\n')) {
+      const line = text === '' ? undefined : parseLine(text)
+      if (text === '') continue
+      if (!line || !('number' in line)) throw new Error('the broker answers with something that is no line of a log')
+      last = line.number
+      if (last >= size) return
+      const digest = policyOf(line)
+      if (digest !== undefined && !told.has(digest)) {
+        told.add(digest)
+        const document = await archived(client, digest)
+        if (document !== undefined) yield { policy: { digest, document } }
+      }
+      yield line
+    }
+    if (last === undefined || last === after || last + 1 >= size) return
+    after = last
+  }
+}
+
+/** The lines of a file that `mayfly ledger export` wrote. @throws UsageError where it is none, with the line at fault */
+export async function* linesIn(file: string): Lines {
+  const input = createReadStream(file)
+  const reader = createInterface({ input, crlfDelay: Infinity })
+  // readline says nothing about a stream that cannot be read.
+  const failed = new Promise<never>((_, reject) => input.once('error', reject))
+  failed.catch(() => {})
+  const all = reader[Symbol.asyncIterator]()
+  for (let at = 1; ; at++) {
+    const { done, value } = await Promise.race([all.next(), failed]).catch((error: NodeJS.ErrnoException) => {
+      throw new UsageError(`--export ${file} cannot be read (${error.code ?? 'unknown'})`)
+    })
+    if (done === true) return
+    const line = parseLine(value)
+    if (!line) throw new UsageError(`--export ${file}: line ${at} is not one of a ledger's export`)
+    yield line
+  }
+}
+
+/** What a checkpoint says its log's size is: how far to read, and nothing that is believed. */
+const sizeOf = (note: string): number => fromDecimal(note.split('\n', 2)[1] ?? '') ?? Number.MAX_SAFE_INTEGER
+
+function policyOf({ entry }: LogLine): string | undefined {
+  if (entry?.kind !== 'decision.made') return undefined
+  const digest = (entry.body as { readonly policy_digest?: unknown } | null)?.policy_digest
+  return typeof digest === 'string' ? digest : undefined
+}
+
+/** Undefined where the archive does not have it, which is for `verify` to say. */
+async function archived(client: Client, digest: string): Promise<Json | undefined> {
+  try {
+    return (await client.showPolicySet(digest)).document
+  } catch (error) {
+    if (error instanceof MayflyProblem && error.code === 'not_found') return undefined
+    throw error
+  }
+}

@@ -1,0 +1,304 @@
+import type { Json } from '../base/json.ts'
+import type { EntryFields } from './leaf.ts'
+import type { Fault } from './verify.ts'
+
+/** What the whole history comes to. */
+export interface Lives {
+  readonly tasks: number
+  readonly leases: number
+  /** That the history does not say to have ended; some of them may be about to. */
+  readonly alive: number
+  /** Leases whose end was begun more than `promptly` after it was due, as when every broker was down. Each was dead at its own end all the same, if its provider kept it. */
+  readonly late: number
+  /** The worst of them. */
+  readonly latest: { readonly lease: string; readonly seconds: number } | undefined
+}
+
+/** Told entry by entry, in the order of the log. */
+export interface Stories {
+  tell(number: number, entry: EntryFields): void
+  /** @param now milliseconds since 1970; where absent, the time of the last entry */
+  finish(now: number | undefined): Lives
+}
+
+/** Which fact may follow which in the story of one lease. */
+const next: Readonly<Record<string, readonly string[]>> = {
+  '': ['lease.reserved', 'lease.issued'],
+  'lease.reserved': ['lease.issued', 'lease.failed', 'lease.revoking', 'lease.lapsing'],
+  'lease.issued': ['lease.refreshing', 'lease.refreshed', 'lease.revoking', 'lease.lapsing', 'lease.revoked', 'lease.expired'],
+  'lease.refreshing': ['lease.refreshing', 'lease.refreshed', 'lease.not_refreshed', 'lease.revoking', 'lease.lapsing'],
+  'lease.refreshed': [
+    'lease.refreshing',
+    'lease.refreshed',
+    'lease.not_refreshed',
+    'lease.revoking',
+    'lease.lapsing',
+    'lease.revoked',
+    'lease.expired',
+  ],
+  'lease.not_refreshed': ['lease.refreshing', 'lease.refreshed', 'lease.not_refreshed', 'lease.revoking', 'lease.lapsing'],
+  'lease.revoking': ['lease.revoked', 'lease.expired', 'lease.failed', 'lease.stuck'],
+  'lease.stuck': ['lease.revoked', 'lease.expired', 'lease.failed'],
+  'lease.lapsing': ['lease.expired', 'lease.failed'],
+  'lease.revoked': ['lease.reopened'],
+  'lease.expired': ['lease.reopened'],
+  'lease.failed': ['lease.reopened'],
+  'lease.reopened': ['lease.revoked', 'lease.expired', 'lease.failed', 'lease.stuck'],
+}
+
+const endings: ReadonlySet<string> = new Set(['lease.revoked', 'lease.expired', 'lease.failed'])
+const beginnings: ReadonlySet<string> = new Set(['lease.revoking', 'lease.lapsing', ...endings])
+
+/** In the words of a reader: what must have come before, where it did not. */
+const outOfPlace: Readonly<Record<string, string>> = {
+  'lease.issued': 'was issued without having been announced, or a second time',
+  'lease.revoked': 'was revoked without having been announced, or after it had ended',
+  'lease.expired': 'expired without having been announced, or after it had ended',
+  'lease.reserved': 'was announced a second time',
+}
+
+/** Milliseconds behind which the end of a lease is late: a lap of the reaper is a second, and a busy one some more. */
+const promptly = 60_000
+
+/** Milliseconds past its end after which a lease that nobody has begun to end counts as alive, and one whose end was begun as forgotten. */
+const patience = { alive: 5 * 60_000, ending: 15 * 60_000 }
+
+/**
+ * Milliseconds for which what has ended is remembered. Transactions that overlap may stand in the log in another order than they had their locks in; none lasts longer
+ * than 10 s, and a handle that arrives late does so while its mint is under way.
+ */
+const remembered = 10 * 60_000
+
+/** Entries of one commit that are looked at together: more than any of ours has. */
+const mostOfCommit = 10_000
+
+/** Facts of one lease that wait until it is sure in which order they happened. */
+const unsettled = 16
+
+interface Told {
+  readonly number: number
+  readonly id: string
+  readonly kind: string
+}
+
+interface Lease {
+  readonly task: string
+  readonly revocation: unknown
+  /** The fact up to which the story was read. */
+  before: string
+  readonly told: Told[]
+  /** Milliseconds since 1970 at which it ends by itself, and the latest that was ever promised. */
+  until: number
+  latest: number
+  /** When its end was begun, and when it had ended. */
+  closing: number | undefined
+  ended: number | undefined
+}
+
+interface Task {
+  deadline: number
+  /** Permits, and the transaction of each. */
+  readonly permits: Map<string, string>
+  readonly leases: Set<string>
+  ended: number | undefined
+}
+
+/**
+ * Reads the life of each lease out of the history and says where it breaks a promise: announced before it was minted and under a permit of its task, never
+ * to outlive the task's deadline, ended before its task did, revoked only with evidence, and ended at all.
+ *
+ * Keeps what lives and what ended a moment ago, and so stays small over a history of any length.
+ */
+export function createStories(fault: (fault: Fault) => void): Stories {
+  const leases = new Map<string, Lease>()
+  const tasks = new Map<string, Task>()
+  /** In the order of their ends. */
+  const gone: { readonly at: number; readonly task?: string; readonly lease?: string }[] = []
+  let forgotten = 0
+  /** What one transaction wrote. Its ids may be out of order, where their counter began anew within a millisecond. */
+  const commit: { readonly number: number; readonly entry: EntryFields }[] = []
+  let latestTime = 0
+  const lives = { tasks: 0, leases: 0, late: 0, latest: undefined as Lives['latest'] }
+
+  function tellTask(number: number, { id, kind, task: name = '', body }: EntryFields, at: number): void {
+    const { deadline } = (body ?? {}) as { deadline?: Json }
+    const known = tasks.get(name)
+    const say = (message: string): void => fault({ number, id, message: `${name} ${message}` })
+    if (kind === 'task.opened' || kind === 'task.denied') {
+      if (known) say('was opened a second time')
+      lives.tasks++
+      tasks.set(name, { ...unknownTask(), deadline: kind === 'task.opened' ? momentOf(deadline) : -Infinity })
+      if (kind === 'task.denied') end(name, at)
+      return
+    }
+    if (!known) return say(`is told about (${kind}), but was never opened, or had ended long before`)
+    if (kind === 'task.renewed') known.deadline = Math.max(known.deadline, momentOf(deadline))
+    if (kind === 'task.ended') end(name, at)
+  }
+
+  function end(name: string, at: number): void {
+    const task = tasks.get(name)!
+    task.ended = at
+    gone.push({ at, task: name })
+  }
+
+  function tellDecision(number: number, { id, decision = '', task: name = '', xid, body }: EntryFields): void {
+    const { outcome } = (body ?? {}) as { outcome?: Json }
+    const task = tasks.get(name)
+    if (!task) return fault({ number, id, message: `${decision} is a decision about ${name}, which was never opened, or had ended long before` })
+    if (outcome === 'permit') task.permits.set(decision, xid)
+  }
+
+  function tellLease(number: number, entry: EntryFields, at: number): void {
+    const { id, kind, lease: name = '', task = '', decision = '', xid } = entry
+    const body = (entry.body ?? {}) as Readonly<Record<string, Json>>
+    const say = (message: string): void => fault({ number, id, message: `${name} ${message}` })
+    let lease = leases.get(name)
+    if (!lease) {
+      // A handle that arrived when the lease was forgotten already: its story begins again, and has to end again.
+      const isBack = kind === 'lease.reopened'
+      lease = {
+        task,
+        revocation: body['revocation'],
+        before: isBack ? 'lease.failed' : '',
+        told: [],
+        until: Infinity,
+        latest: -Infinity,
+        closing: undefined,
+        ended: undefined,
+      }
+      leases.set(name, lease)
+      tasks.get(task)?.leases.add(name)
+      lives.leases++
+      if (isBack && !tasks.has(task)) tasks.set(task, unknownTask())
+      if (kind === 'lease.issued' && tasks.get(task)?.permits.get(decision) !== xid)
+        say('was issued in another commit than its decision, without having been announced')
+    }
+    lease.told.push({ number, id, kind })
+    if (lease.told.length > unsettled) read(name, lease, unsettled / 2)
+
+    if ('expires_at' in body) {
+      lease.until = momentOf(body['expires_at'])
+      lease.latest = Math.max(lease.latest, lease.until)
+      if (kind !== 'lease.not_refreshed' && kind !== 'lease.refreshed' && !tasks.get(task)?.permits.has(decision))
+        say('rests on no decision that permits it')
+    }
+    if (beginnings.has(kind)) lease.closing ??= at
+    if (kind === 'lease.reopened') {
+      lease.ended = undefined
+      const closed = tasks.get(task)
+      if (closed) closed.ended = undefined
+    }
+    if (!endings.has(kind)) return
+    lease.ended = at
+    gone.push({ at, lease: name })
+    if (kind === 'lease.revoked' && !isEvidence(body['evidence'])) say('is said to be revoked, without evidence')
+    if (kind === 'lease.revoked' && lease.revocation === 'expiry') say('is said to be revoked, though only time could end it')
+  }
+
+  /** Reads the first facts that wait. They happened in the order of the log, or, where transactions overlapped, in that of their ids, which are made behind the locks. */
+  function read(name: string, lease: Lease, count: number): void {
+    const part = lease.told.splice(0, count)
+    const orders = [part, part.toSorted((a, b) => (a.id < b.id ? -1 : 1))]
+    const wrong = orders.map((order) => firstUnlawful(lease.before, order))
+    if (wrong.every((told) => told !== undefined)) {
+      const [{ number, id, kind }] = wrong as [Told]
+      fault({ number, id, message: `${name} ${outOfPlace[kind] ?? `has a story in which ${kind} has no place there`}` })
+    }
+    lease.before = orders[wrong[0] === undefined ? 0 : wrong[1] === undefined ? 1 : 0]!.at(-1)?.kind ?? lease.before
+  }
+
+  function closeLease(name: string, lease: Lease): void {
+    const [first] = lease.told
+    const task = tasks.get(lease.task)
+    read(name, lease, lease.told.length)
+    if (task && lease.latest > task.deadline)
+      fault({ number: first?.number, id: first?.id, message: `${name} was given a longer life than its task has` })
+    const due = Math.min(lease.until, task?.deadline ?? Infinity)
+    const seconds = ((lease.closing ?? due) - due) / 1_000
+    if (!(seconds * 1_000 > promptly)) return
+    lives.late++
+    if (seconds > (lives.latest?.seconds ?? 0)) lives.latest = { lease: name, seconds: Math.round(seconds) }
+  }
+
+  /** Closes the book on what ended before this time. */
+  function forget(until: number): void {
+    while (forgotten < gone.length && gone[forgotten]!.at < until) {
+      const { at, task: taskName, lease: name } = gone[forgotten++]!
+      const lease = name === undefined ? undefined : leases.get(name)
+      if (lease?.ended === at) {
+        closeLease(name!, lease)
+        leases.delete(name!)
+        tasks.get(lease.task)?.leases.delete(name!)
+      }
+      const task = taskName === undefined ? undefined : tasks.get(taskName)
+      if (task?.ended === at) {
+        for (const left of task.leases)
+          if (leases.get(left)?.ended === undefined) fault({ message: `${left} lives on, though ${taskName} has ended` })
+        tasks.delete(taskName!)
+      }
+    }
+    if (forgotten < 10_000) return
+    gone.splice(0, forgotten)
+    forgotten = 0
+  }
+
+  function tellCommit(): void {
+    for (const { number, entry } of commit.splice(0).toSorted((one, other) => rankOf(one.entry) - rankOf(other.entry))) {
+      const at = momentOf(entry.at)
+      latestTime = Math.max(latestTime, at)
+      if (entry.kind.startsWith('task.')) tellTask(number, entry, at)
+      else if (entry.kind === 'decision.made') tellDecision(number, entry)
+      else if (entry.kind.startsWith('lease.')) tellLease(number, entry, at)
+    }
+    forget(latestTime - remembered)
+  }
+
+  return {
+    tell(number, entry) {
+      const [first] = commit
+      if (first && (first.entry.xid !== entry.xid || commit.length >= mostOfCommit)) tellCommit()
+      commit.push({ number, entry })
+    },
+
+    finish(now) {
+      tellCommit()
+      forget(Infinity)
+      const read = now ?? latestTime
+      for (const [name, lease] of leases) {
+        const over = read - Math.min(lease.until, tasks.get(lease.task)?.deadline ?? Infinity)
+        const last = lease.told.at(-1)
+        if (over > (lease.closing === undefined ? patience.alive : patience.ending)) {
+          const state = lease.closing === undefined ? 'is alive' : 'is not known to have ended'
+          fault({ number: last?.number, id: last?.id, message: `${name} ${state} ${Math.round(over / 1_000)} s after its end` })
+        }
+        closeLease(name, lease)
+      }
+      return { ...lives, alive: leases.size }
+    },
+  }
+}
+
+/** Nobody has told about it yet. */
+const unknownTask = (): Task => ({ permits: new Map(), leases: new Set(), deadline: Infinity, ended: undefined })
+
+/** Within a commit: first that a task was opened, then what was decided about it, then the rest, and last that it has ended. */
+const rankOf = ({ kind }: EntryFields): number =>
+  kind === 'task.opened' || kind === 'task.denied' ? 0 : kind === 'decision.made' ? 1 : kind === 'task.ended' ? 3 : 2
+
+/** The first fact that has no place in a story that goes on from here. */
+function firstUnlawful(before: string, told: readonly Told[]): Told | undefined {
+  for (const each of told) {
+    if (!next[before]?.includes(each.kind)) return each
+    before = each.kind
+  }
+  return undefined
+}
+
+/** Milliseconds since 1970; NaN, which is later and earlier than nothing, for what is no moment. */
+const momentOf = (value: Json | undefined): number => (typeof value === 'string' ? Date.parse(value) : Number.NaN)
+
+const isEvidence = (value: Json | undefined): boolean => {
+  const { by, statement, at } = (value ?? {}) as Readonly<Record<string, Json>>
+  return typeof by === 'string' && typeof statement === 'string' && !Number.isNaN(momentOf(at))
+}
