@@ -25,6 +25,8 @@ export interface Config {
   readonly console: ConsoleSettings | undefined
   readonly resourceServers: readonly (Bearer & { readonly audience: string })[]
   readonly providers: readonly ProviderSettings[]
+  /** Where each checkpoint is kept besides, with absolute paths. */
+  readonly anchors: readonly AnchorSettings[]
   readonly limits: { readonly leasesPerTask: number; readonly stuckAfter: number }
   /** How often one caller may ask for something new. */
   readonly rates: Readonly<Record<'issue' | 'introspect', { readonly burst: number; readonly perSecond: number }>>
@@ -34,6 +36,8 @@ export interface Config {
   readonly connections: number
   readonly log: { readonly level: string }
 }
+
+export type AnchorSettings = { readonly file: string } | { readonly url: string; readonly tokenFile?: string }
 
 export type StoreSettings = { readonly embedded: string } | { readonly url: string; readonly pool?: number }
 
@@ -82,6 +86,7 @@ export async function loadConfig(file: string, kinds: Kinds, environment: Enviro
   const console = readConsole(yaml, sections['console'], identity, issuers)
   const resourceServers = readBearers(yaml, 'resource_servers', sections['resource_servers'], shapes.ResourceServerEntry, issuers)
   const providers = readProviders(yaml, sections['providers'], kinds, folder)
+  const anchors = readAnchors(yaml, sections['anchors'], folder)
   const limits = read('limits', shapes.Limits.prefault({}))
   const log = read('log', shapes.LogSettings.prefault({}))
   yaml.refuseFaults()
@@ -100,6 +105,7 @@ export async function loadConfig(file: string, kinds: Kinds, environment: Enviro
     console,
     resourceServers,
     providers,
+    anchors,
     limits: { leasesPerTask: limits.leases_per_task, stuckAfter: limits.stuck_after },
     rates: {
       issue: { burst: limits.burst, perSecond: limits.requests_per_second },
@@ -170,6 +176,15 @@ function readBearers<Entry extends Bearer>(
     const issuer = isMapping(one) ? one['issuer'] : undefined
     if (issuer !== undefined && !issuers.has(issuer)) yaml.fault([section, index, 'issuer'], 'is not the name of an issuer under identity')
     return entry ? [entry] : []
+  })
+}
+
+function readAnchors(yaml: YamlFile, value: unknown, folder: string): AnchorSettings[] {
+  const list = yaml.parse(shapes.List.default([]), value, ['anchors']) ?? []
+  return list.flatMap((one, index): AnchorSettings[] => {
+    const { file, url, token_file: token } = yaml.parse(shapes.AnchorEntry, one, ['anchors', index]) ?? {}
+    if (file !== undefined) return [{ file: resolve(folder, file) }]
+    return url === undefined ? [] : [{ url, ...(token !== undefined && { tokenFile: resolve(folder, token) }) }]
   })
 }
 

@@ -15,6 +15,7 @@ import { connect, type Ledger } from './ledger/connect.ts'
 import { spendToken } from './ledger/keys.ts'
 import { killLists } from './ledger/kill-lists.ts'
 import { roleSessions } from './ledger/role-sessions.ts'
+import { startAnchors } from './ledger/anchors.ts'
 import { openLogKey, originOf } from './ledger/log-key.ts'
 import { startSequencer } from './ledger/sequencer.ts'
 import { checkCases } from './policy/cases.ts'
@@ -208,7 +209,8 @@ async function run(config: Config, stop: AbortSignal, { production, ready }: { p
     background,
   }
   const log = { ledger, key: logKey, origin: originOf(config.publicUrl) }
-  await using sequencer = startSequencer(log, telemetry)
+  await using anchors = startAnchors(config.anchors, telemetry)
+  await using sequencer = startSequencer(log, telemetry, (note) => anchors.write(note))
   await using draining = { [Symbol.asyncDispose]: () => background.drain(drainGrace) }
   await using reaper = startReaper(broker)
   const verifying: Omit<VerifierParts, 'audience'> = {
@@ -224,7 +226,7 @@ async function run(config: Config, stop: AbortSignal, { production, ready }: { p
   const people = peopleVerifier(config, verifying)
   await using watching = { [Symbol.asyncDispose]: async () => [verifier, people].forEach((one) => one?.close()) }
   const { publicUrl, operators, resourceServers, rates, doorLimits, connections } = config
-  const app = createApp({ broker, verifier, reaper, log, publicUrl, operators, resourceServers, rates, limits: doorLimits })
+  const app = createApp({ broker, verifier, reaper, log, stop, publicUrl, operators, resourceServers, rates, limits: doorLimits })
   const entrances = entrancesOf(config, people, production ? undefined : verifying.spend)
   if (entrances.issuer || entrances.links) {
     const key = await openKeyFile(path.join(config.keys, consoleKey), consoleKeyLength)

@@ -32,6 +32,8 @@ export interface Metrics {
   readonly logLagEntries: Gauge
   readonly logLagSeconds: Gauge
   readonly logRefused: Gauge
+  readonly anchors: Counter<'anchor' | 'outcome'>
+  readonly followers: Gauge
   readonly providerUp: Gauge<'provider'>
   readonly rateLimited: Counter<'limit'>
   readonly policyReloads: Counter<'outcome'>
@@ -123,6 +125,13 @@ function createMetrics(): Metrics {
     logLagEntries: gauge('mayfly_log_lag_entries', 'Entries that had no place in the log yet when it was last looked at'),
     logLagSeconds: gauge('mayfly_log_lag_seconds', 'Age of the oldest of them'),
     logRefused: gauge('mayfly_log_refused', 'Whether the log is not signed any further, because it is not as it was signed'),
+    anchors: counter(
+      'mayfly_anchor_writes_total',
+      'Tries to write a checkpoint to an anchor, by its place in the configuration',
+      'anchor',
+      'outcome',
+    ),
+    followers: gauge('mayfly_ledger_followers', 'Clients that follow the ledger'),
     providerUp: gauge('mayfly_provider_up', 'Whether the last calls to a provider were answered', 'provider'),
     rateLimited: counter('mayfly_rate_limited_total', 'Requests turned away by a limit', 'limit'),
     policyReloads: counter('mayfly_policy_reloads_total', 'Reloads of catalogue and policies', 'outcome'),

@@ -86,6 +86,7 @@ describe('a configuration', () => {
       operators: [{ issuer: 'corp', match: { groups: 'sec-ops' }, roles: ['operator', 'reviewer'] }],
       resourceServers: [{ issuer: 'corp', match: { sub: 'invoices' }, audience: 'https://invoices.example.com' }],
       providers: [{ name: 'tokens', kind: 'jwt', settings: { algorithm: 'ES256', rotate_every: 86_400_000 } }],
+      anchors: [],
       limits: { leasesPerTask: 16, stuckAfter: 300_000 },
       rates: { issue: { burst: 200, perSecond: 50 }, introspect: { burst: 2_000, perSecond: 1_000 } },
       doorLimits: { inFlight: 256, time: 30_000 },
@@ -125,6 +126,29 @@ describe('a configuration', () => {
     const { config } = await load({ text: sound.replace(/^listen.*\n/m, '').replace(/^operators:[^]*?(?=^providers)/m, '') })
     expect(config.listen).toEqual({ host: '127.0.0.1', port: 7420 })
     expect([config.operators, config.resourceServers]).toEqual([[], []])
+  })
+
+  test('names anchors for the checkpoints, with absolute paths', async () => {
+    const { config, folder } = await load({
+      text: `${sound}anchors: [{ file: ./log/checkpoint }, { url: "https://witness.example.com/", token_file: ./token }]\n`,
+    })
+    expect(config.anchors).toEqual([
+      { file: path.join(folder, 'log/checkpoint') },
+      { url: 'https://witness.example.com/', tokenFile: path.join(folder, 'token') },
+    ])
+  })
+
+  test('refuses anchors that have no address, two of them, or one over which a token must not travel', async () => {
+    const faults = await faultsOf({
+      text: `${sound}anchors: [{}, { file: a, url: "https://a.example" }, { url: "http://a.example" }, { url: "https://a:b@a.example" }, { file: a, token_file: t }]\n`,
+    })
+    expect(faults.map((fault) => fault.replace(/^mayfly.yaml:\d+: /, ''))).toEqual([
+      'anchors.0: must have one of file and url',
+      'anchors.1: must have one of file and url',
+      'anchors.2.url: must be an https URL without credentials; http only on loopback',
+      'anchors.3.url: must be an https URL without credentials; http only on loopback',
+      'anchors.4.token_file: is for an anchor with a url',
+    ])
   })
 
   test('sets limits, level, a Postgres store and a folder of keys', async () => {

@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises'
+import { readFile, writeFile } from 'node:fs/promises'
 import { Command } from 'commander'
 import { systemClock } from '../base/time.ts'
 import { parseVerifierKey, type VerifierKey } from '../proof/note.ts'
@@ -14,6 +14,7 @@ interface Options {
   readonly export?: string
   readonly key: string
   readonly since?: string
+  readonly keep?: string
 }
 
 /** `mayfly ledger verify`: whether a ledger is complete and unaltered, and its broker has kept its promises, for somebody who trusts neither. */
@@ -24,6 +25,7 @@ export const verifyCommand = (outputOf: OutputOf): Command =>
     .option('--export <file>', 'a file that `mayfly ledger export` wrote, in the place of a broker')
     .requiredOption('--key <key>', 'the verifier key of the log, name+id+key, or a file that holds it')
     .option('--since <file>', 'a checkpoint that was kept before: the log must still contain it')
+    .option('--keep <file>', 'where to keep the checkpoint, for --since another time; only one that was found to be right')
     .action(async (options: Options, command: Command) => {
       const output = outputOf(command)
       if (options.url !== undefined && options.export !== undefined) throw new UsageError('--url and --export cannot stand together')
@@ -34,21 +36,27 @@ export const verifyCommand = (outputOf: OutputOf): Command =>
       const now = options.export === undefined ? systemClock() : undefined
       const verdict = await verify(lines, { key, since, now })
       output.result(viewVerdict(verdict), () => wordsOf(output, verdict, since !== undefined))
+      if (verdict.found === 0 && options.keep !== undefined) await writeFile(options.keep, verdict.note)
       if (verdict.found > 0) throw new Unsuccessful()
     })
 
-async function verify(lines: Lines, question: { key: VerifierKey; since: string | undefined; now: number | undefined }): Promise<Verdict> {
+async function verify(
+  lines: Lines,
+  question: { key: VerifierKey; since: string | undefined; now: number | undefined },
+): Promise<Verdict & { readonly note: string }> {
+  let note = ''
   let verification: ReturnType<typeof verifyLedger> | undefined
   for await (const line of lines) {
     if ('export' in line) {
       if (verification) throw new UsageError('there are two exports in this file')
       verification = verifyLedger({ ...question, checkpoint: line.checkpoint })
+      note = line.checkpoint
     } else if (!verification) throw new UsageError('an export begins with the checkpoint that it is held against')
     else if ('policy' in line) verification.policy(line.policy.digest, line.policy.document)
     else verification.line(line)
   }
   if (!verification) throw new UsageError('the export is empty')
-  return verification.finish()
+  return { ...verification.finish(), note }
 }
 
 async function readKey(given: string): Promise<VerifierKey> {
@@ -62,22 +70,25 @@ const readText = (file: string, option: string): Promise<string> =>
     throw new UsageError(`${option} ${file} cannot be read (${error.code ?? 'unknown'})`)
   })
 
-const viewVerdict = ({ checkpoint, found, ...verdict }: Verdict) => ({
+const viewVerdict = ({ checkpoint, faults, found, entries, decisions, checkpoints, lives }: Verdict) => ({
   ok: found === 0,
   found,
-  ...verdict,
+  faults,
+  entries,
+  decisions,
+  checkpoints,
+  lives,
   ...(checkpoint && { checkpoint: { origin: checkpoint.origin, size: checkpoint.size, root: checkpoint.root.toString('base64') } }),
 })
 
 function wordsOf(output: Output, { faults, found, checkpoint, entries, decisions, checkpoints, lives }: Verdict, isPinned: boolean): string {
   const { tasks, leases, alive, late, latest } = lives
-  const ended = `${leases} leases of ${tasks} tasks, ${alive} alive`
   return [
     checkpoint
       ? `log         ${plain(checkpoint.origin)}, ${checkpoint.size} entries, root ${checkpoint.root.toString('base64')}`
       : 'log         not signed by this key',
     `read        ${entries} entries, ${decisions} decisions with their inputs, ${checkpoints} checkpoints on the way`,
-    `stories     ${ended}`,
+    `lives       ${tasks} tasks, ${leases} leases, ${alive} of them alive`,
     ...(late > 0 ? [`late        the end of ${late} leases was begun late; the worst is ${latest?.lease}, by ${latest?.seconds} s`] : []),
     ...(isPinned ? [] : ['pinned      nothing: with --since and a checkpoint that you kept, a log that was cut or written anew is found out too']),
     '',

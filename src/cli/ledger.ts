@@ -1,5 +1,7 @@
 import { Command, Option } from 'commander'
+import { linesOf } from './ledger-lines.ts'
 import { verifyCommand } from './ledger-verify.ts'
+import { lineText } from '../proof/lines.ts'
 import { moment, plain, table } from './output.ts'
 import type { OutputOf } from './program.ts'
 import { connect } from './session.ts'
@@ -34,10 +36,18 @@ const listCommand = (outputOf: OutputOf): Command =>
     })
 
 const exportCommand = (): Command =>
-  filtered(new Command('export').description('every entry that fits, newest first, page by page to stdout'))
+  filtered(
+    new Command('export').description(
+      'the whole log with its checkpoint and policies, for `ledger verify`; with a filter, or as CSV, the entries that fit, newest first',
+    ),
+  )
     .addOption(new Option('--format <format>', 'how').choices(['ndjson', 'csv']).default('ndjson'))
     .action(async ({ format, ...filter }: Record<string, string>) => {
       const client = connect()
+      if (format === 'ndjson' && Object.keys(filter).length === 0) {
+        for await (const line of linesOf(client)) await write(lineText(line))
+        return
+      }
       const form = format === 'csv' ? 'text/csv' : 'application/x-ndjson'
       let cursor: string | undefined
       let first = true

@@ -48,6 +48,7 @@ export const Sections = z
     console: z.unknown(),
     resource_servers: z.unknown(),
     providers: z.unknown(),
+    anchors: z.unknown(),
     limits: z.unknown(),
     log: z.unknown(),
   })
@@ -141,6 +142,16 @@ export const ResourceServerEntry = z.strictObject({
     .refine((uri) => URL.canParse(uri) && !uri.includes('#'), 'must be an absolute URI without a fragment'),
 })
 
+/** Where checkpoints are kept outside the database. Their address has to be one over which a token may travel. */
+export const AnchorEntry = z
+  .strictObject({ file: File.optional(), url: z.string().max(2_048).optional(), token_file: File.optional() })
+  .superRefine(({ file, url, token_file: token }, context) => {
+    const fault = (path: string[], message: string): void => context.addIssue({ code: 'custom', path, message })
+    if ((file === undefined) === (url === undefined)) return fault([], 'must have one of file and url')
+    if (token !== undefined && url === undefined) fault(['token_file'], 'is for an anchor with a url')
+    if (url !== undefined && !isSafeUrl(url)) fault(['url'], 'must be an https URL without credentials; http only on loopback')
+  })
+
 /** What every provider has. Its other keys belong to its kind. */
 export const ProviderHead = z.looseObject({ name: Name, kind: z.string() })
 
@@ -163,5 +174,11 @@ export const List = z.array(z.unknown()).max(1_000)
 /** Whether only this machine can reach it, by its name alone. */
 export const isLoopback = (host: string): boolean =>
   host === 'localhost' || host === '::1' || host === '[::1]' || /^127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(host)
+
+function isSafeUrl(text: string): boolean {
+  if (!URL.canParse(text)) return false
+  const { protocol, hostname, username, password } = new URL(text)
+  return (protocol === 'https:' || (protocol === 'http:' && isLoopback(hostname))) && !username && !password
+}
 
 const isPostgres = (url: string): boolean => /^postgres(ql)?:\/\//.test(url) && URL.canParse(url)

@@ -6,6 +6,7 @@ import type { Verifier } from '../identity/verify.ts'
 import type { Broker, Caller } from '../tasks/task.ts'
 import { createGate, type Gate, houseRates, type Rates, type ResourceServerEntry } from './authenticate.ts'
 import { door, type DoorLimits, houseLimits } from './door.ts'
+import { createFollowing } from './follow.ts'
 import { healthRoutes, type Reaper } from './health.ts'
 import { leaseRoutes } from './leases.ts'
 import { ledgerRoutes } from './ledger.ts'
@@ -34,6 +35,8 @@ export interface Parts {
   readonly verifier: Verifier
   readonly reaper: Reaper
   readonly log: LogName
+  /** Fires when the broker stops: what streams ends then. */
+  readonly stop: AbortSignal
   /** Issuer and audience, without a trailing slash. */
   readonly publicUrl: string
   readonly operators: readonly OperatorEntry[]
@@ -48,9 +51,10 @@ export function createApp(parts: Parts): OpenAPIHono<Env> {
   const app = createFrame(parts)
   app.route('/', taskRoutes(parts.broker))
   app.route('/', leaseRoutes(parts.broker))
+  // Before the list of entries, whose path following shares.
+  app.route('/', logRoutes(parts.broker, parts.log, createFollowing(parts.broker.ledger, parts.stop)))
   app.route('/', ledgerRoutes(parts.broker))
   app.route('/', revocationRoutes(parts.broker))
-  app.route('/', logRoutes(parts.broker, parts.log))
   app.route('/', tokenRoutes(parts.broker, parts.publicUrl))
   app.route('/', healthRoutes(parts))
   app.route('/', referenceRoutes(app, parts.publicUrl))

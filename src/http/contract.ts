@@ -302,13 +302,18 @@ export type LeaseFilter = z.infer<typeof LeaseFilter>
 export type EntryFilter = z.infer<typeof EntryFilter>
 export type DenialFilter = z.infer<typeof DenialFilter>
 
+const AfterEntry = z
+  .string()
+  .regex(/^(0|[1-9]\d{0,14})$/, 'must be the number of an entry')
+  .optional()
+  .openapi({ type: 'integer', minimum: 0, description: 'Begins behind the entry with this number; at the beginning where absent' })
+
+/** Of `GET /ledger?follow=true`, which is no page. */
+export const FollowQuery = z.strictObject({ follow: z.literal('true', 'must be true, or absent'), after: AfterEntry })
+
 export const LogQuery = z.strictObject({
-  after: z
-    .string()
-    .regex(/^(0|[1-9]\d{0,14})$/, 'must be the number of an entry')
-    .optional()
-    .openapi({ type: 'integer', minimum: 0, description: 'Begins behind the entry with this number; at the beginning where absent' }),
-  limit: paging.limit.openapi({ default: 500 }),
+  after: AfterEntry,
+  limit: paging(EntryIdentifier).limit.openapi({ default: 500 }),
 })
 
 // Answers

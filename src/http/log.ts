@@ -1,17 +1,20 @@
 import { createRoute, OpenAPIHono, z } from '@hono/zod-openapi'
-import type { Context } from 'hono'
+import type { Context, MiddlewareHandler } from 'hono'
+import { accepts } from 'hono/accepts'
 import { BrokerError } from '../base/errors.ts'
 import { type LogKey } from '../ledger/log-key.ts'
 import { readLogLines } from '../ledger/log-lines.ts'
 import { latestCheckpoint } from '../ledger/log.ts'
 import { proveEntry, readTile } from '../ledger/proofs.ts'
-import { lineText } from '../proof/lines.ts'
+import { type LogLine, lineText } from '../proof/lines.ts'
 import { receiptText } from '../proof/receipt.ts'
 import { parseTilePath, tileWidth } from '../proof/tiles.ts'
 import type { Broker } from '../tasks/task.ts'
 import { problems } from './answers.ts'
 import type { Env } from './app.ts'
 import { callableBy } from './authenticate.ts'
+import { type Following, forms } from './follow.ts'
+import { fieldFaults } from './problem.ts'
 import * as contract from './contract.ts'
 
 /** With what the log of this broker is signed, and what it is called if it begins now. */
@@ -21,7 +24,7 @@ export interface LogName {
 }
 
 /** The log as tlog-tiles (C2SP), and what reviewers need besides to check the history behind it. All of it is read by bearer, so it is `private`. */
-export function logRoutes(broker: Broker, log: LogName) {
+export function logRoutes(broker: Broker, log: LogName, following: Following) {
   const { ledger } = broker
   const routes = new OpenAPIHono<Env>()
     .openapi(checkpoint, async (c) => {
@@ -46,13 +49,58 @@ export function logRoutes(broker: Broker, log: LogName) {
       const { after, limit } = c.req.valid('query')
       const found = await readLogLines(ledger, after === undefined ? 0 : Number(after) + 1, limit === undefined ? mostLines : Number(limit))
       // The framework (1.6) has no type for answers of this media type that stand alone.
-      return c.body(found.map(lineText).join(''), 200, { 'content-type': 'application/x-ndjson' }) as never
+      return c.body(asPage(found), 200, { 'content-type': 'application/x-ndjson' }) as never
     })
   // Described by hand: the place of a tile is several segments of its path, for which OpenAPI has no word.
   routes.openAPIRegistry.registerPath({ ...tile, path: '/tile/{level}/{place}' })
+  const [authenticate] = callableBy(reader).middleware
+  routes.get('/ledger', whereFollowed(authenticate), async (c, next) => {
+    if (!isFollowed(c)) return await next()
+    const stream = followFrom(c, following)
+    broker.telemetry.metrics.followers.set(following.count())
+    return stream
+  })
   routes.get('/tile/:path{.+}', ...tile.middleware, async (c) => await serveTile(c, ledger))
   return routes
 }
+
+/** Bytes of a page, about: a client that reads pages of some hundred kilobytes must not be sent one of fifty megabytes. */
+const longestPage = 4 * 1024 * 1024
+
+/** As many lines as fit, and one at least. */
+function asPage(lines: readonly LogLine[]): string {
+  let page = ''
+  for (const line of lines) {
+    const text = lineText(line)
+    if (page !== '' && page.length + text.length > longestPage) break
+    page += text
+  }
+  return page
+}
+
+const isFollowed = (c: Context): boolean => c.req.query('follow') !== undefined
+
+/** The list of entries has the same path, and lets its callers in itself. */
+const whereFollowed =
+  (middleware: MiddlewareHandler<Env>): MiddlewareHandler<Env> =>
+  async (c, next) =>
+    await (isFollowed(c) ? middleware(c, next) : next())
+
+/** Behind `after`, or, where an event stream comes back, behind the last event that it had (WHATWG HTML, section 9.2.4). */
+function followFrom(c: Context<Env>, following: Following): Response {
+  const { after: asked, ...rest } = c.req.query()
+  const parsed = contract.FollowQuery.safeParse({ ...rest, after: c.req.header('last-event-id') ?? asked })
+  if (!parsed.success)
+    throw new BrokerError('invalid_request', 'The request is not valid: see `errors`', { errors: fieldFaults(parsed.error, 'query') })
+  const { after } = parsed.data
+  const form = accepts(c, { header: 'Accept', supports: [...formNames], default: formNames[0] }) as keyof typeof forms
+  const stream = following.open(after === undefined ? 0 : Number(after) + 1, forms[form])
+  if (!stream) throw new BrokerError('rate_limited', 'As many follow the ledger as may', { retryAfter: 30 })
+  // nginx and its like would hold back what streams.
+  return c.body(stream, 200, { 'content-type': form, 'x-accel-buffering': 'no' })
+}
+
+const formNames = ['application/x-ndjson', 'text/event-stream'] as const
 
 const text = 'text/plain; charset=utf-8'
 

@@ -141,8 +141,10 @@ const longestWait = 20
 /** Milliseconds between two alarms about the same. */
 const repeatAfter = 60_000
 
-export function startSequencer(log: Log, { log: lines, metrics }: Telemetry): Sequencer {
+/** @param signed is told of each checkpoint that was signed or found to be right, once; it must not wait */
+export function startSequencer(log: Log, { log: lines, metrics }: Telemetry, signed: (note: string) => void = () => {}): Sequencer {
   const memory: Memory = { head: undefined }
+  let told: string | undefined
   const stopping = new AbortController()
   const alarm = createAlarm((fields, message) => lines.error(fields, message))
 
@@ -152,6 +154,7 @@ export function startSequencer(log: Log, { log: lines, metrics }: Telemetry): Se
     metrics.logLagSeconds.set(done.lag.seconds)
     metrics.logRefused.set(done.outcome === 'refused' ? 1 : 0)
     metrics.logSize.set(memory.head?.size ?? 0)
+    if (memory.head && memory.head.note !== told) signed((told = memory.head.note))
     if (done.outcome === 'refused') alarm({ reason: done.why }, `the log is not signed any further: ${refusals[done.why]}`)
     else if (done.lag.seconds > longestWait) alarm({ entries: done.lag.entries, seconds: done.lag.seconds }, 'the log is behind the history')
     return done.outcome !== 'refused' && done.more

@@ -8,6 +8,7 @@ import { createVerifier } from '../../src/identity/verify.ts'
 import type { OperatorEntry } from '../../src/identity/operators.ts'
 import type { TaskId } from '../../src/base/ids.ts'
 import { spendToken } from '../../src/ledger/keys.ts'
+import { logKeyOf } from '../../src/ledger/log-key.ts'
 import { findTask } from '../../src/ledger/records.ts'
 import { freePort } from '../support/port.ts'
 import type { House } from '../support/house.ts'
@@ -66,7 +67,8 @@ export async function openConsole(house: House, options: ConsoleOptions = {}): P
   })
   const stop = new AbortController()
   const given = { broker, publicUrl, operators: options.operators ?? operators }
-  const app = createApp({ ...given, verifier, reaper: { lastLap: () => 20 }, resourceServers: [] })
+  const log = { key: logKeyOf(new Uint8Array(32)), origin: 'broker.test' }
+  const app = createApp({ ...given, verifier, reaper: { lastLap: () => 20 }, log, stop: stop.signal, resourceServers: [] })
   const settings = { ...people, scopes: ['groups'], allowHttp: true }
   app.route(
     '/console',

@@ -78,6 +78,7 @@ export function buildHouse({ ledger, clock, targets, parts, frame }: Built = {})
     },
     reaper: { lastLap: () => 20 },
     log: { key: logKeyOf(new Uint8Array(32).fill(7)), origin: 'broker.example.com' },
+    stop: new AbortController().signal,
     publicUrl: 'https://broker.example.com',
     operators: [
       { issuer: 'corp', match: { sub: 'operator' }, roles: ['operator'] },

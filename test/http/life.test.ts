@@ -47,6 +47,7 @@ beforeAll(async () => {
     },
     reaper: { lastLap: () => 0 },
     log: { key: logKeyOf(new Uint8Array(32).fill(7)), origin: 'broker.test' },
+    stop: new AbortController().signal,
     publicUrl: 'http://broker.test',
     operators: [
       { issuer: 'local', match: { sub: 'operator:ops' }, roles: ['operator'] },

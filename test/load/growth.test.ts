@@ -313,10 +313,7 @@ async function keepLog(ledger: Ledger): Promise<void> {
 }
 
 /** A lease whose provider is outside the broker, refreshed. */
-async function refreshOutside(
-  ledger: Ledger,
-  { id, ...made }: Pick<DecisionRecord, 'id' | 'outcome' | 'policies' | 'policyDigest' | 'obligations'>,
-): Promise<void> {
+async function refreshOutside(ledger: Ledger, made: Pick<DecisionRecord, 'outcome' | 'policies' | 'policyDigest' | 'obligations'>): Promise<void> {
   const lease = await announceMint(ledger)
   await confirmMint(ledger, lease)
   const decision = { id: newId('dec'), agent: 'bot', kind: 'work', action: 'issue' as const, made: { ...made, answers: [] } }

@@ -1,0 +1,209 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { sql } from 'drizzle-orm'
+import { createFollowing, forms, type FollowLimits } from '../../src/http/follow.ts'
+import { connect, type Ledger } from '../../src/ledger/connect.ts'
+import { logKeyOf } from '../../src/ledger/log-key.ts'
+import type { EntryFields } from '../../src/proof/leaf.ts'
+import { leafOf } from '../../src/proof/leaf.ts'
+import { leafHash } from '../../src/proof/merkle.ts'
+import { parseVerifierKey } from '../../src/proof/note.ts'
+import { checkReceipt } from '../../src/proof/receipt.ts'
+import { openCheckpoint } from '../../src/proof/checkpoint.ts'
+import { entriesOf, hashesOf } from '../../src/proof/tiles.ts'
+import { growAll } from '../support/log.ts'
+import { openEmbedded, type OpenedStore } from '../support/stores.ts'
+import { buildHouse, type House } from './house.ts'
+
+const key = logKeyOf(new Uint8Array(32).fill(7))
+const origin = 'broker.example.com'
+const never = new AbortController().signal
+
+let store: OpenedStore
+let ledger: Ledger
+let house: House
+
+const write = (count: number): Promise<unknown> =>
+  ledger.run(
+    sql`insert into entries (kind, body) select 'policy.activated', json_build_object('at', at) from generate_series(1, ${count}::int) as at`,
+  )
+
+const grow = (): Promise<void> => growAll({ ledger, key, origin })
+
+beforeAll(async () => {
+  store = await openEmbedded()
+  ledger = await connect(store.settings)
+  house = buildHouse()
+  Object.assign(house.parts.broker.ledger, { run: ledger.run.bind(ledger) })
+})
+afterAll(async () => {
+  await ledger.close()
+  await store.dispose()
+})
+
+const get = (path: string, headers: Record<string, string> = {}) => house.ask(path, { token: 'reviewer', headers })
+
+describe('the log over HTTP', () => {
+  test('has no checkpoint before its first entry, and a key already', async () => {
+    expect((await get('/checkpoint')).status).toBe(404)
+    expect(parseVerifierKey((await (await get('/ledger/key')).text()).trim())?.name).toBe(origin)
+  })
+
+  test('is served as tiles and bundles that come to its checkpoint, each with what may be kept of it', async () => {
+    await write(300)
+    await grow()
+    const checkpoint = await get('/checkpoint')
+    expect(checkpoint.headers.get('cache-control')).toBe('private, no-cache')
+    const trusted = parseVerifierKey((await (await get('/ledger/key')).text()).trim())!
+    expect(openCheckpoint(await checkpoint.text(), [trusted])).toMatchObject({ ok: true, checkpoint: { origin, size: 300 } })
+
+    const full = await get('/tile/0/000')
+    expect(full.headers.get('cache-control')).toBe('private, max-age=31536000, immutable')
+    expect(full.headers.get('content-type')).toBe('application/octet-stream')
+    const hashes = hashesOf(Buffer.from(await full.arrayBuffer()), 256)!
+    const bundle = entriesOf(Buffer.from(await (await get('/tile/entries/000')).arrayBuffer()), 256)!
+    expect(bundle.map(leafHash)).toEqual(hashes)
+    const partial = await get('/tile/0/001.p/44')
+    expect(partial.headers.get('cache-control')).toBe('private, max-age=3600')
+    expect(hashesOf(Buffer.from(await partial.arrayBuffer()), 44)).toHaveLength(44)
+    expect((await get('/tile/1/000.p/1')).status).toBe(200)
+  })
+
+  test.each(['/tile/0/002', '/tile/0/001', '/tile/0/001.p/45', '/tile/2/000', '/tile/entries/x001/000', '/tile/63/x999/x999/999'])(
+    'has nothing at %s, which is beyond the tree',
+    async (path) => {
+      expect(await house.problem(path, { token: 'reviewer' })).toMatchObject({ status: 404, code: 'not_found' })
+    },
+  )
+
+  test.each([
+    '/tile/0/0',
+    '/tile/64/000',
+    '/tile/0/x000/001',
+    '/tile/0/000.p/256',
+    '/tile/0/000.p/0',
+    '/tile/-1/000',
+    '/tile/entries',
+    '/tile/0/000%2f',
+    '/tile/0/000%00',
+  ])('refuses %s, which is no tile, by naming the path', async (path) => {
+    expect(await house.problem(path, { token: 'reviewer' })).toMatchObject({ status: 400, code: 'invalid_request', errors: [{ pointer: 'path' }] })
+  })
+
+  test.each([
+    '/checkpoint',
+    '/ledger/key',
+    '/tile/0/000',
+    '/tile/nothing',
+    '/ledger/log',
+    '/ledger?follow=true',
+    '/ledger/ent_01m8c6xhj3e0184qtkvyyd00kf/proof',
+  ])('is closed to strangers and agents at %s', async (path) => {
+    expect(await house.problem(path)).toMatchObject({ status: 401 })
+    expect(await house.problem(path, { token: 'agent' })).toMatchObject({ status: 403 })
+  })
+
+  test('proves an entry by its id, and says of one without a place that it has none yet', async () => {
+    const [line] = (await (await get('/ledger/log?limit=1&after=6')).text()).split('\n')
+    const { number, entry, leaf_hash: leaf } = JSON.parse(line!) as { number: number; entry: EntryFields; leaf_hash: string }
+    expect([number, leafHash(leafOf(entry)).toString('base64')]).toEqual([7, leaf])
+    const proof = await (await get(`/ledger/${entry.id}/proof`)).text()
+    expect(checkReceipt(proof, leafHash(leafOf(entry)), [key.signerFor(origin)!.key])).toMatchObject({ ok: true, index: 7 })
+    await write(1)
+    const [newest] = await ledger.run<{ id: string }>(sql`select id from entries order by id desc limit 1`)
+    expect(await house.problem(`/ledger/${newest!.id}/proof`, { token: 'reviewer' })).toMatchObject({ status: 503, retry: 'later' })
+    expect((await get('/ledger/ent_01m8c6xhj3e0184qtkvyyd00kf/proof')).status).toBe(404)
+    expect((await get('/ledger/nothing/proof')).status).toBe(404)
+    await grow()
+  })
+
+  test('shows an entry with all that its leaf is made of', async () => {
+    const { items } = (await (await get('/ledger?limit=1')).json()) as { items: EntryFields[] }
+    const last = (await (await get('/ledger/log?after=299')).text()).split('\n')[0]!
+    expect(leafHash(leafOf(items[0]!)).toString('base64')).toBe((JSON.parse(last) as { leaf_hash: string }).leaf_hash)
+  })
+
+  test.each([
+    ['/ledger/log?after=-1', '?after'],
+    ['/ledger/log?after=1e3', '?after'],
+    ['/ledger/log?limit=501', '?limit'],
+    ['/ledger/log?nothing=1', '?nothing'],
+    ['/ledger?follow=yes', '?follow'],
+    ['/ledger?follow=true&after=x', '?after'],
+    ['/ledger?follow=true&agent=bot', '?agent'],
+  ])('%s is refused for %s', async (path, pointer) => {
+    expect(await house.problem(path, { token: 'reviewer' })).toMatchObject({ status: 400, errors: [expect.objectContaining({ pointer })] })
+  })
+})
+
+describe('following the ledger', () => {
+  const limits: FollowLimits = { clients: 2, look: 5, silence: 20, patience: 60, longest: 10_000 }
+  const decoder = new TextDecoder()
+  let reader: ReadableStreamDefaultReader<Uint8Array>
+  beforeEach(() => (reader = undefined as never))
+
+  const read = async (): Promise<string | undefined> => {
+    const { value } = await reader.read()
+    return value && decoder.decode(value)
+  }
+  /** The next that is no sign of life. */
+  const news = async (): Promise<string> => {
+    for (;;) {
+      const text = await read()
+      if (text === undefined || (text.trim() !== '' && !text.startsWith(':'))) return text ?? ''
+    }
+  }
+
+  test('begins where it is told, and goes on with what comes', async () => {
+    const following = createFollowing(ledger, never, limits)
+    reader = following.open(299, forms['application/x-ndjson'])!.getReader()
+    expect(
+      (await news())
+        .trim()
+        .split('\n')
+        .map((line) => (JSON.parse(line) as { number: number }).number),
+    ).toEqual([299, 300])
+    expect(await read()).toBe('\n')
+    await write(2)
+    await grow()
+    expect(
+      (await news())
+        .trim()
+        .split('\n')
+        .map((line) => (JSON.parse(line) as { number: number }).number),
+    ).toEqual([301, 302])
+    await reader.cancel()
+    expect(following.count()).toBe(0)
+  })
+
+  test('is resumed by the number of the last event', async () => {
+    const answer = await get('/ledger?follow=true&after=3', { accept: 'text/event-stream', 'last-event-id': '301' })
+    expect(answer.headers.get('content-type')).toBe('text/event-stream')
+    reader = answer.body!.getReader()
+    expect(await read()).toMatch(/^id: 302\ndata: \{"number":302,.*\}\n\n$/)
+    await reader.cancel()
+  })
+
+  test('ends for a client that does not read, and leaves its place to others', async () => {
+    const following = createFollowing(ledger, never, limits)
+    const streams = [following.open(0, forms['application/x-ndjson'])!, following.open(0, forms['application/x-ndjson'])!]
+    expect(following.open(0, forms['application/x-ndjson'])).toBeUndefined()
+    const readers = streams.map((stream) => stream.getReader())
+    for (const each of readers) await each.read()
+    await expect.poll(() => following.count()).toBe(0)
+    await expect(readers[0]!.read()).rejects.toThrow('does not read')
+    expect(following.open(0, forms['application/x-ndjson'])).toBeDefined()
+  })
+
+  test('ends when the broker stops, and when it has lasted long enough', async () => {
+    const stop = new AbortController()
+    const following = createFollowing(ledger, stop.signal, { ...limits, look: 60_000, longest: 30 })
+    reader = following.open(10_000, forms['application/x-ndjson'])!.getReader()
+    expect(await read()).toBeUndefined()
+    const other = createFollowing(ledger, stop.signal, { ...limits, look: 60_000, silence: 60_000 })
+    reader = other.open(10_000, forms['application/x-ndjson'])!.getReader()
+    const last = read()
+    stop.abort()
+    expect(await last).toBeUndefined()
+    expect(other.open(0, forms['application/x-ndjson'])).toBeUndefined()
+  })
+})
