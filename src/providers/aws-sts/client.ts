@@ -10,7 +10,7 @@ import { Secret } from '../../base/secret.ts'
 import { ProviderError } from '../provider.ts'
 import { type AwsAction, isExplicitDeny, nameOf, noChildFor } from './answers.ts'
 import type { CredentialSource } from './refreshed.ts'
-import { asking, attempt, type Told } from './request.ts'
+import { asking, attempt, makingSession, type Told } from './request.ts'
 import type { AwsSettings } from './settings.ts'
 import type { SessionTags } from './tags.ts'
 
@@ -81,6 +81,7 @@ export function createSts(name: string, settings: AwsSettings, told: Told, crede
   const client = new STSClient({ ...about, requestHandler: attempt, ...(credentials && { credentials }) })
 
   const ask = asking(name, told)
+  const by = (action: AwsAction) => ({ name, ask, action })
 
   function sessionOf(action: AwsAction, given: Credentials | undefined): Session {
     if (!given?.AccessKeyId || !given.SecretAccessKey || !given.SessionToken || !given.Expiration) {
@@ -105,7 +106,7 @@ export function createSts(name: string, settings: AwsSettings, told: Told, crede
         ...(tagged && { Tags: [...tagged.tags], TransitiveTagKeys: [...tagged.transitive] }),
         ...(settings.external_id !== undefined && { ExternalId: settings.external_id }),
       })
-      const { Credentials: given } = await ask('AssumeRole', () => client.send(command, { abortSignal }))
+      const { Credentials: given } = await makingSession(by('AssumeRole'), command, (attempted) => client.send(attempted, { abortSignal }))
       return sessionOf('AssumeRole', given)
     },
     narrower({ accessKeyId, secretAccessKey, sessionToken }) {
@@ -116,7 +117,9 @@ export function createSts(name: string, settings: AwsSettings, told: Told, crede
         const asSession = new STSClient({ ...about, credentials, requestHandler, systemClockOffset })
         const command = new GetScopedCredentialsCommand({ Policy: policy, DurationSeconds: duration, ScopedSessionDescription: description })
         try {
-          const { Credentials: given } = await ask('GetScopedCredentials', () => asSession.send(command, { abortSignal }))
+          const { Credentials: given } = await makingSession(by('GetScopedCredentials'), command, (attempted) =>
+            asSession.send(attempted, { abortSignal }),
+          )
           return sessionOf('GetScopedCredentials', given)
         } catch (error) {
           const none = noChildFor(error as ProviderError)

@@ -1,4 +1,5 @@
 import { stopwatch } from '../../base/time.ts'
+import { ProviderError } from '../provider.ts'
 import { type AwsAction, faultOf } from './answers.ts'
 
 /** Told of every request: `outcome` is `ok` or a ProviderFault. */
@@ -24,5 +25,45 @@ export function asking(name: string, told: Told): Ask {
     } finally {
       told(action, outcome, elapsed() / 1_000)
     }
+  }
+}
+
+/** A command of the SDK, as far as each of its attempts can be listened to. */
+interface Attempted {
+  readonly middlewareStack: {
+    add(
+      listen: <Args, Output>(next: (args: Args) => Promise<Output>) => (args: Args) => Promise<Output>,
+      at: { readonly step: 'deserialize'; readonly priority: 'high' },
+    ): void
+  }
+}
+
+/**
+ * Makes one request that makes a session. Of its attempts the SDK throws the last alone: one that was refused says nothing of the one before it, whose
+ * answer was lost. A session may be left of that, and the lease must not be told that nothing was made.
+ */
+export async function makingSession<Command extends Attempted, Answer>(
+  { name, ask, action }: { readonly name: string; readonly ask: Ask; readonly action: AwsAction },
+  command: Command,
+  send: (command: Command) => Promise<Answer>,
+): Promise<Answer> {
+  let left = false
+  // Innermost but for what reads the answer: it is passed once an attempt.
+  command.middlewareStack.add(
+    (next) => async (args) => {
+      try {
+        return await next(args)
+      } catch (error) {
+        left ||= faultOf(name, action, error).minted === 'maybe'
+        throw error
+      }
+    },
+    { step: 'deserialize', priority: 'high' },
+  )
+  try {
+    return await ask(action, () => send(command))
+  } catch (error) {
+    if (!left || !(error instanceof ProviderError) || error.minted === 'maybe') throw error
+    throw new ProviderError(error.fault, error.message, 'maybe', error.cause)
   }
 }

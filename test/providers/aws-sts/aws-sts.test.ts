@@ -143,6 +143,13 @@ describe('an AWS session of a lease', () => {
     expect(await faultOf(mint())).toMatchObject(known)
   })
 
+  test('is not given where STS loses its first answer and then throttles, and the ledger is told of the one that was made', async () => {
+    peer.faults.next('AssumeRole', 'loses the answer')
+    peer.faults.next('AssumeRole', 'throttles', 2)
+    expect(await faultOf(mint())).toMatchObject({ fault: 'unavailable', message: expect.stringContaining('throttles'), minted: 'maybe' })
+    expect(peer.faults.pending).toBe(0)
+  })
+
   test('is refused for certain where the role does not trust the broker, and no error repeats what AWS said', async () => {
     const stranger = await connect({ external_id: 'somebody-else' })
     const error = await faultOf(mint(undefined, stranger))

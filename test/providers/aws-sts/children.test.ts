@@ -73,6 +73,16 @@ describe('children of an AWS session', () => {
   const nameOf = async ({ sts }: AwsClients): Promise<string | undefined> => (await sts.send(new GetCallerIdentityCommand({}))).Arn
   const narrow = ({ sts }: AwsClients): Promise<number> => statusOf(sts.send(new GetScopedCredentialsCommand({ DurationSeconds: 60 })))
 
+  test('whose first answer is lost, and which is then throttled, may be there until its policy ends it', async () => {
+    const reservation = reserve()
+    await mint(reservation)
+    peer.faults.next('GetScopedCredentials', 'loses the answer')
+    peer.faults.next('GetScopedCredentials', 'throttles', 2)
+    const error = await failureOf(refresh(later(reservation)))
+    expect(error).toMatchObject({ fault: 'unavailable', minted: 'maybe' })
+    expect(Math.abs(error.endsBy!.getTime() - peer.now() - 120_000)).toBeLessThan(15_000)
+  })
+
   test('can do what the grant says for its parameters, and nothing else', async () => {
     const child = use(await mint(reserve()))
     expect(await readObject(child, 'acme/1'), 'in its scope').toBe(200)
