@@ -305,7 +305,12 @@ async function connectTargets(config: Config, telemetry: Telemetry, production: 
 
 /** Catalogue and policies, with the faults of both at once. */
 async function loadPolicy(config: Config): Promise<ActivePolicy> {
-  const rules = new Map(config.providers.map(({ name, kind }) => [name, providerKinds.get(kind)!]))
+  const rules = new Map(
+    config.providers.map(({ name, kind: kindOf, settings }) => {
+      const kind = providerKinds.get(kindOf)!
+      return [name, { ...kind, alone: (grant: unknown) => kind.exclusive?.(settings, grant) ?? [] }]
+    }),
+  )
   const issuers = new Set(config.identity.map(({ name }) => name))
   const [catalogue, set] = await Promise.allSettled([loadCatalogue(config.catalogue, rules, issuers), loadPolicySet(config.policies)])
   if (catalogue.status === 'fulfilled' && set.status === 'fulfilled') return { catalogue: catalogue.value, set: set.value }

@@ -31,6 +31,8 @@ export interface GrantRules {
     settings: unknown,
     entry: { readonly standing: boolean; readonly parameters: ReadonlyMap<string, number> },
   ): readonly { readonly path: readonly (string | number)[]; readonly message: string }[]
+  /** What of its backend a grant names that grants of no other provider may: the same text is the same thing, whichever provider says it. */
+  alone?(settings: unknown): readonly string[]
 }
 
 /**
@@ -46,8 +48,22 @@ export async function loadCatalogue(file: string, rules: ReadonlyMap<string, Gra
   const agents = readEntries(yaml, sections, 'agents', (name, entry) => readAgent(yaml, name, entry, issuers))
   const kinds = readEntries(yaml, sections, 'kinds', (name, entry) => readKind(yaml, name, entry, sections.grants))
   const grants = readEntries(yaml, sections, 'grants', (name, entry) => readGrant(yaml, name, entry, rules))
+  refuseShared(yaml, grants, rules)
   yaml.refuseFaults()
   return createCatalogue(agents, kinds, grants)
+}
+
+/** Two providers that each have the same thing to themselves would undo each other's work on it. */
+function refuseShared(yaml: YamlFile, grants: ReadonlyMap<string, Grant>, rules: ReadonlyMap<string, GrantRules>): void {
+  const holders = new Map<string, string>()
+  for (const { name, provider, settings } of grants.values()) {
+    const things = settings === undefined ? [] : (rules.get(provider)?.alone?.(settings) ?? [])
+    for (const thing of things) {
+      const holder = holders.get(thing) ?? provider
+      if (holder !== provider) yaml.fault(['grants', name, 'provider'], `names ${thing}, which the grants of "${holder}" have to themselves`)
+      holders.set(thing, holder)
+    }
+  }
 }
 
 function createCatalogue(agents: ReadonlyMap<string, Agent>, kinds: ReadonlyMap<string, Kind>, grants: ReadonlyMap<string, Grant>): Catalogue {

@@ -214,5 +214,7 @@ export interface ProviderKind<Settings = unknown, Grant = unknown> {
   readonly grant: ZodType<Grant>
   /** Faults of a grant's own keys that lie in how they fit what every grant has. `parameters`: each, with the most characters of a value. */
   grantFaults?(settings: Grant, entry: { readonly standing: boolean; readonly parameters: ReadonlyMap<string, number> }): readonly GrantFault[]
+  /** What of its backend a grant names that no other provider may, because each would undo what the other does there. Absent: nothing. */
+  exclusive?(settings: Settings, grant: Grant): readonly string[]
   connect(name: string, settings: Settings, surroundings: ProviderSurroundings): Promise<Provider>
 }

@@ -1,6 +1,7 @@
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { loadCatalogue } from '../../src/policy/catalogue.ts'
+import { z } from 'zod'
+import { type Catalogue, loadCatalogue } from '../../src/policy/catalogue.ts'
 import { actor, catalogueOf, faultsOf, folderWith } from './given.ts'
 
 const sound = `agents:
@@ -39,6 +40,30 @@ describe('a catalogue', () => {
       parameters: {},
       settings: { audience: 'https://invoices.example.com', scope: 'invoices:read' },
     })
+  })
+
+  test('is refused where grants of two providers name what either has to itself, and read where they name other things', async () => {
+    const grants = (first: string, second: string): string => `agents: {}
+kinds: {}
+grants:
+  one: { provider: east, role: ${first}, max_ttl: 10m }
+  two: { provider: west, role: ${second}, max_ttl: 10m }
+  three: { provider: east, role: ${first}, max_ttl: 5m }
+`
+    const rule = { grant: z.strictObject({ role: z.string() }), alone: (settings: unknown) => [`the role ${(settings as { role: string }).role}`] }
+    const read = async (text: string): Promise<Catalogue> =>
+      loadCatalogue(
+        join(await folderWith({ 'catalogue.yaml': text }), 'catalogue.yaml'),
+        new Map([
+          ['east', rule],
+          ['west', rule],
+        ]),
+        new Set(),
+      )
+    expect([...(await read(grants('invoices', 'reports'))).grants.keys()]).toEqual(['one', 'two', 'three'])
+    expect(await faultsOf(read(grants('invoices', 'invoices')))).toEqual([
+      'catalogue.yaml:5: grants.two.provider: names the role invoices, which the grants of "east" have to themselves',
+    ])
   })
 
   test('is refused with every fault at once, each with its file, line and path', async () => {

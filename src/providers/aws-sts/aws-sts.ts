@@ -6,7 +6,7 @@ import { type AwsGrant, awsGrant, awsGrantFaults } from './grant.ts'
 import type { Pause } from './kill-list/turns.ts'
 import { mintingOf } from './mint.ts'
 import type { Told } from './request.ts'
-import { type AwsSettings, awsSettings } from './settings.ts'
+import { type AwsSettings, awsSettings, bareName } from './settings.ts'
 
 /**
  * Sessions of AWS STS, scoped to one task by a session policy that is compiled for it. The policy denies everything after the lease's end, so that
@@ -17,6 +17,9 @@ export const awsKind: ProviderKind<AwsSettings, AwsGrant> = {
   settings: awsSettings,
   grant: awsGrant,
   grantFaults: awsGrantFaults,
+  // A kill list is the store's by provider and role: of two providers each would write over the other's, and let in again whom that one had shut out.
+  exclusive: ({ kill_list: killList, partition, account }, { roles }) =>
+    killList ? roles.map((role) => `the role ${bareName(role)} of the account ${account} (${partition})`) : [],
   connect: (name, settings, surroundings) => connectAws(name, settings, surroundings),
 }
 

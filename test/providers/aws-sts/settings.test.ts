@@ -1,4 +1,6 @@
 import { expect, test } from 'vitest'
+import { awsKind } from '../../../src/providers/aws-sts/aws-sts.ts'
+import { awsGrant } from '../../../src/providers/aws-sts/grant.ts'
 import { awsSettings, bareName } from '../../../src/providers/aws-sts/settings.ts'
 
 const minimum = { region: 'eu-central-1', account: '111122223333' }
@@ -24,4 +26,13 @@ test.each([
 test('a managed policy may have a path, and stands for a role without its own', () => {
   expect(faultsOf({ kill_list: { policy: 'mayfly/kill-list-{role}' } })).toEqual([])
   expect(['mayfly/eu/invoices', 'invoices'].map(bareName)).toEqual(['invoices', 'invoices'])
+})
+
+test('a role whose sessions are denied belongs to one provider of its account, in whatever Region and under whatever path', () => {
+  const grant = awsGrant.parse({ roles: ['mayfly/invoices', 'reports'], allow: [{ actions: ['s3:GetObject'], resources: ['*'] }] })
+  const roles = (changes: object) => awsKind.exclusive!(awsSettings.parse({ ...minimum, ...changes }), grant)
+  expect(roles({ kill_list: {} })).toEqual(roles({ kill_list: { carrier: 'inline' }, region: 'us-east-1' }))
+  expect(roles({ kill_list: {} })[0]).toContain('the role invoices of the account')
+  expect(roles({ kill_list: {} })).not.toEqual(roles({ kill_list: {}, account: '999999999999' }))
+  expect(roles({})).toEqual([])
 })
