@@ -4,7 +4,8 @@
  * identity token is turned into whatever somebody else gives for it.
  */
 const never = [
-  'sts:AssumeRole*',
+  'sts:Assume*',
+  'sts:GetDelegatedAccessToken',
   'sts:GetFederationToken',
   'sts:GetScopedCredentials',
   'sts:GetSessionToken',
@@ -43,6 +44,13 @@ const derivedElsewhere = [
   'redshift:GetClusterCredentialsWithIAM',
   'redshift-serverless:GetCredentials',
   'ecr-public:GetAuthorizationToken',
+  // Credentials of another role, or of a cluster, that end by a time of their own.
+  'cognito-identity:GetOpenIdTokenForDeveloperIdentity',
+  'eks-auth:AssumeRoleForPodIdentity',
+  'elasticmapreduce:GetClusterSessionCredentials',
+  'lakeformation:GetTemporaryGluePartitionCredentials',
+  'lakeformation:GetTemporaryGlueTableCredentials',
+  's3:GetDataAccess',
   // Policies of resources: whoever is written into one stays.
   'dynamodb:PutResourcePolicy',
   'ecr:SetRepositoryPolicy',
