@@ -89,6 +89,9 @@ export function noChildFor({ cause }: ProviderError): 'unsupported' | 'ended' | 
   return ended.has(name) ? 'ended' : undefined
 }
 
+/** Whether AWS said that the session that signed has ended, or that it does not know it. */
+export const isOver = (error: ProviderError): boolean => ended.has(nameOf(error))
+
 /**
  * An error of the SDK as the house knows it. Its message is dropped, for it names accounts, roles and sessions.
  */

@@ -299,4 +299,18 @@ describe('the canary of a role', () => {
     expect(await inForce({ '@3': 'denied', '@0': 'denied' }, true)).toBe(true)
     expect(await inForce({ '@3': 'allowed', '@0': 'allowed' }, true)).toBe(false)
   })
+
+  test.each([
+    ['throttles, and keeps its sessions', 'Throttling', 2],
+    ['does not know its session any more, and has others', 'ExpiredToken', 4],
+  ])('asks an AWS that %s', async (_, answer, assumed) => {
+    let count = 0
+    const sts = {
+      assumeRole: async () => void (count += 1),
+      standingOf: () => () => Promise.reject(new ProviderError('unavailable', 'aws did not answer', 'no', { name: answer })),
+    } as unknown as Sts
+    const canary = createCanary(sts, 'arn:aws:iam::123456789012:role/r', () => 0)
+    for (let look = 0; look < 2; look += 1) await expect(canary.isInForce(3, false, patient)).rejects.toBeInstanceOf(ProviderError)
+    expect(count).toBe(assumed)
+  })
 })

@@ -1,5 +1,6 @@
 import type { Clock } from '../../../base/time.ts'
 import { ProviderError } from '../../provider.ts'
+import { isOver } from '../answers.ts'
 import type { Standing, Sts } from '../client.ts'
 import { policyText } from '../policy.ts'
 import { sourceIdentityOf } from '../session.ts'
@@ -81,7 +82,7 @@ export function createCanary(sts: Sts, roleArn: string, clock: Clock): Canary {
         return false
       } catch (error) {
         // A session that AWS takes for ended, or does not know any more.
-        if (error instanceof ProviderError && error.minted === 'no') birds.clear()
+        if (error instanceof ProviderError && isOver(error)) birds.clear()
         throw error
       }
     },
