@@ -1,122 +1,104 @@
-import { html } from 'hono/html'
-import type { FieldFault } from '../base/errors.ts'
-import { isId } from '../base/ids.ts'
-import * as contract from '../http/contract.ts'
-import { pageOf } from '../http/paging.ts'
-import { fieldFaults } from '../http/problem.ts'
-import { entryKinds } from '../ledger/entries.ts'
-import { listEntries, type Listed } from '../ledger/lists.ts'
-import type { Entry } from '../ledger/records.ts'
+import { Hono } from 'hono'
+import { html, raw } from 'hono/html'
 import type { Broker } from '../tasks/task.ts'
+import { type Answered, denials, entries, type Inquiry, leases, operatorDeeds, tasks } from './inquiries.ts'
 import type { Html } from './page.ts'
-import { grantOf, tell } from './timeline.ts'
-import { renderMoment } from './words.ts'
+import { addressOf, type Question, questionOf, renderFaults, renderFilters } from './question.ts'
+import { show } from './refusal.ts'
+import type { ConsoleEnv } from './visit.ts'
 
-/** A question to the ledger as it stands in the address, so that it can be shared and asked again. */
-export type Question = Readonly<Record<string, string>>
-
-/** What a question came to: a page of entries, or what is wrong with it. */
-export type Answered = { readonly found: Listed<Entry> } | { readonly faults: readonly FieldFault[] }
-
-/** What was asked; fields of the form that were left empty were not asked. */
-export const questionOf = (query: Readonly<Record<string, string>>): Question =>
-  Object.fromEntries(Object.entries(query).filter(([, value]) => value !== ''))
-
-/** The same filters as `GET /ledger` has, read by the same shape. */
-export async function ask(broker: Broker, question: Question): Promise<Answered> {
-  const { data, error } = contract.EntryFilter.safeParse(question)
-  if (!data) return { faults: fieldFaults(error, 'query') }
-  const { limit, cursor, from, to, ...filter } = data
-  if (cursor !== undefined && !isId('ent', cursor)) return { faults: [{ pointer: '?cursor', message: 'must be that of a link to an older page' }] }
-  const between = { ...(from !== undefined && { from: new Date(from) }), ...(to !== undefined && { to: new Date(to) }) }
-  return { found: await listEntries(broker.ledger, { ...filter, ...between }, pageOf({ limit, cursor })) }
+/** A page of the ledger: what can be asked there. */
+interface LedgerPage extends Inquiry {
+  /** Below the console's. */
+  readonly path: string
 }
 
-/** Entries of the history, newest first. */
-export function renderLedger(home: string, question: Question, answered: Answered): Html {
+/** Each takes the query of the list of the API that has its name: `/ledger/leases?…` asks what `GET /leases?…` does. */
+const ledgerPages: readonly LedgerPage[] = [
+  { path: '/ledger', ...entries },
+  { path: '/ledger/leases', ...leases },
+  { path: '/ledger/tasks', ...tasks },
+  { path: '/ledger/denials', ...denials },
+  { path: '/ledger/operators', ...operatorDeeds },
+]
+
+/** What reviewers ask again and again, and what the answer means. */
+const usual: readonly { readonly name: string; readonly path: string; readonly asks: Question; readonly meaning: string }[] = [
+  { name: 'What happened', path: '/ledger', asks: {}, meaning: 'Every fact that was kept.' },
+  {
+    name: 'Who held a grant',
+    path: '/ledger/leases',
+    asks: {},
+    meaning: 'Name the grant, and the times. A lease counts from its announcement until its end was proven.',
+  },
+  { name: 'What an agent or owner had', path: '/ledger/tasks', asks: {}, meaning: 'Name either, and the times. The owner is the one of that day.' },
+  { name: 'What was denied', path: '/ledger/denials', asks: {}, meaning: 'Decisions that said no. By default: no policy permitted it.' },
+  {
+    name: 'Outlived their task',
+    path: '/ledger/leases',
+    asks: { outlived_task: '1m' },
+    meaning: 'There must be none. What stands here is kept alive by a provider that does not answer.',
+  },
+  {
+    name: 'Ended late',
+    path: '/ledger/leases',
+    asks: { ended_late: '10s' },
+    meaning: 'How long after their end was decided or due it was proven, and what stood in the way.',
+  },
+  {
+    name: 'Never completed',
+    path: '/ledger/tasks',
+    asks: { completed: 'false' },
+    meaning: 'Tasks that were opened, and failed, were revoked or ran out, or are about to.',
+  },
+  {
+    name: 'What an operator did',
+    path: '/ledger/operators',
+    asks: {},
+    meaning: 'Name the operator as the ledger does: what they revoked, stopped and lifted, and their reasons.',
+  },
+]
+
+/** The usual question that comes nearest: of the same page, and with the most in common. */
+function nearest(path: string, question: Question) {
+  const agreeing = usual.filter((one) => one.path === path && Object.keys(one.asks).every((name) => question[name] !== undefined))
+  return agreeing.toSorted((one, other) => Object.keys(other.asks).length - Object.keys(one.asks).length)[0]!
+}
+
+/** A route for each page: the answer to what its address asks, or 400 with what is wrong with it. */
+export function ledgerRoutes(broker: Broker): Hono<ConsoleEnv> {
+  const routes = new Hono<ConsoleEnv>()
+  for (const page of ledgerPages)
+    routes.get(page.path, async (c) => {
+      const { home } = c.var.visit
+      const question = questionOf(c.req.query())
+      const answered = await page.answer(broker.ledger, home, question)
+      const isFaulty = answered !== 'not asked' && 'faults' in answered
+      return await show(c, { title: 'Ledger', at: 'ledger', body: renderLedger(home, page, question, answered) }, isFaulty ? 400 : 200)
+    })
+  return routes
+}
+
+/** What the ledger answers, newest first. */
+function renderLedger(home: string, page: LedgerPage, question: Question, answered: Answered): Html {
+  const current = nearest(page.path, question)
   return html`<h1>Ledger</h1>
-    <p class="quiet">What happened, newest first. The address of this page is the question: share it.</p>
-    ${renderFilters(home, question)} ${'faults' in answered ? renderFaults(answered.faults) : renderEntries(home, question, answered.found)}`
+    <nav class="questions" aria-label="Questions">
+      ${usual.map(
+        (one) => html`<a href="${home}${one.path}${addressOf(one.asks)}" ${one === current ? raw('aria-current="page"') : ''}>${one.name}</a>`,
+      )}
+    </nav>
+    <p class="quiet">${current.meaning} Newest first. The address of this page is the question: share it.</p>
+    ${renderFilters(`${home}${page.path}`, page.fields, question)}${renderAnswer(home, page, question, answered)}`
 }
 
-const fields = [
-  { name: 'agent', label: 'Agent', hint: '' },
-  { name: 'task', label: 'Task', hint: 'task_…' },
-  { name: 'lease', label: 'Lease', hint: 'lease_…' },
-  { name: 'from', label: 'From', hint: '2026-11-26T09:30:00Z' },
-  { name: 'to', label: 'Before', hint: '2026-11-26T10:00:00Z' },
-] as const
-
-function renderFilters(home: string, question: Question): Html {
-  return html`<form class="filters" action="${home}/ledger">
-    <div>
-      <label for="kind">Kind</label>
-      <select id="kind" name="kind">
-        <option value="">any</option>
-        ${entryKinds.map((kind) => html`<option ${question['kind'] === kind ? 'selected' : ''}>${kind}</option>`)}
-      </select>
-    </div>
-    ${fields.map(
-      ({ name, label, hint }) =>
-        html`<div>
-          <label for="${name}">${label}</label>
-          <input
-            id="${name}"
-            name="${name}"
-            value="${question[name] ?? ''}"
-            placeholder="${hint}"
-            maxlength="128"
-            autocomplete="off"
-            spellcheck="false"
-          />
-        </div>`,
-    )}
-    <button>Ask</button>
-  </form>`
-}
-
-const renderFaults = (faults: readonly FieldFault[]): Html =>
-  html`<div role="alert">
-    <ul class="fault">
-      ${faults.map(({ pointer, message }) => html`<li><code>${pointer.replace(/^\?/, '')}</code> ${message}</li>`)}
-    </ul>
-  </div>`
-
-function renderEntries(home: string, question: Question, { items, next }: Listed<Entry>): Html {
-  if (items.length === 0) return html`<p>Nothing is kept that fits.</p>`
-  return html`<table class="stack">
-      <thead>
-        <tr>
-          <th scope="col">When, UTC</th>
-          <th scope="col">Kind</th>
-          <th scope="col">Agent</th>
-          <th scope="col">Task</th>
-          <th scope="col">What</th>
-        </tr>
-      </thead>
-      <tbody>
-        ${items.map(
-          (entry) =>
-            html`<tr>
-              <td>${renderMoment(entry.at)}</td>
-              <td class="tight"><code>${entry.kind}</code></td>
-              <td class="tight" data-label="Agent">${entry.agent ?? ''}</td>
-              <td data-label="Task">
-                ${entry.taskId && html`<a class="id short" href="${home}/tasks/${entry.taskId}">…${entry.taskId.slice(-6)}</a>`}
-              </td>
-              <td data-label="What">${tell(home, entry, grantOf(entry)).text}</td>
-            </tr>`,
-        )}
-      </tbody>
-    </table>
-    <p>
-      ${question['cursor'] === undefined ? '' : html`<a href="${home}/ledger${addressOf(question, undefined)}">Newest</a> `}${next === null ? '' : html`<a rel="next" href="${home}/ledger${addressOf(question, next)}">Older</a>`}
+function renderAnswer(home: string, page: LedgerPage, question: Question, answered: Answered): Html {
+  if (answered === 'not asked') return html``
+  if ('faults' in answered) return renderFaults(answered.faults)
+  const { rows, next } = answered
+  const address = `${home}${page.path}`
+  return html`${rows}
+    <p class="more">
+      ${question['cursor'] === undefined ? '' : html`<a href="${address}${addressOf(question)}">Newest</a> `}${next === null ? '' : html`<a rel="next" href="${address}${addressOf(question, next)}">Older</a>`}
     </p>`
-}
-
-function addressOf(question: Question, cursor: string | undefined): string {
-  const query = new URLSearchParams(question)
-  query.delete('cursor')
-  if (cursor !== undefined) query.set('cursor', cursor)
-  return query.size === 0 ? '' : `?${query.toString()}`
 }

@@ -6,7 +6,7 @@ import { findLease } from '../ledger/records.ts'
 import { revokeTask } from '../tasks/close.ts'
 import type { Broker } from '../tasks/task.ts'
 import { readGround, renderDecision } from './decision.ts'
-import { ask, questionOf, renderLedger } from './ledger.ts'
+import { ledgerRoutes } from './ledger.ts'
 import type { Live } from './live.ts'
 import { createLookout, nowRegions, renderNow } from './now.ts'
 import type { Html } from './page.ts'
@@ -27,6 +27,7 @@ export function pageRoutes(broker: Broker, publicUrl: string, live: Live): Hono<
 
   return new Hono<ConsoleEnv>()
     .use('*', signedIn)
+    .route('/', ledgerRoutes(broker))
     .get('/', async (c) => {
       const { home, now } = c.var.visit
       return await show(c, { title: 'Now', at: 'now', live: '/live', body: renderNow(home, await look(), now) })
@@ -49,12 +50,6 @@ export function pageRoutes(broker: Broker, publicUrl: string, live: Live): Hono<
       // Not waited for: the page shows each lease die.
       await revokeTask(broker, c.var.caller, id, reasonIn(c.var.form), 0, c.var.signal)
       return c.redirect(`${c.var.visit.home}/tasks/${id}`, 303)
-    })
-    .get('/ledger', async (c) => {
-      const question = questionOf(c.req.query())
-      const answered = await ask(broker, question)
-      const body = renderLedger(c.var.visit.home, question, answered)
-      return await show(c, { title: 'Ledger', at: 'ledger', body }, 'faults' in answered ? 400 : 200)
     })
     .get('/decisions/:id', async (c) => {
       const id = c.req.param('id')

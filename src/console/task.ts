@@ -6,7 +6,7 @@ import { showTask } from '../tasks/show.ts'
 import type { Broker, Caller } from '../tasks/task.ts'
 import { hiddenToken, liveMark, region, type Html, type Visit } from './page.ts'
 import { renderTimeline } from './timeline.ts'
-import { endedBy, renderLeaseState, renderMoment, renderPurpose, renderShort, renderTaskState, renderTime } from './words.ts'
+import { causeOf, endedBy, renderLeaseState, renderMoment, renderPurpose, renderShort, renderTaskState, renderTime } from './words.ts'
 
 /** A task with its whole story. */
 export interface Story {
@@ -70,20 +70,7 @@ function renderHead({ task }: Story): Html {
 function renderEnd({ state, cause, reason, endedBy: by, endedAt, closingAt }: Task): Html {
   const at = endedAt ?? closingAt
   if (state === 'open' || !at) return html``
-  return html` ${renderTime(at)}${cause ? `, ${causes[cause] ?? cause}` : ''}${by && by !== 'broker' ? html` by <code>${by}</code>` : ''}${reason ? html`: <span class="said">${reason}</span>` : ''}`
-}
-
-/** Causes as they are kept, for whoever reads a sentence. */
-const causes: Readonly<Record<string, string>> = {
-  completed: 'completed',
-  deadline: 'at its deadline',
-  revoked: 'revoked',
-  mint_failed: 'because minting failed',
-  interrupted: 'because its request broke off',
-  answer_lost: 'because its answer was lost',
-  lease_expired: 'at the end of its time',
-  limit: 'by a limit',
-  policy: 'by policy',
+  return html` ${renderTime(at)}${cause ? `, ${causeOf(cause)}` : ''}${by && by !== 'broker' ? html` by <code>${by}</code>` : ''}${reason ? html`: <span class="said">${reason}</span>` : ''}`
 }
 
 function renderLeases(leases: readonly Lease[]): Html {

@@ -68,3 +68,18 @@ export function textIn(body: Json | undefined, name: string): string {
 export function fieldIn(body: Json | undefined, name: string): Json | undefined {
   return typeof body === 'object' && body !== null && !Array.isArray(body) ? (body as Readonly<Record<string, Json>>)[name] : undefined
 }
+
+/** Causes as they are kept, for whoever reads a sentence. */
+const causes: Readonly<Record<string, string>> = {
+  completed: 'completed',
+  deadline: 'at its deadline',
+  revoked: 'revoked',
+  mint_failed: 'because minting failed',
+  interrupted: 'because its request broke off',
+  answer_lost: 'because its answer was lost',
+  lease_expired: 'at the end of its time',
+  limit: 'by a limit',
+  policy: 'by policy',
+}
+
+export const causeOf = (cause: string): string => causes[cause] ?? cause

@@ -1,6 +1,4 @@
 import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
-import { parseDuration } from '../base/time.ts'
-import { listLeases } from '../ledger/lists.ts'
 import { revokeLease } from '../tasks/close.ts'
 import { refreshLease } from '../tasks/lease.ts'
 import { showLease } from '../tasks/show.ts'
@@ -9,8 +7,8 @@ import { conflicts, json, optionalBody, problems, refusals } from './answers.ts'
 import type { Env } from './app.ts'
 import { callableBy } from './authenticate.ts'
 import * as contract from './contract.ts'
-import { betweenOf, pageOf } from './paging.ts'
 import { waitSeconds } from './prefer.ts'
+import { askForLeases } from './questions.ts'
 import { revealLease } from './reveal.ts'
 import { viewDecision, viewLease } from './views.ts'
 
@@ -18,16 +16,7 @@ import { viewDecision, viewLease } from './views.ts'
 export function leaseRoutes(broker: Broker) {
   return new OpenAPIHono<Env>()
     .openapi(list, async (c) => {
-      const { limit, cursor, from, to, stuck, standing, ended_late: late, outlived_task: outlived, ...filter } = c.req.valid('query')
-      const wanted = {
-        ...filter,
-        ...betweenOf({ from, to }),
-        ...(late !== undefined && { endedLate: parseDuration(late)! }),
-        ...(outlived !== undefined && { outlivedTask: parseDuration(outlived)! }),
-        ...(stuck !== undefined && { stuck: stuck === 'true' }),
-        ...(standing !== undefined && { standing: standing === 'true' }),
-      }
-      const found = await listLeases(broker.ledger, wanted, pageOf({ limit, cursor }))
+      const found = await askForLeases(broker.ledger, c.req.valid('query'))
       return c.json({ items: found.items.map(viewLease), next: found.next }, 200)
     })
     .openapi(show, async (c) => c.json(viewLease(await showLease(broker, c.var.caller, c.req.valid('param').id)), 200))

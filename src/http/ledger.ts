@@ -2,7 +2,7 @@ import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
 import type { Context } from 'hono'
 import { accepts } from 'hono/accepts'
 import { BrokerError } from '../base/errors.ts'
-import { listDenials, listEntries, policySetOf, showDecision } from '../ledger/lists.ts'
+import { policySetOf, showDecision } from '../ledger/lists.ts'
 import { replayDecision } from '../tasks/replay.ts'
 import type { Broker } from '../tasks/task.ts'
 import { json, problems } from './answers.ts'
@@ -10,15 +10,14 @@ import type { Env } from './app.ts'
 import { callableBy } from './authenticate.ts'
 import * as contract from './contract.ts'
 import { asCsv, asLines } from './export.ts'
-import { betweenOf, pageOf } from './paging.ts'
+import { askForDenials, askForEntries } from './questions.ts'
 import { viewDecisionDetail, viewDenial, viewEntry } from './views.ts'
 
 /** What reviewers read: the history, the decisions with all they rested on, and the policy sets that made them. */
 export function ledgerRoutes(broker: Broker) {
   return new OpenAPIHono<Env>()
     .openapi(list, async (c) => {
-      const { limit, cursor, from, to, ...filter } = c.req.valid('query')
-      const found = await listEntries(broker.ledger, { ...filter, ...betweenOf({ from, to }) }, pageOf({ limit, cursor }))
+      const found = await askForEntries(broker.ledger, c.req.valid('query'))
       const items = found.items.map(viewEntry)
       const form = accepts(c, { header: 'Accept', supports: [...forms], default: forms[0] })
       if (form === forms[0]) return c.json({ items, next: found.next }, 200)
@@ -26,9 +25,7 @@ export function ledgerRoutes(broker: Broker) {
       return form === forms[1] ? c.body(asLines(items), 200, { 'content-type': form }) : c.body(asCsv(items), 200, csvHeaders)
     })
     .openapi(denials, async (c) => {
-      const { limit, cursor, from, to, by_default: byDefault, ...filter } = c.req.valid('query')
-      const wanted = { ...filter, ...betweenOf({ from, to }), ...(byDefault !== undefined && { byDefault: true as const }) }
-      const found = await listDenials(broker.ledger, wanted, pageOf({ limit, cursor }))
+      const found = await askForDenials(broker.ledger, c.req.valid('query'))
       return c.json({ items: found.items.map(viewDenial), next: found.next }, 200)
     })
     .openapi(decision, async (c) => {

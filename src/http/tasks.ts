@@ -1,5 +1,4 @@
 import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
-import { listTasks } from '../ledger/lists.ts'
 import { type ClosedTask as Closed, completeTask, revokeTask } from '../tasks/close.ts'
 import { addLease } from '../tasks/lease.ts'
 import { openTask } from '../tasks/open.ts'
@@ -11,8 +10,8 @@ import type { Env } from './app.ts'
 import { callableBy } from './authenticate.ts'
 import * as contract from './contract.ts'
 import { readDeclaration, readGrant, readTiming } from './declaration.ts'
-import { betweenOf, pageOf } from './paging.ts'
 import { waitSeconds } from './prefer.ts'
+import { askForTasks } from './questions.ts'
 import { revealLease } from './reveal.ts'
 import { viewDecision, viewLease, viewTask } from './views.ts'
 
@@ -31,9 +30,7 @@ export function taskRoutes(broker: Broker) {
       return c.json(answer, 201)
     })
     .openapi(list, async (c) => {
-      const { limit, cursor, from, to, completed, ...filter } = c.req.valid('query')
-      const wanted = { ...filter, ...betweenOf({ from, to }), ...(completed !== undefined && { completed: false as const }) }
-      const found = await listTasks(broker.ledger, wanted, pageOf({ limit, cursor }))
+      const found = await askForTasks(broker.ledger, c.req.valid('query'))
       return c.json({ items: found.items.map(viewTask), next: found.next }, 200)
     })
     .openapi(show, async (c) => {

@@ -160,3 +160,13 @@ export async function untilDead(house: House, task: TaskId): Promise<void> {
   }
   throw new Error('the task does not end')
 }
+
+/** The words of a page, without its markup. */
+export const textOf = (page: string): string =>
+  page
+    .replaceAll(/<(script|style)[\s\S]*?<\/\1>/g, ' ')
+    .replaceAll(/<[^>]*>/g, ' ')
+    .replaceAll('&quot;', '"')
+    .replaceAll('&#39;', "'")
+    .replaceAll('&amp;', '&')
+    .replaceAll(/\s+/g, ' ')

@@ -8,7 +8,7 @@ import { listEntries } from '../../src/ledger/lists.ts'
 import { findTask } from '../../src/ledger/records.ts'
 import { type House, loadPolicy, startHouse } from '../support/house.ts'
 import { type OpenedStore, stores } from '../support/stores.ts'
-import { type ConsoleHouse, openConsole, untilDead, type Visitor } from './given.ts'
+import { type ConsoleHouse, openConsole, textOf, untilDead, type Visitor } from './given.ts'
 
 /** A look is shown to all for a second. */
 const patient = { timeout: 10_000, interval: 200 }
@@ -327,16 +327,6 @@ describe.each(stores)('the pages of the console on $name', ({ open }) => {
     })
   })
 })
-
-/** The words of a page, without its markup. */
-const textOf = (page: string): string =>
-  page
-    .replaceAll(/<(script|style)[\s\S]*?<\/\1>/g, ' ')
-    .replaceAll(/<[^>]*>/g, ' ')
-    .replaceAll('&quot;', '"')
-    .replaceAll('&#39;', "'")
-    .replaceAll('&amp;', '&')
-    .replaceAll(/\s+/g, ' ')
 
 /** The cells of the table row whose first cell has this text. */
 function rowOf(page: string, first: string): string[] {

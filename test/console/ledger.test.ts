@@ -1,0 +1,121 @@
+import { sql } from 'drizzle-orm'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { newId } from '../../src/base/ids.ts'
+import { type House, startHouse } from '../support/house.ts'
+import { openEmbedded, type OpenedStore } from '../support/stores.ts'
+import { type ConsoleHouse, openConsole, textOf, untilDead, type Visitor } from './given.ts'
+
+const markup = `"><script>alert('x')</script><img src=x onerror=alert(1)>`
+
+describe("the reviewer's questions in the console", () => {
+  let store: OpenedStore
+  let house: House
+  let console: ConsoleHouse
+  let reviewer: Visitor
+
+  beforeAll(async () => {
+    store = await openEmbedded()
+    house = await startHouse(store.settings)
+    console = await openConsole(house)
+    reviewer = await console.signedIn('reader')
+  })
+  afterEach(async () => {
+    await house.lab.clear()
+    expect(await house.audit()).toEqual([])
+  })
+  afterAll(async () => {
+    await console.stop()
+    await house.stop()
+    await store.dispose()
+  })
+
+  const pageOf = async (path: string) => {
+    const answer = await reviewer.get(path)
+    const text = await answer.text()
+    const [table = ''] = /<tbody>[\s\S]*<\/tbody>/.exec(text) ?? []
+    return { status: answer.status, text, rows: textOf(table), links: [...table.matchAll(/\/console\/tasks\/(task_\w+)/g)].map(([, id]) => id!) }
+  }
+
+  test('who held a grant between two times is found by its address, and what was held before or after is not', async () => {
+    const task = await house.declare(['crm'])
+    await task.complete()
+    const [now, soon] = [new Date(Date.now() - 60_000).toISOString(), new Date(Date.now() + 60_000).toISOString()]
+    const asked = (from: string, to: string, grant = 'crm') => `/ledger/leases?${new URLSearchParams({ grant, from, to }).toString()}`
+    const { links, rows } = await pageOf(asked(now, soon))
+    expect(links).toEqual([task.id])
+    expect(rows).toContain('revoked crm')
+    expect(rows).toContain('owner@example.com')
+    expect((await pageOf(asked(now, soon, 'api'))).links).toEqual([])
+    expect((await pageOf(asked('2020-01-01T00:00:00Z', '2020-02-01T00:00:00Z'))).links).toEqual([])
+  })
+
+  test('everything that an agent or an owner had is found by either', async () => {
+    const task = await house.declare(['api'], { agent: 'rival', purpose: markup })
+    for (const asked of ['agent=rival', 'owner=rival@example.com']) {
+      const { links, text } = await pageOf(`/ledger/tasks?${asked}`)
+      expect(links).toEqual([task.id])
+      expect(text).not.toContain('<script>alert')
+      expect(text).toContain('&lt;script&gt;alert(')
+    }
+    await task.complete()
+    expect((await pageOf('/ledger/tasks?agent=rival&completed=false')).links).toEqual([])
+  })
+
+  test('what was denied is found by its policy, or by that none permitted it', async () => {
+    await house.declare(['api'], { agent: 'stranger' }).catch(() => {})
+    expect((await pageOf('/ledger/denials?by_default=true&agent=stranger')).rows).toContain('no policy permits it')
+    expect((await pageOf('/ledger/denials?policy=never')).text).toContain('Nothing is kept that fits')
+  })
+
+  test('what outlives its task, and later has ended late, is found with how late and why', async () => {
+    const task = await house.declare(['crm'])
+    await house.lab.down()
+    await task.complete(0)
+    await house.broker.background.settled()
+    await house.ledger.run(sql`update leases set closing_at = closing_at - interval '2 minutes' where task_id = ${task.id}`)
+    await house.ledger.run(sql`update tasks set closing_at = closing_at - interval '2 minutes' where id = ${task.id}`)
+    expect((await pageOf('/ledger/leases?outlived_task=1m')).links).toEqual([task.id])
+    await house.lab.up()
+    await untilDead(house, task.id)
+    expect((await pageOf('/ledger/leases?outlived_task=1m')).links).toEqual([])
+    const { links, rows } = await pageOf('/ledger/leases?ended_late=10s')
+    expect(links).toEqual([task.id])
+    expect(rows).toMatch(/1[23]\d\.\d s/)
+    expect(rows).toContain('lab')
+  })
+
+  test('tasks that were never completed, and what the operator did who ended them, are found with the reason', async () => {
+    const task = await house.declare(['api'])
+    await task.revoke()
+    const never = await pageOf('/ledger/tasks?completed=false')
+    expect(never.links).toContain(task.id)
+    expect(never.rows).toContain('a test says so')
+    expect((await pageOf('/ledger/operators')).text).not.toContain('<tbody>')
+    const { links } = await pageOf('/ledger/operators?by=operator:local/operator:ops')
+    expect(new Set(links)).toEqual(new Set([task.id]))
+  })
+
+  test('what an address asks goes on being asked by the form on its page', async () => {
+    const { text } = await pageOf('/ledger/leases?standing=true&grant=crm&cursor=' + newId('lease'))
+    expect(text).toContain('<input type="hidden" name="standing" value="true" />')
+    expect(text).not.toContain('name="cursor"')
+    expect(text).toContain('value="crm"')
+  })
+
+  test.each([
+    ['/ledger/leases', 'ended_late', 'soon'],
+    ['/ledger/leases', 'state', 'dead'],
+    ['/ledger/leases', 'cursor', newId('task')],
+    ['/ledger/tasks', 'completed', 'true'],
+    ['/ledger/tasks', 'from', 'yesterday'],
+    ['/ledger/denials', 'by_default', 'maybe'],
+    ['/ledger/denials', 'colour', 'red'],
+    ['/ledger/operators', 'by', 'ann'],
+    ['/ledger/operators', 'by', `operator:${markup}\0`],
+  ])('%s answers 400 and names the field where ?%s=%s is garbage', async (path, field, value) => {
+    const { status, text } = await pageOf(`${path}?${new URLSearchParams({ [field]: value }).toString()}`)
+    expect(status).toBe(400)
+    expect(text).toContain(`<code>${field}</code>`)
+    expect(text).not.toContain('<script>alert')
+  })
+})
