@@ -1,9 +1,12 @@
 import { Hono } from 'hono'
 import { html, raw } from 'hono/html'
+import { BrokerError } from '../base/errors.ts'
+import * as contract from '../http/contract.ts'
 import type { Broker } from '../tasks/task.ts'
+import { createExports, forms } from './export.ts'
 import { type Answered, denials, entries, type Inquiry, leases, operatorDeeds, tasks } from './inquiries.ts'
 import type { Html } from './page.ts'
-import { addressOf, type Question, questionOf, renderFaults, renderFilters } from './question.ts'
+import { addressOf, type Question, questionOf, readQuestion, renderFaults, renderFilters } from './question.ts'
 import { show } from './refusal.ts'
 import type { ConsoleEnv } from './visit.ts'
 
@@ -67,7 +70,15 @@ function nearest(path: string, question: Question) {
 
 /** A route for each page: the answer to what its address asks, or 400 with what is wrong with it. */
 export function ledgerRoutes(broker: Broker): Hono<ConsoleEnv> {
-  const routes = new Hono<ConsoleEnv>()
+  const download = createExports(broker.ledger)
+  const routes = new Hono<ConsoleEnv>().get('/ledger/export/:form', async (c) => {
+    const form = c.req.param('form')
+    if (!isForm(form)) throw new BrokerError('not_found', 'The ledger is exported as csv or ndjson')
+    const read = readQuestion(contract.EntryFilter, questionOf(c.req.query()))
+    if ('faults' in read) throw new BrokerError('invalid_request', 'The request is not valid', { errors: read.faults })
+    const body = await download(read.filter, form)
+    return c.body(body, 200, { 'content-type': forms[form].type, 'content-disposition': `attachment; filename="ledger.${form}"` })
+  })
   for (const page of ledgerPages)
     routes.get(page.path, async (c) => {
       const { home } = c.var.visit
@@ -92,6 +103,8 @@ function renderLedger(home: string, page: LedgerPage, question: Question, answer
     ${renderFilters(`${home}${page.path}`, page.fields, question)}${renderAnswer(home, page, question, answered)}`
 }
 
+const isForm = (form: string): form is keyof typeof forms => Object.hasOwn(forms, form)
+
 function renderAnswer(home: string, page: LedgerPage, question: Question, answered: Answered): Html {
   if (answered === 'not asked') return html``
   if ('faults' in answered) return renderFaults(answered.faults)
@@ -100,5 +113,9 @@ function renderAnswer(home: string, page: LedgerPage, question: Question, answer
   return html`${rows}
     <p class="more">
       ${question['cursor'] === undefined ? '' : html`<a href="${address}${addressOf(question)}">Newest</a> `}${next === null ? '' : html`<a rel="next" href="${address}${addressOf(question, next)}">Older</a>`}
+      ${page.exported ? html`Download the whole answer as ${renderExport(home, question, 'csv')} or ${renderExport(home, question, 'ndjson')}` : ''}
     </p>`
 }
+
+const renderExport = (home: string, question: Question, form: keyof typeof forms): Html =>
+  html`<a href="${home}/ledger/export/${form}${addressOf(question)}" download>${form.toUpperCase()}</a>`

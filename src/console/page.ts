@@ -22,7 +22,7 @@ export interface Visit {
 export interface Page {
   readonly title: string
   /** Which of the pages in the navigation it is. */
-  readonly at?: 'now' | 'ledger'
+  readonly at?: 'now' | 'ledger' | 'revoke'
   /** Path, below the console's, at which its regions are sent anew. */
   readonly live?: string
   readonly body: Html
@@ -65,7 +65,7 @@ export function renderPage({ home, nonce, session, formToken, now }: Visit, { ti
         <header>
           <nav aria-label="Pages">
             <a href="${home}">Mayfly</a>
-            ${session && html`<a href="${home}" ${at === 'now' ? currentPage : ''}>Now</a><a href="${home}/ledger" ${at === 'ledger' ? currentPage : ''}>Ledger</a>`}
+            ${session && html`<a href="${home}" ${at === 'now' ? currentPage : ''}>Now</a><a href="${home}/ledger" ${at === 'ledger' ? currentPage : ''}>Ledger</a><a href="${home}/revoke" ${at === 'revoke' ? currentPage : ''}>Revoke</a>`}
           </nav>
           ${session && renderVisitor(home, session, formToken)}
         </header>

@@ -11,6 +11,7 @@ import type { Live } from './live.ts'
 import { createLookout, nowRegions, renderNow } from './now.ts'
 import type { Html } from './page.ts'
 import { show } from './refusal.ts'
+import { revokingRoutes } from './revoking.ts'
 import { readStory, renderTask, taskRegions } from './task.ts'
 import { type ConsoleEnv, ownForm, signedIn } from './visit.ts'
 
@@ -28,6 +29,7 @@ export function pageRoutes(broker: Broker, publicUrl: string, live: Live): Hono<
   return new Hono<ConsoleEnv>()
     .use('*', signedIn)
     .route('/', ledgerRoutes(broker))
+    .route('/', revokingRoutes(broker, publicUrl, stream))
     .get('/', async (c) => {
       const { home, now } = c.var.visit
       return await show(c, { title: 'Now', at: 'now', live: '/live', body: renderNow(home, await look(), now) })

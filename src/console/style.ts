@@ -44,6 +44,7 @@ button.plain{border:0;background:none;padding:.2rem 0;color:var(--link);text-dec
 label{display:block;color:var(--quiet);font-size:.87rem;margin-bottom:.15rem}
 .revoke{border:1px solid var(--line);border-radius:6px;padding:.9rem 1rem 1rem;margin-top:1.6rem;max-width:46rem}
 .revoke div{display:flex;gap:.6rem;flex-wrap:wrap}.revoke input{flex:1 1 16rem}
+.many label{margin-top:.7rem}.lift{display:flex;gap:.4rem;flex-wrap:wrap}.lift input{flex:1 1 9rem}label.whole{font-size:1em;color:inherit;margin:0 0 .4rem}.filters .whole input{width:auto}
 .filters{display:flex;flex-wrap:wrap;gap:.6rem .8rem;align-items:end;margin:.8rem 0 1.2rem}.filters input,.filters select{width:11.5rem}
 nav.questions{display:flex;flex-wrap:wrap;gap:.15rem 1.2rem;margin:.7rem 0 .5rem}.questions a{text-decoration:none;padding:.15rem 0}
 .questions a[aria-current]{color:var(--ink);box-shadow:0 2px var(--ink)}

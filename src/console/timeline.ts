@@ -1,5 +1,6 @@
 import { html } from 'hono/html'
 import type { LeaseId } from '../base/ids.ts'
+import type { Json } from '../base/json.ts'
 import type { Entry, Lease } from '../ledger/records.ts'
 import type { Html } from './page.ts'
 import { fieldIn, type Mood, textIn } from './words.ts'
@@ -77,6 +78,16 @@ export function tell(home: string, entry: Entry, grant: string): Told {
       return { mood: 'stuck', text: html`${grant} turned out to exist after all, and is being ended` }
     case 'lease.stuck':
       return { mood: 'stuck', text: html`Ending ${grant} is stuck: ${say('error')}` }
+    case 'revocation.started':
+      return { mood: 'ending', text: html`Revoking ${meant(body)}${why}` }
+    case 'revocation.ended':
+      return { mood: 'ended', text: html`All that was to be revoked is dead: ${say('tasks')} tasks, ${say('leases')} leases` }
+    case 'stop.began':
+      return { mood: 'stuck', text: html`Stopped issuing ${meant(body)} until ${say('until')}${why}` }
+    case 'stop.lifted':
+      return { mood: 'alive', text: html`Issuing goes on${why}` }
+    case 'request.denied':
+      return { mood: 'stuck', text: html`Refused to ${say('action')}${why}` }
     case 'kill_list.written':
       return { text: html`Generation ${say('generation')} of the kill list of ${say('role')} was written` }
     case 'policy.activated':
@@ -98,6 +109,13 @@ function tellDecision(home: string, { body, decisionId }: Entry): Told {
     ${textIn(body, 'action')}${named.length > 0 ? html` by ${named.map((id, at) => html`${at > 0 ? ', ' : ''}<code>${id}</code>`)}` : ', because no policy permits it'}.
     ${decisionId && html`<a href="${home}/decisions/${decisionId}">Why</a>`}`,
   }
+}
+
+/** What a selector names, in words. */
+function meant(body: Json): string {
+  const selector = fieldIn(body, 'selector')
+  const named = typeof selector === 'object' && selector !== null ? Object.keys(selector).map((name) => `${name} ${textIn(selector, name)}`) : []
+  return named.length === 0 ? 'everything' : named.join(', ')
 }
 
 const until = (moment: string): string => (moment === '' ? '' : `, until ${moment.slice(11, 19)} UTC`)

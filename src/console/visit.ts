@@ -35,9 +35,12 @@ export const signedIn: MiddlewareHandler<ConsoleEnv> = async (c, next) => {
   const { session, home } = c.var.visit
   if (session) return await next()
   if (c.req.path.endsWith('/live')) throw new BrokerError('invalid_token', 'Nobody is signed in here')
-  const to = c.req.method === 'GET' ? pathOf(c, home) : pathOf(c, home).replace(/\/revoke$/, '')
+  const to = c.req.method === 'GET' ? pathOf(c, home) : pageOf(pathOf(c, home))
   return c.redirect(`${home}/sign-in?${new URLSearchParams({ to }).toString()}`, 303)
 }
+
+/** On which the form stands that is sent to this path. */
+const pageOf = (path: string): string => path.replace(/(\/tasks\/[^/]+)\/revoke$/, '$1').replace(/\/stops\/[^/]+\/lift$/, '/revoke')
 
 const pathOf = (c: Context, home: string): string => {
   const { pathname, search } = new URL(c.req.url)

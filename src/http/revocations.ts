@@ -51,7 +51,7 @@ export function revocationRoutes(broker: Broker) {
 }
 
 /** Everything is what a selector means that names nothing. */
-const selected = ({ everything: _everything, ...named }: contract.Selector): Selector => named
+export const selected = ({ everything: _everything, ...named }: contract.Selector): Selector => named
 
 const paged = ({ limit, cursor }: { limit?: string | undefined; cursor?: string | undefined }) => ({ limit, cursor })
 

@@ -157,12 +157,12 @@ describe.skipIf(!existsSync(executablePath))('the console in a browser', () => {
     const task = await house.declare(['api'])
     const page = await visit('ops', `/tasks/${task.id}`)
     const names: string[] = []
-    for (let step = 0; step < 9; step++) {
+    for (let step = 0; step < 10; step++) {
       await page.keyboard.press('Tab')
       const focused = page.locator(':focus')
       names.push((await focused.getAttribute('aria-label')) ?? (await focused.getAttribute('name')) ?? (await focused.textContent()) ?? '')
     }
-    expect(names).toEqual(['Skip to the page', 'Mayfly', 'Now', 'Ledger', 'Find by id', 'Sign out', 'reason', 'End this task now', 'Why'])
+    expect(names).toEqual(['Skip to the page', 'Mayfly', 'Now', 'Ledger', 'Revoke', 'Find by id', 'Sign out', 'reason', 'End this task now', 'Why'])
     await task.complete()
   })
 
@@ -184,6 +184,8 @@ describe.skipIf(!existsSync(executablePath))('the console in a browser', () => {
       `/decisions/${open.opened.decision.id}`,
       '/ledger',
       '/ledger?task=x',
+      '/ledger/leases',
+      '/revoke?agent=bot',
       '/nothing',
       '/signed-out',
     ]
