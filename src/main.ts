@@ -231,7 +231,7 @@ async function run(config: Config, stop: AbortSignal, { production, ready }: { p
   if (entrances.issuer || entrances.links) {
     const key = await openKeyFile(path.join(config.keys, consoleKey), consoleKeyLength)
     const sessionLifetime = config.console?.session ?? developmentSession
-    app.route('/console', createConsole({ broker, publicUrl, operators, key, sessionLifetime, entrances, stop }))
+    app.route('/console', createConsole({ broker, publicUrl, operators, key, sessionLifetime, entrances, sequencer, stop }))
   }
   const clients = { connections, silence: Math.max(shortestSilence, doorLimits.time + 15_000) }
   await using server = await listen(app.fetch, { ...config.listen, clients }, telemetry.log)

@@ -3,6 +3,7 @@ import { BrokerError } from '../base/errors.ts'
 import { reasonOf } from '../http/app.ts'
 import { asBrokerError } from '../http/problem.ts'
 import type { OperatorEntry } from '../identity/operators.ts'
+import type { Sequencer } from '../ledger/sequencer.ts'
 import type { Broker } from '../tasks/task.ts'
 import { type Entrances, entranceRoutes } from './entrance.ts'
 import { createLive, type LiveLimits } from './live.ts'
@@ -22,6 +23,8 @@ export interface ConsoleParts {
   /** Milliseconds. */
   readonly sessionLifetime: number
   readonly entrances: Entrances
+  /** Tells what stands in the way of signing the history. */
+  readonly sequencer: Pick<Sequencer, 'refusal'>
   /** Fires when the broker stops: then nothing is live any more. */
   readonly stop: AbortSignal
   readonly live?: LiveLimits
@@ -29,12 +32,12 @@ export interface ConsoleParts {
 
 /** Pages for operators and reviewers, to be hung under the house's own door. */
 export function createConsole(parts: ConsoleParts): Hono<ConsoleEnv> {
-  const { broker, publicUrl, operators, key, sessionLifetime } = parts
+  const { broker, publicUrl, operators, key, sessionLifetime, sequencer } = parts
   const sessions = createSessions({ key, operators, publicUrl, lifetime: sessionLifetime, clock: broker.clock })
   return new Hono<ConsoleEnv>()
     .use(receive(broker, sessions, publicUrl))
     .route('/', entranceRoutes(parts, sessions))
-    .route('/', pageRoutes(broker, publicUrl, createLive(broker.clock, parts.stop, parts.live)))
+    .route('/', pageRoutes(broker, publicUrl, sequencer, createLive(broker.clock, parts.stop, parts.live)))
     .all('*', () => {
       throw new BrokerError('not_found', 'There is no such page')
     })

@@ -2,9 +2,11 @@ import { Hono } from 'hono'
 import { html, raw } from 'hono/html'
 import { BrokerError } from '../base/errors.ts'
 import * as contract from '../http/contract.ts'
+import type { Sequencer } from '../ledger/sequencer.ts'
 import type { Broker } from '../tasks/task.ts'
 import { createExports, forms } from './export.ts'
 import { type Answered, denials, entries, type Inquiry, leases, operatorDeeds, tasks } from './inquiries.ts'
+import { type LogStatus, readLogStatus, renderLogStatus } from './log-status.ts'
 import type { Html } from './page.ts'
 import { addressOf, type Question, questionOf, readQuestion, renderFaults, renderFilters } from './question.ts'
 import { show } from './refusal.ts'
@@ -69,7 +71,7 @@ function nearest(path: string, question: Question) {
 }
 
 /** A route for each page: the answer to what its address asks, or 400 with what is wrong with it. */
-export function ledgerRoutes(broker: Broker): Hono<ConsoleEnv> {
+export function ledgerRoutes(broker: Broker, sequencer: Pick<Sequencer, 'refusal'>): Hono<ConsoleEnv> {
   const download = createExports(broker.ledger)
   const routes = new Hono<ConsoleEnv>().get('/ledger/export/:form', async (c) => {
     const form = c.req.param('form')
@@ -83,17 +85,18 @@ export function ledgerRoutes(broker: Broker): Hono<ConsoleEnv> {
     routes.get(page.path, async (c) => {
       const { home } = c.var.visit
       const question = questionOf(c.req.query())
-      const answered = await page.answer(broker.ledger, home, question)
+      const [answered, log] = await Promise.all([page.answer(broker.ledger, home, question), readLogStatus(broker.ledger, sequencer.refusal())])
       const isFaulty = answered !== 'not asked' && 'faults' in answered
-      return await show(c, { title: 'Ledger', at: 'ledger', body: renderLedger(home, page, question, answered) }, isFaulty ? 400 : 200)
+      return await show(c, { title: 'Ledger', at: 'ledger', body: renderLedger(home, page, question, answered, log) }, isFaulty ? 400 : 200)
     })
   return routes
 }
 
 /** What the ledger answers, newest first. */
-function renderLedger(home: string, page: LedgerPage, question: Question, answered: Answered): Html {
+function renderLedger(home: string, page: LedgerPage, question: Question, answered: Answered, log: LogStatus): Html {
   const current = nearest(page.path, question)
   return html`<h1>Ledger</h1>
+    ${renderLogStatus(log)}
     <nav class="questions" aria-label="Questions">
       ${usual.map(
         (one) => html`<a href="${home}${one.path}${addressOf(one.asks)}" ${one === current ? raw('aria-current="page"') : ''}>${one.name}</a>`,

@@ -3,6 +3,7 @@ import type { Context } from 'hono'
 import { BrokerError } from '../base/errors.ts'
 import { isId, type TaskId } from '../base/ids.ts'
 import { findLease } from '../ledger/records.ts'
+import type { Sequencer } from '../ledger/sequencer.ts'
 import { revokeTask } from '../tasks/close.ts'
 import type { Broker } from '../tasks/task.ts'
 import { readGround, renderDecision } from './decision.ts'
@@ -16,7 +17,7 @@ import { readStory, renderTask, taskRegions } from './task.ts'
 import { type ConsoleEnv, ownForm, signedIn } from './visit.ts'
 
 /** The pages, each behind a session. */
-export function pageRoutes(broker: Broker, publicUrl: string, live: Live): Hono<ConsoleEnv> {
+export function pageRoutes(broker: Broker, publicUrl: string, sequencer: Pick<Sequencer, 'refusal'>, live: Live): Hono<ConsoleEnv> {
   const look = createLookout(broker)
 
   /** Whatever fails before the first event is an answer by itself; afterwards the client connects again and finds out. */
@@ -28,7 +29,7 @@ export function pageRoutes(broker: Broker, publicUrl: string, live: Live): Hono<
 
   return new Hono<ConsoleEnv>()
     .use('*', signedIn)
-    .route('/', ledgerRoutes(broker))
+    .route('/', ledgerRoutes(broker, sequencer))
     .route('/', revokingRoutes(broker, publicUrl, stream))
     .get('/', async (c) => {
       const { home, now } = c.var.visit

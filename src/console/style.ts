@@ -48,6 +48,7 @@ label{display:block;color:var(--quiet);font-size:.87rem;margin-bottom:.15rem}
 .filters{display:flex;flex-wrap:wrap;gap:.6rem .8rem;align-items:end;margin:.8rem 0 1.2rem}.filters input,.filters select{width:11.5rem}
 nav.questions{display:flex;flex-wrap:wrap;gap:.15rem 1.2rem;margin:.7rem 0 .5rem}.questions a{text-decoration:none;padding:.15rem 0}
 .questions a[aria-current]{color:var(--ink);box-shadow:0 2px var(--ink)}
+.alarm{border:1px solid var(--stuck);border-radius:6px;padding:.5rem 1rem;margin:.6rem 0 1rem;max-width:46rem}
 .fault{color:var(--stuck)}
 pre{background:var(--field);border:1px solid var(--line);border-radius:6px;padding:.7rem .9rem;overflow:auto;font:.85rem/1.5 ui-monospace,"DejaVu Sans Mono",monospace;white-space:pre-wrap;overflow-wrap:anywhere;margin:.4rem 0 1rem}
 summary{cursor:pointer}

@@ -179,10 +179,11 @@ export async function readTiles(ledger: Ledger, places: readonly TilePlace[], si
   return ({ level, index }) => tiles.get(`${level}/${index}`)
 }
 
-/** The newest checkpoint. Undefined: nothing was signed yet. */
-export async function latestCheckpoint(ledger: Ledger): Promise<SignedHead | undefined> {
-  const [row] = await ledger.run<{ head: HeadRow }>(sql`select ${headRow} as head from checkpoints order by size desc limit 1`)
-  return row && headOf(row.head)
+/** The newest checkpoint, and when it was signed, by the store's clock. Undefined: nothing was signed yet. */
+export async function latestCheckpoint(ledger: Ledger): Promise<(SignedHead & { readonly signedAt: Date }) | undefined> {
+  const [row] = await ledger.run<{ head: HeadRow; at: number }>(sql`
+    select ${headRow} as head, (extract(epoch from at) * 1000)::double precision as at from checkpoints order by size desc limit 1`)
+  return row && { ...headOf(row.head), signedAt: new Date(row.at) }
 }
 
 /** The entries from this place on, in the order of the log. */

@@ -128,6 +128,8 @@ function orUndefined<Result>(read: () => Result): Result | undefined {
 
 /** The loop that keeps the log up with the history. */
 export interface Sequencer {
+  /** What stood in the way when it last looked. Undefined: nothing, or it has not looked yet. */
+  refusal(): Refusal | undefined
   stop(): Promise<void>
   [Symbol.asyncDispose](): Promise<void>
 }
@@ -136,7 +138,7 @@ export interface Sequencer {
 const pause = 1_000
 
 /** Seconds that an entry may wait before it is an alarm: a commit lasts 10 s at most, and holds back those that came after it. */
-const longestWait = 20
+export const longestWait = 20
 
 /** Milliseconds between two alarms about the same. */
 const repeatAfter = 60_000
@@ -145,11 +147,13 @@ const repeatAfter = 60_000
 export function startSequencer(log: Log, { log: lines, metrics }: Telemetry, signed: (note: string) => void = () => {}): Sequencer {
   const memory: Memory = { head: undefined }
   let told: string | undefined
+  let refusal: Refusal | undefined
   const stopping = new AbortController()
   const alarm = createAlarm((fields, message) => lines.error(fields, message))
 
   async function step(): Promise<boolean> {
     const done = await stepLog(log, memory)
+    refusal = done.outcome === 'refused' ? done.why : undefined
     metrics.logLagEntries.set(done.lag.entries)
     metrics.logLagSeconds.set(done.lag.seconds)
     metrics.logRefused.set(done.outcome === 'refused' ? 1 : 0)
@@ -176,7 +180,7 @@ export function startSequencer(log: Log, { log: lines, metrics }: Telemetry, sig
     stopping.abort()
     await running
   }
-  return { stop, [Symbol.asyncDispose]: stop }
+  return { refusal: () => refusal, stop, [Symbol.asyncDispose]: stop }
 }
 
 /** Says what it is told, but the same only once in a while. */

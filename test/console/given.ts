@@ -9,6 +9,7 @@ import type { OperatorEntry } from '../../src/identity/operators.ts'
 import type { TaskId } from '../../src/base/ids.ts'
 import { spendToken } from '../../src/ledger/keys.ts'
 import { logKeyOf } from '../../src/ledger/log-key.ts'
+import type { Sequencer } from '../../src/ledger/sequencer.ts'
 import { findTask } from '../../src/ledger/records.ts'
 import { freePort } from '../support/port.ts'
 import type { House } from '../support/house.ts'
@@ -50,6 +51,7 @@ export const operators: readonly OperatorEntry[] = [
 export interface ConsoleOptions {
   readonly operators?: readonly OperatorEntry[]
   readonly live?: LiveLimits
+  readonly sequencer?: Pick<Sequencer, 'refusal'>
   /** Milliseconds. */
   readonly sessionLifetime?: number
 }
@@ -77,6 +79,7 @@ export async function openConsole(house: House, options: ConsoleOptions = {}): P
       key,
       sessionLifetime: options.sessionLifetime ?? 3_600_000,
       entrances: { issuer: { settings, verifier }, links: { issuer: 'local', spend: (spent, until) => spendToken(house.ledger, spent, until) } },
+      sequencer: options.sequencer ?? { refusal: () => undefined },
       stop: stop.signal,
       ...(options.live && { live: options.live }),
     }),

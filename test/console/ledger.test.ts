@@ -1,6 +1,9 @@
 import { sql } from 'drizzle-orm'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { newId } from '../../src/base/ids.ts'
+import { latestCheckpoint } from '../../src/ledger/log.ts'
+import { logKeyOf } from '../../src/ledger/log-key.ts'
+import { type Refusal, stepLog } from '../../src/ledger/sequencer.ts'
 import { type House, startHouse } from '../support/house.ts'
 import { openEmbedded, type OpenedStore } from '../support/stores.ts'
 import { type ConsoleHouse, openConsole, textOf, untilDead, type Visitor } from './given.ts'
@@ -12,11 +15,12 @@ describe("the reviewer's questions in the console", () => {
   let house: House
   let console: ConsoleHouse
   let reviewer: Visitor
+  let refusal: Refusal | undefined
 
   beforeAll(async () => {
     store = await openEmbedded()
     house = await startHouse(store.settings)
-    console = await openConsole(house)
+    console = await openConsole(house, { sequencer: { refusal: () => refusal } })
     reviewer = await console.signedIn('reader')
   })
   afterEach(async () => {
@@ -100,6 +104,52 @@ describe("the reviewer's questions in the console", () => {
     expect(text).toContain('<input type="hidden" name="standing" value="true" />')
     expect(text).not.toContain('name="cursor"')
     expect(text).toContain('value="crm"')
+  })
+
+  test('the answer of the history can be downloaded whole, in both forms of the API, and by nobody who has not signed in', async () => {
+    for (let at = 0; at < 3; at++)
+      await house.ledger.run(sql`insert into entries (kind, agent, body) select 'policy.activated', 'many', '{}' from generate_series(1, 400)`)
+    await house.ledger.run(sql`insert into entries (kind, agent, body) values ('policy.activated', 'many', '"=1+1"')`)
+    const address = /href="\/console(\/ledger\/export\/csv[^"]*)"/.exec((await pageOf('/ledger?agent=many&kind=policy.activated&limit=5')).text)![1]!
+    const csv = await reviewer.get(address.replaceAll('&amp;', '&'))
+    expect(csv.headers.get('content-disposition')).toBe('attachment; filename="ledger.csv"')
+    const lines = (await csv.text()).trimEnd().split('\r\n')
+    expect(lines).toHaveLength(1_202)
+    expect(new Set(lines).size).toBe(1_202)
+    const ndjson = await (await reviewer.get('/ledger/export/ndjson?agent=many')).text()
+    expect(
+      ndjson
+        .trimEnd()
+        .split('\n')
+        .map((line) => (JSON.parse(line) as { agent: string }).agent),
+    ).toEqual(Array(1_201).fill('many'))
+    const refused = await reviewer.get('/ledger/export/csv?from=yesterday')
+    expect([refused.status, await refused.text()]).toEqual([400, expect.stringContaining('from')])
+    expect((await reviewer.get('/ledger/export/pdf')).status).toBe(404)
+    expect((await console.visitor().get('/ledger/export/csv')).status).toBe(303)
+    // More than may be under way at once, one after another: each gives its place back.
+    for (let turn = 0; turn < 6; turn++) expect(await (await reviewer.get('/ledger/export/csv?agent=nobody')).text()).toBe(`${lines[0]}\r\n`)
+  })
+
+  test('how far the history is signed stands above every answer, and loudly where it is not signed any further', async () => {
+    const log = { ledger: house.ledger, key: logKeyOf(new Uint8Array(32).fill(1)), origin: 'log.example.com' }
+    expect(textOf((await pageOf('/ledger')).text)).toContain('nothing was signed yet')
+    const memory = { head: undefined }
+    while ((await stepLog(log, memory)).outcome === 'appended');
+    const { size } = (await latestCheckpoint(house.ledger))!
+    for (const path of ['/ledger', '/ledger/leases', '/ledger/operators']) {
+      const text = textOf((await pageOf(path)).text)
+      expect(text).toContain(`${size.toLocaleString('en')} entries signed`)
+      expect(text).toContain('nothing waits')
+      expect(text).not.toContain('not signed any further')
+    }
+    refusal = 'altered tree'
+    const { text } = await pageOf('/ledger')
+    refusal = undefined
+    expect(text).toContain('<div role="alert" class="alarm">')
+    expect(textOf(text)).toContain('The tree in the store does not come to the root that was signed')
+    await house.ledger.run(sql`insert into entries (kind, agent, body) values ('policy.activated', 'late', '{}')`)
+    expect(textOf((await pageOf('/ledger')).text)).toMatch(/1 entry waits, the oldest for \d+\.\d s/)
   })
 
   test.each([

@@ -1,0 +1,46 @@
+import { html } from 'hono/html'
+import type { Ledger } from '../ledger/connect.ts'
+import { type Lag, latestCheckpoint, lookAtLog } from '../ledger/log.ts'
+import { longestWait, type Refusal, refusals } from '../ledger/sequencer.ts'
+import type { Html } from './page.ts'
+import { renderTime } from './words.ts'
+
+/** Where the log stands into which the history is signed. */
+export interface LogStatus {
+  /** Undefined: nothing was signed yet. */
+  readonly checkpoint: { readonly size: number; readonly signedAt: Date } | undefined
+  readonly lag: Lag
+  /** Why it is not signed any further: as the sequencer of this broker found, or as the store itself shows. */
+  readonly refusal: Refusal | undefined
+}
+
+/** @param refused what the sequencer of this broker has against the log */
+export async function readLogStatus(ledger: Ledger, refused: Refusal | undefined): Promise<LogStatus> {
+  const [checkpoint, { last, lag }] = await Promise.all([latestCheckpoint(ledger), lookAtLog(ledger, 0)])
+  const seen = last === 'gone' ? 'lost entry' : last === 'in the future' ? 'older transactions' : undefined
+  return { checkpoint, lag, refusal: refused ?? seen }
+}
+
+/** A line where all is well, and an alarm where it is not. Signed is not verified: that is for whoever does not trust this broker to do. */
+export function renderLogStatus({ checkpoint, lag, refusal }: LogStatus): Html {
+  const signed = checkpoint
+    ? html`Log: ${entriesOf(checkpoint.size)} signed, the last checkpoint ${renderTime(checkpoint.signedAt)}; ${waiting(lag)}.`
+    : html`Log: nothing was signed yet; ${waiting(lag)}.`
+  if (refusal !== undefined)
+    return html`<div role="alert" class="alarm">
+      <p><strong class="stuck">The log is not signed any further.</strong> ${sentence(refusals[refusal])}.</p>
+      <p>${signed}</p>
+    </div>`
+  if (lag.seconds > longestWait)
+    return html`<div role="alert" class="alarm">
+      <p><strong class="stuck">The log is behind the history.</strong> ${signed}</p>
+    </div>`
+  return html`<p class="quiet">${signed}</p>`
+}
+
+const entriesOf = (number: number): string => `${number.toLocaleString('en')} ${number === 1 ? 'entry' : 'entries'}`
+
+const waiting = ({ entries, seconds }: Lag): string =>
+  entries === 0 ? 'nothing waits' : `${entriesOf(entries)} ${entries === 1 ? 'waits' : 'wait'}, the oldest for ${seconds.toFixed(1)} s`
+
+const sentence = (text: string): string => text.slice(0, 1).toUpperCase() + text.slice(1)
