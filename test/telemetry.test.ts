@@ -134,6 +134,7 @@ describe('metrics', () => {
         return `${type} ${name} ${(metric as unknown as { labelNames: string[] }).labelNames.join(',')}`.trim()
       })
     expect(ours.toSorted()).toEqual([
+      'counter mayfly_anchor_writes_total anchor,outcome',
       'counter mayfly_decisions_total action,outcome',
       'counter mayfly_issuer_key_fetches_total issuer,outcome',
       'counter mayfly_leases_ended_total provider,cause,state',
@@ -144,6 +145,7 @@ describe('metrics', () => {
       'counter mayfly_tokens_refused_total issuer,reason',
       'gauge mayfly_clock_apart_seconds',
       'gauge mayfly_leases state',
+      'gauge mayfly_ledger_followers',
       'gauge mayfly_log_lag_entries',
       'gauge mayfly_log_lag_seconds',
       'gauge mayfly_log_refused',

@@ -1,5 +1,6 @@
 import { ProviderError } from '../provider.ts'
-import { type Caller, isRoleSession, type Sts } from './client.ts'
+import { isRoleSession } from './arn.ts'
+import type { Caller, Sts } from './client.ts'
 import { longestChained } from './identity-settings.ts'
 import type { AwsSettings } from './settings.ts'
 

@@ -52,9 +52,6 @@ export interface Caller {
   readonly arn: string
 }
 
-/** Whether an identity is a session of a role: what it assumes is chained. */
-export const isRoleSession = ({ arn }: Caller): boolean => /^arn:[a-z-]+:sts::\d+:assumed-role\//.test(arn)
-
 /** STS of one Region, asked as the broker. Every call throws ProviderError and nothing else. */
 export interface Sts {
   assumeRole(assumption: Assumption, signal: AbortSignal): Promise<Session>
