@@ -1,5 +1,4 @@
 import { createReadStream } from 'node:fs'
-import { createInterface } from 'node:readline'
 import type { Json } from '../base/json.ts'
 import { type Client, MayflyProblem } from '../client/client.ts'
 import { type ExportLine, type LogLine, parseLine } from '../proof/lines.ts'
@@ -40,21 +39,33 @@ export async function* linesOf(client: Client): Lines {
 
 /** The lines of a file that `mayfly ledger export` wrote. @throws UsageError where it is none, with the line at fault */
 export async function* linesIn(file: string): Lines {
-  const input = createReadStream(file)
-  const reader = createInterface({ input, crlfDelay: Infinity })
-  // readline says nothing about a stream that cannot be read.
-  const failed = new Promise<never>((_, reject) => input.once('error', reject))
-  failed.catch(() => {})
-  const all = reader[Symbol.asyncIterator]()
-  for (let at = 1; ; at++) {
-    const { done, value } = await Promise.race([all.next(), failed]).catch((error: NodeJS.ErrnoException) => {
-      throw new UsageError(`--export ${file} cannot be read (${error.code ?? 'unknown'})`)
-    })
-    if (done === true) return
-    const line = parseLine(value)
+  let at = 0
+  for await (const text of textLinesIn(file)) {
+    at++
+    const line = parseLine(text)
     if (!line) throw new UsageError(`--export ${file}: line ${at} is not one of a ledger's export`)
     yield line
   }
+}
+
+/** Characters. A line with the longest entry and sixteen answers stays far below. */
+const longestLine = 16 * 1024 * 1024
+
+/** By hand: Node's readline does not say that a file cannot be read. */
+async function* textLinesIn(file: string): AsyncIterable<string> {
+  let rest = ''
+  try {
+    for await (const chunk of createReadStream(file, { encoding: 'utf8', highWaterMark: 1024 * 1024 })) {
+      const parts = (rest + String(chunk)).split('\n')
+      rest = parts.pop()!
+      if (rest.length > longestLine) throw new UsageError(`--export ${file}: has a line that is too long`)
+      yield* parts
+    }
+  } catch (error) {
+    if (error instanceof UsageError) throw error
+    throw new UsageError(`--export ${file} cannot be read (${(error as NodeJS.ErrnoException).code ?? 'unknown'})`)
+  }
+  if (rest !== '') yield rest
 }
 
 /** What a checkpoint says its log's size is: how far to read, and nothing that is believed. */

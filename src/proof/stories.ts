@@ -64,10 +64,10 @@ const promptly = 60_000
 const patience = { alive: 5 * 60_000, ending: 15 * 60_000 }
 
 /**
- * Milliseconds for which what has ended is remembered. Transactions that overlap may stand in the log in another order than they had their locks in; none lasts longer
- * than 10 s, and a handle that arrives late does so while its mint is under way.
+ * Milliseconds for which what has ended is remembered. Transactions that overlap may stand in the log in another order than they had their locks in; none lasts
+ * longer than 10 s. Longer would cost memory: a busy broker ends some hundred leases a second.
  */
-const remembered = 10 * 60_000
+const remembered = 60_000
 
 /** Entries of one commit that are looked at together: more than any of ours has. */
 const mostOfCommit = 10_000
