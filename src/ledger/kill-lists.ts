@@ -22,6 +22,7 @@ export interface SessionOfRole {
 
 /** A kill list that is held, and all that it depends on, read in one moment. */
 export interface ListInHand {
+  readonly salt: string
   /** Of the last document that anybody meant to write; 0 before the first. */
   readonly generation: number
   readonly digest: string | null
@@ -129,7 +130,7 @@ async function take(ledger: Ledger, which: Which, holder: string, pause: number)
       where ${forgetAt} > now() and lease.state <> 'failed' and (session.denied_at is not null or lease.state <> 'expired')
     )
     select (
-        select json_build_object('generation', list.generation, 'digest', list.digest, 'written', list.written_generation = list.generation,
+        select json_build_object('salt', list.salt, 'generation', list.generation, 'digest', list.digest, 'written', list.written_generation = list.generation,
           'confirmed', list.confirmed_generation, 'open', ${cohortName(sql`list.cohort`)}, 'killed', list.killed, 'cutoff', list.cutoff,
           'checkDue', coalesce(list.check_at <= now(), false)) from list
       ) as list,

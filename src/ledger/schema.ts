@@ -345,6 +345,10 @@ export const killLists = pgTable(
     /** Number of the cohort that names are given out in, below 36^3: three characters of base36 in a name. */
     cohort: integer('cohort').notNull(),
     cohortSince: moment('cohort_since').notNull().defaultNow(),
+    /** What the names of its canaries have that those of another store's list cannot have. */
+    salt: text('salt')
+      .notNull()
+      .default(sql`substr(md5(gen_random_uuid()::text), 1, 8)`),
     generation: integer('generation').notNull().default(0),
     digest: text('digest'),
     intendedAt: moment('intended_at'),

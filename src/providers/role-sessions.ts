@@ -48,6 +48,8 @@ export interface ListedSession {
 
 /** A kill list that this holder alone may write, and all that it depends on, read in one moment. */
 export interface HeldList {
+  /** Chosen when the list was first needed: what nobody who writes another list can have written. 8 of hex. */
+  readonly salt: string
   /** Of the last document that anybody meant to write; 0 before the first. */
   readonly generation: number
   /** Digest of that document; null where there was nothing to say, and no policy. */

@@ -119,6 +119,16 @@ describe.each(stores)('kill lists on $name', ({ name: storeName, open }) => {
       expect(held.sessions).toEqual(expected.toSorted((a, b) => (a.name < b.name ? -1 : 1)))
     })
 
+    test('has a salt that no other list has, and keeps it', async () => {
+      await mint()
+      const { salt } = await take()
+      expect(salt).toMatch(/^[0-9a-f]{8}$/)
+      expect((await take()).salt).toBe(salt)
+      role = `${role}-other`
+      await mint()
+      expect((await take()).salt).not.toBe(salt)
+    })
+
     test('opens a cohort where the role has none yet', async () => {
       expect(await lists.take('aws', role, 'one', 0)).toEqual(expect.any(Number))
       expect((await take()).open).toMatch(/^[0-9a-z]{3}$/)

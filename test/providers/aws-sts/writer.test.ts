@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { BrokerError } from '../../../src/base/errors.ts'
 import type { Standing, Sts } from '../../../src/providers/aws-sts/client.ts'
-import { createCanary } from '../../../src/providers/aws-sts/kill-list/canary.ts'
+import { canariesOf, createCanary } from '../../../src/providers/aws-sts/kill-list/canary.ts'
 import { createWatch } from '../../../src/providers/aws-sts/kill-list/watch.ts'
 import { ProviderError } from '../../../src/providers/provider.ts'
 import { digestOf } from '../../../src/providers/aws-sts/kill-list/world.ts'
@@ -281,7 +281,7 @@ describe('the canary of a role', () => {
         async () =>
           standings[accessKeyId]!,
     } as unknown as Sts
-    return await createCanary(sts, 'arn:aws:iam::123456789012:role/r', () => 0).isInForce(3, shut, patient)
+    return await createCanary(sts, 'arn:aws:iam::123456789012:role/r', () => 0).isInForce(3, 'salt', shut, patient)
   }
 
   test.each<[string, Standing, Standing, boolean]>([
@@ -292,12 +292,18 @@ describe('the canary of a role', () => {
     ['is refused like one on no list, for the role has no right to ask', 'refused', 'refused', false],
     ['is denied like one on no list, by a policy of somebody else', 'denied', 'denied', false],
   ])('that %s: in force or not', async (_, canary, control, expected) => {
-    expect(await inForce({ '@3': canary, '@0': control })).toBe(expected)
+    expect(await inForce({ '@3-salt': canary, '@0-salt': control })).toBe(expected)
+  })
+
+  test('has a name that the list of another store cannot hold', () => {
+    const [ours, theirs] = [canariesOf(9, 'aaaaaaaa'), canariesOf(9, 'bbbbbbbb')]
+    expect(ours).toHaveLength(8)
+    expect(ours.filter((name) => theirs.includes(name))).toEqual([])
   })
 
   test('needs nobody to be compared with where the role is shut', async () => {
-    expect(await inForce({ '@3': 'denied', '@0': 'denied' }, true)).toBe(true)
-    expect(await inForce({ '@3': 'allowed', '@0': 'allowed' }, true)).toBe(false)
+    expect(await inForce({ '@3-salt': 'denied', '@0-salt': 'denied' }, true)).toBe(true)
+    expect(await inForce({ '@3-salt': 'allowed', '@0-salt': 'allowed' }, true)).toBe(false)
   })
 
   test.each([
@@ -310,7 +316,7 @@ describe('the canary of a role', () => {
       standingOf: () => () => Promise.reject(new ProviderError('unavailable', 'aws did not answer', 'no', { name: answer })),
     } as unknown as Sts
     const canary = createCanary(sts, 'arn:aws:iam::123456789012:role/r', () => 0)
-    for (let look = 0; look < 2; look += 1) await expect(canary.isInForce(3, false, patient)).rejects.toBeInstanceOf(ProviderError)
+    for (let look = 0; look < 2; look += 1) await expect(canary.isInForce(3, 'salt', false, patient)).rejects.toBeInstanceOf(ProviderError)
     expect(count).toBe(assumed)
   })
 })

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import type {
   DeniedSession,
   HeldList,
@@ -123,7 +124,18 @@ export class MemoryStore implements RoleSessions, KillLists {
         latest: date(session.latest),
       }
     })
-    return { generation, digest, written, confirmed, open: cohort(list.open), killed, cutoff, sessions, checkDue: list.checkAt <= now }
+    return {
+      salt: this.salt,
+      generation,
+      digest,
+      written,
+      confirmed,
+      open: cohort(list.open),
+      killed,
+      cutoff,
+      sessions,
+      checkDue: list.checkAt <= now,
+    }
   }
 
   async closeCohort(_provider: string, role: string, holder: string): Promise<boolean> {
@@ -179,6 +191,9 @@ export class MemoryStore implements RoleSessions, KillLists {
     const list = this.list(role)
     if (list.holder === holder) list.holder = undefined
   }
+
+  /** One for all of its lists. */
+  readonly salt = randomUUID().slice(0, 8)
 
   list(role: string): KeptList {
     const known = this.#lists.get(role)

@@ -148,9 +148,9 @@ export class Stage {
   #canary(): Canary {
     return {
       prepare: async () => {},
-      isInForce: async (generation, shut) => {
+      isInForce: async (generation, salt, shut) => {
         await this.call()
-        const seen = this.denies(`@${generation}`) && (shut || !this.denies('@0'))
+        const seen = this.denies(`@${generation}-${salt}`) && (shut || !this.denies(`@0-${salt}`))
         if (seen) this.seen(generation)
         return seen
       },

@@ -5,10 +5,13 @@ import type { Standing, Sts } from '../client.ts'
 import { policyText } from '../policy.ts'
 import { sourceIdentityOf } from '../session.ts'
 
-/** Sessions of one role that exist to be denied: what AWS tells them is what it would tell any other that the same document denies. */
+/**
+ * Sessions of one role that exist to be denied: what AWS tells them is what it would tell any other that the same document denies. Their names have the
+ * salt of the list in the store, so that no document of another store, or of this one before it was restored, can have denied them already.
+ */
 export interface Canary {
   /** Assumes the session of a generation, so that it is there when that has been written. */
-  prepare(generation: number, signal: AbortSignal): Promise<void>
+  prepare(generation: number, salt: string, signal: AbortSignal): Promise<void>
   /**
    * Whether the document of this generation, or a later one that lists its canary, is in force: its canary is denied, and a session that is on no list
    * is not. The second is what makes it proof: what denies both is another policy, or the role was shut or cut off before.
@@ -16,7 +19,7 @@ export interface Canary {
    * @param shut the document denies the role as a whole, so that there is nobody to compare with
    * @throws ProviderError where nothing was learned
    */
-  isInForce(generation: number, shut: boolean, signal: AbortSignal): Promise<boolean>
+  isInForce(generation: number, salt: string, shut: boolean, signal: AbortSignal): Promise<boolean>
   /** Lets go of the canaries of generations that nobody will ask about any more. */
   forget(upTo: number): void
 }
@@ -25,10 +28,10 @@ export interface Canary {
 const listed = 8
 
 /** The canaries of a document. At 1.2 s from one to the next each is denied for 9.6 s at least, which is longer than two looks are apart. */
-export const canariesOf = (generation: number): string[] =>
-  Array.from({ length: Math.min(listed, generation) }, (_, back) => nameOf(generation - back))
+export const canariesOf = (generation: number, salt: string): string[] =>
+  Array.from({ length: Math.min(listed, generation) }, (_, back) => nameOf(generation - back, salt))
 
-const nameOf = (generation: number): string => `@${generation}`
+const nameOf = (generation: number, salt: string): string => `@${generation}-${salt}`
 /** On no list: generations begin at 1. */
 const control = 0
 
@@ -48,30 +51,33 @@ export function createCanary(sts: Sts, roleArn: string, clock: Clock): Canary {
     readonly bornAt: number
   }
   const birds = new Map<number, Bird>()
+  let salted = ''
 
   async function bird(generation: number, signal: AbortSignal): Promise<(signal: AbortSignal) => Promise<Standing>> {
     const known = birds.get(generation)
     if (known && clock() - known.bornAt < usable) return await known.standing
     // All of them: the control has to be the oldest, for a cutoff that spares it then spares every canary.
     if (generation === control) birds.clear()
-    const assumption = { roleArn, sessionName: nameOf(generation), sourceIdentity: sourceIdentityOf('mayfly kill list'), policy, duration }
+    const assumption = { roleArn, sessionName: nameOf(generation, salted), sourceIdentity: sourceIdentityOf('mayfly kill list'), policy, duration }
     const born: Bird = { standing: sts.assumeRole(assumption, signal).then((session) => sts.standingOf(session)), bornAt: clock() }
     birds.set(generation, born)
     born.standing.catch(() => birds.get(generation) === born && birds.delete(generation))
     return await born.standing
   }
 
-  async function hatch(generation: number, signal: AbortSignal) {
+  async function hatch(generation: number, salt: string, signal: AbortSignal) {
+    if (salt !== salted) birds.clear()
+    salted = salt
     const spared = await bird(control, signal)
     return { spared, canary: await bird(generation, signal) }
   }
 
   return {
-    prepare: async (generation, signal) => void (await hatch(generation, signal)),
+    prepare: async (generation, salt, signal) => void (await hatch(generation, salt, signal)),
 
-    async isInForce(generation, shut, signal) {
+    async isInForce(generation, salt, shut, signal) {
       try {
-        const { spared, canary } = await hatch(generation, signal)
+        const { spared, canary } = await hatch(generation, salt, signal)
         const standing = await canary(signal)
         if (standing === 'allowed') return false
         if (shut) return true

@@ -15,9 +15,10 @@ const longestLook = 4_000
 export function createRoleList(list: RoleList, pause: Pause): Turns {
   const { provider, role, lists, holder, canary, noticed } = list
   let rung = 1
+  let salt = ''
   const watch = createWatch({
     pause,
-    inForce: (generation, shut) => canary.isInForce(generation, shut, AbortSignal.timeout(longestLook)),
+    inForce: (generation, shut) => canary.isInForce(generation, salt, shut, AbortSignal.timeout(longestLook)),
     async confirm(generation) {
       await lists.confirm(provider, role, generation)
       canary.forget(generation)
@@ -31,6 +32,7 @@ export function createRoleList(list: RoleList, pause: Pause): Turns {
     // Too soon to be written: but another broker's last document may have served everybody here, and they need not wait for one of ours.
     const held = typeof rested === 'number' && rested <= writePause ? await lists.take(provider, role, holder, 0) : rested
     if (typeof held === 'number') return untilReleased
+    salt = held.salt
     watch.known(held.confirmed)
     const written = await writeList(list, held, typeof rested !== 'number')
     if (!written) return typeof rested === 'number' ? rested : untilReleased

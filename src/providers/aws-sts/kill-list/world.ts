@@ -28,7 +28,7 @@ export function draw(provider: string, held: HeldList, generation: number, carri
   const about = { denied: denied.map(asSession), living: living.map(asSession), open: held.open, killed: held.killed, cutoff: held.cutoff }
   let list: KillList
   try {
-    list = killList({ ...about, canaries: isSilent ? [] : canariesOf(generation), base: carrier.base, capacity })
+    list = killList({ ...about, canaries: isSilent ? [] : canariesOf(generation, held.salt), base: carrier.base, capacity })
   } catch (error) {
     if (!(error instanceof RangeError)) throw error
     throw new ProviderError('downstream', `${provider} cannot write the kill list: ${error.message}`, 'no', error)

@@ -59,7 +59,7 @@ export async function writeList(list: RoleList, taken: HeldList, mayWrite: boole
     const drawn = await drawnToHold(list, taken, generation, capacity)
     if (!drawn) return undefined
     // Not while AWS takes no document: each try has a generation of its own.
-    if (drawn.digest !== null && wasWritten(taken)) canary.prepare(generation, signal).catch(() => {})
+    if (drawn.digest !== null && wasWritten(taken)) canary.prepare(generation, taken.salt, signal).catch(() => {})
     const { digest, killed, cutoff, rung, sacrificed } = drawn
     if (!(await lists.intend(provider, role, holder, { generation, digest, killed, cutoff, rung, sacrificed }))) return undefined
     await write(list, drawn, signal)

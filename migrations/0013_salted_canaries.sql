@@ -1,0 +1,1 @@
+ALTER TABLE "kill_lists" ADD COLUMN "salt" text DEFAULT substr(md5(gen_random_uuid()::text), 1, 8) NOT NULL;
