@@ -33,7 +33,6 @@ export interface Metrics {
   readonly logLagSeconds: Gauge
   readonly logRefused: Gauge
   readonly anchors: Counter<'anchor' | 'outcome'>
-  readonly followers: Gauge
   readonly providerUp: Gauge<'provider'>
   readonly rateLimited: Counter<'limit'>
   readonly policyReloads: Counter<'outcome'>
@@ -131,7 +130,6 @@ function createMetrics(): Metrics {
       'anchor',
       'outcome',
     ),
-    followers: gauge('mayfly_ledger_followers', 'Clients that follow the ledger'),
     providerUp: gauge('mayfly_provider_up', 'Whether the last calls to a provider were answered', 'provider'),
     rateLimited: counter('mayfly_rate_limited_total', 'Requests turned away by a limit', 'limit'),
     policyReloads: counter('mayfly_policy_reloads_total', 'Reloads of catalogue and policies', 'outcome'),

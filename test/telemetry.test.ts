@@ -145,7 +145,6 @@ describe('metrics', () => {
       'counter mayfly_tokens_refused_total issuer,reason',
       'gauge mayfly_clock_apart_seconds',
       'gauge mayfly_leases state',
-      'gauge mayfly_ledger_followers',
       'gauge mayfly_log_lag_entries',
       'gauge mayfly_log_lag_seconds',
       'gauge mayfly_log_refused',

@@ -56,9 +56,7 @@ export function logRoutes(broker: Broker, log: LogName, following: Following) {
   const [authenticate] = callableBy(reader).middleware
   routes.get('/ledger', whereFollowed(authenticate), async (c, next) => {
     if (!isFollowed(c)) return await next()
-    const stream = followFrom(c, following)
-    broker.telemetry.metrics.followers.set(following.count())
-    return stream
+    return followFrom(c, following)
   })
   routes.get('/tile/:path{.+}', ...tile.middleware, async (c) => await serveTile(c, ledger))
   return routes

@@ -6,7 +6,7 @@ import { logKeyOf } from '../../src/ledger/log-key.ts'
 import { latestCheckpoint } from '../../src/ledger/log.ts'
 import { signCheckpoint } from '../../src/proof/checkpoint.ts'
 import { leafOf } from '../../src/proof/leaf.ts'
-import { type LogLine } from '../../src/proof/lines.ts'
+import { lineText, type LogLine, parseLine } from '../../src/proof/lines.ts'
 import { leafHash } from '../../src/proof/merkle.ts'
 import { type Verdict, verifyLedger } from '../../src/proof/verify.ts'
 import { type House, startHouse } from '../support/house.ts'
@@ -195,6 +195,27 @@ describe.each(stores)('a ledger on $name', ({ open }) => {
     expect(found(await verify(house.ledger, fork))).toEqual([
       expect.stringContaining('-: the log does not contain the pinned checkpoint: up to entry 10 it is another one'),
     ])
+  })
+
+  test('is found out in its export whatever character of an entry, a leaf or a decision was changed, and whatever line was lost or moved', async () => {
+    const lines = (await linesOf(house.ledger)).map(lineText)
+    const judge = async (texts: readonly string[]): Promise<number> => {
+      const parsed = texts.map(parseLine)
+      // What is no line any more is refused where it is read.
+      if (parsed.some((line) => line === undefined)) return 1
+      return (await verify(house.ledger, pinned, { lines: parsed as LogLine[] })).found
+    }
+    expect(await judge(lines)).toBe(0)
+    const text = lines[12]!
+    for (let place = 0; place < text.length - 1; place += 3) {
+      const changed = text.slice(0, place) + (text[place] === 'x' ? 'y' : 'x') + text.slice(place + 1)
+      expect(await judge(lines.with(12, changed)), changed).toBeGreaterThan(0)
+    }
+    for (let place = 0; place < lines.length; place += 5) {
+      expect(await judge(lines.toSpliced(place, 1)), `without ${place}`).toBeGreaterThan(0)
+      if (place > 0) expect(await judge(lines.with(place, lines[place - 1]!).with(place - 1, lines[place]!)), `${place} moved`).toBeGreaterThan(0)
+      expect(await judge(lines.toSpliced(place, 0, lines[place]!)), `${place} twice`).toBeGreaterThan(0)
+    }
   })
 
   test.each([

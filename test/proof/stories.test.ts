@@ -1,0 +1,121 @@
+import { expect, test } from 'vitest'
+import type { Json } from '../../src/base/json.ts'
+import type { EntryFields } from '../../src/proof/leaf.ts'
+import { createStories, type Lives } from '../../src/proof/stories.ts'
+import type { Fault } from '../../src/proof/verify.ts'
+
+const evidence = { by: 'provider', statement: 'gone', at: '2026-11-26T10:01:00.000Z' }
+
+/** Seconds after ten. */
+const at = (seconds: number): string => new Date(Date.UTC(2026, 10, 26, 10) + seconds * 1_000).toISOString()
+
+/** An entry of the task `t`, its decision `d` and its lease `l`, unless it says otherwise. */
+const told = (kind: string, xid: number, body: Json = {}, over: Partial<EntryFields> & { s?: number } = {}): EntryFields => {
+  const { s = xid, ...fields } = over
+  return {
+    id: '',
+    at: at(s),
+    xid: String(xid),
+    kind,
+    task: 't',
+    ...(kind.startsWith('lease.') && { lease: 'l', decision: 'd' }),
+    ...(kind === 'decision.made' && { decision: 'd' }),
+    body,
+    ...fields,
+  }
+}
+
+const opened = told('task.opened', 1, { deadline: at(600) })
+const decided = told('decision.made', 1, { outcome: 'permit' })
+const lease = { revocation: 'provider', expires_at: at(600) }
+const reserved = told('lease.reserved', 1, lease)
+const issued = told('lease.issued', 2, lease)
+const revoking = told('lease.revoking', 3)
+const revoked = told('lease.revoked', 4, { evidence })
+const ended = told('task.ended', 4, { state: 'completed' })
+const lawful = [opened, decided, reserved, issued, revoking, revoked, ended]
+
+function read(entries: readonly EntryFields[], now?: number): { faults: string[]; lives: Lives } {
+  const faults: Fault[] = []
+  const stories = createStories((fault) => faults.push(fault))
+  // Ids in the order in which they are given, where they say nothing else.
+  entries.forEach((entry, number) => stories.tell(number, { ...entry, id: entry.id || `ent_${String(number).padStart(3, '0')}` }))
+  const lives = stories.finish(now)
+  return { faults: faults.map(({ number, message }) => `${number ?? '-'}: ${message}`), lives }
+}
+
+const without = (...gone: EntryFields[]): EntryFields[] => lawful.filter((entry) => !gone.includes(entry))
+const instead = (old: EntryFields, other: EntryFields): EntryFields[] => lawful.map((entry) => (entry === old ? other : entry))
+
+test('a life as it should be has no fault', () => {
+  expect(read(lawful)).toEqual({ faults: [], lives: { tasks: 1, leases: 1, alive: 0, late: 0, latest: undefined } })
+})
+
+test.each([
+  ['issued without having been announced', without(reserved), '2: l was issued in another commit than its decision, without having been announced'],
+  ['announced under no decision', without(decided), '1: l rests on no decision that permits it'],
+  ['announced under a denial', instead(decided, told('decision.made', 1, { outcome: 'deny' })), '2: l rests on no decision that permits it'],
+  ['announced in a task that was never opened', without(opened), '0: d is a decision about t, which was never opened, or had ended long before'],
+  [
+    'given a longer life than its task has',
+    instead(reserved, told('lease.reserved', 1, { ...lease, expires_at: at(601) })),
+    '2: l was given a longer life than its task has',
+  ],
+  ['revoked without evidence', instead(revoked, told('lease.revoked', 4)), '5: l is said to be revoked, without evidence'],
+  [
+    'revoked though only time could end it',
+    instead(reserved, told('lease.reserved', 1, { ...lease, revocation: 'expiry' })),
+    '5: l is said to be revoked, though only time could end it',
+  ],
+  ['never ended, though its task was', without(revoking, revoked), '-: l lives on, though t has ended'],
+  [
+    'ended a second time',
+    [...lawful.slice(0, -1), told('lease.revoked', 5, { evidence })],
+    '6: l was revoked without having been announced, or after it had ended',
+  ],
+  [
+    'used after it had ended',
+    [...lawful.slice(0, -1), told('lease.refreshed', 5, { expires_at: at(600) })],
+    '6: l has a story in which lease.refreshed has no place there',
+  ],
+  ['alive past its end', [opened, decided, reserved, issued, told('policy.activated', 9, {}, { s: 901 })], '3: l is alive 301 s after its end'],
+])('a lease that was %s is told', (_, entries, words) => {
+  expect(read(entries).faults).toContain(words)
+})
+
+test('a lease that is alive and may be is none', () => {
+  expect(read([opened, decided, reserved, issued], Date.parse(at(599)))).toMatchObject({ faults: [], lives: { alive: 1 } })
+})
+
+test('transactions that overlapped may stand in another order than they had their locks in', () => {
+  const entries = [
+    opened,
+    decided,
+    reserved,
+    { ...revoking, xid: '2', id: 'ent_9' },
+    { ...issued, xid: '3', id: 'ent_8' },
+    { ...revoked, id: 'ent_91' },
+    ended,
+  ]
+  expect(read(entries).faults).toEqual([])
+})
+
+test('an end that was begun late is counted, and is no fault', () => {
+  const late = [told('lease.revoking', 3, {}, { s: 700 }), told('lease.expired', 4, {}, { s: 701 }), told('task.ended', 4, {}, { s: 701 })]
+  expect(read([opened, decided, reserved, issued, ...late])).toMatchObject({ faults: [], lives: { late: 1, latest: { lease: 'l', seconds: 100 } } })
+})
+
+test('a lease that came back has to end again, however long it was gone', () => {
+  const back = told('lease.reopened', 5, {}, { s: 5_000 })
+  expect(read([...lawful, back, told('lease.revoked', 6, { evidence }, { s: 5_001 })]).faults).toEqual([])
+  expect(read([...lawful, told('lease.revoked', 6, { evidence }, { s: 5_001 })]).faults).toEqual([expect.stringContaining('l was revoked without')])
+})
+
+test('a renewal gives the task, and what is issued from then on, a longer life', () => {
+  const renewed = [
+    told('task.renewed', 2, { deadline: at(900) }),
+    told('lease.refreshing', 3, { expires_at: at(900) }),
+    told('lease.refreshed', 3, { expires_at: at(900) }),
+  ]
+  expect(read([opened, decided, reserved, issued, ...renewed, told('lease.revoking', 4), told('lease.revoked', 5, { evidence })]).faults).toEqual([])
+})
