@@ -12,7 +12,7 @@ import { proveConsistency, proveEntry, readTile } from '../../src/ledger/proofs.
 import { type Log, type Memory, startSequencer, stepLog } from '../../src/ledger/sequencer.ts'
 import { verifyConsistency } from '../../src/proof/merkle.ts'
 import { createTelemetry } from '../../src/telemetry.ts'
-import { auditLog, growAll } from '../support/log.ts'
+import { auditLog, growAll, settled } from '../support/log.ts'
 import { asOwner } from '../support/owner.ts'
 import { openDatabase, type OpenedStore, stores } from '../support/stores.ts'
 
@@ -21,9 +21,11 @@ const key = logKeyOf(new Uint8Array(32).fill(7))
 const verifier = key.signerFor(origin)!.key
 
 /** Entries of one commit. */
-const write = (ledger: Ledger, count: number): Promise<unknown> =>
-  ledger.run(sql`insert into entries (kind, agent, body) select 'policy.activated', null, json_build_object('at', at, 'none', null)
+async function write(ledger: Ledger, count: number): Promise<void> {
+  await ledger.run(sql`insert into entries (kind, agent, body) select 'policy.activated', null, json_build_object('at', at, 'none', null)
     from generate_series(1, ${count}::int) as at`)
+  await settled(ledger)
+}
 
 /** A ledger whose appends go wrong: they do not happen, or happen and their answer is lost. */
 function failing(ledger: Ledger, fault: 'does not happen' | 'happens, and its answer is lost'): Ledger {
@@ -57,7 +59,8 @@ function together(ledger: Ledger, count: number): Ledger[] {
   })) as Ledger[]
 }
 
-describe.each(stores)('the log on $name', ({ open }) => {
+// Long, for what another test of the same cluster holds back.
+describe.each(stores)('the log on $name', { timeout: 150_000 }, ({ open }) => {
   let store: OpenedStore
   let ledger: Ledger
   let log: Log

@@ -68,7 +68,7 @@ const tables = ['entries', 'leaves', 'subtrees', 'checkpoints', 'decisions', 'po
 /** The entry at a place of the log, as the owner would name it. */
 const at = (number: number): string => `id = (select entry_id from leaves where index = ${number})`
 
-describe.each(stores)('a ledger on $name', ({ open }) => {
+describe.each(stores)('a ledger on $name', { timeout: 150_000 }, ({ open }) => {
   let store: OpenedStore
   let house: House
   let pinned: string

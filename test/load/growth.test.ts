@@ -14,6 +14,7 @@ import { counts, listDenials, listEntries, listLeases, listTasks, policySetOf, s
 import { decisionsByMinute, liveByProvider, pressing, timesToDead } from '../../src/ledger/overview.ts'
 import { latestCheckpoint, readLeaves } from '../../src/ledger/log.ts'
 import { logKeyOf } from '../../src/ledger/log-key.ts'
+import { readLogLines } from '../../src/ledger/log-lines.ts'
 import { proveConsistency, proveEntry } from '../../src/ledger/proofs.ts'
 import { nextDue, putBack, releaseClaims, retryLater, sweep } from '../../src/ledger/queue.ts'
 import { progressOf, startRevocation } from '../../src/ledger/revocations.ts'
@@ -28,6 +29,7 @@ import { showTask } from '../../src/tasks/show.ts'
 import type { Broker } from '../../src/tasks/task.ts'
 import { taskOfToken } from '../../src/tasks/token.ts'
 import { type House, startHouse } from '../support/house.ts'
+import { settled } from '../support/log.ts'
 import { announceMint, confirmMint, preparePolicy } from '../support/minting.ts'
 import { openDatabase, type OpenedStore, stores } from '../support/stores.ts'
 import { nameOf, noLease, noTask, writeLiving, writePast } from './past.ts'
@@ -143,6 +145,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
       await house.broker.background.settled()
       await sweep(broker.ledger, 200)
       await keepKillLists(broker.ledger)
+      await settled(house.ledger)
       await keepLog(broker.ledger)
       await refreshOutside(broker.ledger, retried.opened.decision)
       await counts(broker.ledger)
@@ -308,6 +311,7 @@ async function keepLog(ledger: Ledger): Promise<void> {
   for (let step = 0; step < 2; step++) expect(await stepLog(log, memory, 64)).toMatchObject({ outcome: 'appended' })
   const { size } = (await latestCheckpoint(ledger))!
   const [first] = await readLeaves(ledger, 0, 64)
+  expect(await readLogLines(ledger, 0, 32)).toHaveLength(32)
   expect(await proveEntry(ledger, first!.id)).toMatchObject({ index: 0 })
   expect(await proveConsistency(ledger, 1, size)).toBeDefined()
 }

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import path from 'node:path'
 import { sql } from 'drizzle-orm'
+import { delay } from '../../src/base/time.ts'
 import type { Ledger } from '../../src/ledger/connect.ts'
 import { logKeyOf } from '../../src/ledger/log-key.ts'
 import { latestCheckpoint } from '../../src/ledger/log.ts'
@@ -15,9 +16,19 @@ import { checkReceipt, receiptText } from '../../src/proof/receipt.ts'
 import { bundleOf } from '../../src/proof/tiles.ts'
 import type { Finding } from './audit.ts'
 
-/** Steps until every entry has its place. Another test's transaction in the same cluster may hold some back for a moment. */
+/**
+ * Asks until everything that was written is settled: a transaction of another test in the same cluster holds it back for as long as it is open. Bounded by
+ * the test's own time.
+ */
+export async function settled(ledger: Ledger): Promise<void> {
+  const isSettled = sql`select coalesce(max(xid) < pg_snapshot_xmin(pg_current_snapshot()), true) as settled from entries`
+  while (!(await ledger.run<{ settled: boolean }>(isSettled))[0]!.settled) await delay(20)
+}
+
+/** Steps until every entry has its place. */
 export async function growAll(log: Log, memory: Memory = { head: undefined }, batch?: number): Promise<void> {
   const end = Date.now() + 30_000
+  await settled(log.ledger)
   for (;;) {
     const step = await stepLog(log, memory, batch)
     if (step.outcome === 'refused') throw new Error(`refused: ${step.why}`)
