@@ -104,5 +104,7 @@ function refuseUnrouted(app: OpenAPIHono<Env>, c: Context): BrokerError {
 function leadsTo(pattern: string, path: string): boolean {
   const wanted = pattern.split('/')
   const steps = path.split('/')
+  // The last one takes all that is left.
+  if (wanted.at(-1)!.endsWith('{.+}')) steps.splice(wanted.length)
   return wanted.length === steps.length && wanted.every((step, at) => (step.startsWith(':') ? steps[at] !== '' : step === steps[at]))
 }

@@ -4,7 +4,7 @@ import { nameOfAwsRequest } from '../support/aws-requests.ts'
 import { awsCatalogue, awsProvider } from '../support/aws-site.ts'
 import { bound } from '../support/aws/deny-site.ts'
 import type { GivenSession } from '../support/aws/given.ts'
-import { type AwsSite, policyOf, startAwsSite } from '../support/aws/site.ts'
+import { inProduction, type AwsSite, policyOf, startAwsSite } from '../support/aws/site.ts'
 import { wireHttp } from '../support/tripwire.ts'
 import type { Held, HeldLease } from './held.ts'
 import { setStage, type Stage } from './stage.ts'
@@ -32,7 +32,7 @@ export async function openAwsScene(mode: 'direct' | 'children'): Promise<AwsScen
   const site = await startAwsSite()
   const { peer, owner } = site
   const boundary = await bound(site)
-  for (const [name, value] of Object.entries(site.environment)) vi.stubEnv(name, value)
+  for (const [name, value] of Object.entries(await inProduction(site))) vi.stubEnv(name, value)
   // A canary is nobody's, and a parent never leaves the broker.
   const sessions = (): readonly GivenSession[] => peer.given().filter(({ name }) => !name.startsWith('@'))
   const held = () => sessions().filter(({ isChild }) => isChild === (mode === 'children'))

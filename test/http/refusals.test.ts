@@ -109,7 +109,8 @@ describe.each(guarded)('$name', (call) => {
     expect(await house.problem(call.path, sent(call, { token }))).toMatchObject({ status: 403, code: 'forbidden' })
   })
 
-  if (!call.pattern.includes('{')) return
+  // A tile has coordinates, and what is no coordinate is named: test/http/log.test.ts.
+  if (!call.pattern.includes('{') || call.pattern.startsWith('/tile/')) return
   test('answers a malformed id like an unknown one', async () => {
     for (const id of ['1', 'task_', 'lease_01h455vb4pex5vsknk084sn02', '..%2f..', 'task_01H455VB4PEX5VSKNK084SN02Q', `task_${'a'.repeat(500)}`]) {
       const path = call.pattern.replace(/\{\w+\}/, id)

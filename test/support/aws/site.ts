@@ -1,4 +1,12 @@
-import { CreateAccessKeyCommand, CreateRoleCommand, CreateUserCommand, PutRolePolicyCommand, PutUserPolicyCommand } from '@aws-sdk/client-iam'
+import {
+  CreateAccessKeyCommand,
+  CreateRoleCommand,
+  CreateUserCommand,
+  PutRolePolicyCommand,
+  PutUserPolicyCommand,
+  UpdateAssumeRolePolicyCommand,
+} from '@aws-sdk/client-iam'
+import { AssumeRoleCommand, GetCallerIdentityCommand } from '@aws-sdk/client-sts'
 import { CreateBucketCommand, PutObjectCommand } from '@aws-sdk/client-s3'
 import { type AwsClients, clientsOf } from './clients.ts'
 import { type AwsPeer, startAwsPeer } from './peer.ts'
@@ -48,5 +56,30 @@ export async function prepareSite<Peer extends RunningAws>(peer: Peer): Promise<
       AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED: 'true',
     },
     [Symbol.asyncDispose]: () => peer.stop(),
+  }
+}
+
+/**
+ * What a broker in production finds in its environment: a session of a role, for it refuses keys that never end. The role may do everything, and the
+ * site's own trusts it.
+ */
+export async function inProduction({ peer, owner, role, externalId, environment }: AwsSite<RunningAws>): Promise<Record<string, string>> {
+  const user = { accessKeyId: environment['AWS_ACCESS_KEY_ID']!, secretAccessKey: environment['AWS_SECRET_ACCESS_KEY']! }
+  const { Arn: userArn } = await clientsOf(peer, user).sts.send(new GetCallerIdentityCommand({}))
+  const trusting = (AWS: string, more: object = {}) =>
+    policyOf({ Effect: 'Allow', Principal: { AWS }, Action: ['sts:AssumeRole', 'sts:SetSourceIdentity'], ...more })
+  const broker = { RoleName: 'broker', Path: '/mayfly/', AssumeRolePolicyDocument: trusting(userArn!) }
+  const { Role: made } = await owner.iam.send(new CreateRoleCommand(broker))
+  const PolicyDocument = policyOf({ Effect: 'Allow', Action: '*', Resource: '*' })
+  await owner.iam.send(new PutRolePolicyCommand({ RoleName: 'broker', PolicyName: 'work', PolicyDocument }))
+  const trust = trusting(made!.Arn!, { Condition: { StringEquals: { 'sts:ExternalId': externalId } } })
+  await owner.iam.send(new UpdateAssumeRolePolicyCommand({ RoleName: role.split('/').at(-1), PolicyDocument: trust }))
+  const asked = new AssumeRoleCommand({ RoleArn: made!.Arn, RoleSessionName: '@mayfly' })
+  const { Credentials: given } = await clientsOf(peer, user).sts.send(asked)
+  return {
+    ...environment,
+    AWS_ACCESS_KEY_ID: given!.AccessKeyId!,
+    AWS_SECRET_ACCESS_KEY: given!.SecretAccessKey!,
+    AWS_SESSION_TOKEN: given!.SessionToken!,
   }
 }
