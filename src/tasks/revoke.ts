@@ -63,7 +63,7 @@ export async function revokeMany(
   const most = typeof confirm === 'number' ? confirm : undefined
   const started = await startRevocation(broker.ledger, { id: newId('rev'), selector, reason, by, most, stop })
   if (!started) throw new BrokerError('conflict', 'There is more to end than was confirmed: ask again for a dry run')
-  broker.telemetry.log.warn({ revocation: started.revocation.id, by, tasks: started.reach.tasks, stop: stop?.id }, 'an operator revokes many')
+  broker.telemetry.log.info({ revocation: started.revocation.id, by, tasks: started.reach.tasks, stop: stop?.id }, 'an operator revokes many')
   return { revocation: started.revocation, tasks: {}, leases: {}, stuck: 0, reach: started.reach, stop: stop?.id }
 }
 

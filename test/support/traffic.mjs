@@ -22,7 +22,7 @@ async function play({ url, tokens, story, inFlight, seconds, least = 0 }) {
   let played = 0
 
   /** One call. @param route as the API's document names it, `{id}` being what stands in `id` */
-  async function ask(route, { as, id = '', query = '', json, form, expect = [200], headers = {} }) {
+  async function ask(route, { as, id = '', query = '', json, form, expect = [200], headers = {}, path }) {
     const [method, template] = route.split(' ')
     const body = form ?? (json === undefined ? undefined : JSON.stringify(json))
     const type = form === undefined ? 'application/json' : 'application/x-www-form-urlencoded'
@@ -31,7 +31,7 @@ async function play({ url, tokens, story, inFlight, seconds, least = 0 }) {
       ...(body !== undefined && { 'content-type': type, 'content-length': Buffer.byteLength(body) }),
       ...headers,
     }
-    const answer = await send(url + template.replace(/\{\w+\}/, id) + query, { method, headers: sent, agent }, body)
+    const answer = await send(url + (path ?? template.replace(/\{\w+\}/, id)) + query, { method, headers: sent, agent }, body)
     answers[route] ??= {}
     answers[route][answer.status] = (answers[route][answer.status] ?? 0) + 1
     if (!expect.includes(answer.status)) surprises.push({ route, status: answer.status, text: answer.text.slice(0, 300) })
@@ -101,8 +101,29 @@ async function look({ ask, tokens, number }) {
   await ask('GET /tasks', { as, query: number % 2 === 0 ? '?limit=20&state=open' : '?limit=20' })
   await ask('GET /leases', { as, query: number % 2 === 0 ? '?limit=20&provider=lab' : '?limit=20&stuck=true' })
   await ask('GET /ledger', { as, query: '?limit=20', headers: { accept: ['application/json', 'text/csv', 'application/x-ndjson'][number % 3] } })
+  await ask('GET /denials', { as, query: '?limit=20' })
+  // The log begins a second after the first entry, and an entry has its place a second after it was written.
+  await ask('GET /checkpoint', { as, expect: [200, 404] })
+  await ask('GET /ledger/key', { as })
+  await ask('GET /ledger/log', { as, query: '?limit=20' })
+  await ask('GET /tile/{level}/{place}', { as, path: '/tile/0/000', expect: [200, 404] })
+  const entries = await ask('GET /ledger', { as, query: '?limit=200', headers: { accept: 'application/json' } })
+  await ask('GET /ledger/{entry}/proof', { as, id: entries?.items.at(-1).id, expect: [200, 503] })
+  await many({ ask, tokens })
   for (const route of ['/.well-known/jwks.json', '/.well-known/openid-configuration', '/openapi.json', '/docs', '/healthz', '/readyz', '/metrics'])
     await ask(`GET ${route}`, {})
+}
+
+/** Revocations and stops of an agent that there is none of. */
+async function many({ ask, tokens }) {
+  const [as, selector, reason] = [tokens.ops, { agent: 'nobody' }, 'a load']
+  await ask('POST /revocations', { as, json: { selector, dry_run: true } })
+  const started = await ask('POST /revocations', { as, json: { selector, reason, confirm: 0 }, expect: [200, 201, 202] })
+  await ask('GET /revocations', { as, query: '?limit=20' })
+  await ask('GET /revocations/{id}', { as, id: started?.id })
+  const stop = await ask('POST /stops', { as, json: { selector, reason, duration: '1m' }, expect: [200, 201] })
+  await ask('GET /stops', { as, query: '?limit=20' })
+  await ask('POST /stops/{id}/lift', { as, id: stop?.id, json: { reason } })
 }
 
 /** What is refused costs something, too. */
