@@ -2,11 +2,12 @@ import { Hono } from 'hono'
 import { BrokerError } from '../base/errors.ts'
 import { reasonOf } from '../http/app.ts'
 import { asBrokerError } from '../http/problem.ts'
+import type { StreamLimits } from '../http/streams.ts'
 import type { OperatorEntry } from '../identity/operators.ts'
 import type { Sequencer } from '../ledger/sequencer.ts'
 import type { Broker } from '../tasks/task.ts'
 import { type Entrances, entranceRoutes } from './entrance.ts'
-import { createLive, type LiveLimits } from './live.ts'
+import { createLive } from './live.ts'
 import { pageRoutes } from './pages.ts'
 import { showFault } from './refusal.ts'
 import { createSessions } from './session.ts'
@@ -27,7 +28,7 @@ export interface ConsoleParts {
   readonly sequencer: Pick<Sequencer, 'refusal'>
   /** Fires when the broker stops: then nothing is live any more. */
   readonly stop: AbortSignal
-  readonly live?: LiveLimits
+  readonly live?: StreamLimits
 }
 
 /** Pages for operators and reviewers, to be hung under the house's own door. */

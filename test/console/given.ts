@@ -3,7 +3,7 @@ import { createApp } from '../../src/http/app.ts'
 import { listen } from '../../src/http/listen.ts'
 import { createConsole } from '../../src/console/console.ts'
 import { writeLink } from '../../src/console/link.ts'
-import type { LiveLimits } from '../../src/console/live.ts'
+import type { StreamLimits } from '../../src/http/streams.ts'
 import { createVerifier } from '../../src/identity/verify.ts'
 import type { OperatorEntry } from '../../src/identity/operators.ts'
 import type { TaskId } from '../../src/base/ids.ts'
@@ -50,7 +50,7 @@ export const operators: readonly OperatorEntry[] = [
 
 export interface ConsoleOptions {
   readonly operators?: readonly OperatorEntry[]
-  readonly live?: LiveLimits
+  readonly live?: StreamLimits
   readonly sequencer?: Pick<Sequencer, 'refusal'>
   /** Milliseconds. */
   readonly sessionLifetime?: number

@@ -1,7 +1,8 @@
 import { connect } from 'node:net'
 import { html } from 'hono/html'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
-import { createLive, houseLive, type LiveLimits } from '../../src/console/live.ts'
+import { createLive, houseLive } from '../../src/console/live.ts'
+import type { StreamLimits } from '../../src/http/streams.ts'
 import { type House, startHouse } from '../support/house.ts'
 import { openEmbedded, type OpenedStore } from '../support/stores.ts'
 import { type ConsoleHouse, openConsole } from './given.ts'
@@ -9,7 +10,7 @@ import { type ConsoleHouse, openConsole } from './given.ts'
 describe('a stream', () => {
   afterEach(() => void vi.useRealTimers())
 
-  function given(limits: Partial<LiveLimits> = {}) {
+  function given(limits: Partial<StreamLimits> = {}) {
     vi.useFakeTimers({ now: 0 })
     const stop = new AbortController()
     const state = { words: 'one', looks: 0, now: 0 }
@@ -78,7 +79,7 @@ describe('a stream', () => {
   })
 
   test('is not opened where there are as many as there may be', async () => {
-    const { open } = given({ streams: 2 })
+    const { open } = given({ most: 2 })
     const [first] = [open(), open()]
     expect(open()).toBeUndefined()
     await first!.cancel()
@@ -102,7 +103,7 @@ describe('a live page of a broker', () => {
   beforeAll(async () => {
     store = await openEmbedded()
     house = await startHouse(store.settings)
-    console = await openConsole(house, { live: { streams: 3, look: 20, silence: 60, patience: 500 } })
+    console = await openConsole(house, { live: { most: 3, look: 20, silence: 60, patience: 500 } })
   })
   afterAll(async () => {
     await console.stop()

@@ -136,7 +136,7 @@ describe('the log over HTTP', () => {
 })
 
 describe('following the ledger', () => {
-  const limits: FollowLimits = { clients: 2, look: 5, silence: 20, patience: 60, longest: 10_000 }
+  const limits: FollowLimits = { most: 2, look: 5, silence: 20, patience: 60, longest: 10_000 }
   const decoder = new TextDecoder()
   let reader: ReadableStreamDefaultReader<Uint8Array>
   beforeEach(() => (reader = undefined as never))
