@@ -22,8 +22,9 @@ import { checkCases } from './policy/cases.ts'
 import { type Grant, loadCatalogue } from './policy/catalogue.ts'
 import { loadPolicySet } from './policy/document.ts'
 import { valueFault } from './policy/pattern.ts'
+import { orFault } from './providers/examination.ts'
 import { providerKinds } from './providers/kinds.ts'
-import { type Finding, ProviderError, type ProviderSurroundings, type TrialGrant } from './providers/provider.ts'
+import type { Finding, ProviderSurroundings, TrialGrant } from './providers/provider.ts'
 import { createTarget, type Target } from './providers/target.ts'
 import { startReaper } from './reaper.ts'
 import { createBackground } from './tasks/background.ts'
@@ -153,15 +154,11 @@ export async function checkProviders(configFile: string, { only, parameters = {}
   )
 }
 
-async function shallowCheck(target: Target): Promise<Finding[]> {
-  try {
+const shallowCheck = (target: Target): Promise<Finding[]> =>
+  orFault('backend', async () => {
     await target.check(new AbortController().signal)
     return [{ level: 'ok', subject: 'backend', message: target.provider.local ? 'is this broker itself' : 'answers and accepts the broker' }]
-  } catch (error) {
-    if (!(error instanceof ProviderError)) throw error
-    return [{ level: 'fault', subject: 'backend', message: error.message }]
-  }
-}
+  })
 
 /** @throws ConfigurationError for a value that the catalogue would not let an agent give */
 function trialOf({ name, settings, maxTtl, parameters: patterns }: Grant, given: Readonly<Record<string, string>>): TrialGrant {

@@ -9,3 +9,15 @@ export const everythingDenied = { Effect: 'Deny', Action: '*', Resource: '*' } a
 
 /** A moment as conditions on dates are written: RFC 3339, to the second. */
 export const toTheSecond = (moment: Date): string => moment.toISOString().replace(/\.\d+Z$/, 'Z')
+
+/** IAM answers policies as RFC 3986 has them in a URL (IAM API reference, GetPolicyVersion). What cannot be read is a text like no other. */
+export function policyTextOf(encoded: string | undefined): string {
+  try {
+    return decodeURIComponent(encoded ?? '')
+  } catch {
+    return ''
+  }
+}
+
+/** Characters of a policy as IAM counts them: white space is none (IAM User Guide, "IAM and AWS STS quotas"). */
+export const sizeOf = (text: string): number => text.replace(/\s/g, '').length

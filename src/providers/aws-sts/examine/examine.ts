@@ -1,5 +1,6 @@
 import type { Clock } from '../../../base/time.ts'
-import { type Finding, ProviderError, type TrialGrant } from '../../provider.ts'
+import { section } from '../../examination.ts'
+import type { Finding, TrialGrant } from '../../provider.ts'
 import type { Sts } from '../client.ts'
 import type { AwsGrant } from '../grant.ts'
 import type { CredentialSource } from '../refreshed.ts'
@@ -35,7 +36,7 @@ export async function examine(aws: Examined, grants: readonly TrialGrant[]): Pro
   if (identities.some(({ level, subject }) => level === 'fault' && subject === 'account')) return identities
   const findings = [...identities, ...(await section('clock', async () => judgeClock(await aws.awsClock(), aws.clock())))]
   // One after the other: it is a check and not a storm.
-  for (const grant of grants) for (const role of (grant.settings as AwsGrant).roles) findings.push(await examineTrial(aws, grant, role))
+  for (const grant of grants) for (const role of (grant.settings as AwsGrant).roles) findings.push(...(await examineTrial(aws, grant, role)))
   for (const role of rolesOf(grants)) {
     findings.push(...(await section(`mode of ${role}`, () => examineMode(aws, role))))
     findings.push(...(await section(`role ${role}`, () => examineRole(aws, role))))
@@ -45,13 +46,3 @@ export async function examine(aws: Examined, grants: readonly TrialGrant[]): Pro
 }
 
 const rolesOf = (grants: readonly TrialGrant[]): readonly string[] => [...new Set(grants.flatMap(({ settings }) => (settings as AwsGrant).roles))]
-
-/** Where AWS stops answering in between, the rest is examined all the same. */
-async function section(subject: string, look: () => Promise<Finding[]>): Promise<Finding[]> {
-  try {
-    return await look()
-  } catch (error) {
-    if (!(error instanceof ProviderError)) throw error
-    return [{ level: 'fault', subject, message: `could not be examined: ${error.message}` }]
-  }
-}

@@ -4,16 +4,16 @@ import {
   GetPolicyVersionCommand,
   GetRoleCommand,
   GetRolePolicyCommand,
-  IAMClient,
   ListPolicyVersionsCommand,
   ListRolePoliciesCommand,
 } from '@aws-sdk/client-iam'
 import { z } from 'zod'
 import { type Json, parseJson } from '../../../base/json.ts'
-import { ProviderError } from '../../provider.ts'
-import type { IamAction } from '../answers.ts'
+import { type IamAction, nameOf } from '../answers.ts'
+import { iamClient } from '../iam-client.ts'
+import { policyTextOf, sizeOf } from '../policy.ts'
 import type { CredentialSource } from '../refreshed.ts'
-import { asking, attempt, type Told } from '../request.ts'
+import { asking, type Told } from '../request.ts'
 import type { AwsSettings } from '../settings.ts'
 
 /** What was there; or that nothing is, or that it may not be looked at. */
@@ -51,17 +51,9 @@ export interface IamView {
   quotas(): Promise<Looked<Readonly<Record<string, number>>>>
 }
 
-/** There is one IAM for a whole partition, and its requests are signed for the Region it lives in (AWS General Reference, "IAM endpoints"). */
-const regionOfIam = { aws: 'us-east-1', 'aws-cn': 'cn-north-1', 'aws-us-gov': 'us-gov-west-1' } as const
-
 export function viewIam(name: string, settings: AwsSettings, told: Told, credentials: CredentialSource): IamView {
-  const { partition, iam_endpoint: endpoint, timeout } = settings
-  const client = new IAMClient({
-    region: regionOfIam[partition],
-    ...(endpoint !== undefined && { endpoint }),
-    credentials,
-    requestHandler: attempt,
-  })
+  const { timeout } = settings
+  const client = iamClient(settings, credentials)
   const ask = asking(name, told)
   const within = () => ({ abortSignal: AbortSignal.timeout(timeout) })
 
@@ -102,7 +94,7 @@ export function viewIam(name: string, settings: AwsSettings, told: Told, credent
       for (const PolicyName of list.PolicyNames ?? []) {
         const answer = await look('GetRolePolicy', () => client.send(new GetRolePolicyCommand({ RoleName, PolicyName }), within()))
         if (answer === 'forbidden') return answer
-        if (answer !== 'absent') sizes.set(PolicyName, decoded(answer.PolicyDocument).replace(/\s/g, '').length)
+        if (answer !== 'absent') sizes.set(PolicyName, sizeOf(policyTextOf(answer.PolicyDocument)))
       }
       return sizes
     },
@@ -114,25 +106,10 @@ export function viewIam(name: string, settings: AwsSettings, told: Told, credent
   }
 }
 
-/** AWS's name for what came of a request, without the suffix that the SDK adds to some. */
-function nameOf(error: unknown): string {
-  const { name = '' } = ((error instanceof ProviderError ? error.cause : undefined) ?? {}) as { name?: string }
-  return name.replace(/Exception$/, '')
-}
-
-/** IAM answers policies as RFC 3986 has them in a URL (IAM API reference, GetPolicyVersion). */
-function decoded(text: string | undefined): string {
-  try {
-    return decodeURIComponent(text ?? '')
-  } catch {
-    return ''
-  }
-}
-
 /** Undefined where it is no JSON. */
 function documentOf(text: string | undefined): Json | undefined {
   try {
-    return parseJson(decoded(text))
+    return parseJson(policyTextOf(text))
   } catch {
     return undefined
   }

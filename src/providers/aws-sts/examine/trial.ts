@@ -1,5 +1,6 @@
 import { newId } from '../../../base/ids.ts'
-import { type Finding, ProviderError, type TrialGrant } from '../../provider.ts'
+import { orFault } from '../../examination.ts'
+import type { Finding, TrialGrant } from '../../provider.ts'
 import { compile, compileParent } from '../compile.ts'
 import type { AwsGrant } from '../grant.ts'
 import { durationOf, newSessionName, sourceIdentityOf } from '../session.ts'
@@ -10,27 +11,24 @@ import type { Examined } from './examine.ts'
 export const checker = sourceIdentityOf('mayfly provider check')
 
 /** Assumes a role as a lease of the grant would, with a session policy that is over already: what it tries can do nothing. */
-export async function examineTrial({ settings, minter, arnOf, within }: Examined, grant: TrialGrant, role: string): Promise<Finding> {
+export async function examineTrial({ settings, minter, arnOf, within }: Examined, grant: TrialGrant, role: string): Promise<Finding[]> {
   const subject = `grant ${grant.name}, role ${role}`
   const { parameters, maxTtl } = grant
-  if (parameters === undefined) return { level: 'unchecked', subject, message: 'has parameters without a value: give them with --param' }
+  if (parameters === undefined) return [{ level: 'unchecked', subject, message: 'has parameters without a value: give them with --param' }]
   // A parent is assumed again and again; a session that is handed out is not.
   const direct = settings.mode === 'direct'
   if (direct && maxTtl > settings.longest_session) {
     const message = 'max_ttl is longer than longest_session: raise that, and the maximum of the role, or lower max_ttl'
-    return { level: 'fault', subject, message }
+    return [{ level: 'fault', subject, message }]
   }
-  try {
+  return await orFault(subject, async () => {
     const policy = (direct ? compile : compileParent)(grant.settings as AwsGrant, parameters, new Date(0))
     const duration = durationOf(Math.min(maxTtl, settings.longest_session))
     const tagged = settings.session_tags ? sessionTags(trialFacts(grant.name)) : undefined
     const about = { roleArn: arnOf(role), sessionName: newSessionName(), sourceIdentity: checker, policy, duration, tagged }
     await minter.assumeRole(about, within())
-    return { level: 'ok', subject, message: wellOf(grant.settings as AwsGrant) }
-  } catch (error) {
-    if (!(error instanceof ProviderError)) throw error
-    return { level: 'fault', subject, message: error.message }
-  }
+    return [{ level: 'ok', subject, message: wellOf(grant.settings as AwsGrant) }]
+  })
 }
 
 const wellOf = ({ outlives_revocation: lifted }: AwsGrant): string =>

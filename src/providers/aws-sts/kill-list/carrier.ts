@@ -1,6 +1,6 @@
 import { ProviderError } from '../../provider.ts'
 import { nameOf } from '../answers.ts'
-import { policyText, type Statement } from '../policy.ts'
+import { policyText, sizeOf, type Statement } from '../policy.ts'
 import { type AwsSettings, bareName, type KillListSettings } from '../settings.ts'
 import type { Iam } from './iam.ts'
 
@@ -65,7 +65,7 @@ function inlineCarrier(iam: Iam, policy: string, role: string, capacity: number 
   async function othersTake(signal: AbortSignal): Promise<number> {
     let sum = 0
     for (const name of await iam.inlinePolicies(role, signal)) {
-      if (name !== policy) sum += ((await iam.readInline(role, name, signal)) ?? '').replace(/\s/g, '').length
+      if (name !== policy) sum += sizeOf((await iam.readInline(role, name, signal)) ?? '')
     }
     return sum
   }

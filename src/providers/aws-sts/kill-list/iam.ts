@@ -6,18 +6,16 @@ import {
   GetPolicyVersionCommand,
   GetRoleCommand,
   GetRolePolicyCommand,
-  IAMClient,
-  type IAMClientConfig,
   ListPolicyVersionsCommand,
   ListRolePoliciesCommand,
   PutRolePolicyCommand,
 } from '@aws-sdk/client-iam'
 import { nameOf } from '../answers.ts'
-import { asking, attempt, type Told } from '../request.ts'
+import { iamClient } from '../iam-client.ts'
+import { policyTextOf } from '../policy.ts'
+import type { CredentialSource } from '../refreshed.ts'
+import { asking, type Told } from '../request.ts'
 import type { AwsSettings } from '../settings.ts'
-
-/** Who asks: the SDK's own kind of credential provider. Absent, its default chain. */
-export type IamCredentials = NonNullable<IAMClientConfig['credentials']>
 
 /**
  * What a kill list needs of IAM. Policies are given and read as their texts, roles by their names without a path. Every call is one request, or one a page,
@@ -39,9 +37,6 @@ export interface Iam {
   deleteInline(role: string, policy: string, signal: AbortSignal): Promise<void>
 }
 
-/** There is one IAM for a whole partition, and its requests are signed for the Region it lives in (AWS General Reference, "IAM endpoints"). */
-const regionOfIam = { aws: 'us-east-1', 'aws-cn': 'cn-north-1', 'aws-us-gov': 'us-gov-west-1' } as const
-
 /** Pages of the policies of one role: more than its room holds. */
 const mostPages = 20
 
@@ -49,14 +44,8 @@ const mostPages = 20
  * The SDK asks once: its own retries take an oversize for throttling, and know nothing of the pace of one document a second.
  * @param name of the provider
  */
-export function createIam(name: string, settings: AwsSettings, told: Told, credentials?: IamCredentials): Iam {
-  const client = new IAMClient({
-    region: regionOfIam[settings.partition],
-    ...(settings.iam_endpoint !== undefined && { endpoint: settings.iam_endpoint }),
-    ...(credentials !== undefined && { credentials }),
-    maxAttempts: 1,
-    requestHandler: attempt,
-  })
+export function createIam(name: string, settings: AwsSettings, told: Told, credentials?: CredentialSource): Iam {
+  const client = iamClient(settings, credentials, 1)
   const ask = asking(name, told)
 
   return {
@@ -64,7 +53,7 @@ export function createIam(name: string, settings: AwsSettings, told: Told, crede
       const { Policy } = await ask('GetPolicy', () => client.send(new GetPolicyCommand({ PolicyArn }), { abortSignal }))
       const command = new GetPolicyVersionCommand({ PolicyArn, VersionId: Policy?.DefaultVersionId })
       const { PolicyVersion } = await ask('GetPolicyVersion', () => client.send(command, { abortSignal }))
-      return textOf(PolicyVersion?.Document)
+      return policyTextOf(PolicyVersion?.Document)
     },
 
     async createVersion(PolicyArn, PolicyDocument, abortSignal) {
@@ -102,7 +91,7 @@ export function createIam(name: string, settings: AwsSettings, told: Told, crede
     async readInline(RoleName, PolicyName, abortSignal) {
       const command = new GetRolePolicyCommand({ RoleName, PolicyName })
       const answer = await ask('GetRolePolicy', () => client.send(command, { abortSignal })).catch(unlessNamed('NoSuchEntity'))
-      return answer && textOf(answer.PolicyDocument)
+      return answer && policyTextOf(answer.PolicyDocument)
     },
 
     async writeInline(RoleName, PolicyName, PolicyDocument, abortSignal) {
@@ -113,15 +102,6 @@ export function createIam(name: string, settings: AwsSettings, told: Told, crede
       const command = new DeleteRolePolicyCommand({ RoleName, PolicyName })
       await ask('DeleteRolePolicy', () => client.send(command, { abortSignal })).catch(unlessNamed('NoSuchEntity'))
     },
-  }
-}
-
-/** IAM answers policies as RFC 3986 has them in a URL (IAM API reference, GetPolicyVersion). What cannot be read is a text like no other. */
-function textOf(encoded: string | undefined): string {
-  try {
-    return decodeURIComponent(encoded ?? '')
-  } catch {
-    return ''
   }
 }
 

@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import type { Clock } from '../../../base/time.ts'
+import { section } from '../../examination.ts'
 import { type Finding, ProviderError, type TrialGrant } from '../../provider.ts'
 import { dataOf } from '../answers.ts'
 import type { Ask, Question, VaultAnswer } from '../client.ts'
@@ -48,16 +49,6 @@ export async function examine(vault: Examined, trials: readonly TrialGrant[]): P
   for (const trial of trials) findings.push(...(await section(`grant ${trial.name}`, () => examineGrant(vault, trial))))
   findings.push(...(await section('task policies', () => examineTaskPolicies(vault, grants))))
   return findings
-}
-
-/** Where Vault stops answering in between, the rest is examined all the same. */
-async function section(subject: string, look: () => Promise<Finding[]>): Promise<Finding[]> {
-  try {
-    return await look()
-  } catch (error) {
-    if (!(error instanceof ProviderError)) throw error
-    return [{ level: 'fault', subject, message: `could not be examined: ${error.message}` }]
-  }
 }
 
 async function examineNode({ settings: { address, timeout }, askOpenly, clock }: Examined): Promise<Finding[]> {

@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import type { Handle } from '../../../base/evidence.ts'
 import { newId } from '../../../base/ids.ts'
+import { orFault } from '../../examination.ts'
 import { type Finding, type LeaseReference, ProviderError, type Reservation, type TrialGrant } from '../../provider.ts'
 import { dataOf, says } from '../answers.ts'
 import { revocationOf, secretQuestion, type VaultGrant } from '../grant.ts'
@@ -25,13 +26,10 @@ export async function examineGrant(vault: Examined, trial: TrialGrant): Promise<
     const named = grant.parts.some((part) => part.startsWith('{'))
     return [...(named ? [] : await examineRole(vault, trial, grant.parts.join('/'))), untried]
   }
-  try {
+  return await orFault(subject, async () => {
     const question = secretQuestion(grant, parameters, 1)
     return [...(await examineRole(vault, trial, question.path)), ...(await tryGrant(vault, trial, question.path))]
-  } catch (error) {
-    if (!(error instanceof ProviderError)) throw error
-    return [{ level: 'fault', subject, message: error.message }]
-  }
+  })
 }
 
 async function examineRole({ ask }: Examined, { name, settings, maxTtl }: TrialGrant, path: string): Promise<Finding[]> {
