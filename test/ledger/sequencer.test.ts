@@ -21,9 +21,13 @@ const key = logKeyOf(new Uint8Array(32).fill(7))
 const verifier = key.signerFor(origin)!.key
 
 /** Entries of one commit. */
-async function write(ledger: Ledger, count: number): Promise<void> {
-  await ledger.run(sql`insert into entries (kind, agent, body) select 'policy.activated', null, json_build_object('at', at, 'none', null)
+const insert = (ledger: Ledger, count: number): Promise<unknown> =>
+  ledger.run(sql`insert into entries (kind, agent, body) select 'policy.activated', null, json_build_object('at', at, 'none', null)
     from generate_series(1, ${count}::int) as at`)
+
+/** Inserts, and waits until that is settled. */
+async function write(ledger: Ledger, count: number): Promise<void> {
+  await insert(ledger, count)
   await settled(ledger)
 }
 
@@ -361,7 +365,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('the log while a 
     await client.unsafe('select pg_current_xact_id()')
     const late = () => client.unsafe("insert into entries (kind, body) values ('policy.activated', '{\"late\": true}')")
     if (before === 'had written') await late()
-    await write(ledger, 4)
+    await insert(ledger, 4)
     const held = await stepLog(log, memory)
     expect(held).toMatchObject({ outcome: 'nothing new', lag: { entries: 4 } })
     if (before !== 'had written') await late()

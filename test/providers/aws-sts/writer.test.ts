@@ -158,7 +158,7 @@ describe('the writer of a kill list', () => {
 
   test('climbs the ladder in its order, never fails to write, and denies the living only where it says so', async () => {
     const stage = new Stage()
-    stage.capacity = 700
+    stage.capacity = 772
     const broker = stage.broker('a')
     const taken: { readonly lease: string; readonly name: string }[] = []
     const take = async (count: number, answered: boolean) => {
