@@ -12,7 +12,8 @@ import { logKeyOf } from '../../src/ledger/log-key.ts'
 import type { Sequencer } from '../../src/ledger/sequencer.ts'
 import { findTask } from '../../src/ledger/records.ts'
 import { freePort } from '../support/port.ts'
-import type { House } from '../support/house.ts'
+import { type House, startHouse } from '../support/house.ts'
+import type { OpenedStore } from '../support/stores.ts'
 import { type PeopleIssuer, startPeopleIssuer } from './issuer.ts'
 
 /** The console of a house, on a port of its own, with a real issuer behind it. */
@@ -105,6 +106,33 @@ export async function openConsole(house: House, options: ConsoleOptions = {}): P
     },
   }
   return console
+}
+
+/** A house with a console, and an operator and a reviewer who have signed in. */
+export interface FurnishedHouse {
+  readonly house: House
+  readonly console: ConsoleHouse
+  readonly operator: Visitor
+  readonly reviewer: Visitor
+  stop(): Promise<void>
+}
+
+export async function furnish(open: () => Promise<OpenedStore>, options: ConsoleOptions = {}): Promise<FurnishedHouse> {
+  const store = await open()
+  const house = await startHouse(store.settings)
+  const console = await openConsole(house, options)
+  const [operator, reviewer] = [await console.signedIn('ops'), await console.signedIn('reader')]
+  return {
+    house,
+    console,
+    operator,
+    reviewer,
+    async stop() {
+      await console.stop()
+      await house.stop()
+      await store.dispose()
+    },
+  }
 }
 
 function createVisitor(home: string): Visitor {

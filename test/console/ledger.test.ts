@@ -4,34 +4,28 @@ import { newId } from '../../src/base/ids.ts'
 import { latestCheckpoint } from '../../src/ledger/log.ts'
 import { logKeyOf } from '../../src/ledger/log-key.ts'
 import { type Refusal, stepLog } from '../../src/ledger/sequencer.ts'
-import { type House, startHouse } from '../support/house.ts'
-import { openEmbedded, type OpenedStore } from '../support/stores.ts'
-import { type ConsoleHouse, openConsole, textOf, untilDead, type Visitor } from './given.ts'
+import type { House } from '../support/house.ts'
+import { openEmbedded } from '../support/stores.ts'
+import { type ConsoleHouse, type FurnishedHouse, furnish, textOf, untilDead, type Visitor } from './given.ts'
 
 const markup = `"><script>alert('x')</script><img src=x onerror=alert(1)>`
 
 describe("the reviewer's questions in the console", () => {
-  let store: OpenedStore
+  let given: FurnishedHouse
   let house: House
   let console: ConsoleHouse
   let reviewer: Visitor
   let refusal: Refusal | undefined
 
   beforeAll(async () => {
-    store = await openEmbedded()
-    house = await startHouse(store.settings)
-    console = await openConsole(house, { sequencer: { refusal: () => refusal } })
-    reviewer = await console.signedIn('reader')
+    given = await furnish(openEmbedded, { sequencer: { refusal: () => refusal } })
+    ;({ house, console, reviewer } = given)
   })
   afterEach(async () => {
     await house.lab.clear()
     expect(await house.audit()).toEqual([])
   })
-  afterAll(async () => {
-    await console.stop()
-    await house.stop()
-    await store.dispose()
-  })
+  afterAll(() => given.stop())
 
   const pageOf = async (path: string) => {
     const answer = await reviewer.get(path)

@@ -6,9 +6,9 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { newId } from '../../src/base/ids.ts'
 import { listEntries } from '../../src/ledger/lists.ts'
 import { findTask } from '../../src/ledger/records.ts'
-import { type House, loadPolicy, startHouse } from '../support/house.ts'
-import { type OpenedStore, stores } from '../support/stores.ts'
-import { type ConsoleHouse, openConsole, textOf, untilDead, type Visitor } from './given.ts'
+import { type House, loadPolicy } from '../support/house.ts'
+import { stores } from '../support/stores.ts'
+import { type ConsoleHouse, type FurnishedHouse, furnish, textOf, untilDead, type Visitor } from './given.ts'
 
 /** A look is shown to all for a second. */
 const patient = { timeout: 10_000, interval: 200 }
@@ -16,28 +16,21 @@ const patient = { timeout: 10_000, interval: 200 }
 const markup = `</title><script>alert('x')</script><img src=x onerror=alert(1)> & "quoted"`
 
 describe.each(stores)('the pages of the console on $name', ({ open }) => {
-  let store: OpenedStore
+  let given: FurnishedHouse
   let house: House
   let console: ConsoleHouse
   let operator: Visitor
   let reviewer: Visitor
 
   beforeAll(async () => {
-    store = await open()
-    house = await startHouse(store.settings)
-    console = await openConsole(house)
-    operator = await console.signedIn('ops')
-    reviewer = await console.signedIn('reader')
+    given = await furnish(open)
+    ;({ house, console, operator, reviewer } = given)
   })
   afterEach(async () => {
     await house.lab.clear()
     expect(await house.audit()).toEqual([])
   })
-  afterAll(async () => {
-    await console.stop()
-    await house.stop()
-    await store.dispose()
-  })
+  afterAll(() => given.stop())
 
   const pageOf = async (path: string, visitor = reviewer) => {
     const answer = await visitor.get(path)

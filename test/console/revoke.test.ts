@@ -3,35 +3,28 @@ import { newId } from '../../src/base/ids.ts'
 import { listEntries, listRevocations, listStops } from '../../src/ledger/lists.ts'
 import { findTask } from '../../src/ledger/records.ts'
 import { stopIssuing } from '../../src/tasks/revoke.ts'
-import { type House, startHouse } from '../support/house.ts'
-import { openEmbedded, type OpenedStore } from '../support/stores.ts'
-import { type ConsoleHouse, openConsole, textOf, type Visitor } from './given.ts'
+import type { House } from '../support/house.ts'
+import { openEmbedded } from '../support/stores.ts'
+import { type ConsoleHouse, type FurnishedHouse, furnish, textOf, type Visitor } from './given.ts'
 
 const markup = `"><script>alert('x')</script><img src=x onerror=alert(1)>`
 
 describe('ending many in the console', () => {
-  let store: OpenedStore
+  let given: FurnishedHouse
   let house: House
   let console: ConsoleHouse
   let operator: Visitor
   let reviewer: Visitor
 
   beforeAll(async () => {
-    store = await openEmbedded()
-    house = await startHouse(store.settings)
-    console = await openConsole(house)
-    operator = await console.signedIn('ops')
-    reviewer = await console.signedIn('reader')
+    given = await furnish(openEmbedded)
+    ;({ house, console, operator, reviewer } = given)
   })
   afterEach(async () => {
     await house.reap()
     expect(await house.audit()).toEqual([])
   })
-  afterAll(async () => {
-    await console.stop()
-    await house.stop()
-    await store.dispose()
-  })
+  afterAll(() => given.stop())
 
   const pageOf = async (path: string, visitor = operator) => {
     const answer = await visitor.get(path)

@@ -1,48 +1,31 @@
 import { GetObjectCommand } from '@aws-sdk/client-s3'
 import type { Credentials } from '@aws-sdk/client-sts'
 import { sql } from 'drizzle-orm'
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import { bound } from '../support/aws/deny-site.ts'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { clientsOf } from '../support/aws/clients.ts'
-import { type AwsSite, startAwsSite } from '../support/aws/site.ts'
-import { type Declared, type House, startHouse } from '../support/house.ts'
+import type { AwsSite } from '../support/aws/site.ts'
+import { type AwsHouse, startAwsHouse } from '../support/aws-house.ts'
+import type { Declared, House } from '../support/house.ts'
 import { type OpenedStore, stores } from '../support/stores.ts'
 
 /** Children once: what is denied is the name, which they have of their parent. */
 const grounds = [...stores.map((store) => ({ ...store, mode: 'direct' })), { ...stores.at(-1)!, mode: 'children' }]
 
 describe.each(grounds)('a task with an AWS session that can be denied, $mode, on $name', ({ open, mode }) => {
-  let site: AwsSite
   let store: OpenedStore
+  let aws: AwsHouse
   let house: House
+  let site: AwsSite
 
   beforeEach(async () => {
-    site = await startAwsSite()
-    await bound(site)
-    for (const [name, value] of Object.entries(site.environment)) vi.stubEnv(name, value)
     store = await open()
-    house = await startHouse(store.settings, {
-      kind: 'aws-sts',
-      name: 'aws',
-      settings: {
-        region: site.peer.region,
-        account: site.peer.account,
-        endpoint: site.peer.url,
-        iam_endpoint: site.peer.url,
-        external_id: site.externalId,
-        mode,
-        kill_list: {},
-        timeout: '2s',
-      },
-      grants: { bucket: `role: ${site.role}, allow: [{ actions: [s3:GetObject], resources: ["arn:aws:s3:::invoices/acme/*"] }]` },
-    })
+    aws = await startAwsHouse(store.settings, { mode })
+    ;({ house, site } = aws)
   })
   afterEach(async () => {
     const findings = await house.audit()
-    await house.stop()
-    await site.peer.stop()
+    await aws.stop()
     await store.dispose()
-    vi.unstubAllEnvs()
     expect(findings).toEqual([])
   })
 
