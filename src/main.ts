@@ -2,10 +2,10 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { ConfigurationError } from './base/errors.ts'
 import { systemClock } from './base/time.ts'
-import { openKeyFile } from './base/key-file.ts'
 import { type Config, loadConfig } from './config.ts'
 import { createConsole } from './console/console.ts'
 import type { Entrances } from './console/entrance.ts'
+import { openConsoleKey } from './console/key.ts'
 import { writeLink } from './console/link.ts'
 import { createApp } from './http/app.ts'
 import { listen } from './http/listen.ts'
@@ -81,7 +81,7 @@ export async function devConsole(options: { data: string; operator: string }): P
 }
 
 async function developmentLink(folder: string, publicUrl: string, subject: string): Promise<string> {
-  const key = await openKeyFile(path.join(folder, 'keys', consoleKey), consoleKeyLength)
+  const key = await openConsoleKey(path.join(folder, 'keys'))
   return `${publicUrl}/console/enter?key=${writeLink(key, subject, systemClock)}`
 }
 
@@ -175,11 +175,6 @@ function trialOf({ name, settings, maxTtl, parameters: patterns }: Grant, given:
 /** In the data folder: for whom the local issuer's tokens are, which is where the broker of this folder listens. */
 const audienceFile = 'audience'
 
-/** In the keys folder: what signs sessions of the console. */
-const consoleKey = 'console.key'
-/** Bytes: as many as the digest that it keys has. */
-const consoleKeyLength = 32
-
 const exampleConfig = path.join(import.meta.dirname, '../deploy/example/mayfly.yaml')
 
 /** The whole program. Whatever starts here stops in reverse order: first no new requests, last the store. */
@@ -226,7 +221,7 @@ async function run(config: Config, stop: AbortSignal, { production, ready }: { p
   const app = createApp({ broker, verifier, reaper, log, stop, publicUrl, operators, resourceServers, rates, limits: doorLimits })
   const entrances = entrancesOf(config, people, production ? undefined : verifying.spend)
   if (entrances.issuer || entrances.links) {
-    const key = await openKeyFile(path.join(config.keys, consoleKey), consoleKeyLength)
+    const key = await openConsoleKey(config.keys)
     const sessionLifetime = config.console?.session ?? developmentSession
     app.route('/console', createConsole({ broker, publicUrl, operators, key, sessionLifetime, entrances, sequencer, stop }))
   }
