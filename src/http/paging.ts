@@ -2,7 +2,7 @@
 const usual = 50
 
 /** What the lists of the ledger are told, from a query that the contract has checked. */
-export function pageOf(query: { limit: string | undefined; cursor: string | undefined }): { limit: number; cursor?: string } {
+export function pageOf(query: { limit?: string | undefined; cursor?: string | undefined }): { limit: number; cursor?: string } {
   return { limit: query.limit === undefined ? usual : Number(query.limit), ...(query.cursor !== undefined && { cursor: query.cursor }) }
 }
 

@@ -31,7 +31,7 @@ export function revocationRoutes(broker: Broker) {
     })
     .openapi(list, async (c) => {
       const { ended, ...page } = c.req.valid('query')
-      const found = await listRevocations(broker.ledger, ended === undefined ? undefined : ended === 'true', pageOf(paged(page)))
+      const found = await listRevocations(broker.ledger, ended === undefined ? undefined : ended === 'true', pageOf(page))
       return c.json({ items: found.items.map(viewRevocation), next: found.next }, 200)
     })
     .openapi(show, async (c) => {
@@ -44,7 +44,7 @@ export function revocationRoutes(broker: Broker) {
     })
     .openapi(stops, async (c) => {
       const { in_force: inForce, ...page } = c.req.valid('query')
-      const found = await listStops(broker.ledger, inForce === undefined ? undefined : inForce === 'true', pageOf(paged(page)))
+      const found = await listStops(broker.ledger, inForce === undefined ? undefined : inForce === 'true', pageOf(page))
       return c.json({ items: found.items.map(viewStop), next: found.next }, 200)
     })
     .openapi(lift, async (c) => c.json(viewStop(await resumeIssuing(broker, c.var.caller, c.req.valid('param').id, c.req.valid('json').reason)), 200))
@@ -52,8 +52,6 @@ export function revocationRoutes(broker: Broker) {
 
 /** Everything is what a selector means that names nothing. */
 export const selected = ({ everything: _everything, ...named }: contract.Selector): Selector => named
-
-const paged = ({ limit, cursor }: { limit?: string | undefined; cursor?: string | undefined }) => ({ limit, cursor })
 
 const reader = ['operator', 'reviewer'] as const
 

@@ -189,7 +189,7 @@ async function closeLeases(ledger: Ledger, chosen: SQL, plan?: Plan): Promise<Cl
  */
 export async function closeSelected(ledger: Ledger, { id, ...selector }: Pick<Revocation, 'id' | keyof Selector>, limit: number): Promise<Closed> {
   const job = sql`(select * from revocations where id = ${id} and begun_at is null for update skip locked) as job`
-  if (!meansLeases({ grant: selector.grant ?? undefined, provider: selector.provider ?? undefined })) {
+  if (!meansLeases(selector)) {
     return await close(
       ledger,
       sql`

@@ -105,7 +105,7 @@ export async function unfinishedRevocations(ledger: Ledger): Promise<readonly Re
  * oldest transaction tells, and at the latest until a statement that was has run out of time.
  */
 export async function noteProgress(ledger: Ledger, { id, ...selector }: Revocation): Promise<void> {
-  const leases = meansLeases({ grant: selector.grant ?? undefined, provider: selector.provider ?? undefined })
+  const leases = meansLeases(selector)
   const left = leases
     ? sql`select from leases as lease join tasks as task on task.id = lease.task_id where ${heldIn(sql`job`)}`
     : sql`select from tasks as task where ${openIn(sql`job`)}`

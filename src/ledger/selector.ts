@@ -11,8 +11,14 @@ export interface Selector {
   readonly provider?: string | undefined
 }
 
-/** Whether single leases are meant, whose tasks go on. All else means whole tasks. */
-export const meansLeases = ({ grant, provider }: Selector): boolean => grant !== undefined || provider !== undefined
+/** Whether single leases are meant, whose tasks go on. All else means whole tasks. A row that was read names nothing by null. */
+export const meansLeases = ({
+  grant,
+  provider,
+}: {
+  readonly grant?: string | null | undefined
+  readonly provider?: string | null | undefined
+}): boolean => (grant ?? provider ?? null) !== null
 
 /** The columns of a selector in its table, in the order of `selectorValues`. */
 export const selectorColumns = sql.raw('agent, owner, issuer, kind, grant_name, provider')
