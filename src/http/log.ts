@@ -42,7 +42,7 @@ export function logRoutes(broker: Broker, log: LogName, following: Following) {
     .openapi(proof, async (c) => {
       const proven = await proveEntry(ledger, c.req.valid('param').entry)
       if (proven === undefined) throw new BrokerError('not_found', 'There is no such entry')
-      if (proven === 'waiting') throw new BrokerError('store_unavailable', 'The entry has no place in the log yet', { retryAfter: 1 })
+      if (proven === 'waiting') throw new BrokerError('not_found', 'The entry has no place in the log yet: it gets one within seconds')
       return c.body(receiptText(proven), 200, { 'content-type': text })
     })
     .openapi(lines, async (c) => {

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { createClient, type OpenTask } from '../../src/client/client.ts'
-import { type AwsSite, startAwsSite } from '../support/aws/site.ts'
+import { type AwsSite, inProduction, startAwsSite } from '../support/aws/site.ts'
 import { makeSite, mayfly, type RunningBroker, type Site } from '../support/program.ts'
 import { openEmbedded, type OpenedStore } from '../support/stores.ts'
 
@@ -35,7 +35,7 @@ describe('what goes on when a credential is dead', () => {
     const settings = `region: ${peer.region}, account: "${peer.account}", endpoint: "${peer.url}", external_id: ${externalId}`
     site = await makeSite({ store: store.settings, providers: `  - { name: aws, kind: aws-sts, ${settings} }` })
     await site.write('catalogue.yaml', catalogueOf(aws))
-    broker = await site.start({}, aws.environment)
+    broker = await site.start({}, await inProduction(aws))
     environment = { MAYFLY_URL: broker.url, MAYFLY_TOKEN: await site.token('operator:reader') }
     const bot = createClient({ url: broker.url, token: await site.token('agent:bot') })
     task = await bot.open({

@@ -22,7 +22,7 @@ export interface AwsScene extends Stage {
   unknown(): Promise<readonly string[]>
   /** Lets time pass for a task, for its sessions at AWS too. @param minutes whole ones */
   pass(task: string, minutes: number): Promise<unknown>
-  /** Lets names be given out in the cohort that is open, and leaves so many versions of the boundary, so that what is to come is the same each time. */
+  /** Lets names be given out in the cohort that is open, puts off what is compared in between, and leaves so many versions of the boundary, so that what is to come is the same each time. */
   tidy(versions?: number): Promise<void>
 }
 
@@ -114,7 +114,7 @@ export async function openAwsScene(mode: 'direct' | 'children'): Promise<AwsScen
         from make_interval(mins => ${minutes}) as by where task_id = ${task}`
     },
     async tidy(versions = 1) {
-      await stage.owner`update kill_lists set cohort_since = now()`
+      await stage.owner`update kill_lists set cohort_since = now(), check_at = now() + interval '1 hour'`
       const { Versions = [] } = await owner.iam.send(new ListPolicyVersionsCommand({ PolicyArn: boundary }))
       for (const { VersionId, IsDefaultVersion } of Versions) {
         if (!IsDefaultVersion) await owner.iam.send(new DeletePolicyVersionCommand({ PolicyArn: boundary, VersionId }))

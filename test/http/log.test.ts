@@ -110,7 +110,10 @@ describe('the log over HTTP', () => {
     expect(checkReceipt(proof, leafHash(leafOf(entry)), [key.signerFor(origin)!.key])).toMatchObject({ ok: true, index: 7 })
     await write(1)
     const [newest] = await ledger.run<{ id: string }>(sql`select id from entries order by id desc limit 1`)
-    expect(await house.problem(`/ledger/${newest!.id}/proof`, { token: 'reviewer' })).toMatchObject({ status: 503, retry: 'later' })
+    expect(await house.problem(`/ledger/${newest!.id}/proof`, { token: 'reviewer' })).toMatchObject({
+      status: 404,
+      detail: expect.stringContaining('no place in the log yet') as unknown,
+    })
     expect((await get('/ledger/ent_01m8c6xhj3e0184qtkvyyd00kf/proof')).status).toBe(404)
     expect((await get('/ledger/nothing/proof')).status).toBe(404)
     await grow()

@@ -59,6 +59,8 @@ export async function startAwsPeer(about: { readonly clock?: () => number; reado
     // Who hangs up in the middle of a request is owed nothing.
     answer({ account, faults, calls }, incoming, response).catch(() => response.destroy())
   })
+  // A client that asks again after Node's five seconds would meet the connection as it closes.
+  server.keepAliveTimeout = 120_000
   await new Promise<void>((resolve) => server.listen(about.port ?? 0, '127.0.0.1', resolve))
 
   function at<Seen>(moment: number, look: () => Seen): Seen {
