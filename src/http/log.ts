@@ -2,7 +2,7 @@ import { createRoute, OpenAPIHono, z } from '@hono/zod-openapi'
 import type { Context, MiddlewareHandler } from 'hono'
 import { accepts } from 'hono/accepts'
 import { BrokerError } from '../base/errors.ts'
-import { type LogKey } from '../ledger/log-key.ts'
+import type { LogKey } from '../ledger/log-key.ts'
 import { readLogLines } from '../ledger/log-lines.ts'
 import { latestCheckpoint } from '../ledger/log.ts'
 import { proveEntry, readTile } from '../ledger/proofs.ts'
@@ -35,7 +35,7 @@ export function logRoutes(broker: Broker, log: LogName, following: Following) {
     .openapi(key, async (c) => {
       const head = await latestCheckpoint(ledger)
       // A log that has begun keeps its name, whatever the broker is called now.
-      const signer = log.key.signerFor(head ? head.note.slice(0, head.note.indexOf('\n')) : log.origin)
+      const signer = await log.key.signerFor(head ? head.note.slice(0, head.note.indexOf('\n')) : log.origin, c.var.signal)
       if (!signer) throw new BrokerError('internal', 'The log has a name that no key can have')
       return c.body(`${signer.key.text}\n`, 200, { 'content-type': text, 'cache-control': 'private, no-cache' })
     })

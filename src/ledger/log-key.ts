@@ -1,14 +1,23 @@
 import path from 'node:path'
 import { openKeyFile } from '../base/key-file.ts'
-import { createSigner, type Signer } from '../proof/note.ts'
+import { signCheckpoint } from '../proof/checkpoint.ts'
+import type { Head } from '../proof/merkle.ts'
+import { createSigner, type VerifierKey } from '../proof/note.ts'
 
 /** Bytes: the seed of an Ed25519 key (RFC 8032, 5.1.5). */
 const length = 32
 
-/** What the log is signed with. */
+/** What the log is signed with. It may be elsewhere: whoever asks waits for an answer. */
 export interface LogKey {
-  /** The signer of the log that goes by this name. Undefined where nothing can be called so. */
-  signerFor(origin: string): Signer | undefined
+  /** Who signs the log that goes by this name. Undefined where nothing can be called so. */
+  signerFor(origin: string, signal?: AbortSignal): Promise<LogSigner | undefined>
+}
+
+/** Signs the log of one name. */
+export interface LogSigner {
+  readonly key: VerifierKey
+  /** The checkpoint of this head, as it is handed out. */
+  sign(head: Head, signal?: AbortSignal): Promise<string>
 }
 
 /**
@@ -22,12 +31,13 @@ export async function openLogKey(folder: string): Promise<LogKey> {
 }
 
 export function logKeyOf(seed: Uint8Array): LogKey {
-  let last: Signer | undefined
+  let last: LogSigner | undefined
   return {
-    signerFor(origin) {
+    async signerFor(origin) {
       if (last?.key.name === origin) return last
       try {
-        return (last = createSigner(origin, seed))
+        const signer = createSigner(origin, seed)
+        return (last = { key: signer.key, sign: async (head) => signCheckpoint(signer, head) })
       } catch (error) {
         if (error instanceof RangeError) return undefined
         throw error

@@ -1,10 +1,10 @@
 import { describe } from '../base/errors.ts'
 import { delay, stopwatch } from '../base/time.ts'
-import { openCheckpoint, signCheckpoint } from '../proof/checkpoint.ts'
+import { openCheckpoint } from '../proof/checkpoint.ts'
 import { type CompactTree, compactTreeOf, emptyTree, grow, headOf } from '../proof/compact.ts'
 import { leafOf } from '../proof/leaf.ts'
 import { consistencyPath, leafHash, rangeRoot, verifyConsistency } from '../proof/merkle.ts'
-import type { Signer } from '../proof/note.ts'
+import type { VerifierKey } from '../proof/note.ts'
 import { subtreesIn, tileLevel, tilesOf } from '../proof/tiles.ts'
 import type { Telemetry } from '../telemetry.ts'
 import { isUnlawful, type Ledger } from './connect.ts'
@@ -56,14 +56,14 @@ const usualBatch = 500
  *
  * @throws BrokerError `store_unavailable`; the next step finds out whether this one was carried out
  */
-export async function stepLog(log: Log, memory: Memory, batch = usualBatch): Promise<Step> {
+export async function stepLog(log: Log, memory: Memory, batch = usualBatch, signal?: AbortSignal): Promise<Step> {
   const { ledger } = log
   const { head, last, next, lag } = await lookAtLog(ledger, batch)
   const refused = (why: Refusal): Step => ({ outcome: 'refused', why, lag })
 
-  const signer = log.key.signerFor(head ? originOfNote(head.note) : log.origin)
+  const signer = await log.key.signerFor(head ? originOfNote(head.note) : log.origin, signal)
   if (!signer) return refused('forged checkpoint')
-  const fault = (head && headFault(head, signer)) ?? (await memoryFault(ledger, memory.head, head))
+  const fault = (head && headFault(head, signer.key)) ?? (await memoryFault(ledger, memory.head, head))
   if (fault) return refused(fault)
   if (last !== 'as it was') return refused(last === 'gone' ? 'lost entry' : 'older transactions')
   memory.head = head
@@ -77,7 +77,7 @@ export async function stepLog(log: Log, memory: Memory, batch = usualBatch): Pro
     const level = tileLevel(subtree)
     if (level !== undefined && level > 0) above.push({ level, index: subtree.index, hash })
   })
-  const to = { ...headOf(grown), note: signCheckpoint(signer, headOf(grown)) }
+  const to = { ...headOf(grown), note: await signer.sign(headOf(grown), signal) }
   const leaves = next.map(({ id }, at) => ({ index: tree.size + at, entry: id, hash: hashes[at]! }))
   const appended = await appendToLog(ledger, head, to, leaves, above).catch((error: unknown) => {
     // A place or an entry that is taken though no checkpoint covers it: nobody who signs leaves such a thing.
@@ -92,8 +92,8 @@ export async function stepLog(log: Log, memory: Memory, batch = usualBatch): Pro
 /** The name that a checkpoint gives its log. It is worth nothing before the signature was checked under it. */
 const originOfNote = (note: string): string => note.slice(0, note.indexOf('\n'))
 
-function headFault(head: SignedHead, signer: Signer): Refusal | undefined {
-  const opened = openCheckpoint(head.note, [signer.key])
+function headFault(head: SignedHead, key: VerifierKey): Refusal | undefined {
+  const opened = openCheckpoint(head.note, [key])
   if (!opened.ok) return opened.fault === 'unknown_key' ? 'another key' : 'forged checkpoint'
   const { size, root } = opened.checkpoint
   return size === head.size && root.equals(head.root) ? undefined : 'forged checkpoint'
@@ -152,7 +152,7 @@ export function startSequencer(log: Log, { log: lines, metrics }: Telemetry, sig
   const alarm = createAlarm((fields, message) => lines.error(fields, message))
 
   async function step(): Promise<boolean> {
-    const done = await stepLog(log, memory)
+    const done = await stepLog(log, memory, usualBatch, stopping.signal)
     refusal = done.outcome === 'refused' ? done.why : undefined
     metrics.logLagEntries.set(done.lag.entries)
     metrics.logLagSeconds.set(done.lag.seconds)

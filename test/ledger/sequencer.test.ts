@@ -18,7 +18,7 @@ import { openDatabase, type OpenedStore, stores } from '../support/stores.ts'
 
 const origin = 'broker.example.com'
 const key = logKeyOf(new Uint8Array(32).fill(7))
-const verifier = key.signerFor(origin)!.key
+const { key: verifier } = (await key.signerFor(origin))!
 
 /** Entries of one commit. */
 const insert = (ledger: Ledger, count: number): Promise<unknown> =>

@@ -5,6 +5,7 @@ import { policySetOf } from '../../src/ledger/lists.ts'
 import { logKeyOf } from '../../src/ledger/log-key.ts'
 import { latestCheckpoint } from '../../src/ledger/log.ts'
 import { signCheckpoint } from '../../src/proof/checkpoint.ts'
+import { createSigner } from '../../src/proof/note.ts'
 import { leafOf } from '../../src/proof/leaf.ts'
 import { lineText, type LogLine, parseLine } from '../../src/proof/lines.ts'
 import { leafHash } from '../../src/proof/merkle.ts'
@@ -15,8 +16,9 @@ import { asOwner } from '../support/owner.ts'
 import { type OpenedStore, stores } from '../support/stores.ts'
 
 const origin = 'broker.example.com'
-const key = logKeyOf(new Uint8Array(32).fill(7))
-const signer = key.signerFor(origin)!
+const seed = new Uint8Array(32).fill(7)
+const key = logKeyOf(seed)
+const signer = createSigner(origin, seed)
 
 /** Every line of the log, and the archive. */
 async function linesOf(ledger: Ledger): Promise<LogLine[]> {
@@ -219,7 +221,7 @@ describe.each(stores)('a ledger on $name', { timeout: 150_000 }, ({ open }) => {
   })
 
   test.each([
-    ['is signed by another key', (note: string) => note, logKeyOf(new Uint8Array(32).fill(8)).signerFor(origin)!, 'is not signed by this key'],
+    ['is signed by another key', (note: string) => note, createSigner(origin, new Uint8Array(32).fill(8)), 'is not signed by this key'],
     ['was given another size', (note: string) => note.replace(/\n\d+\n/, '\n50\n'), signer, 'has a signature that is not of this key'],
     ['is no checkpoint', () => 'nothing', signer, 'is not a checkpoint'],
   ])('is found out where its checkpoint %s', async (_, change, { key: trusted }, words) => {

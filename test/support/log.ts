@@ -40,7 +40,7 @@ export async function growAll(log: Log, memory: Memory = { head: undefined }, ba
 /** With what the log of a running broker is checked: the key in its folder, under the name that the log gives itself. */
 export async function verifierOf(ledger: Ledger, folder: string): Promise<VerifierKey> {
   const [seed, head] = await Promise.all([readFile(path.join(folder, 'keys/log.key')), latestCheckpoint(ledger)])
-  return logKeyOf(seed).signerFor(head!.note.split('\n', 1)[0]!)!.key
+  return (await logKeyOf(seed).signerFor(head!.note.split('\n', 1)[0]!))!.key
 }
 
 /** Asks until every entry that there is has its place. Bounded by the test's own time. */
