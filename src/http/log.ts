@@ -7,7 +7,7 @@ import { readLogLines } from '../ledger/log-lines.ts'
 import { latestCheckpoint } from '../ledger/log.ts'
 import { proveEntry, readTile } from '../ledger/proofs.ts'
 import { type LogLine, lineText } from '../proof/lines.ts'
-import { receiptText } from '../proof/receipt.ts'
+import { proofText } from '../proof/entry-proof.ts'
 import { parseTilePath, tileWidth } from '../proof/tiles.ts'
 import type { Broker } from '../tasks/task.ts'
 import { problems } from './answers.ts'
@@ -43,7 +43,7 @@ export function logRoutes(broker: Broker, log: LogName, following: Following) {
       const proven = await proveEntry(ledger, c.req.valid('param').entry)
       if (proven === undefined) throw new BrokerError('not_found', 'There is no such entry')
       if (proven === 'waiting') throw new BrokerError('not_found', 'The entry has no place in the log yet: it gets one within seconds')
-      return c.body(receiptText(proven), 200, { 'content-type': text })
+      return c.body(proofText(proven), 200, { 'content-type': text })
     })
     .openapi(lines, async (c) => {
       const { after, limit } = c.req.valid('query')
@@ -142,7 +142,7 @@ const key = createRoute({
 const proof = createRoute({
   method: 'get',
   path: '/ledger/{entry}/proof',
-  summary: 'What proves offline that an entry is in the log (C2SP tlog-proof). 503 while it has no place yet, which is a second or two',
+  summary: 'What proves offline that an entry is in the log (C2SP tlog-proof). 404 while it has no place yet, which is a second or two',
   ...callableBy(reader),
   request: { params: contract.EntryPath },
   responses: plain('A proof', 'text/plain'),

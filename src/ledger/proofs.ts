@@ -1,6 +1,6 @@
 import { leafOf } from '../proof/leaf.ts'
 import { consistencyPath, type Hash, inclusionPath, type Range, rangeRoot } from '../proof/merkle.ts'
-import type { Receipt } from '../proof/receipt.ts'
+import type { EntryProof } from '../proof/entry-proof.ts'
 import { bundleOf, subtreesIn, type Tile, tileWidth, tilesOf, widthIn } from '../proof/tiles.ts'
 import { BrokerError } from '../base/errors.ts'
 import type { Ledger } from './connect.ts'
@@ -24,7 +24,7 @@ export async function readTile(ledger: Ledger, tile: Tile): Promise<Buffer | und
 }
 
 /** What proves that an entry is in the log. `waiting`: not yet; ask again in a second. Undefined: there is no such entry. @throws BrokerError `internal` */
-export async function proveEntry(ledger: Ledger, entry: string): Promise<Receipt | 'waiting' | undefined> {
+export async function proveEntry(ledger: Ledger, entry: string): Promise<EntryProof | 'waiting' | undefined> {
   const place = await placeOf(ledger, entry)
   if (place === undefined || place === 'waiting') return place
   const { index, head } = place

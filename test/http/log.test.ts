@@ -7,7 +7,7 @@ import type { EntryFields } from '../../src/proof/leaf.ts'
 import { leafOf } from '../../src/proof/leaf.ts'
 import { leafHash } from '../../src/proof/merkle.ts'
 import { parseVerifierKey } from '../../src/proof/note.ts'
-import { checkReceipt } from '../../src/proof/receipt.ts'
+import { checkProof } from '../../src/proof/entry-proof.ts'
 import { openCheckpoint } from '../../src/proof/checkpoint.ts'
 import { entriesOf, hashesOf } from '../../src/proof/tiles.ts'
 import { growAll } from '../support/log.ts'
@@ -107,7 +107,7 @@ describe('the log over HTTP', () => {
     const { number, entry, leaf_hash: leaf } = JSON.parse(line!) as { number: number; entry: EntryFields; leaf_hash: string }
     expect([number, leafHash(leafOf(entry)).toString('base64')]).toEqual([7, leaf])
     const proof = await (await get(`/ledger/${entry.id}/proof`)).text()
-    expect(checkReceipt(proof, leafHash(leafOf(entry)), [(await key.signerFor(origin))!.key])).toMatchObject({ ok: true, index: 7 })
+    expect(checkProof(proof, leafHash(leafOf(entry)), [(await key.signerFor(origin))!.key])).toMatchObject({ ok: true, index: 7 })
     await write(1)
     const [newest] = await ledger.run<{ id: string }>(sql`select id from entries order by id desc limit 1`)
     expect(await house.problem(`/ledger/${newest!.id}/proof`, { token: 'reviewer' })).toMatchObject({

@@ -12,7 +12,7 @@ import { emptyTree, grow, headOf } from '../../src/proof/compact.ts'
 import { type EntryFields, leafOf } from '../../src/proof/leaf.ts'
 import { type Hash, leafHash } from '../../src/proof/merkle.ts'
 import type { VerifierKey } from '../../src/proof/note.ts'
-import { checkReceipt, receiptText } from '../../src/proof/receipt.ts'
+import { checkProof, proofText } from '../../src/proof/entry-proof.ts'
 import { bundleOf } from '../../src/proof/tiles.ts'
 import type { Finding } from './audit.ts'
 
@@ -104,7 +104,7 @@ export async function auditLog(ledger: Ledger, key: VerifierKey, proofs = 40): P
   }
   for (let at = 0; at < tree.size; at += Math.max(1, Math.ceil(tree.size / proofs))) {
     const proof = await proveEntry(ledger, String(rows[at]!.entry['id']))
-    const checked = typeof proof === 'object' && checkReceipt(receiptText(proof), hashes[at]!, [key])
+    const checked = typeof proof === 'object' && checkProof(proofText(proof), hashes[at]!, [key])
     expect(checked !== false && checked.ok && checked.index === at && checked.checkpoint.size === tree.size, `the proof of ${at}`)
   }
   return findings

@@ -4,14 +4,14 @@ import type { VerifierKey } from './note.ts'
 import { fromBase64, fromDecimal } from './spelling.ts'
 
 /** What proves offline that an entry is in a log: where, the hashes on the way to the root, and the root as the log signed it. */
-export interface Receipt {
+export interface EntryProof {
   readonly index: number
   readonly path: readonly Hash[]
   /** The signed checkpoint, as it was served. */
   readonly note: string
 }
 
-export type CheckedReceipt =
+export type CheckedProof =
   | { readonly ok: true; readonly checkpoint: Checkpoint; readonly index: number }
   /** `not_included`: the log signed a tree in which this entry does not stand there. */
   | { readonly ok: false; readonly fault: 'malformed' | 'unknown_key' | 'bad_signature' | 'not_included' }
@@ -21,12 +21,12 @@ const version = 'c2sp.org/tlog-proof@v1'
 /** A path of a tree below 2^53 leaves is no longer. */
 const longestPath = 53
 
-/** A receipt as text (C2SP tlog-proof): self-contained, to be kept in a file. */
-export const receiptText = ({ index, path, note }: Receipt): string =>
+/** A proof as text (C2SP tlog-proof): self-contained, to be kept in a file. */
+export const proofText = ({ index, path, note }: EntryProof): string =>
   `${[version, `index ${index}`, ...path.map((hash) => hash.toString('base64'))].join('\n')}\n\n${note}`
 
-/** Reads a receipt. Undefined where it is not one. Extra data of others is let pass unread. */
-export function parseReceipt(text: string): Receipt | undefined {
+/** Reads a proof. Undefined where it is not one. Extra data of others is let pass unread. */
+export function parseProof(text: string): EntryProof | undefined {
   const blank = text.indexOf('\n\n')
   if (blank === -1) return undefined
   const [first, ...rest] = text.slice(0, blank).split('\n')
@@ -42,12 +42,12 @@ export function parseReceipt(text: string): Receipt | undefined {
 }
 
 /** Whether the leaf with this hash is in a log that one of these keys signs for. Whatever it is given, it answers. */
-export function checkReceipt(text: string, leaf: Hash, keys: readonly VerifierKey[]): CheckedReceipt {
-  const receipt = parseReceipt(text)
-  if (!receipt) return { ok: false, fault: 'malformed' }
-  const opened = openCheckpoint(receipt.note, keys)
+export function checkProof(text: string, leaf: Hash, keys: readonly VerifierKey[]): CheckedProof {
+  const proof = parseProof(text)
+  if (!proof) return { ok: false, fault: 'malformed' }
+  const opened = openCheckpoint(proof.note, keys)
   if (!opened.ok) return opened
   const { checkpoint } = opened
-  if (!verifyInclusion(receipt.index, leaf, receipt.path, checkpoint)) return { ok: false, fault: 'not_included' }
-  return { ok: true, checkpoint, index: receipt.index }
+  if (!verifyInclusion(proof.index, leaf, proof.path, checkpoint)) return { ok: false, fault: 'not_included' }
+  return { ok: true, checkpoint, index: proof.index }
 }

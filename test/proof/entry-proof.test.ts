@@ -5,47 +5,47 @@ import { signCheckpoint } from '../../src/proof/checkpoint.ts'
 import { type EntryFields, leafOf } from '../../src/proof/leaf.ts'
 import { leafHash } from '../../src/proof/merkle.ts'
 import { createSigner } from '../../src/proof/note.ts'
-import { checkReceipt, parseReceipt, receiptText } from '../../src/proof/receipt.ts'
+import { checkProof, parseProof, proofText } from '../../src/proof/entry-proof.ts'
 import { leafAt, naiveInclusion, naiveRoot } from './naive.ts'
 
 const signer = createSigner('log.example.com', new Uint8Array(32).fill(7))
 const size = 21
 const note = signCheckpoint(signer, { size, root: naiveRoot({ start: 0, count: size }) })
-const receipt = (index: number): string => receiptText({ index, path: naiveInclusion(index, size), note })
+const proof = (index: number): string => proofText({ index, path: naiveInclusion(index, size), note })
 const leaf = (index: number): Buffer => leafHash(leafAt(index))
 
-describe('a receipt', () => {
+describe('the proof of an entry', () => {
   test('proves its entry, and no other', () => {
     for (let index = 0; index < size; index++) {
-      expect(checkReceipt(receipt(index), leaf(index), [signer.key])).toMatchObject({ ok: true, index, checkpoint: { size } })
-      expect(checkReceipt(receipt(index), leaf(index + 1), [signer.key])).toEqual({ ok: false, fault: 'not_included' })
+      expect(checkProof(proof(index), leaf(index), [signer.key])).toMatchObject({ ok: true, index, checkpoint: { size } })
+      expect(checkProof(proof(index), leaf(index + 1), [signer.key])).toEqual({ ok: false, fault: 'not_included' })
     }
   })
 
   test('is nothing to whoever does not know the key, or where the checkpoint was changed', () => {
-    expect(checkReceipt(receipt(3), leaf(3), [])).toEqual({ ok: false, fault: 'unknown_key' })
-    expect(checkReceipt(receipt(3).replace('\n21\n', '\n22\n'), leaf(3), [signer.key])).toEqual({ ok: false, fault: 'bad_signature' })
+    expect(checkProof(proof(3), leaf(3), [])).toEqual({ ok: false, fault: 'unknown_key' })
+    expect(checkProof(proof(3).replace('\n21\n', '\n22\n'), leaf(3), [signer.key])).toEqual({ ok: false, fault: 'bad_signature' })
   })
 
   test('has the form of C2SP tlog-proof, with room for what others put there', () => {
-    const text = receipt(0)
+    const text = proof(0)
     expect(text.split('\n').slice(0, 2)).toEqual(['c2sp.org/tlog-proof@v1', 'index 0'])
-    expect(parseReceipt(text)).toEqual({ index: 0, path: naiveInclusion(0, size), note })
-    expect(checkReceipt(text.replace('\n', '\nextra AAAA\n'), leaf(0), [signer.key]).ok).toBe(true)
+    expect(parseProof(text)).toEqual({ index: 0, path: naiveInclusion(0, size), note })
+    expect(checkProof(text.replace('\n', '\nextra AAAA\n'), leaf(0), [signer.key]).ok).toBe(true)
   })
 
   test('that was changed anywhere is refused, and never an exception', () => {
-    const text = receipt(20)
+    const text = proof(20)
     fc.assert(
       fc.property(fc.nat(text.length - 1), fc.nat(5), fc.string({ unit: 'binary', maxLength: 5 }), (at, gone, put) => {
         const changed = text.slice(0, at) + put + text.slice(at + gone)
-        const checked = checkReceipt(changed, leaf(20), [signer.key])
-        if (changed !== text && checked.ok) expect(parseReceipt(changed)).toEqual(parseReceipt(text))
+        const checked = checkProof(changed, leaf(20), [signer.key])
+        if (changed !== text && checked.ok) expect(parseProof(changed)).toEqual(parseProof(text))
       }),
       { numRuns: 2_000 },
     )
-    const long = receiptText({ index: 0, path: Array.from({ length: 54 }, () => leaf(0)), note })
-    expect(checkReceipt(long, leaf(0), [signer.key])).toEqual({ ok: false, fault: 'malformed' })
+    const long = proofText({ index: 0, path: Array.from({ length: 54 }, () => leaf(0)), note })
+    expect(checkProof(long, leaf(0), [signer.key])).toEqual({ ok: false, fault: 'malformed' })
   })
 })
 
