@@ -37,6 +37,7 @@ export const door = (telemetry: Telemetry, limits: DoorLimits): MiddlewareHandle
   requestId({ limitLength: 64, generator: () => randomUUID() }),
   headers,
   neverStored,
+  bodyless,
   record(telemetry),
   timeLimit(limits),
   crowdLimit(telemetry, limits),
@@ -53,6 +54,12 @@ const headers = secureHeaders({
 const neverStored: MiddlewareHandler = async (c, next) => {
   await next()
   if (!c.res.headers.has('cache-control')) c.res.headers.set('cache-control', 'no-store')
+}
+
+/** Hono answers HEAD as it does GET, and drops the body unread: a stream would not hear of it, and keep its place for as long as it lasts. */
+const bodyless: MiddlewareHandler = async (c, next) => {
+  await next()
+  if (c.req.method === 'HEAD') await c.res.body?.cancel()
 }
 
 const methods = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'])

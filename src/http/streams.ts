@@ -60,6 +60,9 @@ export function createStreams(stop: AbortSignal, limits: StreamLimits): Streams 
         last()
       }
       const end = (): void => leave(() => controller.close())
+      const wait = (): void => {
+        unread = setTimeout(() => leave(() => controller.error(new Error('the client does not read'))), limits.patience)
+      }
       const longest = news.longest === undefined ? undefined : setTimeout(end, news.longest)
 
       const pause = (): Promise<void> =>
@@ -87,6 +90,7 @@ export function createStreams(stop: AbortSignal, limits: StreamLimits): Streams 
           start(given) {
             controller = given
             open.add(end)
+            wait()
           },
           async pull() {
             clearTimeout(unread)
@@ -94,7 +98,7 @@ export function createStreams(stop: AbortSignal, limits: StreamLimits): Streams 
             if (ended) return
             if (text === undefined) return end()
             controller.enqueue(encoder.encode(text))
-            unread = setTimeout(() => leave(() => controller.error(new Error('the client does not read'))), limits.patience)
+            wait()
           },
           cancel: () => leave(() => {}),
         },

@@ -57,6 +57,13 @@ describe('a stream', () => {
     await expect(reader.read()).rejects.toThrow('does not read')
   })
 
+  test('that is never read at all is dropped as well', async () => {
+    const { live, open } = given()
+    open()
+    await vi.advanceTimersByTimeAsync(houseLive.patience)
+    expect(live.size).toBe(0)
+  })
+
   test('gives its place back when its client goes, when the session ends, and when the broker stops', async () => {
     const { live, stop, open, next } = given()
     const gone = open()!
@@ -136,6 +143,13 @@ describe('a live page of a broker', () => {
     await task.complete()
     await until('state ended\\">revoked')
     await reader.cancel()
+  })
+
+  test('costs no place where only its headers are asked for', async () => {
+    const visitor = await console.signedIn('reader')
+    const cookie = `mayfly-session=${visitor.cookies.get('mayfly-session')}`
+    const ask = async () => (await fetch(`${console.url}/live`, { method: 'HEAD', headers: { cookie } })).status
+    for (let time = 0; time < 5; time++) expect(await ask()).toBe(200)
   })
 
   test('is refused beyond the number of streams, in which those who do not read stand too, until they are dropped', async () => {

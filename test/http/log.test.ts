@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { sql } from 'drizzle-orm'
-import { createFollowing, forms, type FollowLimits } from '../../src/http/follow.ts'
+import { createFollowing, forms, type FollowLimits, houseFollow } from '../../src/http/follow.ts'
 import { connect, type Ledger } from '../../src/ledger/connect.ts'
 import { logKeyOf } from '../../src/ledger/log-key.ts'
 import type { EntryFields } from '../../src/proof/leaf.ts'
@@ -186,6 +186,11 @@ describe('following the ledger', () => {
     reader = answer.body!.getReader()
     expect(await read()).toMatch(/^id: 302\ndata: \{"number":302,.*\}\n\n$/)
     await reader.cancel()
+  })
+
+  test('costs no place where only its headers are asked for', async () => {
+    const head = () => house.ask('/ledger?follow=true', { method: 'HEAD', token: 'reviewer' })
+    for (let time = 0; time <= houseFollow.most; time++) expect((await head()).status).toBe(200)
   })
 
   test('ends for a client that does not read, and leaves its place to others', async () => {
