@@ -100,10 +100,12 @@ describe.runIf(vaultRuns && stores.some(({ name }) => name === 'Postgres'))('two
       vault.database.superuser`drop role ${vault.database.superuser(loginOf(task).username)}`,
   }
 
-  test.each(Object.entries(behindOurBack))('end a task %s by somebody else at the first try, with evidence', async (_, happens) => {
+  const atFirst = 'end a task %s by somebody else at the first try, with evidence'
+  test.each(Object.entries(behindOurBack))(atFirst, { timeout: 180_000 }, async (_, happens) => {
     const task = await fleet.declare(fleet.brokers[0]!, ['db'])
     await happens(task)
-    await until('the login is refused', async () => !(await works(task)))
+    // OpenBao ends what a token held in its own time, and tries again after 10 s, 20 s, 40 s where Postgres refused it once.
+    await until('the login is refused', async () => !(await works(task)), 120)
     front.forget()
 
     const { status, body } = await fleet.complete(fleet.brokers[1]!, task, { prefer: 'wait=10' })

@@ -68,8 +68,8 @@ export const heldOf = ({ task, task_token, leases }: OpenedTask): Held => ({
 })
 
 /** Polls until something is so. Bounded by time only so that a test fails with words. */
-export async function until(what: string, condition: () => Promise<boolean>): Promise<void> {
-  const end = Date.now() + 30_000
+export async function until(what: string, condition: () => Promise<boolean>, seconds = 30): Promise<void> {
+  const end = Date.now() + seconds * 1_000
   while (!(await condition())) if (Date.now() > end) throw new Error(`it never came about that ${what}`)
 }
 
