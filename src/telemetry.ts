@@ -32,6 +32,7 @@ export interface Metrics {
   readonly logLagEntries: Gauge
   readonly logLagSeconds: Gauge
   readonly logRefused: Gauge
+  readonly logKeyUp: Gauge
   readonly anchors: Counter<'anchor' | 'outcome'>
   readonly providerUp: Gauge<'provider'>
   readonly rateLimited: Counter<'limit'>
@@ -124,6 +125,7 @@ function createMetrics(): Metrics {
     logLagEntries: gauge('mayfly_log_lag_entries', 'Entries that had no place in the log yet when it was last looked at'),
     logLagSeconds: gauge('mayfly_log_lag_seconds', 'Age of the oldest of them'),
     logRefused: gauge('mayfly_log_refused', 'Whether the log is not signed any further, because it is not as it was signed'),
+    logKeyUp: gauge('mayfly_log_key_up', 'Whether the key that signs the log answered when it was last asked'),
     anchors: counter(
       'mayfly_anchor_writes_total',
       'Tries to write a checkpoint to an anchor, by its place in the configuration',

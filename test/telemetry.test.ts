@@ -145,6 +145,7 @@ describe('metrics', () => {
       'counter mayfly_tokens_refused_total issuer,reason',
       'gauge mayfly_clock_apart_seconds',
       'gauge mayfly_leases state',
+      'gauge mayfly_log_key_up',
       'gauge mayfly_log_lag_entries',
       'gauge mayfly_log_lag_seconds',
       'gauge mayfly_log_refused',

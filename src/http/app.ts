@@ -7,7 +7,7 @@ import type { Broker, Caller } from '../tasks/task.ts'
 import { createGate, type Gate, houseRates, type Rates, type ResourceServerEntry } from './authenticate.ts'
 import { door, type DoorLimits, houseLimits } from './door.ts'
 import { createFollowing } from './follow.ts'
-import { healthRoutes, type Reaper } from './health.ts'
+import { healthRoutes, type Reaper, type Sequencer } from './health.ts'
 import { leaseRoutes } from './leases.ts'
 import { ledgerRoutes } from './ledger.ts'
 import { type LogName, logRoutes } from './log.ts'
@@ -35,6 +35,7 @@ export interface Parts {
   readonly verifier: Verifier
   readonly reaper: Reaper
   readonly log: LogName
+  readonly sequencer: Sequencer
   /** Fires when the broker stops: what streams ends then. */
   readonly stop: AbortSignal
   /** Issuer and audience, without a trailing slash. */

@@ -586,6 +586,7 @@ export const Readiness = z
     status: z.enum(['ready', 'not_ready']),
     store: Condition,
     reaper: z.object({ state: Condition, last_lap_seconds: z.number() }),
+    log: z.object({ state: Condition }).openapi({ description: 'Whether the ledger is signed by this broker, or nothing stands in the way of it' }),
     issuers: z.array(z.object({ name: z.string(), state: Condition })),
     providers: z.array(z.object({ name: z.string(), state: Condition })),
     clock: z

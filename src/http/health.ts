@@ -13,10 +13,17 @@ export interface Reaper {
   lastLap(): number
 }
 
+/** The loop that signs the log, as far as a probe looks at it. */
+export interface Sequencer {
+  /** What stands in its way; undefined where nothing does. */
+  refusal(): string | undefined
+}
+
 interface Observed {
   readonly broker: Broker
   readonly verifier: Pick<Verifier, 'ready'>
   readonly reaper: Reaper
+  readonly sequencer: Sequencer
 }
 
 /** A reaper that has not come round for this long stands still: it laps every second or so, and each lap is bounded. Milliseconds. */
@@ -31,7 +38,7 @@ const mostApart = 30
 type Counts = Awaited<ReturnType<typeof counts>>
 
 /** Probes that tell the truth. They say what fails by name and never why: the reasons are in the log. */
-export function healthRoutes({ broker, verifier, reaper }: Observed) {
+export function healthRoutes({ broker, verifier, reaper, sequencer }: Observed) {
   return new OpenAPIHono<Env>()
     .openapi(live, (c) => c.json({ status: 'ok' as const }, 200))
     .openapi(ready, async (c) => {
@@ -39,10 +46,11 @@ export function healthRoutes({ broker, verifier, reaper }: Observed) {
       const lap = reaper.lastLap()
       const laps = lap <= longestLap
       const answer: Readiness = {
-        // Not the issuers and providers: a broker that cannot issue must still be reached by those who want to complete and revoke.
+        // Not the issuers, the providers and the log: a broker that cannot issue must still be reached by those who want to complete and revoke.
         status: writable && laps ? 'ready' : 'not_ready',
         store: condition(writable),
         reaper: { state: condition(laps), last_lap_seconds: Math.round(lap / 100) / 10 },
+        log: { state: condition(sequencer.refusal() === undefined) },
         issuers: verifier.ready().map(({ issuer, ok }) => ({ name: issuer, state: condition(ok) })),
         providers: [...broker.targets].map(([name, target]) => ({ name, state: condition(!target.failing) })),
         ...(found && { clock: clockOf(secondsApart(broker, found)) }),

@@ -1,22 +1,23 @@
 import path from 'node:path'
+import { BrokerError } from '../base/errors.ts'
 import { openKeyFile } from '../base/key-file.ts'
-import { signCheckpoint } from '../proof/checkpoint.ts'
+import { checkpointText, signCheckpoint } from '../proof/checkpoint.ts'
 import type { Head } from '../proof/merkle.ts'
-import { createSigner, type VerifierKey } from '../proof/note.ts'
+import { createSigner, signedNote, type VerifierKey, verifierKeyOf } from '../proof/note.ts'
 
 /** Bytes: the seed of an Ed25519 key (RFC 8032, 5.1.5). */
 const length = 32
 
 /** What the log is signed with. It may be elsewhere: whoever asks waits for an answer. */
 export interface LogKey {
-  /** Who signs the log that goes by this name. Undefined where nothing can be called so. */
+  /** Who signs the log that goes by this name. Undefined where nothing can be called so. @throws BrokerError `provider_unavailable` while the key does not answer */
   signerFor(origin: string, signal?: AbortSignal): Promise<LogSigner | undefined>
 }
 
 /** Signs the log of one name. */
 export interface LogSigner {
   readonly key: VerifierKey
-  /** The checkpoint of this head, as it is handed out. */
+  /** The checkpoint of this head, as it is handed out. What is elsewhere may have signed something else: see for yourself. Same error. */
   sign(head: Head, signal?: AbortSignal): Promise<string>
 }
 
@@ -35,14 +36,53 @@ export function logKeyOf(seed: Uint8Array): LogKey {
   return {
     async signerFor(origin) {
       if (last?.key.name === origin) return last
-      try {
-        const signer = createSigner(origin, seed)
-        return (last = { key: signer.key, sign: async (head) => signCheckpoint(signer, head) })
-      } catch (error) {
-        if (error instanceof RangeError) return undefined
-        throw error
-      }
+      const signer = ifNameable(() => createSigner(origin, seed))
+      return (last = signer && { key: signer.key, sign: async (head) => signCheckpoint(signer, head) })
     },
+  }
+}
+
+/** An Ed25519 key that stays where it is, and signs there. Whatever it throws means that it does not do so now. */
+export interface RemoteKey {
+  /** The 32 bytes by which its signatures are verified. Always the same. */
+  publicKey(signal: AbortSignal): Promise<Uint8Array>
+  /** 64 bytes (RFC 8032, 5.1.6). */
+  sign(message: Uint8Array, signal: AbortSignal): Promise<Uint8Array>
+}
+
+/** The key of the log, kept by somebody else, so that whoever takes over this machine can sign with it only for as long. Nobody who has it can take it along. */
+export function remoteLogKey(remote: RemoteKey): LogKey {
+  let last: LogSigner | undefined
+
+  async function sign(key: VerifierKey, head: Head, signal: AbortSignal): Promise<string> {
+    const text = checkpointText({ ...head, origin: key.name })
+    return signedNote(key, text, await remote.sign(Buffer.from(text), signal).catch(isAway))
+  }
+
+  return {
+    async signerFor(origin, signal = patient) {
+      if (last?.key.name === origin) return last
+      const raw = await remote.publicKey(signal).catch(isAway)
+      const key = ifNameable(() => verifierKeyOf(origin, raw))
+      return (last = key && { key, sign: (head, until = patient) => sign(key, head, until) })
+    },
+  }
+}
+
+/** Of callers who leave it to the key how long it takes, which is bounded there. */
+const patient = new AbortController().signal
+
+function isAway(cause: unknown): never {
+  throw new BrokerError('provider_unavailable', 'The key that signs the log does not answer', { cause, retryAfter: 5 })
+}
+
+/** What is made under a name; undefined where nothing can be called so. */
+function ifNameable<Made>(make: () => Made): Made | undefined {
+  try {
+    return make()
+  } catch (error) {
+    if (error instanceof RangeError) return undefined
+    throw error
   }
 }
 

@@ -1,4 +1,4 @@
-import { describe } from '../base/errors.ts'
+import { BrokerError, describe } from '../base/errors.ts'
 import { delay, stopwatch } from '../base/time.ts'
 import { openCheckpoint } from '../proof/checkpoint.ts'
 import { type CompactTree, compactTreeOf, emptyTree, grow, headOf } from '../proof/compact.ts'
@@ -18,6 +18,8 @@ export const refusals = {
   'altered tree': 'the tree in the store does not come to the root that was signed',
   'lost entry': 'the last entry of the log is missing from the history',
   'rolled back': 'the log in the store does not contain the one that this broker has signed or seen',
+  'key away': 'the key that signs it is kept elsewhere and does not answer: nothing is lost, and the log catches up when it does',
+  'wrong signature': 'what was given as its signature is not one: nothing of it was kept',
   'older transactions': "the store's transaction ids are behind the log's, as after a restore from a dump: new entries would go unnoticed",
 } as const
 
@@ -26,7 +28,8 @@ export type Refusal = keyof typeof refusals
 /** What one step came to. `overtaken`: another broker appended at the same moment. */
 export type Step =
   | { readonly outcome: 'appended' | 'overtaken' | 'nothing new'; readonly lag: Lag; readonly more: boolean }
-  | { readonly outcome: 'refused'; readonly why: Refusal; readonly lag: Lag }
+  /** `error`: the words of whoever keeps the key, for operators only. */
+  | { readonly outcome: 'refused'; readonly why: Refusal; readonly lag: Lag; readonly error?: string }
 
 /** What a step needs. */
 export interface Log {
@@ -61,7 +64,10 @@ export async function stepLog(log: Log, memory: Memory, batch = usualBatch, sign
   const { head, last, next, lag } = await lookAtLog(ledger, batch)
   const refused = (why: Refusal): Step => ({ outcome: 'refused', why, lag })
 
-  const signer = await log.key.signerFor(head ? originOfNote(head.note) : log.origin, signal)
+  const keyAway = (error: BrokerError): Step => ({ outcome: 'refused', why: 'key away', lag, error: describe(error) })
+
+  const signer = await unlessAway(log.key.signerFor(head ? originOfNote(head.note) : log.origin, signal))
+  if (signer instanceof BrokerError) return keyAway(signer)
   if (!signer) return refused('forged checkpoint')
   const fault = (head && headFault(head, signer.key)) ?? (await memoryFault(ledger, memory.head, head))
   if (fault) return refused(fault)
@@ -77,7 +83,11 @@ export async function stepLog(log: Log, memory: Memory, batch = usualBatch, sign
     const level = tileLevel(subtree)
     if (level !== undefined && level > 0) above.push({ level, index: subtree.index, hash })
   })
-  const to = { ...headOf(grown), note: await signer.sign(headOf(grown), signal) }
+  const note = await unlessAway(signer.sign(headOf(grown), signal))
+  if (note instanceof BrokerError) return keyAway(note)
+  const to = { ...headOf(grown), note }
+  // A key that is elsewhere is believed no more than a store: what was kept once could not be taken back.
+  if (headFault(to, signer.key)) return refused('wrong signature')
   const leaves = next.map(({ id }, at) => ({ index: tree.size + at, entry: id, hash: hashes[at]! }))
   const appended = await appendToLog(ledger, head, to, leaves, above).catch((error: unknown) => {
     // A place or an entry that is taken though no checkpoint covers it: nobody who signs leaves such a thing.
@@ -91,6 +101,16 @@ export async function stepLog(log: Log, memory: Memory, batch = usualBatch, sign
 
 /** The name that a checkpoint gives its log. It is worth nothing before the signature was checked under it. */
 const originOfNote = (note: string): string => note.slice(0, note.indexOf('\n'))
+
+/** What the key answers; or, where it does not, the error that says so. */
+async function unlessAway<Answer>(asked: Promise<Answer>): Promise<Answer | BrokerError> {
+  try {
+    return await asked
+  } catch (error) {
+    if (error instanceof BrokerError && error.code === 'provider_unavailable') return error
+    throw error
+  }
+}
 
 function headFault(head: SignedHead, key: VerifierKey): Refusal | undefined {
   const opened = openCheckpoint(head.note, [key])
@@ -146,6 +166,7 @@ const repeatAfter = 60_000
 /** @param signed is told of each checkpoint that was signed or found to be right, once; it must not wait */
 export function startSequencer(log: Log, { log: lines, metrics }: Telemetry, signed: (note: string) => void = () => {}): Sequencer {
   const memory: Memory = { head: undefined }
+  metrics.logKeyUp.set(1)
   let told: string | undefined
   let refusal: Refusal | undefined
   const stopping = new AbortController()
@@ -153,13 +174,18 @@ export function startSequencer(log: Log, { log: lines, metrics }: Telemetry, sig
 
   async function step(): Promise<boolean> {
     const done = await stepLog(log, memory, usualBatch, stopping.signal)
+    // Who stops has hung up on the key.
+    if (done.outcome === 'refused' && stopping.signal.aborted) return false
     refusal = done.outcome === 'refused' ? done.why : undefined
     metrics.logLagEntries.set(done.lag.entries)
     metrics.logLagSeconds.set(done.lag.seconds)
-    metrics.logRefused.set(done.outcome === 'refused' ? 1 : 0)
+    // A key that does not answer is an outage, which the lag tells of: nobody has changed anything.
+    metrics.logRefused.set(refusal === undefined || refusal === 'key away' ? 0 : 1)
+    metrics.logKeyUp.set(refusal === 'key away' ? 0 : 1)
     metrics.logSize.set(memory.head?.size ?? 0)
     if (memory.head && memory.head.note !== told) signed((told = memory.head.note))
-    if (done.outcome === 'refused') alarm({ reason: done.why }, `the log is not signed any further: ${refusals[done.why]}`)
+    if (done.outcome === 'refused')
+      alarm({ reason: done.why, ...(done.error !== undefined && { error: done.error }) }, `the log is not signed any further: ${refusals[done.why]}`)
     else if (done.lag.seconds > longestWait) alarm({ entries: done.lag.entries, seconds: done.lag.seconds }, 'the log is behind the history')
     return done.outcome !== 'refused' && done.more
   }

@@ -43,7 +43,9 @@ const keyId = (name: string, key: Buffer): string =>
     .digest('hex')
     .slice(0, 8)
 
-function verifierKeyOf(name: string, raw: Buffer): VerifierKey {
+/** @param raw the 32 bytes of an Ed25519 public key (RFC 8032, 5.1.5) @throws RangeError where it has another length, or the name cannot stand in a note */
+export function verifierKeyOf(name: string, raw: Uint8Array): VerifierKey {
+  if (raw.length !== 32 || !isName(name)) throw new RangeError('a verifier key needs 32 bytes and a name without white space and plus')
   const typed = Buffer.concat([ed25519, raw])
   const id = keyId(name, typed)
   const publicKey = createPublicKey({ key: Buffer.concat([spki, raw]), format: 'der', type: 'spki' })
@@ -59,20 +61,19 @@ export function parseVerifierKey(text: string): VerifierKey | undefined {
   return verifierKeyOf(name, typed.subarray(1))
 }
 
+/** The note of a text that this key has signed. @param signature over the text as UTF-8 @throws RangeError where the text cannot stand in a note */
+export function signedNote({ name, id }: VerifierKey, text: string, signature: Uint8Array): string {
+  if (!text.endsWith('\n') || notInNotes.test(text)) throw new RangeError('only lines of text can be signed')
+  return `${text}\n— ${name} ${Buffer.concat([Buffer.from(id, 'hex'), signature]).toString('base64')}\n`
+}
+
 /** @param seed the 32 bytes of an Ed25519 private key (RFC 8032, 5.1.5) @throws RangeError where it has another length, or the name cannot stand in a note */
 export function createSigner(name: string, seed: Uint8Array): Signer {
   if (seed.length !== 32 || !isName(name)) throw new RangeError('a signer needs a seed of 32 bytes and a name without white space and plus')
   const privateKey = createPrivateKey({ key: Buffer.concat([pkcs8, seed]), format: 'der', type: 'pkcs8' })
   const raw = createPublicKey(privateKey).export({ format: 'der', type: 'spki' }).subarray(spki.length)
   const key = verifierKeyOf(name, raw)
-  return {
-    key,
-    sign(text) {
-      if (!text.endsWith('\n') || notInNotes.test(text)) throw new RangeError('only lines of text can be signed')
-      const signature = Buffer.concat([Buffer.from(key.id, 'hex'), sign(null, Buffer.from(text), privateKey)])
-      return `${text}\n— ${name} ${signature.toString('base64')}\n`
-    },
-  }
+  return { key, sign: (text) => signedNote(key, text, sign(null, Buffer.from(text), privateKey)) }
 }
 
 /**

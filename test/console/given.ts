@@ -71,7 +71,8 @@ export async function openConsole(house: House, options: ConsoleOptions = {}): P
   const stop = new AbortController()
   const given = { broker, publicUrl, operators: options.operators ?? operators }
   const log = { key: logKeyOf(new Uint8Array(32)), origin: 'broker.test' }
-  const app = createApp({ ...given, verifier, reaper: { lastLap: () => 20 }, log, stop: stop.signal, resourceServers: [] })
+  const sequencer = options.sequencer ?? { refusal: () => undefined }
+  const app = createApp({ ...given, verifier, reaper: { lastLap: () => 20 }, sequencer, log, stop: stop.signal, resourceServers: [] })
   const settings = { ...people, scopes: ['groups'], allowHttp: true }
   app.route(
     '/console',
@@ -80,7 +81,7 @@ export async function openConsole(house: House, options: ConsoleOptions = {}): P
       key,
       sessionLifetime: options.sessionLifetime ?? 3_600_000,
       entrances: { issuer: { settings, verifier }, links: { issuer: 'local', spend: (spent, until) => spendToken(house.ledger, spent, until) } },
-      sequencer: options.sequencer ?? { refusal: () => undefined },
+      sequencer,
       stop: stop.signal,
       ...(options.live && { live: options.live }),
     }),

@@ -41,6 +41,7 @@ describe('a probe', () => {
       status: 'ready',
       store: 'ok',
       reaper: { state: 'ok', last_lap_seconds: 0 },
+      log: { state: 'ok' },
       issuers: [
         { name: 'corp', state: 'ok' },
         { name: 'spire', state: 'failing' },
@@ -53,6 +54,12 @@ describe('a probe', () => {
       stuck_leases: 2,
       oldest_unfinished_revocation_seconds: 61.5,
     })
+  })
+
+  test('finds the broker ready, and sees that nothing is signed, while the key of the log does not answer', async () => {
+    const house = buildHouse({ ledger: found, targets, parts: { sequencer: { refusal: () => 'key away' } } })
+    const answer = await house.ask('/readyz')
+    expect([answer.status, await answer.json()]).toMatchObject([200, { status: 'ready', log: { state: 'failing' } }])
   })
 
   test('finds the broker not ready while the store does not answer', async () => {

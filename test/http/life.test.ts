@@ -46,6 +46,7 @@ beforeAll(async () => {
       close: () => {},
     },
     reaper: { lastLap: () => 0 },
+    sequencer: { refusal: () => undefined },
     log: { key: logKeyOf(new Uint8Array(32).fill(7)), origin: 'broker.test' },
     stop: new AbortController().signal,
     publicUrl: 'http://broker.test',
