@@ -102,6 +102,14 @@ export interface TokenClaims {
   readonly policy_digest: string
 }
 
+/** An Ed25519 key that never leaves the backend, and signs there. */
+export interface SigningKey {
+  /** The 32 bytes by which its signatures are verified (RFC 8032, 5.1.5). @throws ProviderError, `refused` where the key is not fit for it */
+  publicKey(signal: AbortSignal): Promise<Uint8Array>
+  /** 64 bytes (RFC 8032, 5.1.6). Whoever asked verifies them. @throws ProviderError */
+  sign(message: Uint8Array, signal: AbortSignal): Promise<Uint8Array>
+}
+
 /** What an examination found of one thing. A fault has to be mended, a warning to be known; what is `unchecked` could not be looked at, and says why. */
 export interface Finding {
   readonly level: 'ok' | 'unchecked' | 'warning' | 'fault'
@@ -179,6 +187,8 @@ export interface Provider {
    */
   upkeep?(signal: AbortSignal): Promise<void>
   readonly tokens?: SignedTokens
+  /** A key that the backend keeps, by its settings. Absent where it keeps none. */
+  signingKey?(settings: unknown): SigningKey
 }
 
 /** What a provider may need of the house. */
@@ -212,6 +222,8 @@ export interface ProviderKind<Settings = unknown, Grant = unknown> {
   readonly settings: ZodType<Settings>
   /** Shape of a grant's own keys in the catalogue, without those that every grant has. Unknown keys are faults. */
   readonly grant: ZodType<Grant>
+  /** Shape of what names a key to sign with, under `log_key:`, without `provider`. Unknown keys are faults. Absent where a backend keeps none. */
+  readonly signingKey?: ZodType
   /** Faults of a grant's own keys that lie in how they fit what every grant has. `parameters`: each, with the most characters of a value. */
   grantFaults?(settings: Grant, entry: { readonly standing: boolean; readonly parameters: ReadonlyMap<string, number> }): readonly GrantFault[]
   /** What of its backend a grant names that no other provider may, because each would undo what the other does there. Absent: nothing. */

@@ -4,7 +4,7 @@ import { BrokerError } from '../base/errors.ts'
 import type { Evidence, Handle } from '../base/evidence.ts'
 import { stopwatch, type Clock } from '../base/time.ts'
 import { type Breaker, createBreaker, type Heard } from './breaker.ts'
-import { type CallLimits, type LeaseReference, type Minted, type Provider, ProviderError, type Reservation } from './provider.ts'
+import { type CallLimits, type LeaseReference, type Minted, type Provider, ProviderError, type Reservation, type SigningKey } from './provider.ts'
 
 /** One configured provider as the rest of the house calls it: bounded in time and number, measured, and throwing one class of errors. */
 export interface Target {
@@ -21,13 +21,15 @@ export interface Target {
   check(signal: AbortSignal): Promise<void>
   /** What the provider has to do unasked; nothing where it has nothing. Not counted by the breaker: it says nothing of a lease. @throws ProviderError */
   upkeep(signal: AbortSignal): Promise<void>
+  /** A key that the provider keeps, for the log. Not counted by the breaker either. Asking it throws ProviderError. */
+  signingKey(settings: unknown): SigningKey
   /** How many more leases it makes sense to end now. One while the backend is being probed, none between two probes. */
   free(): number
   /** Whether the last attempts to mint, or to end something, came to nothing. */
   readonly failing: boolean
 }
 
-export type ProviderCall = 'mint' | 'refresh' | 'revoke' | 'recover' | 'check' | 'upkeep'
+export type ProviderCall = 'mint' | 'refresh' | 'revoke' | 'recover' | 'check' | 'upkeep' | 'sign'
 
 /** Told about every call: its outcome is `ok`, a ProviderFault, or `interrupted` where the broker itself could not go on. */
 export type Observe = (call: ProviderCall, outcome: string, seconds: number) => void
@@ -48,6 +50,7 @@ export function createTarget(provider: Provider, options: { readonly clock: Cloc
   const ending = bulkhead(endsAtOnce, 0)
   const checking = bulkhead(1, concurrency)
   const upkeeping = bulkhead(1, 0)
+  const signing = bulkhead(1, concurrency)
   const mints = createBreaker(options.clock)
   const ends = createBreaker(options.clock)
 
@@ -107,6 +110,15 @@ export function createTarget(provider: Provider, options: { readonly clock: Cloc
     check: (signal) => bounded('check', checking, signal, (inner) => provider.check(inner)),
     async upkeep(signal) {
       if (provider.upkeep) await bounded('upkeep', upkeeping, signal, (inner) => provider.upkeep!(inner))
+    },
+    signingKey(settings) {
+      const key = provider.signingKey?.(settings)
+      if (!key) throw new Error(`${provider.name} keeps no key to sign with`)
+      const asked = <T>(caller: AbortSignal, run: (signal: AbortSignal) => Promise<T>): Promise<T> => bounded('sign', signing, caller, run)
+      return {
+        publicKey: (signal) => asked(signal, (inner) => key.publicKey(inner)),
+        sign: (message, signal) => asked(signal, (inner) => key.sign(message, inner)),
+      }
     },
     free: () => Math.min(ending.executionSlots, ends.room()),
     get failing() {

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import { Agent, createServer, type IncomingMessage, request, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { buffer } from 'node:stream/consumers'
@@ -13,11 +14,12 @@ export type VaultFault =
   | 'has a quota'
   | 'is sealed'
   | 'only queues it'
+  | 'gives another signature'
 
 const says = (status: number, error: string, headers?: Readonly<Record<string, string>>) => (response: ServerResponse) =>
   send(response, { status, body: { errors: [error] }, ...(headers && { headers }) })
 
-const faultsOfVault: Record<Exclude<VaultFault, LabFault> | 'refuses' | 'fails', (response: ServerResponse) => unknown> = {
+const faultsOfVault: Record<Exclude<VaultFault, LabFault> | 'refuses' | 'fails', (response: ServerResponse, done?: FaultAnswer) => unknown> = {
   refuses: says(403, '1 error occurred:\n\t* permission denied\n\n'),
   'does not know the token': says(403, 'permission denied'),
   fails: says(500, '1 error occurred:\n\t* the backend failed\n\n'),
@@ -25,6 +27,8 @@ const faultsOfVault: Record<Exclude<VaultFault, LabFault> | 'refuses' | 'fails',
   'has a quota': says(429, 'request path: rate limit quota exceeded', { 'retry-after': '7' }),
   'is sealed': says(503, 'Vault is sealed'),
   'only queues it': (response) => send(response, { status: 202 }),
+  'gives another signature': (response, done) =>
+    send(response, { status: 200, body: { ...(done?.body as object), data: { signature: `vault:v1:${randomBytes(64).toString('base64')}` } } }),
 }
 
 /** A request that arrived, without anything secret that was in it. */

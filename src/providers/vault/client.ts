@@ -13,6 +13,8 @@ export interface Question {
   /** Absent: asked by nobody, such as the health of a node. */
   readonly token?: string | undefined
   readonly namespace?: string | undefined
+  /** What it is counted as, where its path does not tell. */
+  readonly request?: string
 }
 
 /** What Vault answered, whatever the status. */
@@ -68,7 +70,7 @@ export function createAsk(settings: VaultSettings, asked: (request: string, outc
   // What the environment put there: a token, a namespace or a prefix of somebody's shell.
   Object.assign(client, { token: '', namespace: '', pathPrefix: '', handleVaultResponse: (answer: VaultAnswer) => Promise.resolve(answer) })
 
-  return async ({ path, body, token, namespace }, signal) => {
+  return async ({ path, body, token, namespace, request }, signal) => {
     const headers = {
       accept: 'application/json',
       'user-agent': 'mayfly',
@@ -87,7 +89,7 @@ export function createAsk(settings: VaultSettings, asked: (request: string, outc
       if (error instanceof NoAnswer) outcome = error.fault
       throw error
     } finally {
-      asked(requestOf(path), outcome, elapsed() / 1_000)
+      asked(request ?? requestOf(path), outcome, elapsed() / 1_000)
     }
   }
 }

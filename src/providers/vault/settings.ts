@@ -3,7 +3,7 @@ import { addressFault } from '../connection.ts'
 import { durationWithin, path } from '../shapes.ts'
 
 /** A path of Vault's API, such as a mount: segments that need no escaping and lead nowhere else. */
-const apiPath = z
+export const apiPath = z
   .string()
   .max(256)
   .regex(
@@ -11,8 +11,8 @@ const apiPath = z
     'must be segments of letters, digits, ".", "_" or "-" with "/" between them',
   )
 
-/** What Vault calls a role. */
-const roleName = z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/, 'must be letters, digits, ".", "_" or "-", at most 128')
+/** What Vault calls a role, or a key. */
+export const plainName = z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/, 'must be letters, digits, ".", "_" or "-", at most 128')
 
 /** Where a platform leaves the token of a pod, `kubernetes` being the platform. */
 const podToken = '/var/run/secrets/kubernetes.io/serviceaccount/token'
@@ -22,12 +22,12 @@ const auth = z.discriminatedUnion('method', [
   /** A token that somebody else made: for development. */
   z.strictObject({ method: z.literal('token'), token_file: path }),
   z.strictObject({ method: z.literal('approle'), mount: apiPath.default('approle'), role_id: z.string().min(1).max(256), secret_id_file: path }),
-  z.strictObject({ method: z.literal('kubernetes'), mount: apiPath.default('kubernetes'), role: roleName, token_file: path.default(podToken) }),
+  z.strictObject({ method: z.literal('kubernetes'), mount: apiPath.default('kubernetes'), role: plainName, token_file: path.default(podToken) }),
   /** With `token_file` a token of the platform; without, the broker signs for itself: `audience` is then what Vault's role is bound to. */
   z.strictObject({
     method: z.literal('jwt'),
     mount: apiPath.default('jwt'),
-    role: roleName,
+    role: plainName,
     token_file: path.optional(),
     audience: z.string().min(1).max(1_024).default('vault'),
   }),
@@ -42,7 +42,7 @@ export const vaultSettings = z
     namespace: apiPath.optional(),
     auth,
     /** The token role that makes the task tokens: orphans, of type service, without the policy `default`. */
-    token_role: roleName,
+    token_role: plainName,
     ca: path.optional(),
     mtls: z.strictObject({ cert: path, key: path }).optional(),
     /** For a whole mint, or a whole end. Longer than elsewhere: a database that is slow to drop a role is better waited for than asked again. */

@@ -11,6 +11,7 @@ import { longestFirstLife } from './life.ts'
 import { createMint } from './mint.ts'
 import { type VaultSettings, vaultSettings } from './settings.ts'
 import { createSlots } from './slots.ts'
+import { createTransitKey, type TransitSettings, transitSettings } from './transit.ts'
 
 /** Milliseconds for which a database may let in what Vault has given up, beyond its own end (`VALID UNTIL` of its role). */
 const afterlife = 5_000
@@ -24,6 +25,7 @@ export const vaultKind: ProviderKind<VaultSettings, VaultGrant> = {
   settings: vaultSettings,
   grant: vaultGrant,
   grantFaults: vaultGrantFaults,
+  signingKey: transitSettings,
   async connect(name, settings, surroundings) {
     const { auth, ca, mtls, timeout, concurrency, namespace, token_role: tokenRole } = settings
     await refuseUnreadable(name, {
@@ -58,6 +60,7 @@ export const vaultKind: ProviderKind<VaultSettings, VaultGrant> = {
         const answer = await identity.ask({ path: 'auth/token/lookup-self' }, signal)
         if (!selfOf(answer)) throw unexpected(name, 'word about the token of the broker', answer, 'no')
       },
+      signingKey: (key) => createTransitKey(name, key as TransitSettings, identity),
       ...(assertions && { tokens: assertions.tokens }),
       examine: (grants) =>
         examine(
