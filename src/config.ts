@@ -3,6 +3,7 @@ import type { z, ZodType } from 'zod'
 import { readYaml, type YamlFile } from './base/yaml-file.ts'
 import { type ConsoleSettings, readConsole } from './config/console.ts'
 import { type IssuerSettings, readIdentity } from './config/identity.ts'
+import { type LogKeySettings, readLogKey } from './config/log-key.ts'
 import { type ListenSettings, readListen } from './config/listen.ts'
 import { type Kinds, type ProviderSettings, readProviders } from './config/providers.ts'
 import { type Environment, withReferences } from './config/references.ts'
@@ -25,6 +26,8 @@ export interface Config {
   readonly console: ConsoleSettings | undefined
   readonly resourceServers: readonly (Bearer & { readonly audience: string })[]
   readonly providers: readonly ProviderSettings[]
+  /** Absent: `log.key` in the folder of keys. */
+  readonly logKey: LogKeySettings | undefined
   /** Where each checkpoint is kept besides, with absolute paths. */
   readonly anchors: readonly AnchorSettings[]
   readonly limits: { readonly leasesPerTask: number; readonly stuckAfter: number }
@@ -86,6 +89,7 @@ export async function loadConfig(file: string, kinds: Kinds, environment: Enviro
   const console = readConsole(yaml, sections['console'], identity, issuers)
   const resourceServers = readBearers(yaml, 'resource_servers', sections['resource_servers'], shapes.ResourceServerEntry, issuers)
   const providers = readProviders(yaml, sections['providers'], kinds, folder)
+  const logKey = readLogKey(yaml, sections['log_key'], kinds, providers, namesOf(sections['providers']))
   const anchors = readAnchors(yaml, sections['anchors'], folder)
   const limits = read('limits', shapes.Limits.prefault({}))
   const log = read('log', shapes.LogSettings.prefault({}))
@@ -105,6 +109,7 @@ export async function loadConfig(file: string, kinds: Kinds, environment: Enviro
     console,
     resourceServers,
     providers,
+    logKey,
     anchors,
     limits: { leasesPerTask: limits.leases_per_task, stuckAfter: limits.stuck_after },
     rates: {

@@ -1,6 +1,6 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import path from 'node:path'
-import { ConfigurationError } from './base/errors.ts'
+import { ConfigurationError, describe } from './base/errors.ts'
 import { systemClock } from './base/time.ts'
 import { type Config, loadConfig } from './config.ts'
 import { createConsole } from './console/console.ts'
@@ -16,7 +16,7 @@ import { spendToken } from './ledger/keys.ts'
 import { killLists } from './ledger/kill-lists.ts'
 import { roleSessions } from './ledger/role-sessions.ts'
 import { startAnchors } from './ledger/anchors.ts'
-import { openLogKey, originOf } from './ledger/log-key.ts'
+import { type LogKey, openLogKey, originOf, remoteLogKey } from './ledger/log-key.ts'
 import { startSequencer } from './ledger/sequencer.ts'
 import { checkCases } from './policy/cases.ts'
 import { type Grant, loadCatalogue } from './policy/catalogue.ts'
@@ -24,7 +24,7 @@ import { loadPolicySet } from './policy/document.ts'
 import { valueFault } from './policy/pattern.ts'
 import { orFault } from './providers/examination.ts'
 import { providerKinds } from './providers/kinds.ts'
-import type { Finding, ProviderSurroundings, TrialGrant } from './providers/provider.ts'
+import { type Finding, ProviderError, type ProviderSurroundings, type TrialGrant } from './providers/provider.ts'
 import { createTarget, type Target } from './providers/target.ts'
 import { startReaper } from './reaper.ts'
 import { createBackground } from './tasks/background.ts'
@@ -180,9 +180,10 @@ const exampleConfig = path.join(import.meta.dirname, '../deploy/example/mayfly.y
 /** The whole program. Whatever starts here stops in reverse order: first no new requests, last the store. */
 async function run(config: Config, stop: AbortSignal, { production, ready }: { production: boolean; ready?: (url: string) => void }): Promise<void> {
   const telemetry = createTelemetry({ level: config.log.level })
-  const [digestKey, logKey] = await Promise.all([openDigestKey(config.keys), openLogKey(config.keys)])
+  const digestKey = await openDigestKey(config.keys)
   await using ledger = await connect(config.store)
   const targets = await connectTargets(config, telemetry, production, ledger)
+  const logKey = await openKeyOfLog(config, targets, telemetry)
   const policy = await putInForce(() => loadPolicy(config), ledger, telemetry)
   // Until the very end: without a listener the signal ends the process, requests and revocations under way with it.
   let reloaded = Promise.resolve()
@@ -218,7 +219,7 @@ async function run(config: Config, stop: AbortSignal, { production, ready }: { p
   const people = peopleVerifier(config, verifying)
   await using watching = { [Symbol.asyncDispose]: async () => [verifier, people].forEach((one) => one?.close()) }
   const { publicUrl, operators, resourceServers, rates, doorLimits, connections } = config
-  const app = createApp({ broker, verifier, reaper, log, stop, publicUrl, operators, resourceServers, rates, limits: doorLimits })
+  const app = createApp({ broker, verifier, reaper, sequencer, log, stop, publicUrl, operators, resourceServers, rates, limits: doorLimits })
   const entrances = entrancesOf(config, people, production ? undefined : verifying.spend)
   if (entrances.issuer || entrances.links) {
     const key = await openConsoleKey(config.keys)
@@ -259,6 +260,24 @@ function entrancesOf({ console: people, identity }: Config, verifier: Verifier |
 
 /** The configuration has let plain http pass on loopback, or where it was told to. */
 const isPlain = (url: string): boolean => url.startsWith('http:')
+
+/** Milliseconds for which a start waits for the key of the log. */
+const longestGreeting = 5_000
+
+/**
+ * With what the log is signed: the file in the folder of keys, or a key that a provider keeps. Where that one does not answer the broker starts all the same,
+ * for ending leases needs no log. @throws ConfigurationError for a key that does answer, and is not fit to sign a log
+ */
+async function openKeyOfLog({ logKey, keys }: Config, targets: ReadonlyMap<string, Target>, { log }: Telemetry): Promise<LogKey> {
+  if (!logKey) return await openLogKey(keys)
+  const remote = targets.get(logKey.provider)!.signingKey(logKey.settings)
+  await remote.publicKey(AbortSignal.timeout(longestGreeting)).catch((error: unknown) => {
+    if (!(error instanceof ProviderError)) throw error
+    if (error.fault === 'refused' || error.fault === 'garbage') throw new ConfigurationError([`log_key: ${error.message}`])
+    log.warn({ error: describe(error) }, 'the key of the log does not answer: the broker starts, and signs as soon as it does')
+  })
+  return remoteLogKey(remote)
+}
 
 /** @param ledger where sessions and kill lists are kept; absent where providers are only checked */
 async function connectTargets(config: Config, telemetry: Telemetry, production: boolean, ledger?: Ledger): Promise<ReadonlyMap<string, Target>> {

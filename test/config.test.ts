@@ -128,6 +128,35 @@ describe('a configuration', () => {
     expect([config.operators, config.resourceServers]).toEqual([[], []])
   })
 
+  test('names the provider that keeps the key of the log, and its version, which is pinned', async () => {
+    const vault = '  - { name: vault, kind: vault, address: "https://vault", auth: { method: token, token_file: t }, token_role: r }\n'
+    const { config } = await load({ text: `${sound}${vault}log_key: { provider: vault, key: mayfly-log }\n` })
+    expect(config.logKey).toEqual({ provider: 'vault', settings: { mount: 'transit', key: 'mayfly-log', version: 1 } })
+    const { config: other } = await load({ text: `${sound}${vault}log_key: { provider: vault, mount: keys/eu, key: log, version: 3 }\n` })
+    expect(other.logKey).toEqual({ provider: 'vault', settings: { mount: 'keys/eu', key: 'log', version: 3 } })
+    expect((await load({})).config.logKey).toBeUndefined()
+  })
+
+  test.each([
+    ['{ key: mayfly-log }', ['log_key.provider: is missing']],
+    ['{ provider: elsewhere, key: mayfly-log }', ['log_key.provider: is not the name of a provider under providers']],
+    ['{ provider: tokens, key: mayfly-log }', ['log_key.provider: is the name of a provider that keeps no key to sign with']],
+    [
+      '{ provider: vault, mount: ../sys, key: "a/b", version: 0, colour: red }',
+      [
+        'log_key.colour: is not a known key',
+        'log_key.key: must be letters, digits, ".", "_" or "-", at most 128',
+        'log_key.mount: must be segments of letters, digits, ".", "_" or "-" with "/" between them',
+        'log_key.version: Too small: expected number to be >=1',
+      ],
+    ],
+    ['mayfly-log', ['log_key: Invalid input: expected object, received string']],
+  ])('refuses log_key: %s', async (logKey, faults) => {
+    const vault = '  - { name: vault, kind: vault, address: "https://vault", auth: { method: token, token_file: t }, token_role: r }\n'
+    const found = await faultsOf({ text: `${sound}${vault}log_key: ${logKey}\n` })
+    expect(found.map((fault) => fault.replace('mayfly.yaml:15: ', '')).toSorted()).toEqual(faults)
+  })
+
   test('names anchors for the checkpoints, with absolute paths', async () => {
     const { config, folder } = await load({
       text: `${sound}anchors: [{ file: ./log/checkpoint }, { url: "https://witness.example.com/", token_file: ./token }]\n`,

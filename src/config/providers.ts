@@ -10,8 +10,8 @@ export interface ProviderSettings {
   readonly settings: unknown
 }
 
-/** The shape of a provider's own settings, by kind. */
-export type Kinds = ReadonlyMap<string, { readonly settings: ZodType }>
+/** The shape of a provider's own settings, and of what names a key that it keeps, by kind. */
+export type Kinds = ReadonlyMap<string, { readonly settings: ZodType; readonly signingKey?: ZodType }>
 
 export function readProviders(yaml: YamlFile, value: unknown, kinds: Kinds, folder: string): ProviderSettings[] {
   const list = yaml.parse(List.min(1, 'must have at least one provider'), value, ['providers']) ?? []

@@ -48,6 +48,7 @@ export const Sections = z
     console: z.unknown(),
     resource_servers: z.unknown(),
     providers: z.unknown(),
+    log_key: z.unknown(),
     anchors: z.unknown(),
     limits: z.unknown(),
     log: z.unknown(),
@@ -154,6 +155,9 @@ export const AnchorEntry = z
 
 /** What every provider has. Its other keys belong to its kind. */
 export const ProviderHead = z.looseObject({ name: Name, kind: z.string() })
+
+/** Which provider keeps the key of the log. Its other keys belong to that provider's kind. */
+export const LogKeyHead = z.looseObject({ provider: z.string() })
 
 export const Limits = z.strictObject({
   requests_per_second: whole(1, 100_000).default(50),

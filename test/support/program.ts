@@ -51,9 +51,9 @@ export interface Site {
    * Starts a broker; one that is to reach store or lab over another wire is told so.
    * @param environment what it finds in its environment besides what every program has
    */
-  start(over?: Partial<Pick<SiteOptions, 'store' | 'lab'>>, environment?: Readonly<Record<string, string>>): Promise<RunningBroker>
+  start(over?: Partial<Pick<SiteOptions, 'store' | 'lab' | 'extra'>>, environment?: Readonly<Record<string, string>>): Promise<RunningBroker>
   /** The same, whose process has just begun and is not ready. */
-  launch(over?: Partial<Pick<SiteOptions, 'store' | 'lab'>>, environment?: Readonly<Record<string, string>>): Promise<RunningBroker>
+  launch(over?: Partial<Pick<SiteOptions, 'store' | 'lab' | 'extra'>>, environment?: Readonly<Record<string, string>>): Promise<RunningBroker>
   write(file: string, text: string): Promise<void>
   config(): string
   remove(): Promise<void>
