@@ -22,6 +22,7 @@ import { checkCases } from './policy/cases.ts'
 import { type Grant, loadCatalogue } from './policy/catalogue.ts'
 import { loadPolicySet } from './policy/document.ts'
 import { valueFault } from './policy/pattern.ts'
+import { openNote, signedNote, verifierKeyOf } from './proof/note.ts'
 import { orFault } from './providers/examination.ts'
 import { providerKinds } from './providers/kinds.ts'
 import { type Finding, ProviderError, type ProviderSurroundings, type TrialGrant } from './providers/provider.ts'
@@ -148,7 +149,8 @@ export async function checkProviders(configFile: string, { only, parameters = {}
   return await Promise.all(
     [...targets].map(async ([name, target]) => {
       const grants = [...catalogue.grants.values()].filter(({ provider }) => provider === name).map((grant) => trialOf(grant, parameters))
-      const findings = await (target.provider.examine?.(grants) ?? shallowCheck(target))
+      const [found, ofKey] = await Promise.all([target.provider.examine?.(grants) ?? shallowCheck(target), checkLogKey(config, target)])
+      const findings = [...found, ...ofKey]
       return { name, ok: findings.every(({ level }) => level !== 'fault'), findings }
     }),
   )
@@ -159,6 +161,27 @@ const shallowCheck = (target: Target): Promise<Finding[]> =>
     await target.check(new AbortController().signal)
     return [{ level: 'ok', subject: 'backend', message: target.provider.local ? 'is this broker itself' : 'answers and accepts the broker' }]
   })
+
+/** Whether the key of the log signs, where this provider keeps it: with a text that is no checkpoint, and that nobody keeps. */
+async function checkLogKey({ logKey, publicUrl }: Config, { provider, signingKey }: Target): Promise<Finding[]> {
+  if (logKey?.provider !== provider.name) return []
+  const { signal } = new AbortController()
+  return await orFault('log key', async () => {
+    const remote = signingKey(logKey.settings)
+    const key = verifierKeyOf(originOf(publicUrl), await remote.publicKey(signal))
+    const text = 'mayfly provider check\n'
+    const note = openNote(signedNote(key, text, await remote.sign(Buffer.from(text), signal)), [key])
+    return note.ok
+      ? [{ level: 'ok', subject: 'log key', message: `signs. The verifier key of a log that begins now: ${key.text}` }]
+      : [
+          {
+            level: 'fault',
+            subject: 'log key',
+            message: 'gives signatures that are not of its public half: something between here and Vault changes them',
+          },
+        ]
+  })
+}
 
 /** @throws ConfigurationError for a value that the catalogue would not let an agent give */
 function trialOf({ name, settings, maxTtl, parameters: patterns }: Grant, given: Readonly<Record<string, string>>): TrialGrant {

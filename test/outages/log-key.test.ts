@@ -104,6 +104,12 @@ describe.runIf(openbao !== undefined && stores.some(({ name }) => name === 'Post
     await expect(fleet.site.start({ extra: providers })).rejects.toThrow(`log_key: vault: the key transit/keys/${key} ${words}`)
   })
 
+  test('is tried by `mayfly provider check`, which has its verifier key for the reviewers', async () => {
+    const checked = await mayfly(['provider', 'check', 'vault', '--config', fleet.site.config()])
+    const [, word = ''] = /^vault +ok +log key +signs\. .*: (\S+)$/m.exec(checked.stdout) ?? []
+    expect(`${word}\n`).toBe((await text(fleet.brokers[0]!, '/ledger/key')).text)
+  })
+
   test('ends the start of a broker that may not see it', async () => {
     await expect(fleet.site.start({ extra: configured('somebody-elses') })).rejects.toThrow(
       'log_key: vault gave no word about the key transit/keys/somebody-elses: permission denied',
