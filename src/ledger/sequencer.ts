@@ -2,8 +2,8 @@ import { BrokerError, describe } from '../base/errors.ts'
 import { delay, stopwatch } from '../base/time.ts'
 import { openCheckpoint } from '../proof/checkpoint.ts'
 import { type CompactTree, compactTreeOf, emptyTree, grow, headOf } from '../proof/compact.ts'
-import { leafOf } from '../proof/leaf.ts'
-import { consistencyPath, leafHash, rangeRoot, verifyConsistency } from '../proof/merkle.ts'
+import { leafHashOf } from '../proof/leaf.ts'
+import { consistencyPath, rangeRoot, verifyConsistency } from '../proof/merkle.ts'
 import type { VerifierKey } from '../proof/note.ts'
 import { subtreesIn, tileLevel, tilesOf } from '../proof/tiles.ts'
 import type { Telemetry } from '../telemetry.ts'
@@ -20,6 +20,7 @@ export const refusals = {
   'rolled back': 'the log in the store does not contain the one that this broker has signed or seen',
   'key away': 'the key that signs it is kept elsewhere and does not answer: nothing is lost, and the log catches up when it does',
   'wrong signature': 'what was given as its signature is not one: nothing of it was kept',
+  'unreadable entry': 'an entry has no canonical form and can be no leaf: no broker wrote it, and nothing behind it can be signed',
   'older transactions': "the store's transaction ids are behind the log's, as after a restore from a dump: new entries would go unnoticed",
 } as const
 
@@ -77,7 +78,8 @@ export async function stepLog(log: Log, memory: Memory, batch = usualBatch, sign
 
   const tree = head ? await keptTree(ledger, head) : emptyTree
   if (!tree) return refused('altered tree')
-  const hashes = next.map((entry) => leafHash(leafOf(entry)))
+  const hashes = next.map(leafHashOf)
+  if (!hashes.every((hash) => hash !== undefined)) return refused('unreadable entry')
   const above: TreeHash[] = []
   const grown = grow(tree, hashes, (subtree, hash) => {
     const level = tileLevel(subtree)

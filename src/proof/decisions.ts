@@ -1,13 +1,10 @@
 import type { Json } from '../base/json.ts'
-import { canonical, digestOf } from './canonical.ts'
+import { canonical, type Digest, digestOf } from './canonical.ts'
 import type { EntryFields } from './leaf.ts'
 import type { Fault } from './verify.ts'
 
 /** An answer as it is archived, as far as it is read here. */
-interface Answer {
-  readonly outcome?: unknown
-  readonly policies?: unknown
-}
+type Answer = { readonly outcome?: unknown; readonly policies?: unknown } | null
 
 interface DecidedBody {
   readonly outcome?: unknown
@@ -37,7 +34,7 @@ export function createDecisionCheck(fault: (fault: Fault) => void): DecisionChec
     policy(digest, document) {
       const { policies } = document as { readonly policies?: object }
       archive.set(digest, new Set(Object.keys(policies ?? {})))
-      if (digestOf(document) !== digest) fault({ message: `the archived policy set ${digest} is not the one that has this digest: it was changed` })
+      if (digestIn(document) !== digest) fault({ message: `the archived policy set ${digest} is not the one that has this digest: it was changed` })
     },
 
     check(number, { id, body }, answers) {
@@ -47,14 +44,25 @@ export function createDecisionCheck(fault: (fault: Fault) => void): DecisionChec
       const known = typeof set === 'string' ? archive.get(set) : undefined
       if (!known) say('rests on a policy set that is not in the archive')
       if (!answers) return say('is a decision whose inputs and answers are missing')
-      if (digestOf(answers) !== digest) return say('is a decision that was not made on these inputs: the digest over its answers is another')
+      if (digestIn(answers) !== digest) return say('is a decision that was not made on these inputs: the digest over its answers is another')
       const each = answers as readonly Answer[]
-      const isPermit = each.length > 0 && each.every((answer) => answer.outcome === 'permit')
+      const isPermit = each.length > 0 && each.every((answer) => answer?.outcome === 'permit')
       if ((outcome === 'permit') !== isPermit) say('is a decision that its answers do not come to')
-      const determining = [...new Set(each.flatMap((answer) => (Array.isArray(answer.policies) ? answer.policies.map(String) : [])))].toSorted()
+      const determining = [...new Set(each.flatMap((answer) => (Array.isArray(answer?.policies) ? answer.policies.filter(isText) : [])))].toSorted()
       if (canonical(determining) !== canonical(policies ?? null)) say('names other policies than its answers do')
       const strange = determining.find((policy) => known && !known.has(policy))
       if (strange !== undefined) say(`was determined by a policy that is not in its set: ${JSON.stringify(strange)}`)
     },
+  }
+}
+
+const isText = (value: unknown): value is string => typeof value === 'string'
+
+/** Undefined where a value has no canonical form, and so no digest. */
+function digestIn(value: unknown): Digest | undefined {
+  try {
+    return digestOf(value)
+  } catch {
+    return undefined
   }
 }

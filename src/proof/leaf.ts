@@ -1,5 +1,6 @@
 import type { Json } from '../base/json.ts'
 import { canonical, digestOfText } from './canonical.ts'
+import { type Hash, leafHash } from './merkle.ts'
 import { longestEntry } from './tiles.ts'
 
 /** An entry of the history as it is exported: every column of its row, those left out that do not apply. */
@@ -28,4 +29,16 @@ export function leafOf(entry: EntryFields): Buffer {
   if (leaf.length <= longestEntry) return leaf
   const { body, ...rest } = entry
   return Buffer.from(canonical({ ...rest, body_digest: digestOfText(canonical(body)) }))
+}
+
+/**
+ * What an entry comes to in the tree. Undefined where it has no canonical form: a number that is not finite, half of a surrogate pair, nesting without end. No
+ * broker writes such a thing, but the store holds whatever somebody puts into it, and neither the log nor whoever verifies it may fall over that.
+ */
+export function leafHashOf(entry: EntryFields): Hash | undefined {
+  try {
+    return leafHash(leafOf(entry))
+  } catch {
+    return undefined
+  }
 }

@@ -46,6 +46,8 @@ const next: Readonly<Record<string, readonly string[]>> = {
   'lease.reopened': ['lease.revoked', 'lease.expired', 'lease.failed', 'lease.stuck'],
 }
 
+/** What says until when a lease will live. */
+const promises: ReadonlySet<string> = new Set(['lease.reserved', 'lease.issued', 'lease.refreshing', 'lease.refreshed'])
 const endings: ReadonlySet<string> = new Set(['lease.revoked', 'lease.expired', 'lease.failed'])
 const beginnings: ReadonlySet<string> = new Set(['lease.revoking', 'lease.lapsing', ...endings])
 
@@ -127,12 +129,12 @@ export function createStories(fault: (fault: Fault) => void): Stories {
     if (kind === 'task.opened' || kind === 'task.denied') {
       if (known) say('was opened a second time')
       lives.tasks++
-      tasks.set(name, { ...unknownTask(), deadline: kind === 'task.opened' ? momentOf(deadline) : -Infinity })
+      tasks.set(name, { ...unknownTask(), deadline: kind === 'task.opened' ? momentIn(deadline, say) : -Infinity })
       if (kind === 'task.denied') end(name, at)
       return
     }
     if (!known) return say(`is told about (${kind}), but was never opened, or had ended long before`)
-    if (kind === 'task.renewed') known.deadline = Math.max(known.deadline, momentOf(deadline))
+    if (kind === 'task.renewed') known.deadline = Math.max(known.deadline, momentIn(deadline, say))
     if (kind === 'task.ended') end(name, at)
   }
 
@@ -151,7 +153,7 @@ export function createStories(fault: (fault: Fault) => void): Stories {
 
   function tellLease(number: number, entry: EntryFields, at: number): void {
     const { id, kind, lease: name = '', task = '', decision = '', xid } = entry
-    const body = (entry.body ?? {}) as Readonly<Record<string, Json>>
+    const body = Object(entry.body) as Readonly<Record<string, Json>>
     const say = (message: string): void => fault({ number, id, message: `${name} ${message}` })
     let lease = leases.get(name)
     if (!lease) {
@@ -177,8 +179,8 @@ export function createStories(fault: (fault: Fault) => void): Stories {
     lease.told.push({ number, id, kind })
     if (lease.told.length > unsettled) read(name, lease, unsettled / 2)
 
-    if ('expires_at' in body) {
-      lease.until = momentOf(body['expires_at'])
+    if (promises.has(kind) || 'expires_at' in body) {
+      lease.until = momentIn(body['expires_at'], say)
       lease.latest = Math.max(lease.latest, lease.until)
       if (kind !== 'lease.not_refreshed' && kind !== 'lease.refreshed' && !tasks.get(task)?.permits.has(decision))
         say('rests on no decision that permits it')
@@ -245,7 +247,7 @@ export function createStories(fault: (fault: Fault) => void): Stories {
 
   function tellCommit(): void {
     for (const { number, entry } of commit.splice(0).toSorted((one, other) => rankOf(one.entry) - rankOf(other.entry))) {
-      const at = momentOf(entry.at)
+      const at = momentIn(entry.at, (message) => fault({ number, id: entry.id, message }), latestTime)
       latestTime = Math.max(latestTime, at)
       if (entry.kind.startsWith('task.')) tellTask(number, entry, at)
       else if (entry.kind === 'decision.made') tellDecision(number, entry)
@@ -297,6 +299,14 @@ function firstUnlawful(before: string, told: readonly Told[]): Told | undefined 
 
 /** Milliseconds since 1970; NaN, which is later and earlier than nothing, for what is no moment. */
 const momentOf = (value: Json | undefined): number => (typeof value === 'string' ? Date.parse(value) : Number.NaN)
+
+/** The same where there must be one: a story without times would break no promise. @returns `otherwise` for what is none, which is told */
+function momentIn(value: Json | undefined, say: (message: string) => void, otherwise = Infinity): number {
+  const moment = momentOf(value)
+  if (!Number.isNaN(moment)) return moment
+  say('is told with a time that is missing, or none')
+  return otherwise
+}
 
 const isEvidence = (value: Json | undefined): boolean => {
   const { by, statement, at } = (value ?? {}) as Readonly<Record<string, Json>>

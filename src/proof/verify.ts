@@ -2,9 +2,9 @@ import type { Json } from '../base/json.ts'
 import { type Checkpoint, openCheckpoint } from './checkpoint.ts'
 import { type CompactTree, emptyTree, grow, headOf } from './compact.ts'
 import { createDecisionCheck } from './decisions.ts'
-import { type EntryFields, leafOf } from './leaf.ts'
+import { type EntryFields, leafHashOf } from './leaf.ts'
 import type { LogLine } from './lines.ts'
-import { type Hash, leafHash } from './merkle.ts'
+import type { Hash } from './merkle.ts'
 import type { VerifierKey } from './note.ts'
 import { fromBase64 } from './spelling.ts'
 import { createStories, type Lives } from './stories.ts'
@@ -123,17 +123,20 @@ export function verifyLedger({ key, checkpoint, since, now }: Question): Verific
     return true
   }
 
-  function addLeaf(line: LogLine): void {
+  /** @returns whether what it tells can be read */
+  function addLeaf(line: LogLine): boolean {
     const { number, entry, missing } = line
     const leaf = fromBase64(line.leaf_hash)
     if (leaf?.length !== 32) faults.add({ number, id: entry?.id ?? missing, message: 'has a leaf that is no hash' })
     const hash: Hash = leaf?.length === 32 ? leaf : Buffer.alloc(32)
-    const own = entry ? leafHash(leafOf(entry)) : hash
+    const own = entry && leafHashOf(entry)
     if (!entry) faults.add({ number, id: missing, message: 'was removed from the history' })
+    else if (!own) faults.add({ number, id: entry.id, message: 'has no canonical form, and so can be no leaf: it was changed' })
     else if (!own.equals(hash))
       faults.add({ number, id: entry.id, message: 'is not what the log has as its leaf: it was changed, or stands in the place of another' })
     kept = grow(kept, [hash], () => {})
-    real = grow(real, [own], () => {})
+    real = grow(real, [own ?? hash], () => {})
+    return own !== undefined
   }
 
   function compareHere({ number, checkpoint: note }: LogLine): void {
@@ -162,9 +165,9 @@ export function verifyLedger({ key, checkpoint, since, now }: Question): Verific
       if (!isNext(line)) return
       next = number + 1
       entries++
-      addLeaf(line)
+      const isReadable = addLeaf(line)
       compareHere(line)
-      if (!entry) return
+      if (!entry || !isReadable) return
       if (before && !isOrdered(before, entry)) {
         faults.add({
           number,

@@ -305,6 +305,14 @@ describe.each(stores)('the log on $name', { timeout: 150_000 }, ({ open }) => {
     expect(await telemetry.metrics.registry.metrics()).toMatch(/^mayfly_log_refused 1$/m)
   })
 
+  test('is not signed behind an entry that can be no leaf, and says so', async () => {
+    await write(ledger, 3)
+    await growAll(log)
+    await tamper(`insert into entries (kind, body) values ('task.opened', '{"n": 1e400}')`)
+    await settled(ledger)
+    expect(await stepLog(log, { head: undefined })).toMatchObject({ outcome: 'refused', why: 'unreadable entry', lag: { entries: 1 } })
+  })
+
   test('is kept by a loop until that is stopped, and its figures are in the metrics', async () => {
     const telemetry = createTelemetry({ level: 'silent' })
     await write(ledger, 1_200)

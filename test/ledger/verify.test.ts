@@ -174,6 +174,22 @@ describe.each(stores)('a ledger on $name', { timeout: 150_000 }, ({ open }) => {
         '2: was determined by a policy that is not in its set: "robots-work"',
       ],
     ],
+    [
+      'a body was given a number that is none',
+      `update entries set body = body || '{"n": 1e400}' where ${at(12)}; delete from decisions where id = (select decision_id from entries where ${at(2)})`,
+      ['12: has no canonical form, and so can be no leaf', '2: is a decision whose inputs and answers are missing'],
+    ],
+    ['a body is none any more', `update entries set body = '7' where ${at(12)}`, ['12: is not what the log has as its leaf']],
+    [
+      'the inputs of a decision were given a number that is none',
+      `update decisions set answers = '[1e400]' where id = (select decision_id from entries where ${at(2)})`,
+      ['2: is a decision that was not made on these inputs'],
+    ],
+    [
+      'an archived policy was given a number that is none',
+      `update policy_sets set document = document || '{"n": 1e400}'`,
+      ['-: the archived policy set sha256:\\w+ is not the one that has this digest'],
+    ],
     ['the archive was emptied', 'delete from policy_sets', ['2: rests on a policy set that is not in the archive']],
   ])('is found out where %s', async (_, statements, words) => {
     if (statements === 'written anew') await rewrite(13)

@@ -78,6 +78,18 @@ test.each([
     [...lawful.slice(0, -1), told('lease.refreshed', 5, { expires_at: at(600) })],
     '6: l has a story in which lease.refreshed has no place there',
   ],
+  [
+    'promised without an end',
+    instead(issued, told('lease.issued', 2, { revocation: 'provider' })),
+    '3: l is told with a time that is missing, or none',
+  ],
+  ['given in a task without a deadline', instead(opened, told('task.opened', 1, {})), '0: t is told with a time that is missing, or none'],
+  ['told with a body that is none', instead(issued, told('lease.issued', 2, 'nothing')), '3: l is told with a time that is missing, or none'],
+  [
+    'alive past its end, beside an entry that is told with no time',
+    [opened, decided, reserved, issued, { ...told('policy.activated', 3), at: 'never' }, told('policy.activated', 9, {}, { s: 901 })],
+    '3: l is alive 301 s after its end',
+  ],
   ['alive past its end', [opened, decided, reserved, issued, told('policy.activated', 9, {}, { s: 901 })], '3: l is alive 301 s after its end'],
 ])('a lease that was %s is told', (_, entries, words) => {
   expect(read(entries).faults).toContain(words)
