@@ -4,6 +4,7 @@ import { isId } from '../base/ids.ts'
 import type { DecisionId, EntryId, LeaseId, RevocationId, StopId, TaskId } from '../base/ids.ts'
 import type { Json } from '../base/json.ts'
 import { durationPattern, parseDuration } from '../base/time.ts'
+import { entryKinds } from '../ledger/entries.ts'
 import type { LeaseState, TaskState } from '../ledger/records.ts'
 
 /*
@@ -26,7 +27,14 @@ const Duration = z
   .openapi({ type: 'string', pattern: durationPattern.source, example: '15m' })
 
 /** RFC 3339. Answers are always in UTC. */
-const Moment = z.iso.datetime({ offset: true }).max(40).openapi({ type: 'string', format: 'date-time', example: '2026-11-24T09:30:00.000Z' })
+/** Years that both the store and RFC 3339 can write, whatever the offset. */
+const [earliest, latest] = [Date.parse('0001-01-01T00:00:00Z'), Date.parse('9999-12-31T23:59:59.999Z')]
+
+const Moment = z.iso
+  .datetime({ offset: true })
+  .max(40)
+  .refine((text) => !(Date.parse(text) < earliest || Date.parse(text) > latest), 'must be between the years 1 and 9999, in UTC')
+  .openapi({ type: 'string', format: 'date-time', example: '2026-11-24T09:30:00.000Z' })
 
 /** Neither control characters, which garble a reviewer's terminal and which Postgres cannot keep (NUL), nor halves of a surrogate pair. */
 const unprintable = /[^\P{Cc}\n\t]|\p{Cs}/u
@@ -263,7 +271,7 @@ export const LeaseFilter = z.strictObject({
   ...paging(LeaseIdentifier),
 })
 export const EntryFilter = z.strictObject({
-  kind: Name.optional(),
+  kind: z.enum(entryKinds, 'must be a kind of entry, such as lease.issued').optional(),
   agent: Name.optional(),
   task: TaskIdentifier.optional(),
   lease: LeaseIdentifier.optional(),
