@@ -14,7 +14,8 @@ import type { Html } from './page.ts'
 import { show } from './refusal.ts'
 import { revokingRoutes } from './revoking.ts'
 import { readStory, renderTask, taskRegions } from './task.ts'
-import { type ConsoleEnv, ownForm, signedIn } from './visit.ts'
+import { signedIn } from './threshold.ts'
+import { type ConsoleEnv, ownForm } from './visit.ts'
 
 /** The pages, each behind a session. */
 export function pageRoutes(broker: Broker, publicUrl: string, sequencer: Pick<Sequencer, 'refusal'>, live: Live): Hono<ConsoleEnv> {

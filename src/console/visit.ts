@@ -30,23 +30,6 @@ export function receive(broker: Broker, sessions: Sessions, publicUrl: string): 
   }
 }
 
-/** Sends whoever has not signed in, or not lately, to do so, and afterwards back to this page; from a form, to the page on which it stands. */
-export const signedIn: MiddlewareHandler<ConsoleEnv> = async (c, next) => {
-  const { session, home } = c.var.visit
-  if (session) return await next()
-  if (c.req.path.endsWith('/live')) throw new BrokerError('invalid_token', 'Nobody is signed in here')
-  const to = c.req.method === 'GET' ? pathOf(c, home) : pageOf(pathOf(c, home))
-  return c.redirect(`${home}/sign-in?${new URLSearchParams({ to }).toString()}`, 303)
-}
-
-/** On which the form stands that is sent to this path. */
-const pageOf = (path: string): string => path.replace(/(\/tasks\/[^/]+)\/revoke$/, '$1').replace(/\/stops\/[^/]+\/lift$/, '/revoke')
-
-const pathOf = (c: Context, home: string): string => {
-  const { pathname, search } = new URL(c.req.url)
-  return `${home}${pathname.slice(pathname.indexOf('/console') + '/console'.length)}${search}`
-}
-
 /** Bytes of a form: a reason of 500 characters, written in percent signs, and the rest. */
 const longestForm = 16_384
 

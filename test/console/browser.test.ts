@@ -77,6 +77,30 @@ describe.skipIf(!existsSync(executablePath))('the console in a browser', () => {
     await page.getByRole('heading', { name: 'You are signed out' }).waitFor()
   })
 
+  test('forms of a session that has ended lead to the issuer and back, and nobody takes for done what was not', async () => {
+    const task = await house.declare(['api'])
+    const page = await blank()
+    console.people.always('ann')
+    await page.goto(`${console.url}/ledger`)
+    await page.context().clearCookies({ name: 'mayfly-session' })
+    await page.getByLabel('Agent').fill('bot')
+    await page.getByRole('button', { name: 'Ask' }).click()
+    await page.waitForURL(/\/ledger\?.*agent=bot/)
+    await page.getByRole('heading', { name: 'Ledger' }).waitFor()
+
+    await page.goto(`${console.url}/tasks/${task.id}`)
+    await page.getByLabel('Why it must end').fill('too late')
+    await page.context().clearCookies({ name: 'mayfly-session' })
+    await page.getByRole('button', { name: 'End this task now' }).click()
+    await page.getByText('What you sent was not done.').waitFor()
+    // Both of its answers say 401, which the browser notes, and nothing else.
+    expect(complaints.splice(0).filter((text) => !text.includes('401'))).toEqual([])
+    await page.getByRole('link', { name: 'Sign in again' }).click()
+    await page.getByLabel('Why it must end').waitFor()
+    expect((await findTask(house.ledger, task.id))!.task.state).toBe('open')
+    await task.complete()
+  })
+
   test('an operator watches a task appear, ends it with a reason, and sees each lease die', async () => {
     const page = await visit('ops')
     await isLive(page)

@@ -247,10 +247,14 @@ describe.each(stores)('the pages of the console on $name', ({ open }) => {
       await task.complete()
     })
 
-    test('sends an operator whose session has ended to sign in, and back to the task', async () => {
+    test('tells an operator whose session has ended that nothing was done, and leads them to sign in, and back to the task', async () => {
       const task = await house.declare(['api'])
       const answer = await console.visitor().post(`/tasks/${task.id}/revoke`, { reason: 'x', form_token: 'x' })
-      expect(answer.headers.get('location')).toBe(`/console/sign-in?to=${encodeURIComponent(`/console/tasks/${task.id}`)}`)
+      expect(answer.status).toBe(401)
+      const page = await answer.text()
+      expect(textOf(page)).toContain('What you sent was not done.')
+      expect(page).toContain(`href="/console/sign-in?to=${encodeURIComponent(`/console/tasks/${task.id}`)}"`)
+      expect(answer.headers.get('refresh')).toBeNull()
       await task.complete()
     })
   })
