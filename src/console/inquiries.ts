@@ -66,7 +66,9 @@ const answerEntries = answerIn<contract.EntryFilter, Entry>({
   row: (home, entry) =>
     html`<tr>
       <td>${renderMoment(entry.at)}</td>
-      <td class="tight"><code>${entry.kind}</code></td>
+      <td class="tight">
+        <a href="${home}/entries/${entry.id}"><code>${entry.kind}</code></a>
+      </td>
       <td class="tight" data-label="Agent">${entry.agent ?? ''}</td>
       <td data-label="Task">${entry.taskId && linkToTask(home, entry.taskId)}</td>
       <td data-label="What">${tell(home, entry, grantOf(entry)).text}</td>
@@ -145,7 +147,7 @@ export const leases: Inquiry = {
     { name: 'provider', label: 'Provider' },
     { name: 'state', label: 'State', choices: contract.LeaseFilter.shape.state.unwrap().options },
     { name: 'ended_late', label: 'Ended late by more than', hint: '10s' },
-    { name: 'outlived_task', label: 'Outlived its task by more than', hint: '1m' },
+    { name: 'outlived_task', label: 'Outlived task by more than', hint: '1m' },
   ],
   exported: false,
   answer: answerLeases,

@@ -1,9 +1,12 @@
-import { Hono } from 'hono'
+import { type Context, Hono } from 'hono'
 import { html, raw } from 'hono/html'
 import { BrokerError } from '../base/errors.ts'
+import { isId } from '../base/ids.ts'
 import * as contract from '../http/contract.ts'
 import type { Sequencer } from '../ledger/sequencer.ts'
+import { receiptText } from '../proof/receipt.ts'
 import type { Broker } from '../tasks/task.ts'
+import { type Proven, readProven, renderEntry } from './entry.ts'
 import { createExports, forms } from './export.ts'
 import { type Answered, denials, entries, type Inquiry, leases, operatorDeeds, tasks } from './inquiries.ts'
 import { type LogStatus, readLogStatus, renderLogStatus } from './log-status.ts'
@@ -73,6 +76,12 @@ function nearest(path: string, question: Question) {
 /** A route for each page: the answer to what its address asks, or 400 with what is wrong with it. */
 export function ledgerRoutes(broker: Broker, sequencer: Pick<Sequencer, 'refusal'>): Hono<ConsoleEnv> {
   const download = createExports(broker.ledger)
+  async function provenIn(c: Context<ConsoleEnv>): Promise<Proven> {
+    const id = c.req.param('id') ?? ''
+    const found = isId('ent', id) ? await readProven(broker.ledger, id) : undefined
+    if (!found) throw new BrokerError('not_found', 'There is no such entry')
+    return found
+  }
   const routes = new Hono<ConsoleEnv>().get('/ledger/export/:form', async (c) => {
     const form = c.req.param('form')
     if (!isForm(form)) throw new BrokerError('not_found', 'The ledger is exported as csv or ndjson')
@@ -81,6 +90,19 @@ export function ledgerRoutes(broker: Broker, sequencer: Pick<Sequencer, 'refusal
     const body = await download(read.filter, form)
     return c.body(body, 200, { 'content-type': forms[form].type, 'content-disposition': `attachment; filename="ledger.${form}"` })
   })
+  routes
+    .get('/entries/:id', async (c) => {
+      const found = await provenIn(c)
+      return await show(c, { title: 'Entry', at: 'ledger', body: renderEntry(c.var.visit.home, found) })
+    })
+    .get('/entries/:id/proof', async (c) => {
+      const { entry, proof } = await provenIn(c)
+      if (proof === 'waiting') throw new BrokerError('not_found', 'The entry has no place in the log yet: it gets one within seconds')
+      return c.body(receiptText(proof), 200, {
+        'content-type': 'text/plain; charset=utf-8',
+        'content-disposition': `attachment; filename="${entry.id}.tlog-proof"`,
+      })
+    })
   for (const page of ledgerPages)
     routes.get(page.path, async (c) => {
       const { home } = c.var.visit

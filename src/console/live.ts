@@ -1,6 +1,6 @@
 import type { Clock } from '../base/time.ts'
 import { createStreams, type StreamLimits } from '../http/streams.ts'
-import type { Html } from './page.ts'
+import { type Html, written } from './page.ts'
 
 export const houseLive: StreamLimits = { most: 64, look: 1_000, silence: 15_000, patience: 30_000 }
 
@@ -27,7 +27,7 @@ export function createLive(clock: Clock, stop: AbortSignal, limits: StreamLimits
       async function look(): Promise<string | undefined> {
         const changed: Record<string, string> = {}
         for (const [id, content] of Object.entries(await regions())) {
-          const text = (await content).toString()
+          const text = await written(content)
           if (sent.get(id) !== text) changed[id] = text
           sent.set(id, text)
         }

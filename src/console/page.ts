@@ -7,6 +7,15 @@ import { style } from './style.ts'
 /** Escaped text: whatever the templates of hono/html were given as values cannot become markup. */
 export type Html = HtmlEscapedString | Promise<HtmlEscapedString>
 
+/** Controls of the direction of text. They reach beyond whatever element they stand in. */
+const directions = /[\u202a-\u202e\u2066-\u2069]/g
+
+/**
+ * What is sent. Text of an agent may be in any script, whose letters bring their direction along; but with controls of it an agent would turn around what this page
+ * says beside it, that nobody has verified it for one. They are shown as the character that stands for none.
+ */
+export const written = async (content: Html): Promise<string> => (await content).toString().replaceAll(directions, '\ufffd')
+
 /** Somebody's look at a page. */
 export interface Visit {
   /** Path of the console, without a trailing slash: the public URL may have one in front. */
@@ -84,7 +93,7 @@ function renderVisitor(home: string, { subject, roles }: Session, formToken: str
       <input
         name="id"
         aria-label="Find by id"
-        placeholder="Find task_…, lease_… or dec_…"
+        placeholder="Find by id, such as task_…"
         maxlength="128"
         required
         autocomplete="off"

@@ -3,13 +3,13 @@ import { html } from 'hono/html'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import type { BrokerError } from '../base/errors.ts'
 import { onTheWire } from '../http/problem.ts'
-import { type Page, pageHeaders, renderPage } from './page.ts'
+import { type Page, pageHeaders, renderPage, written } from './page.ts'
 import type { ConsoleEnv } from './visit.ts'
 
 /** Answers with a page. */
 export async function show(c: Context<ConsoleEnv>, page: Page, status: ContentfulStatusCode = 200): Promise<Response> {
   const { visit } = c.var
-  return c.html((await renderPage(visit, page)).toString(), status, pageHeaders(visit.nonce))
+  return c.html(await written(renderPage(visit, page)), status, pageHeaders(visit.nonce))
 }
 
 /** What went wrong, as a page: the same words as on the wire. */

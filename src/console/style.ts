@@ -26,7 +26,7 @@ td{padding:.42rem 1rem .42rem 0;border-bottom:1px solid var(--line);vertical-ali
 th.n,td.n{text-align:right}td time{white-space:nowrap}
 .state{white-space:nowrap}.state::before{content:"";display:inline-block;width:.5em;height:.5em;border-radius:50%;background:currentColor;margin-right:.45em;vertical-align:.08em}
 .alive{color:var(--alive)}.ending{color:var(--ending)}.stuck{color:var(--stuck)}.ended{color:var(--quiet)}.ended::before{background:none;box-shadow:inset 0 0 0 1.5px currentColor}
-.said{overflow-wrap:anywhere}.said::before{content:"\\201c"}.said::after{content:"\\201d"}
+.said,code{unicode-bidi:isolate}.said{overflow-wrap:anywhere}.said::before{content:"\\201c"}.said::after{content:"\\201d"}
 .facts{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1.25rem;margin:.9rem 0}.facts dt{color:var(--quiet)}.facts dd{margin:0;min-width:0;overflow-wrap:anywhere}
 .charts{display:grid;grid-template-columns:1fr 1fr;gap:0 3rem}.charts h2{margin-bottom:.2rem}
 svg{display:block;width:100%;height:auto;max-width:34rem}svg text{text-anchor:middle;fill:var(--quiet);font:11px system-ui,"DejaVu Sans",sans-serif}
@@ -44,8 +44,8 @@ button.plain{border:0;background:none;padding:.2rem 0;color:var(--link);text-dec
 label{display:block;color:var(--quiet);font-size:.87rem;margin-bottom:.15rem}
 .revoke{border:1px solid var(--line);border-radius:6px;padding:.9rem 1rem 1rem;margin-top:1.6rem;max-width:46rem}
 .revoke div{display:flex;gap:.6rem;flex-wrap:wrap}.revoke input{flex:1 1 16rem}
-.many label{margin-top:.7rem}.lift{display:flex;gap:.4rem;flex-wrap:wrap}.lift input{flex:1 1 9rem}label.whole{font-size:1em;color:inherit;margin:0 0 .4rem}.filters .whole input{width:auto}
-.filters{display:flex;flex-wrap:wrap;gap:.6rem .8rem;align-items:end;margin:.8rem 0 1.2rem}.filters input,.filters select{width:11.5rem}
+.many div+label{margin-top:.7rem}.lift{display:flex;gap:.4rem;flex-wrap:wrap}.lift input{flex:1 1 9rem}label.whole{font-size:1em;color:inherit;margin:0 0 .4rem}.filters .whole input{width:auto}
+.filters{display:grid;grid-template-columns:repeat(auto-fill,minmax(12.1rem,1fr));gap:.6rem .8rem;align-items:end;margin:.8rem 0 1.2rem}.filters input,.filters select{width:100%}.filters button{justify-self:start}
 nav.questions{display:flex;flex-wrap:wrap;gap:.15rem 1.2rem;margin:.7rem 0 .5rem}.questions a{text-decoration:none;padding:.15rem 0}
 .questions a[aria-current]{color:var(--ink);box-shadow:0 2px var(--ink)}
 .alarm{border:1px solid var(--stuck);border-radius:6px;padding:.5rem 1rem;margin:.6rem 0 1rem;max-width:46rem}
@@ -61,6 +61,6 @@ header,main,footer{padding-left:1rem;padding-right:1rem}header .find{order:5;wid
 .stack td[data-label]{position:relative;padding-left:7rem;text-align:left;white-space:normal}.stack td[data-label]::before{content:attr(data-label);position:absolute;left:0;color:var(--quiet);font-size:.87rem}
 .stack td.zero{display:none}svg text{font-size:15px}
 .timeline li{grid-template-columns:1fr;padding-left:0}.timeline time{text-align:left;padding-left:1.25rem;border-left:1px solid var(--line);margin-top:-.3rem;padding-top:.3rem}
-.facts{grid-template-columns:6.5rem 1fr;gap:.3rem .5rem}input,textarea,button,select{padding:.5rem .6rem}.filters>div{flex:1 1 40%}.filters input,.filters select{width:100%}
+.facts{grid-template-columns:6.5rem 1fr;gap:.3rem .5rem}input,textarea,button,select{padding:.5rem .6rem}.filters{grid-template-columns:1fr 1fr}
 }
 `

@@ -112,8 +112,9 @@ function renderLease(lease: Lease): Html {
   </tr>`
 }
 
-function renderProof({ evidence, error, stuckSince, closingAt, attempts }: Lease): Html {
+function renderProof({ state, evidence, error, stuckSince, closingAt, attempts }: Lease): Html {
   if (evidence) return html`${evidence.statement} <small>said by the ${evidence.by} at ${renderMoment(new Date(evidence.at))}</small>`
+  if (state === 'expired') return html`<span class="quiet">its time is over</span>`
   if (error !== null)
     return html`<span class="${stuckSince ? 'stuck' : 'ending'}">${error}</span>
       <small>${attempts} ${attempts === 1 ? 'retry' : 'retries'}${stuckSince ? html`, stuck ${renderTime(stuckSince)}` : ''}</small>`

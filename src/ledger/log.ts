@@ -194,6 +194,12 @@ export async function readLeaves(ledger: Ledger, start: number, count: number): 
   return rows.map(({ entry }) => fieldsOf(entry))
 }
 
+/** An entry with all that its leaf is made of. Undefined: there is none with this id. */
+export async function readEntry(ledger: Ledger, id: string): Promise<EntryFields | undefined> {
+  const [row] = await ledger.run<{ entry: ExportedRow }>(sql`select ${exported(sql`entry`)} as entry from entries as entry where entry.id = ${id}`)
+  return row && fieldsOf(row.entry)
+}
+
 /** Where an entry is in the log, and the newest checkpoint. `waiting`: it has no place yet. Undefined: there is no such entry. */
 export async function placeOf(ledger: Ledger, entry: string): Promise<{ index: number; head: SignedHead } | 'waiting' | undefined> {
   const [row] = await ledger.run<{ index: number | null; head: HeadRow | null }>(sql`

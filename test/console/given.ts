@@ -111,6 +111,7 @@ export async function openConsole(house: House, options: ConsoleOptions = {}): P
 
 /** A house with a console, and an operator and a reviewer who have signed in. */
 export interface FurnishedHouse {
+  readonly store: OpenedStore
   readonly house: House
   readonly console: ConsoleHouse
   readonly operator: Visitor
@@ -124,6 +125,7 @@ export async function furnish(open: () => Promise<OpenedStore>, options: Console
   const console = await openConsole(house, options)
   const [operator, reviewer] = [await console.signedIn('ops'), await console.signedIn('reader')]
   return {
+    store,
     house,
     console,
     operator,

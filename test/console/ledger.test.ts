@@ -1,10 +1,15 @@
 import { sql } from 'drizzle-orm'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { newId } from '../../src/base/ids.ts'
-import { latestCheckpoint } from '../../src/ledger/log.ts'
+import { latestCheckpoint, readEntry } from '../../src/ledger/log.ts'
 import { logKeyOf } from '../../src/ledger/log-key.ts'
 import { type Refusal, stepLog } from '../../src/ledger/sequencer.ts'
+import { leafHash } from '../../src/proof/merkle.ts'
+import { leafOf } from '../../src/proof/leaf.ts'
+import { checkReceipt } from '../../src/proof/receipt.ts'
 import type { House } from '../support/house.ts'
+import { growAll } from '../support/log.ts'
+import { asOwner } from '../support/owner.ts'
 import { openEmbedded } from '../support/stores.ts'
 import { type ConsoleHouse, type FurnishedHouse, furnish, textOf, untilDead, type Visitor } from './given.ts'
 
@@ -26,6 +31,8 @@ describe("the reviewer's questions in the console", () => {
     expect(await house.audit()).toEqual([])
   })
   afterAll(() => given.stop())
+
+  const log = () => ({ ledger: house.ledger, key: logKeyOf(new Uint8Array(32).fill(1)), origin: 'log.example.com' })
 
   const pageOf = async (path: string) => {
     const answer = await reviewer.get(path)
@@ -126,10 +133,9 @@ describe("the reviewer's questions in the console", () => {
   })
 
   test('how far the history is signed stands above every answer, and loudly where it is not signed any further', async () => {
-    const log = { ledger: house.ledger, key: logKeyOf(new Uint8Array(32).fill(1)), origin: 'log.example.com' }
     expect(textOf((await pageOf('/ledger')).text)).toContain('nothing was signed yet')
     const memory = { head: undefined }
-    while ((await stepLog(log, memory)).outcome === 'appended');
+    while ((await stepLog(log(), memory)).outcome === 'appended');
     const { size } = (await latestCheckpoint(house.ledger))!
     for (const path of ['/ledger', '/ledger/leases', '/ledger/operators']) {
       const text = textOf((await pageOf(path)).text)
@@ -144,6 +150,38 @@ describe("the reviewer's questions in the console", () => {
     expect(textOf(text)).toContain('The tree in the store does not come to the root that was signed')
     await house.ledger.run(sql`insert into entries (kind, agent, body) values ('policy.activated', 'late', '{}')`)
     expect(textOf((await pageOf('/ledger')).text)).toMatch(/1 entry waits, the oldest for \d+\.\d s/)
+  })
+
+  test('an entry is shown with all that is kept of it and its proof, which anybody can check with the key of the log', async () => {
+    const task = await house.declare(['api'], { purpose: markup })
+    const { text: list } = await pageOf(`/ledger?task=${task.id}&kind=task.opened`)
+    const [, id = ''] = /\/console\/entries\/(ent_\w+)/.exec(list) ?? []
+    expect(textOf((await pageOf(`/entries/${id}`)).text)).toContain('It has no place there yet')
+    expect((await pageOf(`/entries/${id}/proof`)).status).toBe(404)
+
+    await growAll(log())
+    const { text } = await pageOf(`/entries/${id}`)
+    expect(textOf(text)).toContain('It comes to the root that was signed')
+    expect(text).not.toContain('<script>alert')
+    const proof = await (await reviewer.get(`/entries/${id}/proof`)).text()
+    const leaf = leafHash(leafOf((await readEntry(house.ledger, id))!))
+    expect(checkReceipt(proof, leaf, [log().key.signerFor(log().origin)!.key])).toMatchObject({ ok: true })
+    expect(text).toContain(leaf.toString('base64'))
+
+    for (const other of ['x', newId('ent'), newId('task')]) expect((await pageOf(`/entries/${other}`)).status).toBe(404)
+    await task.complete()
+  })
+
+  test('an entry that was changed behind the log is seen on its page', async () => {
+    const task = await house.declare(['api'])
+    await growAll(log())
+    const [row] = await house.ledger.run<{ id: string }>(sql`select id from entries where task_id = ${task.id} and kind = 'task.opened'`)
+    const giveTo = (agent: string) => asOwner(house.ledger, given.store, [`update entries set agent = '${agent}' where id = '${row!.id}'`])
+    await giveTo('rival')
+    expect(textOf((await pageOf(`/entries/${row!.id}`)).text)).toContain('It is not what was signed')
+    await giveTo('bot')
+    expect(textOf((await pageOf(`/entries/${row!.id}`)).text)).toContain('It comes to the root that was signed')
+    await task.complete()
   })
 
   test.each([

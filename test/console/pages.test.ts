@@ -70,6 +70,16 @@ describe.each(stores)('the pages of the console on $name', ({ open }) => {
     await task.complete()
   })
 
+  test('say in their own direction what they say, whatever controls of it an agent wrote', async () => {
+    const task = await house.declare(['api'], { purpose: 'paid \u202e\u2066 in full' })
+    for (const path of [`/tasks/${task.id}`, '/ledger/tasks']) {
+      const { text } = await pageOf(path)
+      expect(text).toContain('paid \ufffd\ufffd in full')
+      expect(text).not.toMatch(/[\u202a-\u202e\u2066-\u2069]/)
+    }
+    await task.complete()
+  })
+
   test('escape what stands in an address', async () => {
     for (const address of [
       `/ledger?agent=${encodeURIComponent(markup)}`,
@@ -172,6 +182,15 @@ describe.each(stores)('the pages of the console on $name', ({ open }) => {
       expect(text).not.toContain('End this task now')
     })
 
+    test('says of a lease that has expired that its time is over, and waits for no evidence', async () => {
+      const task = await house.declare(['gone-by-itself'])
+      await house.backdate(task.id, '1 hour')
+      await house.reap()
+      const text = textOf((await pageOf(`/tasks/${task.id}`)).text)
+      expect(text).toContain('its time is over')
+      expect(text).not.toContain('none yet')
+    })
+
     test('of a task that was denied says that nothing was given', async () => {
       await house.declare(['api'], { agent: 'stranger' }).catch(() => {})
       const [entry] = (await listEntries(house.ledger, { kind: 'task.denied' }, { limit: 1 })).items
@@ -180,12 +199,17 @@ describe.each(stores)('the pages of the console on $name', ({ open }) => {
       expect(textOf(text)).toContain('because no policy permits it')
     })
 
-    test('is found by the id of the task, of a lease, or of a decision', async () => {
+    test('is found by the id of the task, of a lease, of a decision, of an entry, or of a revocation', async () => {
       const task = await house.declare(['api'])
       const found = async (id: string) => (await reviewer.get(`/find?id=${id}`)).headers.get('location')
       expect(await found(task.id)).toBe(`/console/tasks/${task.id}`)
       expect(await found(` ${task.leases[0]!.id}`)).toBe(`/console/tasks/${task.id}`)
       expect(await found(task.opened.decision.id)).toBe(`/console/decisions/${task.opened.decision.id}`)
+      for (const [id, place] of [
+        [newId('ent'), 'entries'],
+        [newId('rev'), 'revocations'],
+      ] as const)
+        expect(await found(id)).toBe(`/console/${place}/${id}`)
       await task.complete()
     })
   })
