@@ -1,6 +1,17 @@
 /** What parsed JSON can be. */
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json }
 
+/** A field of an object; undefined where there is none, or the value is no object. */
+export function fieldIn(value: Json | undefined, name: string): Json | undefined {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Readonly<Record<string, Json>>)[name] : undefined
+}
+
+/** The same as text; empty where there is none. */
+export function textIn(value: Json | undefined, name: string): string {
+  const found = fieldIn(value, name)
+  return typeof found === 'string' || typeof found === 'number' ? String(found) : ''
+}
+
 /** How deep arrays and objects may nest. A task declaration needs four levels. */
 const deepest = 16
 

@@ -1,9 +1,9 @@
 import { html } from 'hono/html'
 import type { LeaseId } from '../base/ids.ts'
-import type { Json } from '../base/json.ts'
+import { fieldIn, type Json, textIn } from '../base/json.ts'
 import type { Entry, Lease } from '../ledger/records.ts'
 import type { Html } from './page.ts'
-import { fieldIn, type Mood, textIn } from './words.ts'
+import type { Mood } from './words.ts'
 
 /** An entry of the history in a sentence, and whether it is a beginning, an end, or trouble. */
 interface Told {

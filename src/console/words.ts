@@ -1,5 +1,4 @@
 import { html } from 'hono/html'
-import type { Json } from '../base/json.ts'
 import type { Lease, LeaseState, TaskState } from '../ledger/records.ts'
 import type { Html } from './page.ts'
 
@@ -58,16 +57,6 @@ export function shortened(text: string, longest = 140): string {
 
 /** `4 leases`. */
 export const count = (number: number, noun: string): string => `${number.toLocaleString('en')} ${noun}${number === 1 ? '' : 's'}`
-
-/** A field of an entry's body as text; empty where there is none. */
-export function textIn(body: Json | undefined, name: string): string {
-  const found = fieldIn(body, name)
-  return typeof found === 'string' || typeof found === 'number' ? String(found) : ''
-}
-
-export function fieldIn(body: Json | undefined, name: string): Json | undefined {
-  return typeof body === 'object' && body !== null && !Array.isArray(body) ? (body as Readonly<Record<string, Json>>)[name] : undefined
-}
 
 /** Causes as they are kept, for whoever reads a sentence. */
 const causes: Readonly<Record<string, string>> = {
