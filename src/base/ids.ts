@@ -49,3 +49,10 @@ export function idFrom(noun: keyof Ids, at: number): string {
   }
   return `${noun}_${time}`
 }
+
+/** When an id was made, by the clock of whoever made it: the reverse of `idFrom`. Milliseconds since 1970. */
+export function madeAt(id: string): number {
+  let time = 0
+  for (const character of id.slice(id.indexOf('_') + 1, id.indexOf('_') + 11)) time = time * 32 + Math.max(0, alphabet.indexOf(character))
+  return time
+}

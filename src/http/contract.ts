@@ -317,7 +317,11 @@ const AfterEntry = z
   .openapi({ type: 'integer', minimum: 0, description: 'Begins behind the entry with this number; at the beginning where absent' })
 
 /** Of `GET /ledger?follow=true`, which is no page. */
-export const FollowQuery = z.strictObject({ follow: z.literal('true', 'must be true, or absent'), after: AfterEntry })
+export const FollowQuery = z.strictObject({
+  follow: z.literal('true', 'must be true, or absent'),
+  after: AfterEntry,
+  format: z.literal('ocsf', 'must be ocsf, or absent').optional(),
+})
 
 export const LogQuery = z.strictObject({
   after: AfterEntry,

@@ -1,6 +1,7 @@
 import type { Ledger } from '../ledger/connect.ts'
 import { readLogLines } from '../ledger/log-lines.ts'
 import { lineText, type LogLine } from '../proof/lines.ts'
+import { asOcsf } from './ocsf.ts'
 import { createStreams, type StreamLimits } from './streams.ts'
 
 /** What those who follow the ledger may cost. Milliseconds, and a count. */
@@ -13,19 +14,24 @@ export const houseFollow: FollowLimits = { most: 32, look: 1_000, silence: 15_00
 
 /** How lines are sent: one JSON text a line, or as server-sent events (WHATWG HTML, section 9.2) whose id is the entry's number. */
 export interface Form {
-  line(line: LogLine): string
+  frame(number: number, text: string): string
   readonly signOfLife: string
 }
 
 export const forms = {
-  'application/x-ndjson': { line: lineText, signOfLife: '\n' },
-  'text/event-stream': { line: (line) => `id: ${line.number}\ndata: ${lineText(line)}\n`, signOfLife: ': still here\n\n' },
+  'application/x-ndjson': { frame: (_, text) => text, signOfLife: '\n' },
+  'text/event-stream': { frame: (number, text) => `id: ${number}\ndata: ${text}\n`, signOfLife: ': still here\n\n' },
 } satisfies Record<string, Form>
+
+/** What is said of a line, as one line: all that is needed to verify it, or an event for a SIEM. */
+export type Say = (line: LogLine) => string
+
+export const formats = { ledger: lineText, ocsf: (line) => `${JSON.stringify(asOcsf(line))}\n` } satisfies Record<string, Say>
 
 /** Sends the log as it grows. */
 export interface Following {
   /** From the place `start` on. Undefined where there are as many clients as there may be, or the broker stops. */
-  open(start: number, form: Form): ReadableStream<Uint8Array> | undefined
+  open(start: number, form: Form, say: Say): ReadableStream<Uint8Array> | undefined
   /** Clients that are there. */
   count(): number
 }
@@ -38,13 +44,13 @@ export function createFollowing(ledger: Ledger, stop: AbortSignal, limits = hous
   const streams = createStreams(stop, limits)
   return {
     count: () => streams.size,
-    open(start, form) {
+    open(start, form, say) {
       let place = start
       async function look(): Promise<string | undefined> {
         const lines = await readLogLines(ledger, place, mostLines)
         if (lines.length === 0) return undefined
         place = lines.at(-1)!.number + 1
-        return lines.map((line) => form.line(line)).join('')
+        return lines.map((line) => form.frame(line.number, say(line))).join('')
       }
       return streams.open({ look, signOfLife: form.signOfLife, longest: limits.longest })
     },

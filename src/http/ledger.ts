@@ -70,6 +70,8 @@ const list = createRoute({
   method: 'get',
   path: '/ledger',
   summary: 'Entries of the ledger, newest first; as JSON, as one JSON text a line, or as CSV',
+  description:
+    'With `follow=true` and no filter it is no page but a stream, oldest first, behind the entry with the number `after`; NDJSON or server-sent events. `format=ocsf` makes events of OCSF of it',
   ...callableBy(reader),
   request: { query: contract.EntryFilter },
   responses: {

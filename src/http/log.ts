@@ -13,7 +13,7 @@ import type { Broker } from '../tasks/task.ts'
 import { problems } from './answers.ts'
 import type { Env } from './app.ts'
 import { callableBy } from './authenticate.ts'
-import { type Following, forms } from './follow.ts'
+import { type Following, formats, forms } from './follow.ts'
 import { fieldFaults } from './problem.ts'
 import * as contract from './contract.ts'
 
@@ -90,9 +90,9 @@ function followFrom(c: Context<Env>, following: Following): Response {
   const parsed = contract.FollowQuery.safeParse({ ...rest, after: c.req.header('last-event-id') ?? asked })
   if (!parsed.success)
     throw new BrokerError('invalid_request', 'The request is not valid: see `errors`', { errors: fieldFaults(parsed.error, 'query') })
-  const { after } = parsed.data
+  const { after, format = 'ledger' } = parsed.data
   const form = accepts(c, { header: 'Accept', supports: [...formNames], default: formNames[0] }) as keyof typeof forms
-  const stream = following.open(after === undefined ? 0 : Number(after) + 1, forms[form])
+  const stream = following.open(after === undefined ? 0 : Number(after) + 1, forms[form], formats[format])
   if (!stream) throw new BrokerError('rate_limited', 'As many follow the ledger as may', { retryAfter: 30 })
   // nginx and its like would hold back what streams.
   return c.body(stream, 200, { 'content-type': form, 'x-accel-buffering': 'no' })

@@ -1,7 +1,7 @@
 import { inspect } from 'node:util'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { idFrom, isId, newId } from '../../src/base/ids.ts'
+import { idFrom, isId, madeAt, newId } from '../../src/base/ids.ts'
 import { parseJson } from '../../src/base/json.ts'
 import { Secret } from '../../src/base/secret.ts'
 import { formatDuration, parseDuration } from '../../src/base/time.ts'
@@ -77,6 +77,7 @@ describe('ids', () => {
     // The example of RFC 9562, appendix A.6: 0x017F22E279B0.
     expect(idFrom('ent', 1_645_557_742_000)).toBe('ent_01fwhe4ydg')
     expect([idFrom('ent', -1), idFrom('ent', Infinity)]).toEqual(['ent_0000000000', 'ent_7zzzzzzzzz'])
+    expect(madeAt(`${idFrom('ent', 1_645_557_742_000)}abcdefghjkmnpqrs`)).toBe(1_645_557_742_000)
   })
 
   test('carry their noun and sort by time', () => {

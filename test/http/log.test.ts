@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { sql } from 'drizzle-orm'
-import { createFollowing, forms, type FollowLimits, houseFollow } from '../../src/http/follow.ts'
+import { createFollowing, type FollowLimits, formats, forms, houseFollow } from '../../src/http/follow.ts'
 import { connect, type Ledger } from '../../src/ledger/connect.ts'
 import { logKeyOf } from '../../src/ledger/log-key.ts'
 import type { EntryFields } from '../../src/proof/leaf.ts'
@@ -11,6 +11,7 @@ import { checkProof } from '../../src/proof/entry-proof.ts'
 import { openCheckpoint } from '../../src/proof/checkpoint.ts'
 import { entriesOf, hashesOf } from '../../src/proof/tiles.ts'
 import { growAll } from '../support/log.ts'
+import { faultsOf } from '../support/ocsf.ts'
 import { openEmbedded, type OpenedStore } from '../support/stores.ts'
 import { buildHouse, type House } from './house.ts'
 
@@ -133,6 +134,7 @@ describe('the log over HTTP', () => {
     ['/ledger?follow=yes', '?follow'],
     ['/ledger?follow=true&after=x', '?after'],
     ['/ledger?follow=true&agent=bot', '?agent'],
+    ['/ledger?follow=true&format=cef', '?format'],
   ])('%s is refused for %s', async (path, pointer) => {
     expect(await house.problem(path, { token: 'reviewer' })).toMatchObject({ status: 400, errors: [expect.objectContaining({ pointer })] })
   })
@@ -140,6 +142,7 @@ describe('the log over HTTP', () => {
 
 describe('following the ledger', () => {
   const limits: FollowLimits = { most: 2, look: 5, silence: 20, patience: 60, longest: 10_000 }
+  const ndjson = forms['application/x-ndjson']
   const decoder = new TextDecoder()
   let reader: ReadableStreamDefaultReader<Uint8Array>
   beforeEach(() => (reader = undefined as never))
@@ -158,7 +161,7 @@ describe('following the ledger', () => {
 
   test('begins where it is told, and goes on with what comes', async () => {
     const following = createFollowing(ledger, never, limits)
-    reader = following.open(299, forms['application/x-ndjson'])!.getReader()
+    reader = following.open(299, ndjson, formats.ledger)!.getReader()
     expect(
       (await news())
         .trim()
@@ -193,27 +196,37 @@ describe('following the ledger', () => {
     for (let time = 0; time <= houseFollow.most; time++) expect((await head()).status).toBe(200)
   })
 
+  test('is resumed in OCSF too, with the same numbers', async () => {
+    const answer = await get('/ledger?follow=true&after=301&format=ocsf', { accept: 'text/event-stream' })
+    reader = answer.body!.getReader()
+    const [, id, data] = /^id: (\d+)\ndata: (.*)\n\n$/.exec((await read())!) ?? []
+    const event = JSON.parse(data!) as { metadata: { sequence: number; event_code: string } }
+    expect([id, event.metadata]).toMatchObject(['302', { sequence: 302, event_code: 'policy.activated' }])
+    expect(faultsOf(event)).toEqual([])
+    await reader.cancel()
+  })
+
   test('ends for a client that does not read, and leaves its place to others', async () => {
     const following = createFollowing(ledger, never, limits)
-    const streams = [following.open(0, forms['application/x-ndjson'])!, following.open(0, forms['application/x-ndjson'])!]
-    expect(following.open(0, forms['application/x-ndjson'])).toBeUndefined()
+    const streams = [following.open(0, ndjson, formats.ledger)!, following.open(0, ndjson, formats.ledger)!]
+    expect(following.open(0, ndjson, formats.ledger)).toBeUndefined()
     const readers = streams.map((stream) => stream.getReader())
     for (const each of readers) await each.read()
     await expect.poll(() => following.count()).toBe(0)
     await expect(readers[0]!.read()).rejects.toThrow('does not read')
-    expect(following.open(0, forms['application/x-ndjson'])).toBeDefined()
+    expect(following.open(0, ndjson, formats.ledger)).toBeDefined()
   })
 
   test('ends when the broker stops, and when it has lasted long enough', async () => {
     const stop = new AbortController()
     const following = createFollowing(ledger, stop.signal, { ...limits, look: 60_000, longest: 30 })
-    reader = following.open(10_000, forms['application/x-ndjson'])!.getReader()
+    reader = following.open(10_000, ndjson, formats.ledger)!.getReader()
     expect(await read()).toBeUndefined()
     const other = createFollowing(ledger, stop.signal, { ...limits, look: 60_000, silence: 60_000 })
-    reader = other.open(10_000, forms['application/x-ndjson'])!.getReader()
+    reader = other.open(10_000, ndjson, formats.ledger)!.getReader()
     const last = read()
     stop.abort()
     expect(await last).toBeUndefined()
-    expect(other.open(0, forms['application/x-ndjson'])).toBeUndefined()
+    expect(other.open(0, ndjson, formats.ledger)).toBeUndefined()
   })
 })
