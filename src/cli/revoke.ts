@@ -2,7 +2,7 @@ import { createInterface } from 'node:readline/promises'
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { delay, stopwatch } from '../base/time.ts'
 import type { Client } from '../client/client.ts'
-import type { RevocationPlan, RevocationView } from '../http/contract.ts'
+import type { RevocationPlan, RevocationView, Selector } from '../http/contract.ts'
 import { Unsuccessful, UsageError } from './failure.ts'
 import { duration, seconds } from './grants.ts'
 import { moment, plain, table, type Output } from './output.ts'
@@ -32,13 +32,14 @@ export const revokeCommand = (outputOf: OutputOf): Command =>
       const selector = selectorOf(options)
       const client = connect()
       const plan = await client.planRevocation(selector)
-      if (options.dryRun === true) return output.result(plan, () => describePlan(plan))
+      if (options.dryRun === true) return output.result(plan, () => describePlan(selector, plan))
       const { reason, yes, stopIssuing } = options
       if (reason === undefined) throw new UsageError('say why: --reason stays in the ledger')
-      output.note(describePlan(plan))
+      output.note(describePlan(selector, plan))
       const confirm = yes ?? (await askFor(plan.confirm))
       const started = await client.startRevocation({ selector, reason, confirm, ...(stopIssuing !== undefined && { stop_issuing: stopIssuing }) })
-      if (started.stop) output.note(`nothing of it is issued any more (${started.stop}); let it again: mayfly issuing resume ${started.stop}`)
+      if (started.stop)
+        output.note(`nothing of it is issued any more (${started.stop}); let it again: mayfly issuing resume ${started.stop} --reason …`)
       const last = await watch(client, started, options.wait, output)
       output.result(last, () => describeRevocation(last))
       if (last.state !== 'ended') throw new Unsuccessful()
@@ -53,7 +54,8 @@ function count(text: string): number {
 async function askFor(phrase: string): Promise<string> {
   if (!process.stdin.isTTY) throw new UsageError('nobody is there to confirm: run it with --dry-run, then with --yes COUNT')
   const terminal = createInterface({ input: process.stdin, output: process.stderr })
-  const typed = await terminal.question(`To go on, type: ${plain(phrase)}\n> `)
+  // Who ends the terminal, or interrupts, has not confirmed.
+  const typed = await terminal.question(`To go on, type: ${plain(phrase)}\n> `).catch(() => '')
   terminal.close()
   if (typed.trim() !== phrase) throw new UsageError('not confirmed; nothing was changed')
   return phrase
@@ -70,15 +72,18 @@ async function watch(client: Client, started: RevocationView, longest: number, o
     await delay(500)
     last = await client.showRevocation(last.id)
     const now = describeRevocation(last)
-    if (now !== shown) output.note(now)
+    // The end is the result.
+    if (now !== shown && last.state !== 'ended') output.note(now)
     shown = now
   }
   return last
 }
 
-const describePlan = ({ tasks, leases, count: counted }: RevocationPlan): string =>
-  [
-    `would end: tasks ${tasks}, leases ${leases.reduce((sum, { count: some }) => sum + some, 0)} (count ${counted})`,
+function describePlan({ grant, provider }: Selector, { tasks, leases, count: counted }: RevocationPlan): string {
+  const held = leases.reduce((sum, { count: some }) => sum + some, 0)
+  const goOn = grant !== undefined || provider !== undefined
+  return [
+    `would end: ${goOn ? `leases ${held} of tasks ${tasks}, which go on` : `tasks ${tasks}, leases ${held}`} (count ${counted})`,
     ...(leases.length === 0
       ? []
       : [
@@ -88,6 +93,7 @@ const describePlan = ({ tasks, leases, count: counted }: RevocationPlan): string
           ),
         ]),
   ].join('\n')
+}
 
 const states = (counts: Readonly<Record<string, number | undefined>> = {}): string =>
   Object.entries(counts)

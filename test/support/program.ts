@@ -28,6 +28,29 @@ export async function mayfly(args: readonly string[], environment: Record<string
   return { status, stdout: stdout(), stderr: stderr() }
 }
 
+/**
+ * Runs the built command at a terminal, as a person would, and types `answer` once it asks. What it writes to either stream is on the one screen.
+ * With util-linux's `script`, which every Debian has: Node itself can make no terminal.
+ */
+export async function typing(
+  answer: string,
+  args: readonly string[],
+  environment: Record<string, string> = {},
+): Promise<{ status: number | null; screen: string }> {
+  const quoted = [process.execPath, command, ...args].map((word) => `'${word.replaceAll("'", String.raw`'\''`)}'`).join(' ')
+  const env = { ...plainEnvironment(), ...environment }
+  const child = spawn('script', ['--quiet', '--return', '--command', quoted, '/dev/null'], { env, stdio: ['pipe', 'pipe', 'inherit'] })
+  const screen = collect(child.stdout)
+  let isAsked = false
+  child.stdout.on('data', () => {
+    if (isAsked || !screen().includes('\n> ')) return
+    isAsked = true
+    child.stdin.write(answer)
+  })
+  const [status] = (await once(child, 'close')) as [number | null]
+  return { status, screen: screen() }
+}
+
 /** A broker process. */
 export interface RunningBroker {
   readonly url: string

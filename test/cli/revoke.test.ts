@@ -1,0 +1,246 @@
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
+import { createClient, type Client, type OpenTask } from '../../src/client/client.ts'
+import type { RevocationPlan, RevocationView, StopView } from '../../src/http/contract.ts'
+import { type Lab, startLab } from '../support/lab.ts'
+import { makeSite, mayfly, type RunningBroker, type Site, typing } from '../support/program.ts'
+import { openEmbedded, type OpenedStore } from '../support/stores.ts'
+
+let store: OpenedStore
+let lab: Lab
+let site: Site
+let broker: RunningBroker
+let [ops, bot, rival]: readonly Client[] = []
+let environment: Record<string, string>
+let asReviewer: Record<string, string>
+
+beforeAll(async () => {
+  ;[store, lab] = await Promise.all([openEmbedded(), startLab()])
+  site = await makeSite({ store: store.settings, lab: lab.url })
+  broker = await site.start()
+  const { url } = broker
+  const clients = await Promise.all(
+    ['operator:ops', 'agent:bot', 'agent:rival'].map(async (who) => createClient({ url, token: await site.token(who) })),
+  )
+  ;[ops, bot, rival] = clients
+  environment = { MAYFLY_URL: url, MAYFLY_TOKEN: await site.token('operator:ops') }
+  asReviewer = { MAYFLY_URL: url, MAYFLY_TOKEN: await site.token('operator:reader') }
+})
+afterAll(async () => {
+  await broker.stop()
+  await lab.stop()
+  await site.remove()
+  await store.dispose()
+})
+
+const api = { name: 'api', parameters: {} }
+const crm = { name: 'crm', parameters: { customer: 'acme' } }
+const open = (client: Client | undefined, grants = [api, crm]): Promise<OpenTask> => client!.open({ kind: 'work', purpose: 'test', grants })
+const states = async (...tasks: readonly OpenTask[]) => await Promise.all(tasks.map(async ({ id }) => (await ops!.showTask(id)).task.state))
+const started = async () => (await ops!.listRevocations()).items.length
+const said = (text: string): unknown => JSON.parse(text)
+
+/** Of bot two tasks with two leases each, of rival one with one. */
+let mine: readonly [OpenTask, OpenTask]
+let other: OpenTask
+let before: number
+
+async function openAll(): Promise<void> {
+  mine = [await open(bot), await open(bot)]
+  other = await open(rival, [api])
+  before = await started()
+}
+
+async function endAll(): Promise<void> {
+  for (const { id } of (await ops!.listStops({ in_force: true })).items) await ops!.resumeIssuing(id, 'the test is over')
+  await ops!.startRevocation({ selector: { everything: true }, reason: 'the test is over', confirm: 'revoke everything' })
+  await vi.waitUntil(async () => (await ops!.listRevocations({ ended: 'false' })).items.length === 0, { timeout: 20_000, interval: 100 })
+  expect(await lab.alive()).toEqual([])
+}
+
+/** Meanwhile the lab cannot be reached. */
+async function withoutLab(during: () => Promise<void>): Promise<void> {
+  await lab.down()
+  try {
+    await during()
+  } finally {
+    await lab.up()
+  }
+}
+
+describe('mayfly revoke and mayfly issuing, where nothing is to change', () => {
+  beforeAll(openAll)
+  afterEach(async () => {
+    expect(await states(...mine, other)).toEqual(['open', 'open', 'open'])
+    expect(await started()).toBe(before)
+    expect((await ops!.listStops({ in_force: true })).items).toEqual([])
+  })
+  afterAll(endAll)
+
+  const all = { lab: 2, tokens: 3 }
+  test.each([
+    ['an agent', ['--agent', 'bot'], { tasks: 2, count: 2, confirm: 'revoke agent bot' }, { lab: 2, tokens: 2 }],
+    ['an owner', ['--owner', 'rival@example.com'], { tasks: 1, count: 1 }, { tokens: 1 }],
+    ['an agent and a kind', ['--agent', 'rival', '--kind', 'work'], { tasks: 1, count: 1, confirm: 'revoke agent rival, kind work' }, { tokens: 1 }],
+    ['an issuer', ['--issuer', 'local'], { tasks: 3, count: 3 }, all],
+    ['a grant', ['--grant', 'crm'], { tasks: 2, count: 2 }, { lab: 2 }],
+    ['a provider and an agent', ['--provider', 'tokens', '--agent', 'bot'], { tasks: 2, count: 2 }, { tokens: 2 }],
+    ['nobody', ['--agent', 'nobody'], { tasks: 0, count: 0 }, {}],
+    ['everything', ['--everything'], { tasks: 3, count: 3, confirm: 'revoke everything' }, all],
+  ])('says of %s how much would end, and ends nothing', async (_, selector, plan, leases) => {
+    const { status, stdout } = await mayfly(['revoke', ...selector, '--dry-run', '--json'], environment)
+    expect(status).toBe(0)
+    const told = said(stdout) as RevocationPlan
+    expect(told).toMatchObject({ dry_run: true, ...plan })
+    expect(Object.fromEntries(told.leases.map(({ provider, count }) => [provider, count]))).toEqual(leases)
+  })
+
+  test('tells people the same in a table', async () => {
+    const { stdout } = await mayfly(['revoke', '--agent', 'bot', '--dry-run'], environment)
+    expect(stdout).toMatch(/^would end: tasks 2, leases 4 \(count 2\)\nPROVIDER +HOW +LEASES\n/)
+    expect(stdout).toMatch(/^lab +provider +2$/m)
+    expect(stdout).toMatch(/^tokens +provider +2$/m)
+    const single = await mayfly(['revoke', '--grant', 'crm', '--dry-run'], environment)
+    expect(single.stdout).toMatch(/^would end: leases 2 of tasks 2, which go on \(count 2\)\n/)
+  })
+
+  test.each([
+    ['another phrase', 'revoke agent rival\r'],
+    ['yes', 'yes\r'],
+    ['nothing', '\r'],
+    ['the end of the terminal', '\u{4}'],
+    ['an interrupt', '\u{3}'],
+  ])('does nothing where %s is typed', async (_, answer) => {
+    const { status, screen } = await typing(answer, ['revoke', '--agent', 'bot', '--reason', 'why'], environment)
+    expect(screen).toContain('not confirmed; nothing was changed')
+    expect(status).toBe(2)
+  })
+
+  test('does nothing where nobody is there to type, and where there is more to end than was counted', async () => {
+    const unattended = await mayfly(['revoke', '--agent', 'bot', '--reason', 'why'], environment, 'revoke agent bot\n')
+    expect(unattended).toMatchObject({ status: 2, stdout: '', stderr: expect.stringContaining('--yes COUNT') as string })
+    const more = await mayfly(['revoke', '--agent', 'bot', '--reason', 'why', '--yes', '1'], environment)
+    expect(more).toMatchObject({ status: 1, stdout: '', stderr: expect.stringContaining('conflict: There is more to end') as string })
+  })
+
+  test.each([
+    ['names nothing', ['--reason', 'why'], 2, '--agent, --owner, --issuer, --kind, --grant, --provider or --everything'],
+    ['means everything and something besides', ['--everything', '--agent', 'bot'], 2, '--everything stands alone'],
+    ['has a word that there is not', ['--agnet', 'bot'], 2, '--agnet'],
+    ['has an empty name', ['--agent', '', '--dry-run'], 1, '/selector/agent'],
+    ['gives no reason', ['--agent', 'bot'], 2, '--reason'],
+    ['counts in words', ['--agent', 'bot', '--reason', 'why', '--yes', 'all'], 2, '--yes'],
+    ['stops issuing for no time', ['--agent', 'bot', '--reason', 'why', '--yes', '2', '--stop-issuing', 'long'], 2, '--stop-issuing'],
+  ])('that %s is refused by name, and nothing happens', async (_, args, status, words) => {
+    expect(await mayfly(['revoke', ...args], environment)).toMatchObject({ status, stdout: '', stderr: expect.stringContaining(words) as string })
+  })
+
+  test.each([
+    ['ask what would end', ['revoke', '--agent', 'bot', '--dry-run']],
+    ['end many', ['revoke', '--agent', 'bot', '--reason', 'why', '--yes', '2']],
+    ['stop issuing', ['issuing', 'stop', '--agent', 'bot', '--reason', 'why', '--for', '1h']],
+  ])('lets no reviewer %s, and keeps that one tried', async (_, args) => {
+    const tried = async () => (await ops!.listEntries({ kind: 'request.refused' })).items.length
+    const known = await tried()
+    expect(await mayfly(args, asReviewer)).toMatchObject({ status: 1, stdout: '', stderr: expect.stringContaining('forbidden: ') as string })
+    expect(await tried()).toBe(known + 1)
+  })
+
+  test.each([
+    ['names nothing', ['stop', '--reason', 'why', '--for', '1h'], 2, 'say what is meant'],
+    ['has no end', ['stop', '--agent', 'bot', '--reason', 'why'], 2, '--for'],
+    ['has no reason', ['stop', '--agent', 'bot', '--for', '1h'], 2, '--reason'],
+    ['is over a month long', ['stop', '--agent', 'bot', '--reason', 'why', '--for', '721h'], 1, '/duration'],
+    ['there is not', ['resume', 'stop_nothing', '--reason', 'why'], 1, 'not_found'],
+  ])('refuses a stop that %s', async (_, args, status, words) => {
+    expect(await mayfly(['issuing', ...args], environment)).toMatchObject({ status, stdout: '', stderr: expect.stringContaining(words) as string })
+  })
+})
+
+describe('mayfly revoke', () => {
+  beforeEach(openAll)
+  afterEach(endAll)
+
+  test('does what the dry run said once its phrase is typed, and nothing else', async () => {
+    const { status, screen } = await typing('revoke agent bot\r', ['revoke', '--agent', 'bot', '--reason', "it's seen in a log"], environment)
+    expect(screen).toContain('To go on, type: revoke agent bot')
+    expect(screen).toMatch(/rev_\w+ {2}ended {2}tasks: 2 revoked {2}leases: 4 revoked/)
+    expect(screen.match(/ended {2}tasks/g)).toHaveLength(1)
+    expect(status).toBe(0)
+    expect(await states(...mine, other)).toEqual(['revoked', 'revoked', 'open'])
+    expect(await lab.alive()).toEqual([])
+    expect((await ops!.showTask(mine[0].id)).task).toMatchObject({ reason: "it's seen in a log", ended_by: 'operator:local/operator:ops' })
+  })
+
+  test('shows how it goes until the last is dead, while a provider is away', async () => {
+    let run: ReturnType<typeof mayfly>
+    await withoutLab(async () => {
+      run = mayfly(['revoke', '--agent', 'bot', '--reason', 'why', '--yes', '2', '--json'], environment)
+      await vi.waitUntil(async () => (await ops!.listLeases({ state: 'revoking' })).items.length === 2, { timeout: 20_000, interval: 100 })
+      expect(await states(...mine)).toEqual(['closing', 'closing'])
+    })
+    const { status, stdout, stderr } = await run!
+    expect(status).toBe(0)
+    expect(said(stdout)).toMatchObject({ state: 'ended', tasks: { revoked: 2 }, leases: { revoked: 4 }, stuck: 0 })
+    expect(stderr).toMatch(/tasks: 2 closing {2}leases: .*2 revoking/)
+    expect(await lab.alive()).toEqual([])
+  })
+
+  test('that is not waited for to the end says so with its exit status, and where to look', async () => {
+    await withoutLab(async () => {
+      const args = ['revoke', '--grant', 'crm', '--reason', 'why', '--yes', '2', '--wait', '1', '--json']
+      const { status, stdout, stderr } = await mayfly(args, environment)
+      expect(status).toBe(1)
+      const { id, state } = said(stdout) as RevocationView
+      expect(state).not.toBe('ended')
+      expect(stderr).toContain(`not all of it is dead yet; the brokers go on: mayfly revocations show ${id}`)
+      const shown = await mayfly(['revocations', 'show', id, '--json'], asReviewer)
+      expect(shown.status).toBe(0)
+      expect(said(shown.stdout)).toMatchObject({ id, selector: { grant: 'crm' }, leases: { revoking: 2 } })
+      expect(await states(...mine)).toEqual(['open', 'open'])
+      const { stdout: table } = await mayfly(['revocations', 'list', '--ended', 'false'], asReviewer)
+      expect(table).toMatch(new RegExp(`^${id} .* grant crm +operator:local/operator:ops +why$`, 'm'))
+    })
+  })
+})
+
+describe('mayfly issuing', () => {
+  beforeEach(openAll)
+  afterEach(endAll)
+  const inForce = async (token = environment) =>
+    said((await mayfly(['issuing', 'stops', '--in-force', '--json'], token)).stdout) as { items: StopView[] }
+
+  test('keeps what is named from being issued, leaves alive what lives, and lets it again with a reason that is kept', async () => {
+    const stopped = await mayfly(['issuing', 'stop', '--agent', 'bot', '--reason', 'seen in a log', '--for', '1h', '--json'], environment)
+    expect(stopped.status).toBe(0)
+    const stop = said(stopped.stdout) as StopView
+    expect(stop).toMatchObject({ selector: { agent: 'bot' }, reason: 'seen in a log', by: 'operator:local/operator:ops' })
+    expect((await inForce(asReviewer)).items).toMatchObject([{ id: stop.id }])
+    await expect(open(bot)).rejects.toMatchObject({ code: 'denied', detail: expect.stringContaining(stop.id) as string })
+    await open(rival, [api])
+    expect(await states(...mine)).toEqual(['open', 'open'])
+
+    expect(await mayfly(['issuing', 'resume', stop.id], environment)).toMatchObject({
+      status: 2,
+      stderr: expect.stringContaining('--reason') as string,
+    })
+    expect((await mayfly(['issuing', 'resume', stop.id, '--reason', 'over'], asReviewer)).status).toBe(1)
+    await expect(open(bot)).rejects.toMatchObject({ code: 'denied' })
+    const lifted = await mayfly(['issuing', 'resume', stop.id, '--reason', 'it was a test'], environment)
+    expect(lifted).toMatchObject({ status: 0, stdout: expect.stringMatching(/ by operator:local\/operator:ops: it was a test$/m) as string })
+    expect((await inForce()).items).toEqual([])
+    await open(bot)
+    const again = await mayfly(['issuing', 'resume', stop.id, '--reason', 'over'], environment)
+    expect(again).toMatchObject({ status: 1, stderr: expect.stringContaining('not_found: ') as string })
+  })
+
+  test('is stopped by a revocation that asks for it, which says how to let it again', async () => {
+    const args = ['revoke', '--grant', 'api', '--reason', 'why', '--yes', '3', '--stop-issuing', '1h']
+    const { status, stderr } = await mayfly(args, environment)
+    expect(status).toBe(0)
+    const [, command] = /let it again: mayfly (.*) --reason …$/m.exec(stderr) ?? []
+    await expect(open(bot, [api])).rejects.toMatchObject({ code: 'denied' })
+    await open(bot, [crm])
+    expect((await mayfly([...command!.split(' '), '--reason', 'over'], environment)).status).toBe(0)
+    await open(bot, [api])
+  })
+})
