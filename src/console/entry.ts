@@ -6,13 +6,13 @@ import { proveEntry } from '../ledger/proofs.ts'
 import { parseCheckpoint } from '../proof/checkpoint.ts'
 import { type EntryFields, leafHashOf } from '../proof/leaf.ts'
 import { verifyInclusion } from '../proof/merkle.ts'
-import type { Receipt } from '../proof/receipt.ts'
+import type { EntryProof } from '../proof/entry-proof.ts'
 import type { Html } from './page.ts'
 
 /** An entry with what proves that it is in the signed log; `waiting` for its place there. */
 export interface Proven {
   readonly entry: EntryFields
-  readonly proof: Receipt | 'waiting'
+  readonly proof: EntryProof | 'waiting'
 }
 
 /** Undefined: there is no such entry. @throws BrokerError `internal` where the store has lost a part of the log */
@@ -46,7 +46,7 @@ const named = (name: string, value: Html | string): Html =>
     <dd>${value}</dd>`
 
 /** Checked with what the store has at this moment: an entry that was changed behind the log is seen here, and who trusts nobody here checks for themselves. */
-function renderProof(home: string, entry: EntryFields, { index, path, note }: Receipt): Html {
+function renderProof(home: string, entry: EntryFields, { index, path, note }: EntryProof): Html {
   const [leaf, head] = [leafHashOf(entry), parseCheckpoint(note.slice(0, note.lastIndexOf('\n\n') + 1))]
   const isProven = leaf !== undefined && head !== undefined && verifyInclusion(index, leaf, path, head)
   return html`<p>

@@ -4,7 +4,7 @@ import { BrokerError } from '../base/errors.ts'
 import { isId } from '../base/ids.ts'
 import * as contract from '../http/contract.ts'
 import type { Sequencer } from '../ledger/sequencer.ts'
-import { receiptText } from '../proof/receipt.ts'
+import { proofText } from '../proof/entry-proof.ts'
 import type { Broker } from '../tasks/task.ts'
 import { type Proven, readProven, renderEntry } from './entry.ts'
 import { createExports, forms } from './export.ts'
@@ -98,7 +98,7 @@ export function ledgerRoutes(broker: Broker, sequencer: Pick<Sequencer, 'refusal
     .get('/entries/:id/proof', async (c) => {
       const { entry, proof } = await provenIn(c)
       if (proof === 'waiting') throw new BrokerError('not_found', 'The entry has no place in the log yet: it gets one within seconds')
-      return c.body(receiptText(proof), 200, {
+      return c.body(proofText(proof), 200, {
         'content-type': 'text/plain; charset=utf-8',
         'content-disposition': `attachment; filename="${entry.id}.tlog-proof"`,
       })

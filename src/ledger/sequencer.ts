@@ -13,7 +13,8 @@ import { appendToLog, type Lag, lookAtLog, readTiles, type SignedHead, type Tree
 
 /** Why the log is not signed any further, in the words of the alarm. */
 export const refusals = {
-  'another key': 'the log was signed with a key that this broker does not have: give it the log.key or log_key of the others, or leave the signing to them',
+  'another key':
+    'the log was signed with a key that this broker does not have: give it the log.key or log_key of the others, or leave the signing to them',
   'forged checkpoint': 'the last checkpoint is not what this key signed',
   'altered tree': 'the tree in the store does not come to the root that was signed',
   'lost entry': 'the last entry of the log is missing from the history',

@@ -6,7 +6,7 @@ import { logKeyOf } from '../../src/ledger/log-key.ts'
 import { type Refusal, stepLog } from '../../src/ledger/sequencer.ts'
 import { leafHash } from '../../src/proof/merkle.ts'
 import { leafOf } from '../../src/proof/leaf.ts'
-import { checkReceipt } from '../../src/proof/receipt.ts'
+import { checkProof } from '../../src/proof/entry-proof.ts'
 import type { House } from '../support/house.ts'
 import { growAll } from '../support/log.ts'
 import { asOwner } from '../support/owner.ts'
@@ -165,7 +165,7 @@ describe("the reviewer's questions in the console", () => {
     expect(text).not.toContain('<script>alert')
     const proof = await (await reviewer.get(`/entries/${id}/proof`)).text()
     const leaf = leafHash(leafOf((await readEntry(house.ledger, id))!))
-    expect(checkReceipt(proof, leaf, [log().key.signerFor(log().origin)!.key])).toMatchObject({ ok: true })
+    expect(checkProof(proof, leaf, [(await log().key.signerFor(log().origin))!.key])).toMatchObject({ ok: true })
     expect(text).toContain(leaf.toString('base64'))
 
     for (const other of ['x', newId('ent'), newId('task')]) expect((await pageOf(`/entries/${other}`)).status).toBe(404)
