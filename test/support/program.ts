@@ -9,7 +9,7 @@ import type { StoreSettings } from '../../src/ledger/connect.ts'
 import { freePort } from './port.ts'
 
 /** The built command, as it is shipped. */
-const command = path.join(import.meta.dirname, '../../dist/cli/mayfly.js')
+export const command = path.join(import.meta.dirname, '../../dist/cli/mayfly.js')
 
 /** What a run of the command came to. */
 export interface Ran {
