@@ -41,10 +41,12 @@ export function renderShut(base: readonly Statement[]): string {
   return policyText([...base, everythingDenied])
 }
 
+/** The cohort of a session, by its name. */
+export const cohortOf = (name: string): string => name.slice(0, 3)
+
 /** @throws RangeError where it is not a session's name: as a pattern it could match others, or nobody */
-export function cohortOf(name: string): string {
+export function assertSession(name: string): void {
   if (!sessionName.test(name)) throw new RangeError(`not the name of a session: ${JSON.stringify(name)}`)
-  return name.slice(0, 3)
 }
 
 /** @throws RangeError */

@@ -1,5 +1,5 @@
 import type { Statement } from '../policy.ts'
-import { assertCanary, assertCohort, cohortOf, type Denials, render, renderShut } from './document.ts'
+import { assertCanary, assertCohort, assertSession, cohortOf, type Denials, render, renderShut } from './document.ts'
 
 /** A session at AWS, and what is known of when AWS issued it, by AWS's clock. */
 export interface Session {
@@ -62,6 +62,8 @@ interface Stance {
   closing: boolean
   killed: ReadonlySet<string>
   cutoff: Date | undefined
+  /** What the cutoff leaves. The stances of one cutoff share it, because to find it is most of the work. */
+  cohorts: ReadonlyMap<string, Cohort>
 }
 
 /**
@@ -90,7 +92,7 @@ export function load(given: World): number {
 /** Step 4: as few cohorts as are enough, those first that save most, and of equals those in which fewest live. */
 function givingUp(world: World, stance: Stance): Stance | undefined {
   const gain = (cohort: Cohort) => Math.min(cohort.denied.size, entriesByPattern(cohort)) - 1
-  const order = [...cohortsOf(world, stance)]
+  const order = [...stance.cohorts]
     .filter(([name, cohort]) => !stance.killed.has(name) && gain(cohort) > 0)
     .toSorted(([a, x], [b, y]) => gain(y) - gain(x) || x.survivors.size - y.survivors.size || (a < b ? -1 : 1))
     .map(([name]) => name)
@@ -105,7 +107,10 @@ function cuttingOff(world: World, stance: Stance): Stance | undefined {
   const moments = [...new Set(world.denied.flatMap(({ latest }) => (latest ? [after(latest)] : [])))]
     .filter((moment) => moment > (world.cutoff?.getTime() ?? -Infinity))
     .toSorted((a, b) => a - b)
-  const at = (index: number): Stance => ({ ...stance, cutoff: new Date(moments[index]!) })
+  const at = (index: number): Stance => {
+    const cutoff = new Date(moments[index]!)
+    return { ...stance, cutoff, cohorts: cohortsOf(world, cutoff) }
+  }
   const last = moments.length - 1
   if (last < 0) return undefined
   const enough = first(last, (index) => fits(world, at(index)))
@@ -159,7 +164,7 @@ function denialsOf(world: World, stance: Stance): Denials {
   const cohorts: string[] = []
   const survivors: string[] = []
   const names = [...world.canaries]
-  for (const [name, cohort] of cohortsOf(world, stance)) {
+  for (const [name, cohort] of stance.cohorts) {
     if (stance.killed.has(name)) {
       cohorts.push(name)
     } else if ((stance.closing || name !== world.open) && entriesByPattern(cohort) < cohort.denied.size) {
@@ -184,7 +189,7 @@ function entriesByPattern({ survivors }: Cohort): number {
 }
 
 /** The cohorts of which a session is left that the cutoff does not surely deny. What it may deny is no survivor: its owner is told to leave it. */
-function cohortsOf(world: World, { cutoff }: Stance): Map<string, Cohort> {
+function cohortsOf(world: World, cutoff: Date | undefined): Map<string, Cohort> {
   const cohorts = new Map<string, Cohort>()
   const cohort = (name: string) => {
     const key = cohortOf(name)
@@ -208,7 +213,7 @@ function namesOf(sessions: readonly Session[]): string[] {
 }
 
 function isBefore(moment: Date, cutoff: Date | undefined): boolean {
-  return cutoff !== undefined && moment < cutoff
+  return cutoff !== undefined && moment.getTime() < cutoff.getTime()
 }
 
 /**
@@ -226,15 +231,16 @@ function first(last: number, isEnough: (index: number) => boolean): number | und
   return high
 }
 
-function asGiven({ killed, cutoff }: World): Stance {
-  return { closing: false, killed: new Set(killed), cutoff }
+function asGiven(world: World): Stance {
+  const { killed, cutoff } = world
+  return { closing: false, killed: new Set(killed), cutoff, cohorts: cohortsOf(world, cutoff) }
 }
 
 /** With none among the living that is denied too: once, for each look at a stance goes through all of them. @throws RangeError */
 function validated(world: World): World {
   const { open, killed, canaries, cutoff, denied, living } = world
   for (const cohort of [open, ...killed]) assertCohort(cohort)
-  for (const { name } of [...denied, ...living]) cohortOf(name)
+  for (const { name } of [...denied, ...living]) assertSession(name)
   for (const canary of canaries) assertCanary(canary)
   if (cutoff && cutoff.getTime() % 1_000 !== 0) throw new RangeError('a cutoff is a whole second, as AWS compares it')
   const ended = new Set(denied.map(({ name }) => name))
