@@ -4,6 +4,7 @@ import type { Ledger } from './connect.ts'
 import { decidedRows, decisionEntries, entryColumns, json, keepDecisions, leaseEntries, type NewDecision, rfc3339 } from './entries.ts'
 import { claimKeys, holds, type KeyClaim } from './keys.ts'
 import { type Declarant, type JsonRow, type Lease, leasesOf, type Task, taskOf } from './records.ts'
+import { forgottenAfter, openRoles, namedHandles, takeNames } from './session-names.ts'
 import { type Stopped, stoppedOf } from './stops.ts'
 import { together } from './together.ts'
 
@@ -36,6 +37,8 @@ export interface NewLease {
   readonly parameters: Readonly<Record<string, string>>
   /** Milliseconds from the store's now; cut at the task's deadline. */
   readonly ttl: number
+  /** The roles of one of which its session is named in the same commit; empty: it has no name before it is minted. */
+  readonly pool: readonly string[]
 }
 
 /** Limits that the announcing commit itself checks, so that they are exact across brokers. */
@@ -112,6 +115,7 @@ async function writeAll(ledger: Ledger, all: readonly Announcement[]): Promise<W
     keyed: claim !== undefined,
     body: openedBody(task),
   }))
+  const names = namesFor(all.flatMap(({ leases }) => leases))
   const claims = all.flatMap(({ task, leases, claim }) => (claim ? [{ task: task.id, claim, busy: !leases.every(({ local }) => local) }] : []))
   const rows = await ledger.run<{ id: TaskId } & WrittenOne>(
     sql`
@@ -121,10 +125,12 @@ async function writeAll(ledger: Ledger, all: readonly Announcement[]): Promise<W
     ),
     ${decidedRows(all.map(({ task, decision }) => ({ task: task.id, decision })))},
     ${wantedRows(all.map(({ task, decision, leases }) => ({ task: task.id, decision, leases })))},
+    ${names.roles}
     ${claims.length === 0 ? sql`` : sql`${claimKeys(claims)},`}
     ${stoppedOf(sql`asked`, sql`wanted`)},
     asking as (
       select * from asked where id not in (select id from stopped) ${claims.length === 0 ? sql`` : sql`and (not keyed or id in (select task_id from claimed))`}
+        ${names.first}
     ),
     place as (${takePlaces}),
     task as (
@@ -134,7 +140,8 @@ async function writeAll(ledger: Ledger, all: readonly Announcement[]): Promise<W
       returning *
     ),
     kept as (${keepDecisions(sql`select id from task`)}),
-    announced as (${insertLeases}),
+    ${names.taken}
+    announced as (${insertLeases(names)}),
     told as (
       ${entryColumns}
       select 'task.opened', task.agent, task.id, null, null, asked.body || jsonb_build_object('deadline', ${rfc3339(sql`task.deadline`)})
@@ -172,11 +179,15 @@ export async function announceLeases(
   limits: LeaseLimits,
   reissue?: Reissue,
 ): Promise<Announced | { readonly outcome: 'limit' } | { readonly outcome: 'not_open' } | ({ readonly outcome: 'stopped' } & Stopped)> {
+  const names = namesFor(leases)
   const [row] = await ledger.run<{ found: boolean } & WrittenOne>(
     sql`
     with ${decidedRows([{ task, decision }])},
     ${wantedRows([{ task, decision, leases }])},
-    found as (select * from tasks where id = ${task} and state = 'open' and deadline > now() ${reissue ? sql`and ${holds(reissue.claim)}` : sql``} for update),
+    ${names.roles}
+    found as (
+      select * from tasks where id = ${task} and state = 'open' and deadline > now() ${reissue ? sql`and ${holds(reissue.claim)}` : sql``} ${names.first} for update
+    ),
     ${stoppedOf(sql`found`, sql`wanted`)},
     asking as (
       select id, agent, ${leases.length}::int as leases, ${limits.perAgent}::int as most
@@ -190,7 +201,8 @@ export async function announceLeases(
       returning tasks.*
     ),
     kept as (${keepDecisions(sql`select id from task`)}),
-    announced as (${insertLeases}),
+    ${names.taken}
+    announced as (${insertLeases(names)}),
     told as (
       ${entryColumns}
       ${reissue === undefined ? sql`` : sql`select 'task.reissued', task.agent, task.id, null, null, '{}'::jsonb from task union all`}
@@ -286,14 +298,41 @@ function wantedRows(all: readonly { readonly task: TaskId; readonly decision: Ne
     )`
 }
 
+/** What an announcement has besides where it takes names of sessions. Nothing of it is in the statement of leases that need none. */
+interface Names {
+  /** The queries that lock the kill lists. */
+  readonly roles: SQL
+  /** A condition that is always true, and read before the task is locked. */
+  readonly first: SQL
+  readonly taken: SQL
+  readonly column: SQL
+  readonly handles: SQL
+}
+
+function namesFor(leases: readonly NewLease[]): Names {
+  const asked = leases.filter(({ pool }) => pool.length > 0).map(({ id, provider, pool }) => ({ id, provider, roles: pool }))
+  if (asked.length === 0) return { roles: sql``, first: sql``, taken: sql``, column: sql``, handles: sql`` }
+  const naming = sql`(select wanted.id, ${forgottenAfter(endsAt)} as forget_at from wanted join task on task.id = wanted.task)`
+  return {
+    roles: sql`${openRoles(asked)},`,
+    first: sql`and (select count(*) from open) >= 0`,
+    taken: sql`${takeNames(naming)},`,
+    column: sql`, handles`,
+    handles: sql`, coalesce((select ${namedHandles} from named where named.lease_id = wanted.id), '[]')`,
+  }
+}
+
+/** When a lease of `wanted` ends, in its task. */
+const endsAt = sql`least(wanted.until, task.deadline)`
+
 /** Writes those of `wanted` whose task is in `task`. */
-const insertLeases = sql`
+const insertLeases = ({ column, handles }: Names): SQL => sql`
   insert into leases (id, task_id, decision_id, agent, owner, grant_name, provider, local, revocation, standing, outlives_revocation, state, parameters, ttl, issued_at, expires_at,
-    due_at)
+    due_at ${column})
   select wanted.id, task.id, wanted.decision, task.agent, task.owner, wanted."grant", wanted.provider, wanted.local, wanted.revocation, wanted.standing,
     wanted."outlivesRevocation", case when wanted.local then 'active' else 'reserved' end, wanted.parameters, wanted.ttl, case when wanted.local then now() end,
-    least(wanted.until, task.deadline),
-    case when wanted.local then least(wanted.until, task.deadline) else now() + make_interval(secs => ${mintPatience}) end
+    ${endsAt},
+    case when wanted.local then ${endsAt} else now() + make_interval(secs => ${mintPatience}) end ${handles}
   from wanted join task on task.id = wanted.task
   returning *`
 

@@ -35,13 +35,14 @@ export const nextCohort = sql`(
 
 /**
  * Sees to it that each of the roles has a cohort that names may be given out in. The first one is any: of a ledger that was lost, nobody knows which
- * AWS still denies. Several may do this at once; in the order of names, so that they cannot block each other.
+ * AWS still denies. Several may do this at once; in the order of names, as names are taken, so that they cannot block each other.
  */
 export async function openCohorts(ledger: Ledger, provider: string, roles: readonly string[]): Promise<void> {
   await ledger.run(sql`
     insert into kill_lists as list (provider, role, cohort)
     select ${provider}, pool.role, floor(random() * ${sql.raw(String(count))})::int
-      from json_array_elements_text(${JSON.stringify([...new Set(roles)].toSorted())}::text::json) as pool(role)
+      from json_array_elements_text(${JSON.stringify([...new Set(roles)])}::text::json) as pool(role)
       where not exists (select from kill_lists as list where list.provider = ${provider} and list.role = pool.role and ${isFresh})
+      order by pool.role
     on conflict (provider, role) do update set cohort = ${nextCohort}, cohort_since = now() where not (${isFresh})`)
 }

@@ -6,7 +6,8 @@ import type { Ledger } from './connect.ts'
 import { claimSeconds, nowWaiting, waitingEntries } from './endings.ts'
 import { entryColumns, json, rfc3339 } from './entries.ts'
 import { dueChannel } from './postgres.ts'
-import { forgetAt, shutRung } from './role-sessions.ts'
+import { forgetAt } from './role-sessions.ts'
+import { shutRung } from './session-names.ts'
 
 /** A session as the kill list of its role needs it. */
 export interface SessionOfRole {

@@ -1,9 +1,9 @@
-import { randomInt } from 'node:crypto'
 import { sql, type SQL } from 'drizzle-orm'
 import { BrokerError } from '../base/errors.ts'
 import type { LeaseId } from '../base/ids.ts'
-import { cohortName, isFresh, openCohorts } from './cohorts.ts'
+import { openCohorts } from './cohorts.ts'
 import type { Ledger } from './connect.ts'
+import { forgottenAfter, openRoles, namedHandles, takeNames } from './session-names.ts'
 import { together } from './together.ts'
 
 /** A session of an AWS role: the role's name and its RoleSessionName, an open cohort (3 of base36) and a number in it (5). */
@@ -29,17 +29,8 @@ export interface SessionToEnd extends NamedSession {
   readonly confirmedAt: Date | undefined
 }
 
-/** Seconds past its end for which a session is still listed: how far the clocks of AWS and of the store, and what AWS has heard, may be behind. */
-export const linger = 120
-
 /** When the kill list of its role may forget a session of `lease`. */
-export const forgetAt: SQL = sql`lease.expires_at + make_interval(secs => ${linger})`
-
-/** Step of the overflow ladder at which a role takes no further session. */
-export const shutRung = 6
-
-/** Denied sessions that are counted to find the role with the fewest. Roles with more are alike: neither has room for their names one by one. */
-const countedMost = 1_000
+export const forgetAt: SQL = forgottenAfter(sql`lease.expires_at`)
 
 /** Statements with which one name is asked for: a role whose cohort is too old costs one, and so does a number that somebody else drew. */
 const rounds = 6
@@ -75,46 +66,18 @@ interface Found {
   readonly name: string | null
 }
 
-/**
- * `for share`: names of a role are taken side by side, and whoever closes its cohort waits for all of them. A kill list first, then the lease, as
- * everywhere in this room.
- */
+/** A kill list first, then the lease, as everywhere in this room. */
 async function takeName(ledger: Ledger, provider: string, lease: LeaseId, roles: readonly string[]): Promise<Found> {
   const [row] = await ledger.run<Found>(sql`
-    with chosen as (
-      select pool.role from json_array_elements_text(${JSON.stringify(roles)}::text::json) as pool(role)
-      left join kill_lists as list on list.provider = ${provider} and list.role = pool.role
-      cross join lateral (
-        select count(*) as denied from (
-          select from role_sessions as session where session.provider = ${provider} and session.role = pool.role and session.denied_at is not null limit ${countedMost}
-        ) as counted
-      ) as load
-      where list.rung is distinct from ${shutRung} order by load.denied, random() limit 1
-    ),
-    list as (
-      select list.provider, list.role, list.cohort from chosen join kill_lists as list on list.provider = ${provider} and list.role = chosen.role
-      where list.rung <> ${shutRung} and ${isFresh} for share of list
-    ),
+    with ${openRoles([{ id: lease, provider, roles }])},
     minting as (
-      select lease.id, ${forgetAt} as forget_at, list.* from list cross join leases as lease where lease.id = ${lease} and lease.state = 'reserved' for update of lease
+      select lease.id, ${forgetAt} as forget_at from open join leases as lease on lease.id = open.id where lease.state = 'reserved' for update of lease
     ),
-    taken as (
-      insert into role_sessions (provider, role, name, lease_id, forget_at)
-      select provider, role, ${cohortName(sql`cohort`)} || ${newNumber()}::text, id, forget_at from minting
-      on conflict do nothing returning role, name, lease_id
-    ),
-    journaled as (
-      update leases as lease set handles = lease.handles || jsonb_build_array(jsonb_build_object('kind', 'session', 'role', taken.role, 'session_name', taken.name))
-      from taken where lease.id = taken.lease_id
-    )
-    select (select role from chosen) as chosen, (select role from list) as open, exists (select from minting) as minting, (select name from taken) as name`)
+    ${takeNames(sql`minting`)},
+    journaled as (update leases as lease set handles = lease.handles || ${namedHandles} from named where lease.id = named.lease_id)
+    select (select role from chosen) as chosen, (select role from open) as open, exists (select from minting) as minting, (select name from named) as name`)
   return row!
 }
-
-const newNumber = (): string =>
-  randomInt(36 ** 5)
-    .toString(36)
-    .padStart(5, '0')
 
 /** A lease and who minted its sessions. */
 interface Denial {

@@ -23,6 +23,8 @@ export interface Reservation<Settings = unknown> {
   /** The store's time when the lease was announced or refreshed: `iat` of what is signed. */
   readonly issuedAt: Date
   readonly policyDigest: string
+  /** What is journaled of the lease by now. Of one that is being minted: its name, where the provider has a `pool` and one could be taken. */
+  readonly handles: readonly Handle[]
 }
 
 /** What is left of a lease when it is to be ended: its id, its age, and what the provider journaled. */
@@ -143,6 +145,12 @@ export interface Provider {
    */
   outlives?(settings: unknown): readonly string[]
   /**
+   * The roles of which one is assumed for a grant with these settings: the name of its session is taken with the announcement of the lease, and stands
+   * among the handles of its reservation. Whoever has a pool can end what has such a name however late it is minted, for nobody asks again whether the
+   * lease still lives. Absent: no name is taken beforehand.
+   */
+  pool?(settings: unknown): readonly string[]
+  /**
    * Minting changes nothing outside the broker, and the broker itself answers whether a credential lives. Its leases are announced `active` and
    * end in the commit that ends them; `revoke` and `recover` are never asked.
    */
@@ -157,12 +165,12 @@ export interface Provider {
   /**
    * A fresh short-lived credential of a living lease; absent where the provider has none. What was handed out before lives on until its own end. The
    * reservation's `expiresAt` is the furthest that the decision permits; what is given may end long before, and says so. Several may be asked for at
-   * once, at several brokers, and by one that never saw the lease before: all that it knows is `handles`. Once `revoke` was asked, none is made.
+   * once, at several brokers, and by one that never saw the lease before: all that it knows are its handles. Once `revoke` was asked, none is made.
    *
    * A failure says by `minted` whether there may be a credential that nobody was given: `no` puts the lease's end back to where it was, `maybe` leaves it
    * at `endsBy`, or else where this refresh would have put it. @throws ProviderError
    */
-  refresh?(reservation: Reservation, handles: readonly Handle[], signal: AbortSignal): Promise<Minted>
+  refresh?(reservation: Reservation, signal: AbortSignal): Promise<Minted>
   /**
    * Ends the credential and answers with what proves it. Idempotent: ending what is already gone is success. A mint of the same lease that is
    * still under way, or arrives later, must not leave anything alive. Where `revocation` answers `expiry` nothing can be proven: the late mint is

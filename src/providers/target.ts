@@ -12,7 +12,7 @@ export interface Target {
   /** @throws ProviderError, `unavailable` at once while mints are known to hang; or the BrokerError that `journal` threw */
   mint(reservation: Reservation, journal: (handle: Handle) => Promise<void>, signal: AbortSignal): Promise<Minted>
   /** @throws ProviderError, `refused` where the provider has no fresh credentials */
-  refresh(reservation: Reservation, handles: readonly Handle[], signal: AbortSignal): Promise<Minted>
+  refresh(reservation: Reservation, signal: AbortSignal): Promise<Minted>
   /** @throws ProviderError, `unavailable` at once while the backend is known to be down */
   revoke(lease: LeaseReference, signal: AbortSignal): Promise<Evidence>
   /** @throws ProviderError, `unavailable` at once while the backend is known to be down */
@@ -100,10 +100,10 @@ export function createTarget(provider: Provider, options: { readonly clock: Cloc
   return {
     provider,
     mint: (reservation, journal, signal) => mint('mint', signal, (inner) => provider.mint(reservation, journal, inner)),
-    refresh: (reservation, handles, signal) =>
+    refresh: (reservation, signal) =>
       mint('refresh', signal, async (inner) => {
         if (!provider.refresh) throw new ProviderError('refused', `${provider.name} has no fresh credentials to give`, 'no')
-        return provider.refresh(reservation, handles, inner)
+        return provider.refresh(reservation, inner)
       }),
     revoke: (lease, signal) => end('revoke', signal, (inner) => provider.revoke(lease, inner)),
     recover: (lease, signal) => end('recover', signal, (inner) => provider.recover(lease, inner)),

@@ -104,7 +104,7 @@ const freshOne = (broker: Broker, { expiresAt, credential }: Minted): Refreshed 
 async function mintAgain(broker: Broker, target: Target, extension: Extension, reservation: Reservation, signal: AbortSignal): Promise<Minted> {
   const { lease, until, former } = extension
   try {
-    const minted = await target.refresh(reservation, lease.handles, signal)
+    const minted = await target.refresh(reservation, signal)
     if (minted.expiresAt > until) throw new ProviderError('garbage', `${lease.provider} gave a credential that outlives its lease`, 'maybe')
     return minted
   } catch (error) {

@@ -38,6 +38,7 @@ export function newLeases(broker: Broker, inquiry: Inquiry, decision: NewDecisio
       revocation: provider.revocation(grant.settings),
       standing: grant.standing,
       outlivesRevocation: provider.outlives?.(grant.settings) ?? [],
+      pool: provider.pool?.(grant.settings) ?? [],
       parameters,
       ttl: within(ttl, decision.made.answers[index]?.obligations.maxTtl),
     }
@@ -119,6 +120,7 @@ export function reservationOf({ task, inquiry, decision }: Issue, lease: Lease):
     expiresAt: lease.expiresAt,
     issuedAt: lease.issuedAt ?? lease.reservedAt,
     policyDigest: decision.made.policyDigest,
+    handles: lease.handles,
   }
 }
 

@@ -29,7 +29,7 @@ const denying = [
 const opens = (words: string, ...minting: readonly string[]) =>
   deed<{ readonly key: string }, Held, AwsScene>({
     words,
-    crosses: ['announce the task', 'take the name of a session', ...minting, 'confirm'],
+    crosses: ['announce the task', ...minting, 'confirm'],
     async given(scene) {
       await scene.tidy()
       return { key: randomUUID() }

@@ -75,7 +75,7 @@ describe('a token of the broker', () => {
     const reservation = reserve()
     await mint(reservation)
     const later = { ...reservation, issuedAt: new Date(now + 60_000), expiresAt: new Date(now + 120_000) }
-    const fresh = await provider.refresh?.(later, [], patient)
+    const fresh = await provider.refresh?.(later, patient)
     if (!fresh) throw new Error('a jwt provider refreshes')
     expect(await tokens.read(open(fresh))).toMatchObject({ jti: reservation.lease, exp: Math.floor((now + 120_000) / 1_000) })
   })

@@ -17,6 +17,7 @@ export function reservationOf(settings: unknown, changes: Partial<Reservation> =
     issuedAt: new Date(now),
     expiresAt: new Date(now + 600_000),
     policyDigest: 'sha256:0000000000000000000000000000000000000000000000000000000000000000',
+    handles: [],
     ...changes,
   }
 }

@@ -317,7 +317,7 @@ describe('the errors of a target', () => {
   })
 
   test('say that there is nothing fresh to get from a provider without refresh', async () => {
-    expect(await failure(targetOf({}).refresh(reservation, [], patient))).toMatchObject({ fault: 'refused', minted: 'no' })
+    expect(await failure(targetOf({}).refresh(reservation, patient))).toMatchObject({ fault: 'refused', minted: 'no' })
   })
 })
 

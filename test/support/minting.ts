@@ -1,10 +1,11 @@
 import { sql } from 'drizzle-orm'
 import { newId } from '../../src/base/ids.ts'
 import type { Actor } from '../../src/identity/actor.ts'
-import { announceTask } from '../../src/ledger/announce.ts'
+import { announceLeases, announceTask, type LeaseLimits, type NewLease } from '../../src/ledger/announce.ts'
 import type { Ledger } from '../../src/ledger/connect.ts'
-import { archivePolicySet } from '../../src/ledger/entries.ts'
+import { archivePolicySet, type NewDecision } from '../../src/ledger/entries.ts'
 import { confirmLeases } from '../../src/ledger/extend.ts'
+import type { KeyClaim } from '../../src/ledger/keys.ts'
 import type { Lease } from '../../src/ledger/records.ts'
 
 const policyDigest = 'sha256:minting'
@@ -21,8 +22,36 @@ const actor: Actor = {
 /** Keeps the policy set on which every decision of this file rests. */
 export const preparePolicy = (ledger: Ledger) => archivePolicySet(ledger, policyDigest, {})
 
-/** A lease of a task of its own, announced and about to be minted by a provider called `aws`. @param ttl milliseconds */
-export async function announceMint(ledger: Ledger, ttl = 600_000): Promise<Lease> {
+const newDecision = (): NewDecision => ({
+  id: newId('dec'),
+  agent: 'bot',
+  kind: 'work',
+  action: 'issue',
+  made: { outcome: 'permit', policies: [], policyDigest, obligations: {}, answers: [] },
+})
+
+const newLease = (ttl: number, pool: readonly string[]): NewLease => ({
+  id: newId('lease'),
+  grant: 'bucket',
+  provider: 'aws',
+  local: false,
+  revocation: 'deny',
+  standing: false,
+  outlivesRevocation: [],
+  parameters: {},
+  ttl,
+  pool,
+})
+
+const limits: LeaseLimits = { perAgent: 10_000, perTask: 16 }
+
+/**
+ * A lease of a task of its own, announced and about to be minted by a provider called `aws`.
+ *
+ * @param ttl milliseconds
+ * @param pool roles of one of which its session is named with it
+ */
+export async function announceMint(ledger: Ledger, ttl = 600_000, pool: readonly string[] = [], claim?: KeyClaim): Promise<Lease> {
   const id = newId('task')
   const answer = await announceTask(ledger, {
     task: {
@@ -37,31 +66,21 @@ export async function announceMint(ledger: Ledger, ttl = 600_000): Promise<Lease
       duration: 3_600_000,
       deadline: undefined,
     },
-    decision: {
-      id: newId('dec'),
-      agent: 'bot',
-      kind: 'work',
-      action: 'issue',
-      made: { outcome: 'permit', policies: [], policyDigest, obligations: {}, answers: [] },
-    },
-    leases: [
-      {
-        id: newId('lease'),
-        grant: 'bucket',
-        provider: 'aws',
-        local: false,
-        revocation: 'deny',
-        standing: false,
-        outlivesRevocation: [],
-        parameters: {},
-        ttl,
-      },
-    ],
-    limits: { perAgent: 10_000, perTask: 16 },
-    claim: undefined,
+    decision: newDecision(),
+    leases: [newLease(ttl, pool)],
+    limits,
+    claim,
   })
   if (answer.outcome !== 'announced') throw new Error(answer.outcome)
   return answer.leases[0]!
+}
+
+/** Further leases of the task of a lease, as many as there are pools. */
+export async function announceFurther(ledger: Ledger, { taskId }: Lease, ...pools: readonly (readonly string[])[]): Promise<readonly Lease[]> {
+  const leases = pools.map((pool) => newLease(600_000, pool))
+  const answer = await announceLeases(ledger, taskId, newDecision(), leases, limits)
+  if (answer.outcome !== 'announced') throw new Error(answer.outcome)
+  return answer.leases
 }
 
 /** What was minted for a lease is confirmed: reserved -> active. */

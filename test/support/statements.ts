@@ -6,7 +6,6 @@ import { isVaultLook, isVaultRequest } from './vault-requests.ts'
  * are commits only when they find something, and come whenever they like.
  */
 const commits: readonly { readonly name: string; readonly look?: true; readonly is: RegExp }[] = [
-  { name: 'take the name of a session', is: /insert into role_sessions/ },
   { name: 'open a cohort', is: /insert into kill_lists/ },
   { name: 'deny the sessions', is: /update role_sessions as session set denied_at = now\(\) from living/ },
   { name: 'close a cohort', is: /update kill_lists as list set cohort/ },
@@ -24,6 +23,7 @@ const commits: readonly { readonly name: string; readonly look?: true; readonly 
   { name: 'refresh the lease', is: /'lease\.refreshed'/ },
   { name: 'conclude the refresh', is: /update leases as lease set expires_at = case when lease\.decision_id/ },
   { name: 'announce the lease', is: /insert into leases/ },
+  { name: 'take the name of a session', is: /insert into role_sessions/ },
   { name: 'keep the decision', is: /'decision\.made'/ },
   { name: 'confirm', is: /'lease\.issued'/ },
   { name: 'journal a handle', is: /'lease\.reopened'/ },

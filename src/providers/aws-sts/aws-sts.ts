@@ -49,7 +49,7 @@ export async function connectAws(name: string, settings: AwsSettings, surroundin
     },
     // The name of a session is journaled before STS is asked, and a journal that finds the lease ended stops the mint.
     recover: async ({ handles }) => ({ minted: handles.length > 0 }),
-    ...(deny && { upkeep: (signal) => deny.upkeep(signal) }),
+    ...(deny && { pool: (grant: unknown) => (grant as AwsGrant).roles, upkeep: (signal: AbortSignal) => deny.upkeep(signal) }),
     check: async (signal) => void (await checkAccount(name, settings, sts, signal)),
     ...(identities.tokens && { tokens: identities.tokens }),
     // Only where somebody checks: it has as much to load as the rest.

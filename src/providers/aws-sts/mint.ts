@@ -55,8 +55,8 @@ export function mintingOf(
       return child === 'unsupported' ? await direct(session, reservation, signal) : child
     },
 
-    async refresh(reservation, handles, signal) {
-      const session = journaledSession(handles)
+    async refresh(reservation, signal) {
+      const session = journaledSession(reservation.handles)
       if (!session || !(reservation.settings as AwsGrant).roles.includes(session.role)) {
         throw new ProviderError('refused', `${name} has no session of this lease whose role the grant still names`, 'no')
       }

@@ -17,17 +17,20 @@ export function newSessionName(): string {
 export const handleOf = ({ role, name }: RoleSession): Handle => ({ kind: 'session', role, session_name: name })
 
 /**
- * The name of a session that may be asked for now: the ledger knows it. From the store where there is one that remembers sessions, else by chance.
+ * The name of a session that may be asked for now: the ledger knows it. As a rule since the lease was announced; else it is taken now, from the store
+ * where there is one that remembers sessions, or by chance.
  *
  * @throws ProviderError `downstream` where every role of the pool is full; BrokerError `conflict` where the lease has ended, or what `journal` throws
  */
 export async function takeSession(
   provider: string,
-  { lease, task }: Reservation,
+  { lease, task, handles }: Reservation,
   roles: readonly string[],
   sessions: RoleSessions | undefined,
   journal: (handle: Handle) => Promise<void>,
 ): Promise<RoleSession> {
+  const announced = journaledSession(handles)
+  if (announced) return announced
   if (!sessions) {
     const session = { role: pickRole(roles), name: newSessionName() }
     await journal(handleOf(session))

@@ -66,7 +66,7 @@ describe('children of an AWS session', () => {
   const later = (reservation: Reservation, changes: Partial<Reservation> = {}): Reservation => reserve({ lease: reservation.lease, ...changes })
   const mint = (reservation: Reservation, by = provider): Promise<Minted> =>
     by.mint(reservation, async (handle) => void journaled.push(handle), patient)
-  const refresh = (reservation: Reservation, by = provider): Promise<Minted> => by.refresh!(reservation, journaled, patient)
+  const refresh = (reservation: Reservation, by = provider): Promise<Minted> => by.refresh!({ ...reservation, handles: journaled }, patient)
   const revoke = ({ lease, task }: Reservation) => provider.revoke({ lease, task, age: 0, handles: journaled }, patient).catch(() => undefined)
   const use = (minted: Minted): AwsClients => agentOf(peer, minted)
   const asked = (action: string): number => peer.calls.filter((call) => call.action === action).length
@@ -162,7 +162,7 @@ describe('children of an AWS session', () => {
       await mint(reservation)
       const elsewhere: AwsGrant = { ...grant, roles: ['mayfly/other'] }
       expect(await failureOf(refresh(later(reservation, { settings: elsewhere })))).toMatchObject({ fault: 'refused', minted: 'no' })
-      expect(await failureOf(provider.refresh!(later(reservation), [], patient))).toMatchObject({ fault: 'refused', minted: 'no' })
+      expect(await failureOf(provider.refresh!(later(reservation), patient))).toMatchObject({ fault: 'refused', minted: 'no' })
     })
   })
 

@@ -8,7 +8,7 @@ import {
 import { inspect } from 'node:util'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { BrokerError } from '../../../src/base/errors.ts'
-import { type LeaseReference, type Provider, ProviderError } from '../../../src/providers/provider.ts'
+import { type LeaseReference, type Provider, ProviderError, type Reservation } from '../../../src/providers/provider.ts'
 import { boundaryPolicy, type DenySite, type GivenLease, startDenySite } from '../../support/aws/deny-site.ts'
 import { policyOf } from '../../support/aws/site.ts'
 
@@ -365,6 +365,33 @@ describe('a lease of a role that has a kill list', () => {
     expect(await reads()).toBe(403)
   })
 
+  describe('whose session was named with its announcement', () => {
+    async function named(): Promise<{ readonly reservation: Reservation; readonly name: string; readonly reference: LeaseReference }> {
+      const reservation = site.reserve()
+      const reserved = await site.store.reserve('aws', reservation.lease, provider.pool!(reservation.settings))
+      if (reserved.outcome !== 'reserved') throw new Error(reserved.outcome)
+      const { role, name } = reserved.session
+      const handles = [{ kind: 'session', role, session_name: name }]
+      return { reservation: { ...reservation, handles }, name, reference: { ...referenceOf(reservation), handles } }
+    }
+
+    test('is minted under that name, and the store is not asked for another', async () => {
+      const { reservation, name } = await named()
+      await provider.mint(reservation, async () => {}, patient)
+      expect(site.peer.given().map((session) => session.name)).toEqual([name])
+      expect(site.store.sessions).toHaveLength(1)
+    })
+
+    test('is denied by that name, however late it is minted', async () => {
+      const { reservation, name, reference } = await named()
+      expect(await provider.recover(reference, patient)).toEqual({ minted: true })
+      expect(await provider.revoke(reference, patient)).toMatchObject({ by: 'provider' })
+      await provider.mint(reservation, async () => {}, patient)
+      const late = site.peer.given().find((session) => session.name === name)!
+      expect(late.may('s3:GetObject', 'arn:aws:s3:::invoices/acme/1', site.peer.now())).toBe(false)
+    })
+  })
+
   test('is not issued where every role of its pool is full, which is no word against the provider', async () => {
     site.store.list(site.role).shut = true
     const fault = await faultOf(provider.mint(site.reserve(), async () => {}, patient))
@@ -393,6 +420,6 @@ describe('a lease of a role that has a kill list', () => {
 
 test('without kill_list, or without a store, a session ends by time alone and IAM is never asked', async () => {
   const unkept = await site.connect({}, { sessions: undefined, killLists: undefined } as object)
-  expect([unkept.revocation({}), unkept.upkeep, unkept.limits?.ends]).toEqual(['expiry', undefined, undefined])
+  expect([unkept.revocation({}), unkept.upkeep, unkept.limits?.ends, unkept.pool]).toEqual(['expiry', undefined, undefined, undefined])
   expect(site.peer.calls.filter(({ service, key }) => service === 'iam' && key !== site.peer.root.accessKeyId)).toEqual([])
 })
