@@ -102,7 +102,8 @@ async function due(ledger: Ledger, provider: string): Promise<readonly string[]>
 }
 
 /**
- * Takes the list for `claimSeconds`, where nobody else has it and `pause` milliseconds have passed since it was written. A number: milliseconds to wait.
+ * Takes the list for `claimSeconds`, where nobody else has it and `pause` milliseconds have passed since the last document was begun: however long that one
+ * took to write, the next is due at its time. A number: milliseconds to wait.
  *
  * The self-join is what makes one statement enough: its snapshot cannot see what was committed while it waited for the row, such as the last name of a
  * cohort that was closed then. Postgres checks the condition again on the row that it finds, and the two no longer agree.
@@ -114,7 +115,7 @@ async function take(ledger: Ledger, which: Which, holder: string, pause: number)
       from kill_lists as list join kill_lists as seen on seen.provider = list.provider and seen.role = list.role
         and seen.cohort = list.cohort and seen.generation = list.generation and seen.written_generation = list.written_generation
       where ${is(which)} and (list.held_by is null or list.held_by = ${holder} or list.held_until <= now())
-        and (list.written_at is null or list.written_at + ${milliseconds(pause)} <= now())
+        and (list.intended_at is null or list.intended_at + ${milliseconds(pause)} <= now())
       for update of list
     ),
     list as (
@@ -138,7 +139,7 @@ async function take(ledger: Ledger, which: Which, holder: string, pause: number)
       (select json_agg(listed order by listed.name) from listed) as sessions,
       exists (select from kill_lists as list where ${is(which)}) as found,
       (
-        select (extract(epoch from greatest(case when list.held_by <> ${holder} then list.held_until end, list.written_at + ${milliseconds(pause)}) - now()) * 1000)::double precision
+        select (extract(epoch from greatest(case when list.held_by <> ${holder} then list.held_until end, list.intended_at + ${milliseconds(pause)}) - now()) * 1000)::double precision
         from kill_lists as list where ${is(which)}
       ) as wait`)
   if (row?.list) return inHand(row.list, row.sessions ?? [])

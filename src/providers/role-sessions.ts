@@ -92,8 +92,8 @@ export interface KillLists {
   /** Roles with something to be written, confirmed or compared. */
   due(provider: string): Promise<readonly string[]>
   /**
-   * Takes the list for 30 s. A number: milliseconds after which to ask again, because another holder has it, or it was written less than `pause`
-   * milliseconds ago.
+   * Takes the list for 30 s. A number: milliseconds after which to ask again, because another holder has it, or its last document was begun less
+   * than `pause` milliseconds ago.
    */
   take(provider: string, role: string, holder: string, pause: number): Promise<HeldList | number>
   /** Closes the open cohort and opens another. Waits for names that are being taken, so that a list that is taken afterwards has them all. False: not the holder any more. */

@@ -84,7 +84,7 @@ describe.each(stores)('kill lists on $name', ({ name: storeName, open }) => {
   const pass = (seconds: number) => {
     const by = sql`make_interval(secs => ${seconds})`
     return ledger.run(sql`
-      update kill_lists set held_until = held_until - ${by}, written_at = written_at - ${by}, check_at = check_at - ${by}, disturbed_at = disturbed_at - ${by}
+      update kill_lists set held_until = held_until - ${by}, intended_at = intended_at - ${by}, written_at = written_at - ${by}, check_at = check_at - ${by}, disturbed_at = disturbed_at - ${by}
       where role = ${role}`)
   }
 
@@ -190,13 +190,17 @@ describe.each(stores)('kill lists on $name', ({ name: storeName, open }) => {
       await take('one')
     })
 
-    test('waits until so much time has passed since it was written', async () => {
+    test('waits until so much time has passed since its last document was begun, however long that took to write', async () => {
       await mint()
-      await write(1)
+      await take()
+      await lists.intend('aws', role, 'one', documentOf(1))
+      await pass(4)
+      await lists.wrote('aws', role, 'one', 1, [])
+      await lists.release('aws', role, 'one')
       const wait = await lists.take('aws', role, 'one', 5_000)
-      expect(wait).toBeGreaterThan(4_000)
-      expect(wait).toBeLessThanOrEqual(5_000)
-      await pass(5)
+      expect(wait).toBeGreaterThan(0)
+      expect(wait).toBeLessThanOrEqual(1_000)
+      await pass(1)
       await take('one', 5_000)
     })
   })

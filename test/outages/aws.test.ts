@@ -180,7 +180,8 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a task with an A
     expect(reads(task), 'by hand').toBe(true)
 
     // An hour later.
-    await house.ledger.run(sql`update kill_lists set check_at = check_at - interval '1 hour', written_at = written_at - interval '1 hour'`)
+    await house.ledger.run(sql`
+      update kill_lists set check_at = check_at - interval '1 hour', intended_at = intended_at - interval '1 hour', written_at = written_at - interval '1 hour'`)
     while (reads(task)) await tend().catch(() => {})
     expect(reads(sibling)).toBe(true)
     const alarm = house

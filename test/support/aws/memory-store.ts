@@ -30,7 +30,7 @@ interface KeptList {
   generation: number
   digest: string | null
   written: boolean
-  writtenAt: number
+  intendedAt: number
   confirmed: number
   open: number
   next: number
@@ -111,7 +111,7 @@ export class MemoryStore implements RoleSessions, KillLists {
     const list = this.list(role)
     const now = this.#now()
     if (list.holder !== undefined && list.holder !== holder && list.heldUntil > now) return list.heldUntil - now
-    if (list.writtenAt + pause > now) return list.writtenAt + pause - now
+    if (list.intendedAt + pause > now) return list.intendedAt + pause - now
     list.holder = holder
     list.heldUntil = now + claim
     const { generation, digest, written, confirmed, killed, cutoff } = list
@@ -150,7 +150,7 @@ export class MemoryStore implements RoleSessions, KillLists {
     const list = this.list(role)
     if (!this.#holds(role, holder) || intent.generation !== list.generation + 1) return false
     const { generation, digest, killed, cutoff, rung } = intent
-    Object.assign(list, { generation, digest, killed, cutoff, written: false, shut: rung === 6 })
+    Object.assign(list, { generation, digest, killed, cutoff, written: false, intendedAt: this.#now(), shut: rung === 6 })
     for (const session of this.sessions) {
       if (session.role !== role || !intent.sacrificed.includes(session.name)) continue
       session.denied = true
@@ -165,7 +165,6 @@ export class MemoryStore implements RoleSessions, KillLists {
     const list = this.list(role)
     if (!this.#holds(role, holder) || list.generation !== generation) return false
     list.written = true
-    list.writtenAt = this.#now()
     for (const session of this.sessions) {
       if (session.role !== role || !denied.includes(session.name) || session.generation !== undefined) continue
       session.generation = generation
@@ -199,7 +198,7 @@ export class MemoryStore implements RoleSessions, KillLists {
     const known = this.#lists.get(role)
     if (known) return known
     const nothing = { generation: 0, digest: null, written: false, confirmed: 0, killed: [], cutoff: undefined, shut: false }
-    const list = { ...nothing, writtenAt: -Infinity, open: 0, next: 0, holder: undefined, heldUntil: 0, checkAt: this.#now() + 3_600_000 }
+    const list = { ...nothing, intendedAt: -Infinity, open: 0, next: 0, holder: undefined, heldUntil: 0, checkAt: this.#now() + 3_600_000 }
     this.#lists.set(role, list)
     return list
   }
