@@ -10,6 +10,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import postgres from 'postgres'
 import { test } from 'vitest'
 import { connect } from '../src/ledger/connect.ts'
+import { killLists as keptLists } from '../src/ledger/kill-lists.ts'
 import { roleSessions } from '../src/ledger/role-sessions.ts'
 import { connectAws } from '../src/providers/aws-sts/aws-sts.ts'
 import { compile, compileParent } from '../src/providers/aws-sts/compile.ts'
@@ -76,25 +77,18 @@ test('the bench of AWS', async () => {
 })
 
 /**
- * What the provider makes of a reserved lease, its name taken in Postgres, beside the same calls of the SDK with the same policies. Both in this process,
- * with AWS in another; in turns, so that what else the machine does falls on both.
+ * What the provider makes of an announced lease beside the same calls of the SDK with the same policies. Its name was taken with the announcement, which
+ * is not part of `minted`; so the two are also told together, beside an announcement without a name and the raw calls. All in this process, with AWS and
+ * Postgres in others; in turns, so that what else the machine does falls on each.
  */
 async function sessions(aws: Account): Promise<void> {
   const store = await openDatabase()
   const ledger = await connect(store.settings)
   await preparePolicy(ledger)
-  const taking = { ms: 0 }
-  const names = roleSessions(ledger)
-  const kept: typeof names = {
-    ...names,
-    async reserve(...asked) {
-      const started = performance.now()
-      const taken = await names.reserve(...asked)
-      taking.ms += performance.now() - started
-      return taken
-    },
-  }
-  const surroundings = { publicUrl: 'https://broker.example.com', keys: '/nowhere', clock: Date.now, sessions: kept }
+  const names = { taken: 0 }
+  const taking = roleSessions(ledger)
+  const kept: typeof taking = { ...taking, reserve: (...asked) => ((names.taken += 1), taking.reserve(...asked)) }
+  const surroundings = { publicUrl: 'https://broker.example.com', keys: '/nowhere', clock: Date.now, sessions: kept, killLists: keptLists(ledger) }
   const grant = awsGrant.parse({ role: taskRole, allow })
   const raw = await rawCalls(aws)
 
@@ -102,31 +96,37 @@ async function sessions(aws: Account): Promise<void> {
     ['direct', 'AWS: a session'],
     ['children', 'AWS: a session and its child'],
   ] as const) {
-    const provider = await connectAws('aws', awsSettings.parse(settingsOf(aws, mode)), surroundings)
+    const provider = await connectAws('aws', awsSettings.parse(settingsOf(aws, mode, { kill_list: {} })), surroundings)
     const mint = (reservation: Reservation) => provider.mint(reservation, async () => {}, AbortSignal.timeout(10_000))
-    const reserved = async (count: number): Promise<Reservation[]> => {
-      const leases = await timed(16, Array.from({ length: count }), () => announceMint(ledger))
-      return leases.results.map(({ id, taskId, reservedAt, expiresAt }) =>
-        reservationOf(grant, { lease: id, task: taskId, issuedAt: reservedAt, expiresAt, parameters: {} }),
-      )
+    const announce = async (pool?: readonly string[]): Promise<Reservation> => {
+      const { id, taskId, reservedAt, expiresAt, handles } = await announceMint(ledger, undefined, pool)
+      return reservationOf(grant, { lease: id, task: taskId, issuedAt: reservedAt, expiresAt, parameters: {}, handles })
     }
-    await timed(8, await reserved(scaled(200)), mint)
-    await timed(8, await reserved(scaled(200)), raw[mode])
+    const announced = async (count: number) => (await timed(16, Array.from({ length: count }), () => announce(grant.roles))).results
+    await timed(8, await announced(scaled(200)), mint)
+    await timed(8, await announced(scaled(200)), raw[mode])
     for (const inFlight of [1, 8]) {
       const count = scaled(inFlight === 1 ? 100 : 240)
-      const [ours, theirs] = [{ seconds: 0 }, { seconds: 0 }]
-      taking.ms = 0
+      const seconds = { minted: 0, raw: 0, both: 0, bothRaw: 0 }
+      names.taken = 0
       for (let turn = 0; turn < 4; turn++) {
-        const reservations = await reserved(count)
-        ours.seconds += (await timed(inFlight, reservations, mint)).seconds
-        theirs.seconds += (await timed(inFlight, reservations, raw[mode])).seconds
+        const reservations = await announced(count)
+        seconds.minted += (await timed(inFlight, reservations, mint)).seconds
+        seconds.raw += (await timed(inFlight, reservations, raw[mode])).seconds
+        seconds.both += (await timed(inFlight, reservations, async () => await mint(await announce(grant.roles)))).seconds
+        seconds.bothRaw += (await timed(inFlight, reservations, async () => await raw[mode](await announce()))).seconds
       }
-      const each = (seconds: number): number => (seconds * 1_000) / (4 * count)
+      const each = (total: number): number => (total * 1_000) / (4 * count)
       tell(`${what}, ${inFlight} in flight`, {
-        'minted, ms': each(ours.seconds),
-        'raw, ms': each(theirs.seconds),
-        'a name taken, ms': taking.ms / (4 * count) / inFlight,
-        ratio: ours.seconds / theirs.seconds,
+        'minted under the name it was announced with, ms': each(seconds.minted),
+        'raw, ms': each(seconds.raw),
+        ratio: seconds.minted / seconds.raw,
+        'names not taken with the announcement': names.taken,
+      })
+      tell(`${what} and its announcement, ${inFlight} in flight`, {
+        'announced with a name and minted, ms': each(seconds.both),
+        'announced without and raw, ms': each(seconds.bothRaw),
+        ratio: seconds.both / seconds.bothRaw,
       })
     }
   }
@@ -189,7 +189,7 @@ const watchedEach = 5
 const betweenLooks = 50
 
 /**
- * Task ends at 100 a second. From the request to complete until S3 answers 403 to the session, from outside: the list may be written once in 1.2 s, so
+ * Task ends at 100 a second. From the request to complete until S3 answers 403 to the session, from outside: a list is begun once in 1.2 s, so
  * that what an end waits for is the worst of it. As many live as the list of one role has room for; once the first cohort is closed the others are opened.
  */
 async function ends(stage: Stage): Promise<void> {
@@ -197,7 +197,7 @@ async function ends(stage: Stage): Promise<void> {
   const [count, ahead] = [scaled(1_000), scaled(800)]
   await Promise.all((await open(stage, scaled(40))).map((task) => complete(broker, task)))
   const living = await hold(stage, ahead)
-  const before = await aws.peer.calls()
+  const before: Readonly<Record<string, number>> = { ...(await aws.peer.calls()), documents: await documents(owner) }
   const started = performance.now()
 
   const ending: Promise<{ answered: number; status: number }>[] = []
@@ -214,7 +214,7 @@ async function ends(stage: Stage): Promise<void> {
   const seconds = (performance.now() - started) / 1_000
   const ended = await Promise.all(ending)
   const times = await Promise.all(refused)
-  const after = await aws.peer.calls()
+  const after: Readonly<Record<string, number>> = { ...(await aws.peer.calls()), documents: await documents(owner) }
 
   const made = (name: string): number => (after[name] ?? 0) - (before[name] ?? 0)
   const iam = Object.keys(after)
@@ -230,12 +230,18 @@ async function ends(stage: Stage): Promise<void> {
   tell('AWS: 1,000 task ends, 100 a second', {
     ends: count,
     'a second': count / seconds,
-    documents: (made('iam CreatePolicyVersion') * 1_000) / count,
-    'calls of IAM': (iam * 1_000) / count,
+    documents: (made('documents') * 1_000) / count,
+    'calls of IAM, with those that make room for a version': (iam * 1_000) / count,
     'calls of STS for canaries': ((made('sts DecodeAuthorizationMessage') + made('sts AssumeRole') - (count - ahead)) * 1_000) / count,
     revoked: row!.revoked,
     sacrificed: row!.sacrificed,
   })
+}
+
+/** Documents that a kill list was written with: of five calls of CreatePolicyVersion one finds no room, and is asked again. */
+async function documents(owner: postgres.Sql): Promise<number> {
+  const [row] = await owner<{ count: number }[]>`select count(*)::int as count from entries where kind = 'kill_list.written'`
+  return row!.count
 }
 
 async function open({ generators, broker, bots }: Stage, count: number): Promise<Opened[]> {
