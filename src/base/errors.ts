@@ -1,4 +1,5 @@
 import type { DecisionId, TaskId } from './ids.ts'
+import type { Receipt } from './receipt.ts'
 
 /** Every reason for which the broker says no. Adding one does not compile until the table in http/problem answers for it. */
 export type ErrorCode =
@@ -35,6 +36,8 @@ export interface ErrorContext {
   readonly cause?: unknown
   readonly decision?: DecisionId
   readonly task?: TaskId
+  /** Of what the ledger keeps of the refusal. */
+  readonly receipts?: readonly Receipt[]
   readonly errors?: readonly FieldFault[]
   /** Seconds after which the same request makes sense again. */
   readonly retryAfter?: number
@@ -47,6 +50,7 @@ export class BrokerError extends Error {
   readonly detail: string
   readonly decision: DecisionId | undefined
   readonly task: TaskId | undefined
+  readonly receipts: readonly Receipt[]
   readonly errors: readonly FieldFault[]
   readonly retryAfter: number | undefined
 
@@ -57,6 +61,7 @@ export class BrokerError extends Error {
     this.detail = detail
     this.decision = context.decision
     this.task = context.task
+    this.receipts = context.receipts ?? []
     this.errors = context.errors ?? []
     this.retryAfter = context.retryAfter
   }

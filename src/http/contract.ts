@@ -474,6 +474,28 @@ export const EntryView = z
   .openapi('Entry')
 export type EntryView = z.infer<typeof EntryView>
 
+export const ReceiptView = z
+  .object({
+    entry: EntryIdentifier,
+    kind: z.string().openapi({ example: 'lease.issued' }),
+    leaf_hash: z.string().openapi({
+      description: 'What the entry comes to as a leaf of the log: SHA-256 over a zero byte and its canonical JSON (RFC 6962, RFC 8785), base64',
+    }),
+  })
+  .openapi('Receipt', {
+    description:
+      'Holds the broker to an entry that it has written: kept, it is checked later against `GET /ledger/{entry}/proof` (docs/verifying.md)',
+  })
+export type ReceiptView = z.infer<typeof ReceiptView>
+
+/** What was told the ledger for an answer. */
+const Receipts = z.array(ReceiptView).openapi({ description: 'Of each entry that the ledger has written for this answer, in the order of the log' })
+
+/** Of an answer that may come when all has happened. */
+const ReceiptsOfEnd = z
+  .array(ReceiptView)
+  .openapi({ description: 'Of each entry that the ledger has written of this end so far, in the order of the log' })
+
 export const LogLines = z.string().openapi('LogLines', {
   description:
     'Each line a JSON object: `number` from 0; `leaf_hash`, what the log has there, which is SHA-256 over a zero byte and the canonical JSON (RFC 8785) of `entry`, base64; `missing` in the place of `entry` where the history does not have it any more; with a decision its `answers`; `checkpoint` where one was signed over the log up to here',
@@ -487,6 +509,7 @@ export const OpenedTask = z
     task_token: z.string().openapi({ description: 'Speaks for this task alone: completing it, further grants, refreshing' }),
     decision: DecisionView,
     leases: z.array(IssuedLease),
+    receipts: Receipts,
   })
   .openapi('OpenedTask')
 export type OpenedTask = z.infer<typeof OpenedTask>
@@ -494,18 +517,23 @@ export type OpenedTask = z.infer<typeof OpenedTask>
 export const ShownTask = z.object({ task: TaskView, leases: z.array(LeaseView), decisions: z.array(DecisionView) }).openapi('ShownTask')
 export type ShownTask = z.infer<typeof ShownTask>
 
-export const AddedLease = z.object({ decision: DecisionView, lease: IssuedLease }).openapi('AddedLease')
+export const AddedLease = z.object({ decision: DecisionView, lease: IssuedLease, receipts: Receipts }).openapi('AddedLease')
 export type AddedLease = z.infer<typeof AddedLease>
 
-export const RenewedTask = z.object({ task: TaskView, decision: DecisionView, leases: z.array(LeaseView) }).openapi('RenewedTask')
+export const RenewedTask = z.object({ task: TaskView, decision: DecisionView, leases: z.array(LeaseView), receipts: Receipts }).openapi('RenewedTask')
 export type RenewedTask = z.infer<typeof RenewedTask>
 
 export const ClosedTask = z
-  .object({ task: TaskView, leases: z.array(LeaseView), ended: z.boolean().openapi({ description: 'Whether every lease is ended' }) })
+  .object({
+    task: TaskView,
+    leases: z.array(LeaseView),
+    ended: z.boolean().openapi({ description: 'Whether every lease is ended' }),
+    receipts: ReceiptsOfEnd,
+  })
   .openapi('ClosedTask')
 export type ClosedTask = z.infer<typeof ClosedTask>
 
-export const ClosedLease = z.object({ lease: LeaseView, ended: z.boolean() }).openapi('ClosedLease')
+export const ClosedLease = z.object({ lease: LeaseView, ended: z.boolean(), receipts: ReceiptsOfEnd }).openapi('ClosedLease')
 export type ClosedLease = z.infer<typeof ClosedLease>
 
 const Count = z.int().min(0)
@@ -669,6 +697,7 @@ export const ProblemDetails = z
     }),
     decision: DecisionIdentifier.optional(),
     task: TaskIdentifier.optional(),
+    receipts: z.array(ReceiptView).optional().openapi({ description: 'Of what the ledger keeps of this refusal' }),
     errors: z
       .array(z.object({ pointer: z.string(), message: z.string() }))
       .optional()

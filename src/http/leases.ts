@@ -10,7 +10,7 @@ import * as contract from './contract.ts'
 import { waitSeconds } from './prefer.ts'
 import { askForLeases } from './questions.ts'
 import { revealLease } from './reveal.ts'
-import { viewDecision, viewLease } from './views.ts'
+import { viewDecision, viewLease, viewReceipts } from './views.ts'
 
 /** Single leases: found, refreshed, ended. */
 export function leaseRoutes(broker: Broker) {
@@ -21,13 +21,13 @@ export function leaseRoutes(broker: Broker) {
     })
     .openapi(show, async (c) => c.json(viewLease(await showLease(broker, c.var.caller, c.req.valid('param').id)), 200))
     .openapi(refresh, async (c) => {
-      const { decision, lease } = await refreshLease(broker, c.var.caller, c.req.valid('param').id, c.var.signal)
-      return c.json({ decision: viewDecision(decision), lease: revealLease(lease) }, 200)
+      const { decision, lease, receipts } = await refreshLease(broker, c.var.caller, c.req.valid('param').id, c.var.signal)
+      return c.json({ decision: viewDecision(decision), lease: revealLease(lease), receipts: viewReceipts(receipts) }, 200)
     })
     .openapi(revoke, async (c) => {
       const { reason } = c.req.valid('json')
-      const { lease, ended } = await revokeLease(broker, c.var.caller, c.req.valid('param').id, reason, waitSeconds(c), c.var.signal)
-      const answer = { lease: viewLease(lease), ended }
+      const { lease, ended, receipts } = await revokeLease(broker, c.var.caller, c.req.valid('param').id, reason, waitSeconds(c), c.var.signal)
+      const answer = { lease: viewLease(lease), ended, receipts: viewReceipts(receipts) }
       return ended ? c.json(answer, 200) : c.json(answer, 202)
     })
 }

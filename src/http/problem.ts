@@ -6,6 +6,7 @@ import { BrokerError, describe } from '../base/errors.ts'
 import type { ErrorCode, FieldFault } from '../base/errors.ts'
 import type { Log } from '../telemetry.ts'
 import type { ProblemDetails } from './contract.ts'
+import { viewReceipts } from './views.ts'
 
 interface Wire {
   readonly status: ContentfulStatusCode
@@ -58,6 +59,7 @@ export function problemOf(error: BrokerError, requestId: string): ProblemDetails
     retry,
     ...(error.decision && { decision: error.decision }),
     ...(error.task && { task: error.task }),
+    ...(error.receipts.length > 0 && { receipts: viewReceipts(error.receipts) }),
     ...(error.errors.length > 0 && { errors: [...error.errors] }),
     request_id: requestId,
   }

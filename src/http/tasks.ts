@@ -13,7 +13,7 @@ import { readDeclaration, readGrant, readTiming } from './declaration.ts'
 import { waitSeconds } from './prefer.ts'
 import { askForTasks } from './questions.ts'
 import { revealLease } from './reveal.ts'
-import { viewDecision, viewLease, viewTask } from './views.ts'
+import { viewDecision, viewLease, viewReceipts, viewTask } from './views.ts'
 
 /** The life of a task, as its agent, operators and reviewers see it. */
 export function taskRoutes(broker: Broker) {
@@ -26,6 +26,7 @@ export function taskRoutes(broker: Broker) {
         task_token: opened.taskToken.open(),
         decision: viewDecision(opened.decision),
         leases: opened.leases.map(revealLease),
+        receipts: viewReceipts(opened.receipts),
       }
       return c.json(answer, 201)
     })
@@ -39,12 +40,18 @@ export function taskRoutes(broker: Broker) {
     })
     .openapi(lease, async (c) => {
       const added = await addLease(broker, c.var.caller, c.req.valid('param').id, readGrant(c.req.valid('json')), c.var.signal)
-      return c.json({ decision: viewDecision(added.decision), lease: revealLease(added.lease) }, 201)
+      return c.json({ decision: viewDecision(added.decision), lease: revealLease(added.lease), receipts: viewReceipts(added.receipts) }, 201)
     })
     .openapi(renew, async (c) => {
       const asked = readTiming(c.req.valid('json'), broker.clock())
-      const { task, decision, leases } = await renewTask(broker, c.var.caller, c.req.valid('param').id, asked)
-      return c.json({ task: viewTask(task), decision: viewDecision(decision), leases: leases.map(viewLease) }, 200)
+      const { task, decision, leases, receipts } = await renewTask(broker, c.var.caller, c.req.valid('param').id, asked)
+      const answer: contract.RenewedTask = {
+        task: viewTask(task),
+        decision: viewDecision(decision),
+        leases: leases.map(viewLease),
+        receipts: viewReceipts(receipts),
+      }
+      return c.json(answer, 200)
     })
     .openapi(complete, async (c) => {
       const closed = await completeTask(broker, c.var.caller, c.req.valid('param').id, waitSeconds(c), c.var.signal)
@@ -61,6 +68,7 @@ const viewClosed = (closed: Closed): contract.ClosedTask => ({
   task: viewTask(closed.task),
   leases: closed.leases.map(viewLease),
   ended: closed.ended,
+  receipts: viewReceipts(closed.receipts),
 })
 
 const declare = createRoute({

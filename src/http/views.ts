@@ -1,3 +1,4 @@
+import type { Receipt } from '../base/receipt.ts'
 import { formatDuration } from '../base/time.ts'
 import type { DecisionRecord, Entry, Lease, Revocation, Stop, Task } from '../ledger/records.ts'
 import type { Selector } from '../ledger/selector.ts'
@@ -8,6 +9,7 @@ import type {
   DenialView,
   EntryView,
   LeaseView,
+  ReceiptView,
   RevocationView,
   Selector as SelectorView,
   StopView,
@@ -143,6 +145,9 @@ export function viewEntry(entry: Entry): EntryView {
     body: entry.body,
   }
 }
+
+export const viewReceipts = (receipts: readonly Receipt[]): ReceiptView[] =>
+  receipts.map(({ entry, kind, leafHash }) => ({ entry, kind, leaf_hash: leafHash }))
 
 function viewObligations(obligations: Obligations): { max_ttl?: string } {
   return obligations.maxTtl === undefined ? {} : { max_ttl: formatDuration(obligations.maxTtl) }

@@ -1,8 +1,25 @@
 import { sql, type SQL } from 'drizzle-orm'
 import type { LeaseId, StopId, TaskId } from '../base/ids.ts'
+import type { Json } from '../base/json.ts'
+import type { Receipt } from '../base/receipt.ts'
 import type { Ledger } from './connect.ts'
-import { decidedRows, decisionEntries, entryColumns, json, keepDecisions, leaseEntries, type NewDecision, rfc3339 } from './entries.ts'
+import {
+  decidedBody,
+  type DecidedBody,
+  decidedRows,
+  decisionEntries,
+  entryColumns,
+  json,
+  keepDecisions,
+  leaseBody,
+  leaseEntries,
+  type NewDecision,
+  rfc3339,
+} from './entries.ts'
 import { claimKeys, holds, type KeyClaim } from './keys.ts'
+import { type EntryFields, receiptOf } from '../proof/leaf.ts'
+import type { ExportedRow } from './log.ts'
+import { bareColumns, type BareRow, bareRows, receiptsOf, returningTold, type ToldRow, toldRows } from './receipts.ts'
 import { type Declarant, type JsonRow, type Lease, leasesOf, type Task, taskOf } from './records.ts'
 import { forgottenAfter, openRoles, namedHandles, takeNames } from './session-names.ts'
 import { type Stopped, stoppedOf } from './stops.ts'
@@ -52,7 +69,12 @@ export interface LeaseLimits {
 /** Seconds that a mint may take before the reaper looks after its lease. Longer than any request is let live. */
 const mintPatience = 60
 
-export type Announced = { readonly outcome: 'announced'; readonly task: Task; readonly leases: readonly Lease[] }
+export interface Announced {
+  readonly outcome: 'announced'
+  readonly task: Task
+  readonly leases: readonly Lease[]
+  readonly receipts: readonly Receipt[]
+}
 
 /** A task with its decision and its leases, about to be announced. */
 export interface Announcement {
@@ -76,7 +98,7 @@ export const announceTask: (ledger: Ledger, announcement: Announcement) => Promi
 
 async function announceTasks(ledger: Ledger, all: readonly Announcement[]): Promise<readonly Announcing[]> {
   const written = await writeAll(ledger, all)
-  const outcomes = all.map((announcement) => outcomeOf(written.get(announcement.task.id)))
+  const outcomes = all.map((announcement) => outcomeOf(announcement, written.get(announcement.task.id)))
   if (all.length === 1) return outcomes
   // The places of an agent were given to all of its announcements here or to none. Near its limit some may still fit.
   for (const [index, announcement] of all.entries()) {
@@ -92,7 +114,7 @@ const again = ({ claim, ...announcement }: Announcement): Announcement => ({
 })
 
 /** What became of each announcement whose key was free, by its task. */
-type Written = ReadonlyMap<string, WrittenOne>
+type Written = ReadonlyMap<string, WrittenOne & { readonly told: BareRow[] | null; readonly decided: DecidedBody }>
 
 interface WrittenOne {
   readonly task: JsonRow | null
@@ -100,12 +122,31 @@ interface WrittenOne {
   readonly stopped: Stopped | null
 }
 
-function outcomeOf(written: WrittenOne | undefined): Announcing {
+function outcomeOf(announcement: Announcement, written: ReturnType<Written['get']>): Announcing {
   if (!written) return { outcome: 'key_taken' }
   if (written.stopped) return { outcome: 'stopped', ...written.stopped }
   if (!written.task) return { outcome: 'limit' }
-  return { outcome: 'announced', task: taskOf(written.task), leases: leasesOf(written.leases) }
+  const announced = { task: taskOf(written.task), leases: leasesOf(written.leases) }
+  const receipts = (written.told ?? []).map((row) => receiptOf(factOf(announcement, announced, written.decided, row)))
+  return { outcome: 'announced', ...announced, receipts }
 }
+
+/** A fact of an announcement as the history has it: its row, and the body that was sent. */
+function factOf(
+  { task: asked, decision }: Announcement,
+  { task, leases }: Pick<Announced, 'task' | 'leases'>,
+  decided: DecidedBody,
+  [id, at, xid, kind, named]: BareRow,
+): EntryFields {
+  const fact = { id, at: new Date(at).toISOString(), xid, kind, agent: task.agent, task: task.id }
+  if (kind === 'task.opened') return { ...fact, body: sent({ ...openedBody(asked), deadline: task.deadline.toISOString() }) }
+  if (kind === 'decision.made') return { ...fact, decision: decision.id, body: sent(decided) }
+  const lease = leases.find((each) => each.id === named)!
+  return { ...fact, lease: lease.id, decision: lease.decisionId, body: sent(leaseBody(lease)) }
+}
+
+/** What went out as JSON: nothing of it is anything else, and what is undefined is left out of leaves as it is of JSON. */
+const sent = (body: object): Json => body as Json
 
 async function writeAll(ledger: Ledger, all: readonly Announcement[]): Promise<Written> {
   const asked = all.map(({ task, leases, limits, claim }) => ({
@@ -116,14 +157,15 @@ async function writeAll(ledger: Ledger, all: readonly Announcement[]): Promise<W
     body: openedBody(task),
   }))
   const names = namesFor(all.flatMap(({ leases }) => leases))
+  const decided = all.map(({ decision }) => decidedBody(decision))
   const claims = all.flatMap(({ task, leases, claim }) => (claim ? [{ task: task.id, claim, busy: !leases.every(({ local }) => local) }] : []))
-  const rows = await ledger.run<{ id: TaskId } & WrittenOne>(
+  const rows = await ledger.run<{ id: TaskId; told: BareRow[] | null } & WrittenOne>(
     sql`
     with asked as materialized (
       select * from json_to_recordset(${JSON.stringify(asked)}::text::json) as asked(id text, kind text, agent text, owner text, actor jsonb, purpose text,
         labels jsonb, "tokenHash" text, duration double precision, deadline timestamptz, leases int, most int, keyed boolean, body jsonb)
     ),
-    ${decidedRows(all.map(({ task, decision }) => ({ task: task.id, decision })))},
+    ${decidedRows(all.map(({ task, decision }, at) => ({ task: task.id, decision, body: decided[at]! })))},
     ${wantedRows(all.map(({ task, decision, leases }) => ({ task: task.id, decision, leases })))},
     ${names.roles}
     ${claims.length === 0 ? sql`` : sql`${claimKeys(claims)},`}
@@ -148,14 +190,17 @@ async function writeAll(ledger: Ledger, all: readonly Announcement[]): Promise<W
         from task join asked on asked.id = task.id
       union all ${decisionEntries(sql`select id from task`)}
       union all ${leaseEntries}
+      returning ${bareColumns}
     )
     select asked.id, (select to_json(task) from task where task.id = asked.id) as task,
       (select json_agg(announced order by announced.id) from announced where announced.task_id = asked.id) as leases,
+      ${bareRows(sql`told.task_id = asked.id`)} as told,
       (select json_build_object('stop', stop, 'until', until) from stopped where stopped.id = asked.id) as stopped
     from asked where id in (select id from asking) or id in (select id from stopped)`,
     'later',
   )
-  return new Map(rows.map(({ id, ...written }) => [id, written]))
+  const bodies = new Map(all.map(({ task }, at) => [task.id, decided[at]!]))
+  return new Map(rows.map(({ id, ...written }) => [id, { ...written, decided: bodies.get(id)! }]))
 }
 
 /** A declaration whose answer was lost: it gets another task token, while it holds its Idempotency-Key. */
@@ -180,7 +225,7 @@ export async function announceLeases(
   reissue?: Reissue,
 ): Promise<Announced | { readonly outcome: 'limit' } | { readonly outcome: 'not_open' } | ({ readonly outcome: 'stopped' } & Stopped)> {
   const names = namesFor(leases)
-  const [row] = await ledger.run<{ found: boolean } & WrittenOne>(
+  const [row] = await ledger.run<{ found: boolean; told: ExportedRow[] | null } & WrittenOne>(
     sql`
     with ${decidedRows([{ task, decision }])},
     ${wantedRows([{ task, decision, leases }])},
@@ -208,16 +253,17 @@ export async function announceLeases(
       ${reissue === undefined ? sql`` : sql`select 'task.reissued', task.agent, task.id, null, null, '{}'::jsonb from task union all`}
       ${decisionEntries(sql`select id from task`)}
       union all ${leaseEntries}
+      returning *
     )
     select exists (select from found) as found, (select to_json(task) from task) as task,
-      (select json_agg(announced order by announced.id) from announced) as leases,
+      (select json_agg(announced order by announced.id) from announced) as leases, ${toldRows()} as told,
       (select json_build_object('stop', stop, 'until', until) from stopped) as stopped`,
     'later',
   )
   if (!row?.found) return { outcome: 'not_open' }
   if (row.stopped) return { outcome: 'stopped', ...row.stopped }
   if (!row.task) return { outcome: 'limit' }
-  return { outcome: 'announced', task: taskOf(row.task), leases: leasesOf(row.leases) }
+  return { outcome: 'announced', task: taskOf(row.task), leases: leasesOf(row.leases), receipts: receiptsOf(row.told) }
 }
 
 /**
@@ -232,8 +278,8 @@ export async function recordDenial(
   cause: 'policy' | 'limit' | 'stopped',
   claim: KeyClaim | undefined,
   stop?: StopId,
-): Promise<void> {
-  await ledger.run(
+): Promise<readonly Receipt[]> {
+  const rows = await ledger.run<ToldRow>(
     sql`
     with ${decidedRows([{ task: task.id, decision }])},
     ${claim ? sql`${claimKeys([{ task: task.id, claim, busy: false }])},` : sql``}
@@ -246,21 +292,25 @@ export async function recordDenial(
     kept as (${keepDecisions(sql`select id from task`)})
     ${entryColumns}
     select 'task.denied', task.agent, task.id, null, null, ${json({ ...openedBody(task), cause, ...(stop && { stop }) })} from task
-    union all ${decisionEntries(sql`select id from task`)}`,
+    union all ${decisionEntries(sql`select id from task`)}
+    ${returningTold}`,
     'later',
   )
+  return receiptsOf(rows.map(({ told }) => told))
 }
 
 /** Keeps a decision about a task that exists already: a refused further lease, refresh or renewal. */
-export async function recordDecision(ledger: Ledger, task: TaskId, decision: NewDecision): Promise<void> {
-  await ledger.run(
+export async function recordDecision(ledger: Ledger, task: TaskId, decision: NewDecision): Promise<readonly Receipt[]> {
+  const rows = await ledger.run<ToldRow>(
     sql`
     with ${decidedRows([{ task, decision }])},
     task as (select id from tasks where id = ${task}),
     kept as (${keepDecisions(sql`select id from task`)})
-    ${entryColumns} ${decisionEntries(sql`select id from task`)}`,
+    ${entryColumns} ${decisionEntries(sql`select id from task`)}
+    ${returningTold}`,
     'later',
   )
+  return receiptsOf(rows.map(({ told }) => told))
 }
 
 export const milliseconds = (count: number): SQL => sql`make_interval(secs => ${count}::double precision / 1000)`

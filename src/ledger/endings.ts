@@ -1,9 +1,12 @@
 import { sql, type SQL } from 'drizzle-orm'
 import type { TaskId } from '../base/ids.ts'
+import type { Receipt } from '../base/receipt.ts'
 import type { Ledger, Plan } from './connect.ts'
 import { entryColumns, rfc3339 } from './entries.ts'
 import { holds, isHeld, type KeyClaim } from './keys.ts'
+import type { ExportedRow } from './log.ts'
 import { dueChannel } from './postgres.ts'
+import { receiptsOf, toldRows } from './receipts.ts'
 import { type Cause, type JsonRow, type Lease, leasesOf, type Revocation, type Task, tasksOf } from './records.ts'
 import { heldIn, openIn } from './revocations.ts'
 import { meansLeases, type Selector } from './selector.ts'
@@ -32,6 +35,11 @@ export interface Closed {
   readonly revoking: readonly Lease[]
 }
 
+/** The same of the task that somebody wanted closed, and is answered about. */
+export interface ClosedTask extends Closed {
+  readonly receipts: readonly Receipt[]
+}
+
 /** Seconds for which whoever claims a lease may work on it before another broker takes it. More than a provider's timeout. */
 export const claimSeconds = 30
 
@@ -49,9 +57,9 @@ export interface Closing {
  * Closes one open task with all its leases, in one commit, which it may share with others. Nothing moved: it is not open any more, or a lease was
  * announced at this very moment, or the request that ends it was overtaken; the caller reads again and decides.
  */
-export const closeTask: (ledger: Ledger, closing: Closing) => Promise<Closed> = together(closeTasks, 'first')
+export const closeTask: (ledger: Ledger, closing: Closing) => Promise<ClosedTask> = together(closeTasks, 'first')
 
-async function closeTasks(ledger: Ledger, closings: readonly Closing[]): Promise<readonly Closed[]> {
+async function closeTasks(ledger: Ledger, closings: readonly Closing[]): Promise<readonly ClosedTask[]> {
   // Of several that would end one task here, the first does. Lateral, so that each task is looked up by its id: joined, the planner walks all open ones.
   const first = new Map(closings.toReversed().map((closing) => [closing.id, closing]))
   const asked = [...first.values()].map(({ id, outcome, ending: { under, ...ending } }) => ({
@@ -78,11 +86,17 @@ async function closeTasks(ledger: Ledger, closings: readonly Closing[]): Promise
 }
 
 /** What of it is about one task. */
-const partOf = ({ tasks, ended, revoking }: Closed, id: TaskId | undefined): Closed => ({
+const partOf = ({ tasks, ended, revoking, told }: Closed & Told, id: TaskId | undefined): ClosedTask => ({
   tasks: tasks.filter((task) => task.id === id),
   ended: ended.filter(({ taskId }) => taskId === id),
   revoking: revoking.filter(({ taskId }) => taskId === id),
+  receipts: receiptsOf(told.filter(({ task }) => task === id)),
 })
+
+/** What closing told the history, in the order of the log. */
+interface Told {
+  readonly told: readonly ExportedRow[]
+}
 
 /**
  * Closes up to `limit` tasks that have passed their deadline, in one commit. `skip locked`: brokers never wait for each other, and what one
@@ -104,8 +118,8 @@ export const closeOverdue = (ledger: Ledger, limit: number): Promise<Closed> =>
  * The self-join in `chosen` is what makes one statement enough: its snapshot cannot see a lease that was announced while it waited for the task's
  * lock, but Postgres checks the condition again on the row that it finds then, and the count of leases ever announced no longer agrees.
  */
-async function close(ledger: Ledger, chosen: SQL, plan?: Plan): Promise<Closed> {
-  const [row] = await ledger.run<{ tasks: JsonRow[] | null; ended: JsonRow[] | null; revoking: JsonRow[] | null }>(
+async function close(ledger: Ledger, chosen: SQL, plan?: Plan): Promise<Closed & Told> {
+  const [row] = await ledger.run<{ tasks: JsonRow[] | null; ended: JsonRow[] | null; revoking: JsonRow[] | null; told: ExportedRow[] | null }>(
     sql`
     with chosen as (${chosen}),
     ${endedAtOnce(sql`chosen`, sql`lease.task_id = chosen.id`)},
@@ -126,14 +140,16 @@ async function close(ledger: Ledger, chosen: SQL, plan?: Plan): Promise<Closed> 
       union all ${endedEntries}
       union all select 'lease.' || waiting.state, waiting.agent, waiting.task_id, waiting.id, waiting.decision_id, jsonb_build_object('cause', waiting.cause) from waiting
       union all ${taskEndedEntries(sql`shut`)}
+      returning *
     ),
     woken as (select pg_notify(${dueChannel}, '') from (select 1 from waiting limit 1) as one)
     select (select json_agg(shut) from shut) as tasks, (select json_agg(ended order by ended.id) from ended) as ended,
-      (select json_agg(waiting) from waiting where waiting.state = 'revoking') as revoking, (select count(*) from woken) as woken`,
+      (select json_agg(waiting) from waiting where waiting.state = 'revoking') as revoking, ${toldRows()} as told,
+      (select count(*) from woken) as woken`,
     'first',
     plan,
   )
-  return { tasks: tasksOf(row?.tasks), ended: leasesOf(row?.ended), revoking: leasesOf(row?.revoking) }
+  return { tasks: tasksOf(row?.tasks), ended: leasesOf(row?.ended), revoking: leasesOf(row?.revoking), told: row?.told ?? [] }
 }
 
 /**

@@ -4,6 +4,7 @@ import type { Json } from '../base/json.ts'
 import type { Action, Decision } from '../policy/decide.ts'
 import { canonical, digestOfText } from '../proof/canonical.ts'
 import type { Ledger } from './connect.ts'
+import type { Lease } from './records.ts'
 
 /** Every kind of fact that the history holds. */
 export const entryKinds = [
@@ -56,12 +57,12 @@ export const rfc3339 = (moment: SQL): SQL => sql`to_char(${moment} at time zone 
 export const entryColumns = sql`insert into entries (kind, agent, task_id, lease_id, decision_id, body)`
 
 /** Decisions and the tasks that they are about: the query `decided`. */
-export function decidedRows(decisions: readonly { readonly task: TaskId; readonly decision: NewDecision }[]): SQL {
-  const rows = decisions.map(({ task, decision: { made, ...decision } }) => ({
+export function decidedRows(decisions: readonly { readonly task: TaskId; readonly decision: NewDecision; readonly body?: DecidedBody }[]): SQL {
+  const rows = decisions.map(({ task, decision: { made, ...decision }, body }) => ({
     ...made,
     ...decision,
     task,
-    body: decidedBody(decision.action, made),
+    body: body ?? decidedBody({ ...decision, made }),
   }))
   return sql`
     decided as materialized (
@@ -71,7 +72,7 @@ export function decidedRows(decisions: readonly { readonly task: TaskId; readonl
 }
 
 /** What the history says of a decision; the digest over all its answers binds the row in `decisions` to it. */
-const decidedBody = (action: Action, made: Decision) => ({
+export const decidedBody = ({ action, made }: Pick<NewDecision, 'action' | 'made'>) => ({
   action,
   outcome: made.outcome,
   policies: made.policies,
@@ -79,6 +80,8 @@ const decidedBody = (action: Action, made: Decision) => ({
   obligations: made.obligations,
   answers_digest: digestOfText(canonical(made.answers)),
 })
+
+export type DecidedBody = ReturnType<typeof decidedBody>
 
 /** Keeps those of `decided` whose task is one of `tasks`, a query of ids: no task, no decision. */
 export const keepDecisions = (tasks: SQL): SQL => sql`
@@ -95,6 +98,17 @@ export const leaseEntriesOf = (kind: SQL): SQL => sql`
   select ${kind}, announced.agent, announced.task_id, announced.id, announced.decision_id, jsonb_build_object(
     'grant', announced.grant_name, 'provider', announced.provider, 'revocation', announced.revocation, 'standing', announced.standing,
     'outlives_revocation', announced.outlives_revocation, 'parameters', announced.parameters, 'expires_at', ${rfc3339(sql`announced.expires_at`)}) from announced`
+
+/** The body of such a fact, as that statement writes it. */
+export const leaseBody = ({ grant, provider, revocation, standing, outlivesRevocation, parameters, expiresAt }: Lease) => ({
+  grant,
+  provider,
+  revocation,
+  standing,
+  outlives_revocation: outlivesRevocation,
+  parameters,
+  expires_at: expiresAt.toISOString(),
+})
 
 /** The facts about leases that the query `announced` has just written. */
 export const leaseEntries = leaseEntriesOf(sql`case when announced.state = 'active' then 'lease.issued' else 'lease.reserved' end`)

@@ -1,5 +1,6 @@
 import { sql } from 'drizzle-orm'
 import type { LeaseId, TaskId } from '../base/ids.ts'
+import type { Receipt } from '../base/receipt.ts'
 import { deadlineOf, milliseconds, type NewTask } from './announce.ts'
 import type { Ledger } from './connect.ts'
 import {
@@ -14,6 +15,8 @@ import {
   rfc3339,
 } from './entries.ts'
 import { type KeyClaim, release } from './keys.ts'
+import type { ExportedRow } from './log.ts'
+import { receiptsOf, toldRows } from './receipts.ts'
 import { type Stopped, stoppedOf } from './stops.ts'
 import { type JsonRow, type Lease, leaseOf, leasesOf, type Task, taskOf } from './records.ts'
 
@@ -34,8 +37,8 @@ export async function confirmLeases(
   task: TaskId,
   confirmations: readonly Confirmation[],
   claim: KeyClaim | undefined,
-): Promise<readonly Lease[]> {
-  const [row] = await ledger.run<{ leases: JsonRow[] | null }>(sql`
+): Promise<{ readonly leases: readonly Lease[]; readonly receipts: readonly Receipt[] }> {
+  const [row] = await ledger.run<{ leases: JsonRow[] | null; told: ExportedRow[] | null }>(sql`
     with task as (select id from tasks where id = ${task} and state = 'open' for update),
     announced as (
       update leases as lease set state = 'active', issued_at = now(), expires_at = least(lease.expires_at, minted."expiresAt"),
@@ -45,9 +48,9 @@ export async function confirmLeases(
       returning lease.*
     ),
     ${claim ? sql`answered as (${release(claim)}),` : sql``}
-    told as (${entryColumns} ${leaseEntries})
-    select json_agg(announced order by announced.id) as leases from announced`)
-  return leasesOf(row?.leases)
+    told as (${entryColumns} ${leaseEntries} returning *)
+    select json_agg(announced order by announced.id) as leases, ${toldRows()} as told from announced`)
+  return { leases: leasesOf(row?.leases), receipts: receiptsOf(row?.told) }
 }
 
 /** A refresh that was announced: what it may lead to, and what was known before. */
@@ -58,6 +61,7 @@ export interface Extension {
   readonly until: Date
   /** What the lease's end was before: whatever was handed out so far ends by then. */
   readonly former: Date
+  readonly receipts: readonly Receipt[]
 }
 
 /**
@@ -75,7 +79,7 @@ export async function extendLease(
   ttl: number,
 ): Promise<Extension | Stopped | undefined> {
   const end = sql`case when lease.local then seen.until else greatest(lease.expires_at, seen.until) end`
-  const [row] = await ledger.run<{ lease: JsonRow | null; until: string; former: string; stopped: Stopped | null }>(
+  const [row] = await ledger.run<{ lease: JsonRow | null; until: string; former: string; told: ExportedRow[] | null; stopped: Stopped | null }>(
     sql`
     with ${decidedRows([{ task: lease.taskId, decision }])},
     task as (select * from tasks where id = ${lease.taskId} and state = 'open' and deadline > now() for update),
@@ -95,13 +99,15 @@ export async function extendLease(
       ${entryColumns}
       ${decisionEntries(sql`select task_id from announced`)}
       union all ${leaseEntriesOf(sql`case when announced.local then 'lease.refreshed' else 'lease.refreshing' end`)}
+      returning *
     )
     select (select to_json(announced) from announced) as lease, (select to_json(until) from seen) as until, (select to_json(former) from seen) as former,
-      (select json_build_object('stop', stop, 'until', until) from stopped) as stopped`,
+      ${toldRows()} as told, (select json_build_object('stop', stop, 'until', until) from stopped) as stopped`,
     'later',
   )
   if (row?.stopped) return row.stopped
-  return row?.lease ? { lease: leaseOf(row.lease), until: new Date(row.until), former: new Date(row.former) } : undefined
+  if (!row?.lease) return undefined
+  return { lease: leaseOf(row.lease), until: new Date(row.until), former: new Date(row.former), receipts: receiptsOf(row.told) }
 }
 
 /** What came of a refresh. */
@@ -119,7 +125,11 @@ const digestsKept = 32
  *
  * Where another refresh was announced after this one, the end stays where that one put it: it may have made something that lives as long.
  */
-export async function concludeRefresh(ledger: Ledger, { lease, former }: Extension, outcome: Refreshed): Promise<Lease | undefined> {
+export async function concludeRefresh(
+  ledger: Ledger,
+  { lease, former }: Extension,
+  outcome: Refreshed,
+): Promise<{ readonly lease: Lease; readonly receipts: readonly Receipt[] } | undefined> {
   const { known, digests, error } =
     outcome.to === 'refreshed'
       ? { known: outcome.expiresAt, digests: [outcome.digests], error: null }
@@ -128,7 +138,7 @@ export async function concludeRefresh(ledger: Ledger, { lease, former }: Extensi
     then least(lease.expires_at, greatest(${former.toISOString()}::text::timestamptz, coalesce(${known?.toISOString() ?? null}::text::timestamptz, lease.expires_at)))
     else lease.expires_at end`
   const oldest = sql`case when jsonb_array_length(lease.digests) >= ${digestsKept}::int and ${digests.length}::int > 0 then lease.digests - 0 else lease.digests end`
-  const [row] = await ledger.run<{ lease: JsonRow | null }>(sql`
+  const [row] = await ledger.run<{ lease: JsonRow | null; told: ExportedRow[] | null }>(sql`
     with task as (select id from tasks where id = ${lease.taskId} and state = 'open' for update),
     announced as (
       update leases as lease set expires_at = ${end}, due_at = ${end}, digests = ${oldest} || ${json(digests)}
@@ -139,9 +149,10 @@ export async function concludeRefresh(ledger: Ledger, { lease, former }: Extensi
       ${entryColumns}
       select ${`lease.${outcome.to}`}::text, announced.agent, announced.task_id, announced.id, announced.decision_id,
         jsonb_strip_nulls(jsonb_build_object('expires_at', ${rfc3339(sql`announced.expires_at`)}, 'error', ${error}::text)) from announced
+      returning *
     )
-    select (select to_json(announced) from announced) as lease`)
-  return row?.lease ? leaseOf(row.lease) : undefined
+    select (select to_json(announced) from announced) as lease, ${toldRows()} as told`)
+  return row?.lease ? { lease: leaseOf(row.lease), receipts: receiptsOf(row.told) } : undefined
 }
 
 /**
@@ -153,9 +164,9 @@ export async function extendTask(
   id: TaskId,
   decision: NewDecision,
   asked: Pick<NewTask, 'duration' | 'deadline'>,
-): Promise<Task | Stopped | undefined> {
+): Promise<{ readonly task: Task; readonly receipts: readonly Receipt[] } | Stopped | undefined> {
   const living = sql`(select task_id as task, grant_name as "grant", provider from leases where task_id = ${id} and ended_at is null)`
-  const [row] = await ledger.run<{ task: JsonRow | null; stopped: Stopped | null }>(
+  const [row] = await ledger.run<{ task: JsonRow | null; told: ExportedRow[] | null; stopped: Stopped | null }>(
     sql`
     with ${decidedRows([{ task: id, decision }])},
     ${stoppedOf(sql`(select * from tasks where id = ${id})`, living)},
@@ -169,10 +180,11 @@ export async function extendTask(
       ${decisionEntries(sql`select id from task`)}
       union all
       select 'task.renewed', task.agent, task.id, null, ${decision.id}::text, jsonb_build_object('deadline', ${rfc3339(sql`task.deadline`)}) from task
+      returning *
     )
-    select (select to_json(task) from task) as task, (select json_build_object('stop', stop, 'until', until) from stopped) as stopped`,
+    select (select to_json(task) from task) as task, ${toldRows()} as told, (select json_build_object('stop', stop, 'until', until) from stopped) as stopped`,
     'later',
   )
   if (row?.stopped) return row.stopped
-  return row?.task ? taskOf(row.task) : undefined
+  return row?.task ? { task: taskOf(row.task), receipts: receiptsOf(row.told) } : undefined
 }

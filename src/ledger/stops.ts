@@ -1,7 +1,9 @@
 import { sql, type SQL } from 'drizzle-orm'
 import type { StopId, TaskId } from '../base/ids.ts'
+import type { Receipt } from '../base/receipt.ts'
 import type { Ledger } from './connect.ts'
 import { decidedRows, decisionEntries, entryColumns, json, keepDecisions, type NewDecision, rfc3339 } from './entries.ts'
+import { receiptsOf, returningTold, type ToldRow } from './receipts.ts'
 import { type JsonRow, type Stop, stopOf } from './records.ts'
 import { agreesWithLease, agreesWithTask, namesLeases, type Selector, selectorColumns, selectorIn, selectorValues } from './selector.ts'
 
@@ -76,8 +78,8 @@ export const stoppedOf = (asking: SQL, leases: SQL): SQL => sql`
   )`
 
 /** Keeps that a request about an existing task was refused because of a stop, though the policy permitted it. */
-export async function recordStopped(ledger: Ledger, task: TaskId, decision: NewDecision, { stop }: Stopped): Promise<void> {
-  await ledger.run(
+export async function recordStopped(ledger: Ledger, task: TaskId, decision: NewDecision, { stop }: Stopped): Promise<readonly Receipt[]> {
+  const rows = await ledger.run<ToldRow>(
     sql`
     with ${decidedRows([{ task, decision }])},
     task as (select id, agent from tasks where id = ${task}),
@@ -85,7 +87,9 @@ export async function recordStopped(ledger: Ledger, task: TaskId, decision: NewD
     ${entryColumns}
     ${decisionEntries(sql`select id from task`)}
     union all
-    select 'request.denied', task.agent, task.id, null, ${decision.id}::text, ${json({ action: decision.action, cause: 'stopped', stop })} from task`,
+    select 'request.denied', task.agent, task.id, null, ${decision.id}::text, ${json({ action: decision.action, cause: 'stopped', stop })} from task
+    ${returningTold}`,
     'later',
   )
+  return receiptsOf(rows.map(({ told }) => told))
 }

@@ -1,4 +1,6 @@
+import type { EntryId } from '../base/ids.ts'
 import type { Json } from '../base/json.ts'
+import type { Receipt } from '../base/receipt.ts'
 import { canonical, digestOfText } from './canonical.ts'
 import { type Hash, leafHash } from './merkle.ts'
 import { longestEntry } from './tiles.ts'
@@ -42,3 +44,10 @@ export function leafHashOf(entry: EntryFields): Hash | undefined {
     return undefined
   }
 }
+
+/** What is kept of an entry by whoever was told of it. */
+export const receiptOf = (entry: EntryFields): Receipt => ({
+  entry: entry.id as EntryId,
+  kind: entry.kind,
+  leafHash: leafHash(leafOf(entry)).toString('base64'),
+})

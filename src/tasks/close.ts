@@ -1,9 +1,11 @@
 import { BrokerError } from '../base/errors.ts'
 import type { LeaseId, TaskId } from '../base/ids.ts'
+import type { Receipt } from '../base/receipt.ts'
 import { delay, stopwatch } from '../base/time.ts'
-import { type Closed, closeLease, closeTask, type Ending } from '../ledger/endings.ts'
+import { closeLease, type ClosedTask as Closed, closeTask, type Ending } from '../ledger/endings.ts'
 import { recordRefusal } from '../ledger/entries.ts'
 import { keepKey } from '../ledger/keys.ts'
+import { receiptsOfEnd } from '../ledger/receipts.ts'
 import { findLease, findTask, hasEnded, type Lease, type Task, type TaskState } from '../ledger/records.ts'
 import { endLease, noteEnded } from './end.ts'
 import { type Broker, type Caller, notFound, owns } from './task.ts'
@@ -13,6 +15,8 @@ export interface ClosedTask {
   readonly task: Task
   readonly leases: readonly Lease[]
   readonly ended: boolean
+  /** Of all that was told the ledger of this end so far, whoever brought it about. */
+  readonly receipts: readonly Receipt[]
 }
 
 /**
@@ -58,12 +62,12 @@ export async function revokeLease(
   reason: string | undefined,
   wait: number,
   signal: AbortSignal,
-): Promise<{ lease: Lease; ended: boolean }> {
+): Promise<{ lease: Lease; ended: boolean; receipts: readonly Receipt[] }> {
   const found = await findLease(broker.ledger, id)
   if (!found || !(owns(caller, found.task) || caller.roles.has('operator'))) throw notFound('lease')
   const { asked } = await beginEnding(broker, found.lease, { cause: 'revoked', reason, by: nameOf(caller) })
   const lease = await settled(() => findLease(broker.ledger, id).then((again) => again?.lease), hasEnded, asked, wait, signal)
-  return { lease, ended: hasEnded(lease) }
+  return { lease, ended: hasEnded(lease), receipts: await receiptsOfEnd(broker.ledger, { lease: id }) }
 }
 
 /** Marks one lease as ending and asks its provider. Resolves when the provider has answered, or could not; rejects only when the store could not be written. */
@@ -115,13 +119,13 @@ export async function beginClosing(broker: Broker, id: TaskId, outcome: TaskStat
 function endedAtOnce(closed: Closed | undefined): ClosedTask | undefined {
   const task = closed?.tasks[0]
   if (!closed || task?.announcedLeases !== closed.ended.length) return undefined
-  return { task, leases: closed.ended, ended: true }
+  return { task, leases: closed.ended, ended: true, receipts: closed.receipts }
 }
 
 async function outcomeOf(broker: Broker, id: TaskId, begun: BegunClosing | undefined, wait: number, signal: AbortSignal): Promise<ClosedTask> {
   const isDone = ({ leases, task }: { leases: readonly Lease[]; task: Task }) => leases.every(hasEnded) && task.state !== 'closing'
   const found = await settled(() => findTask(broker.ledger, id), isDone, begun?.asked, wait, signal)
-  return { ...found, ended: isDone(found) }
+  return { ...found, ended: isDone(found), receipts: await receiptsOfEnd(broker.ledger, { task: id }) }
 }
 
 /** How often to look again whether something has ended, in milliseconds: another broker may be the one that is told. */

@@ -1,5 +1,6 @@
 import { BrokerError } from '../base/errors.ts'
 import type { LeaseId, TaskId } from '../base/ids.ts'
+import type { Receipt } from '../base/receipt.ts'
 import { announceLeases, recordDecision } from '../ledger/announce.ts'
 import { concludeRefresh, extendLease, type Extension, type Refreshed } from '../ledger/extend.ts'
 import type { NewDecision } from '../ledger/entries.ts'
@@ -13,19 +14,21 @@ import { decideOn, keptDecision, within } from './decision.ts'
 import { asBrokerError, confirmAll, hasEnded, type IssuedLease, mintAll, newLeases, reservationOf, targetOf } from './mint.ts'
 import { agentBehind, type Broker, type Caller, type GrantRequest, notFound, owns } from './task.ts'
 
+/** One lease that was issued, or issued anew. */
+export interface AddedLease {
+  readonly decision: DecisionRecord
+  readonly lease: IssuedLease
+  /** Of all that was told the ledger for this answer. */
+  readonly receipts: readonly Receipt[]
+}
+
 /**
  * Issues a further grant inside an open task, under a fresh decision.
  *
  * A crash between any two lines leaves what a crash of opening would: a reserved lease that the reaper ends, or an active one that its deadline ends.
  * @throws BrokerError `not_found`, `conflict` (the task has ended), `denied` (kept first), `unknown_grant`, `rate_limited`, `provider_unavailable`, `provider_failed`
  */
-export async function addLease(
-  broker: Broker,
-  caller: Caller,
-  id: TaskId,
-  asked: GrantRequest,
-  signal: AbortSignal,
-): Promise<{ decision: DecisionRecord; lease: IssuedLease }> {
+export async function addLease(broker: Broker, caller: Caller, id: TaskId, asked: GrantRequest, signal: AbortSignal): Promise<AddedLease> {
   const { task, left } = await ownOpenTask(broker, caller, id)
   const { actor, agent } = agentBehind(broker, caller, task)
   const declared = { kind: task.kind, duration: Math.min(Math.max(1, left), longestOf(broker, task)), grants: [asked] }
@@ -40,12 +43,14 @@ export async function addLease(
   if (announced.outcome === 'stopped') throw await refusedByStop(broker, id, decision, announced)
 
   const minted = await mintAll(broker, { task: announced.task, inquiry, decision }, announced.leases, signal)
-  const [issued] = minted.ok ? await confirmAll(broker, announced.task, minted.issued, undefined) : []
-  if (!issued) {
+  const confirmed = minted.ok ? await confirmAll(broker, announced.task, minted.issued, undefined) : undefined
+  const issued = confirmed?.issued[0]
+  if (!confirmed || !issued) {
     for (const lease of announced.leases) await endLeaseNow(broker, lease, { cause: 'mint_failed', by: 'broker' })
     throw minted.ok ? hasEnded(id) : minted.error
   }
-  return { decision: keptDecision(decision, id, issued.lease.reservedAt), lease: issued }
+  const receipts = [...announced.receipts, ...confirmed.receipts]
+  return { decision: keptDecision(decision, id, issued.lease.reservedAt), lease: issued, receipts }
 }
 
 /**
@@ -55,12 +60,7 @@ export async function addLease(
  * leaves a lease that ends too late at worst: no credential ever outlives what the ledger says of it.
  * @throws BrokerError `not_found`, `conflict` (the lease has ended, or its provider has no fresh credentials), `denied`, `provider_failed`
  */
-export async function refreshLease(
-  broker: Broker,
-  caller: Caller,
-  id: LeaseId,
-  signal: AbortSignal,
-): Promise<{ decision: DecisionRecord; lease: IssuedLease }> {
+export async function refreshLease(broker: Broker, caller: Caller, id: LeaseId, signal: AbortSignal): Promise<AddedLease> {
   const found = await findLease(broker.ledger, id)
   if (!found || !owns(caller, found.task)) throw notFound('lease')
   const { lease, task, left } = found
@@ -81,10 +81,14 @@ export async function refreshLease(
   if ('stop' in extension) throw await refusedByStop(broker, task.id, decision, extension)
   const reservation = { ...reservationOf({ task, inquiry, decision }, extension.lease), expiresAt: extension.until }
   const minted = await mintAgain(broker, target, extension, reservation, signal)
-  const refreshed = lease.local ? extension.lease : await concludeRefresh(broker.ledger, extension, freshOne(broker, minted))
+  const refreshed = lease.local ? { ...extension, receipts: [] } : await concludeRefresh(broker.ledger, extension, freshOne(broker, minted))
   // Ended while the provider was asked, and its end committed: what came too late is dropped unopened.
   if (!refreshed) throw leaseHasEnded(lease)
-  return { decision: keptDecision(decision, task.id, extension.lease.issuedAt!), lease: { lease: refreshed, credential: minted.credential } }
+  return {
+    decision: keptDecision(decision, task.id, extension.lease.issuedAt!),
+    lease: { lease: refreshed.lease, credential: minted.credential },
+    receipts: [...extension.receipts, ...refreshed.receipts],
+  }
 }
 
 const leaseHasEnded = ({ taskId }: Lease): BrokerError => new BrokerError('conflict', 'This lease has ended', { task: taskId })
@@ -117,19 +121,18 @@ async function mintAgain(broker: Broker, target: Target, extension: Extension, r
 
 /** What a refusal about an existing task leaves: the decision, kept. @returns the error to throw */
 export async function denied(broker: Broker, task: TaskId, decision: NewDecision): Promise<BrokerError> {
-  await recordDecision(broker.ledger, task, decision)
-  return new BrokerError('denied', 'The policy does not permit this', { decision: decision.id, task })
+  const receipts = await recordDecision(broker.ledger, task, decision)
+  return new BrokerError('denied', 'The policy does not permit this', { decision: decision.id, task, receipts })
 }
 
 /** The same where the policy permitted it and an operator has stopped it. @returns the error to throw */
 export async function refusedByStop(broker: Broker, task: TaskId, decision: NewDecision, stopped: Stopped): Promise<BrokerError> {
-  await recordStopped(broker.ledger, task, decision, stopped)
-  return isStopped(task, decision, stopped)
+  return isStopped(task, decision, stopped, await recordStopped(broker.ledger, task, decision, stopped))
 }
 
 /** Without the operator's words: whoever is stopped for what they did need not read what is known about them. */
-export const isStopped = (task: TaskId, decision: NewDecision, { stop, until }: Stopped): BrokerError =>
-  new BrokerError('denied', `An operator has stopped this until ${until} (${stop})`, { decision: decision.id, task })
+export const isStopped = (task: TaskId, decision: NewDecision, { stop, until }: Stopped, receipts: readonly Receipt[]): BrokerError =>
+  new BrokerError('denied', `An operator has stopped this until ${until} (${stop})`, { decision: decision.id, task, receipts })
 
 /** An open task of the caller, and the milliseconds that are left of it. @throws BrokerError `not_found`, `conflict` */
 async function ownOpenTask(broker: Broker, caller: Caller, id: TaskId): Promise<{ task: Task; left: number }> {
@@ -139,9 +142,10 @@ async function ownOpenTask(broker: Broker, caller: Caller, id: TaskId): Promise<
   return found
 }
 
-export function tooManyLeases(broker: Broker): BrokerError {
+/** @param receipts of what the ledger keeps of it, where a whole declaration was refused */
+export function tooManyLeases(broker: Broker, receipts: readonly Receipt[] = []): BrokerError {
   broker.telemetry.metrics.rateLimited.inc({ limit: 'live_leases' })
-  return new BrokerError('rate_limited', 'Too many live leases: complete tasks that are done', { retryAfter: 5 })
+  return new BrokerError('rate_limited', 'Too many live leases: complete tasks that are done', { retryAfter: 5, receipts })
 }
 
 /** What is left of a task may exceed what its kind allows to ask for, after the catalogue was changed. */

@@ -1,5 +1,6 @@
 import { BrokerError } from '../base/errors.ts'
 import { newId, type TaskId } from '../base/ids.ts'
+import type { Receipt } from '../base/receipt.ts'
 import type { NewLease } from '../ledger/announce.ts'
 import { type Confirmation, confirmLeases } from '../ledger/extend.ts'
 import type { KeyClaim } from '../ledger/keys.ts'
@@ -63,27 +64,32 @@ export async function mintAll(broker: Broker, issue: Issue, leases: readonly Lea
   return error ? { ok: false, error } : { ok: true, issued }
 }
 
+export interface Confirmed {
+  readonly issued: readonly IssuedLease[]
+  readonly receipts: readonly Receipt[]
+}
+
 /**
  * Confirms what was minted: reserved -> active, with keyed digests of the secrets. What minting did not change outside the broker was announced
  * active and needs no confirmation. A lease missing from the answer was ended meanwhile: its credential is dropped unopened.
+ *
+ * @returns what is issued, and the receipts of what confirming it told the ledger
  */
-export async function confirmAll(
-  broker: Broker,
-  task: Task,
-  issued: readonly IssuedLease[],
-  claim: KeyClaim | undefined,
-): Promise<readonly IssuedLease[]> {
+export async function confirmAll(broker: Broker, task: Task, issued: readonly IssuedLease[], claim: KeyClaim | undefined): Promise<Confirmed> {
+  let receipts: readonly Receipt[] = []
   const outside = issued.filter(({ lease }) => !lease.local)
   if (outside.length > 0) {
     const confirmations = outside.map(({ lease, credential }): Confirmation => {
       return { id: lease.id, expiresAt: lease.expiresAt, digests: digestsOf(credential, broker.digestKey) }
     })
-    const confirmed = new Map((await confirmLeases(broker.ledger, task.id, confirmations, claim)).map((lease) => [lease.id, lease]))
-    if (outside.some(({ lease }) => !confirmed.has(lease.id))) return []
+    const { leases, ...told } = await confirmLeases(broker.ledger, task.id, confirmations, claim)
+    const confirmed = new Map(leases.map((lease) => [lease.id, lease]))
+    if (outside.some(({ lease }) => !confirmed.has(lease.id))) return { issued: [], receipts: [] }
+    receipts = told.receipts
     issued = issued.map(({ lease, credential }) => ({ lease: confirmed.get(lease.id) ?? lease, credential }))
   }
   for (const { lease } of issued) broker.telemetry.metrics.leasesIssued.inc({ provider: lease.provider })
-  return issued
+  return { issued, receipts }
 }
 
 /** Whoever asks too late. */

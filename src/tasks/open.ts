@@ -1,5 +1,6 @@
 import { BrokerError } from '../base/errors.ts'
 import { type DecisionId, newId, type TaskId } from '../base/ids.ts'
+import type { Receipt } from '../base/receipt.ts'
 import type { Secret } from '../base/secret.ts'
 import type { Actor } from '../identity/actor.ts'
 import { type Announcing, announceLeases, announceTask, type LeaseLimits, type NewTask, recordDenial } from '../ledger/announce.ts'
@@ -22,6 +23,8 @@ export interface OpenedTask {
   readonly taskToken: Secret
   readonly decision: DecisionRecord
   readonly leases: readonly IssuedLease[]
+  /** Of all that was told the ledger for this answer. */
+  readonly receipts: readonly Receipt[]
 }
 
 /** What one declaration comes to, before anything of it exists. */
@@ -95,18 +98,24 @@ async function issue(
   const { decision, inquiry, taskToken } = opening
   if (announced.outcome !== 'announced') {
     const stop = announced.outcome === 'stopped' ? announced.stop : undefined
-    await recordDenial(broker.ledger, opening.task, decision, announced.outcome, undefined, stop)
+    const receipts = await recordDenial(broker.ledger, opening.task, decision, announced.outcome, undefined, stop)
     if (claim) await releaseKey(broker.ledger, claim)
-    throw announced.outcome === 'stopped' ? isStopped(opening.task.id, decision, announced) : tooManyLeases(broker)
+    throw announced.outcome === 'stopped' ? isStopped(opening.task.id, decision, announced, receipts) : tooManyLeases(broker, receipts)
   }
   const { task, leases } = announced
   const minted = await mintAll(broker, { task, inquiry, decision }, leases, signal)
   if (!minted.ok) return await fail(broker, task, claim, minted.error)
 
   // Confirmed: the answer is the only copy of the secrets.
-  const issued = await confirmAll(broker, task, minted.issued, claim)
+  const { issued, receipts } = await confirmAll(broker, task, minted.issued, claim)
   if (issued.length < leases.length) return await fail(broker, task, claim, hasEnded(task.id))
-  return { task, taskToken, decision: keptDecision(decision, task.id, leases[0]?.reservedAt ?? task.openedAt), leases: issued }
+  return {
+    task,
+    taskToken,
+    decision: keptDecision(decision, task.id, leases[0]?.reservedAt ?? task.openedAt),
+    leases: issued,
+    receipts: [...announced.receipts, ...receipts],
+  }
 }
 
 /** A declaration with a key that was seen before: the answer was lost, or it is still on its way, or it came to nothing. */
@@ -170,8 +179,8 @@ async function fail(broker: Broker, task: Task, claim: KeyClaim | undefined, err
 }
 
 async function refuse(broker: Broker, { task, decision }: Opening, claim: KeyClaim | undefined): Promise<never> {
-  await recordDenial(broker.ledger, task, decision, 'policy', claim)
-  throw new BrokerError('denied', 'The policy does not permit this', { decision: decision.id, task: task.id })
+  const receipts = await recordDenial(broker.ledger, task, decision, 'policy', claim)
+  throw new BrokerError('denied', 'The policy does not permit this', { decision: decision.id, task: task.id, receipts })
 }
 
 const inFlight = (): BrokerError =>

@@ -1,5 +1,6 @@
 import { BrokerError } from '../base/errors.ts'
 import type { TaskId } from '../base/ids.ts'
+import type { Receipt } from '../base/receipt.ts'
 import { extendTask } from '../ledger/extend.ts'
 import { type DecisionRecord, findTask, hasEnded as leaseHasEnded, type Lease, type Task } from '../ledger/records.ts'
 import { decideOn, keptDecision, within } from './decision.ts'
@@ -18,7 +19,7 @@ export async function renewTask(
   caller: Caller,
   id: TaskId,
   asked: Pick<Declaration, 'duration' | 'deadline'>,
-): Promise<{ task: Task; decision: DecisionRecord; leases: readonly Lease[] }> {
+): Promise<{ task: Task; decision: DecisionRecord; leases: readonly Lease[]; receipts: readonly Receipt[] }> {
   if (!caller.actor) throw new BrokerError('forbidden', 'Renewing needs a live workload token; the task token alone will not do')
   const found = await findTask(broker.ledger, id)
   if (!found || !owns(caller, found.task)) throw notFound('task')
@@ -32,8 +33,8 @@ export async function renewTask(
   if (decision.made.outcome === 'deny') throw await denied(broker, id, decision)
 
   const duration = within(inquiry.duration, decision.made.obligations.maxTtl)
-  const task = await extendTask(broker.ledger, id, decision, { duration, deadline: asked.deadline })
-  if (!task) throw hasEnded(id)
-  if ('stop' in task) throw await refusedByStop(broker, id, decision, task)
-  return { task, decision: keptDecision(decision, id, new Date(broker.clock())), leases: found.leases }
+  const extended = await extendTask(broker.ledger, id, decision, { duration, deadline: asked.deadline })
+  if (!extended) throw hasEnded(id)
+  if ('stop' in extended) throw await refusedByStop(broker, id, decision, extended)
+  return { ...extended, decision: keptDecision(decision, id, new Date(broker.clock())), leases: found.leases }
 }

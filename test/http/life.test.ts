@@ -1,8 +1,4 @@
-import { Writable } from 'node:stream'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
-import type { OpenAPIHono } from '@hono/zod-openapi'
-import { BrokerError } from '../../src/base/errors.ts'
-import { createApp, type Env } from '../../src/http/app.ts'
 import type {
   AddedLease,
   ClosedLease,
@@ -17,48 +13,18 @@ import type {
   ShownTask,
   TaskView,
 } from '../../src/http/contract.ts'
-import { tokenRefused } from '../../src/http/problem.ts'
-import { logKeyOf } from '../../src/ledger/log-key.ts'
-import { createTelemetry } from '../../src/telemetry.ts'
 import { type House, startHouse } from '../support/house.ts'
+import { type Answer, bearer, serveHouse, type Served } from '../support/served.ts'
 import { openEmbedded, type OpenedStore } from '../support/stores.ts'
 
 let store: OpenedStore
 let house: House
-let app: OpenAPIHono<Env>
-let logged = ''
+let served: Served
 
 beforeAll(async () => {
   store = await openEmbedded()
   house = await startHouse(store.settings)
-  const destination = new Writable({ write: (chunk: Buffer, _, done) => ((logged += chunk.toString()), done()) })
-  app = createApp({
-    broker: { ...house.broker, telemetry: createTelemetry({ level: 'debug', destination }) },
-    // Tokens are subjects here: how tokens are verified is the identity room's matter.
-    verifier: {
-      verify: async (token) => {
-        const subject = token.replace('~', ':')
-        if (!/^(agent|operator|reviewer|server):/.test(subject)) throw new BrokerError('invalid_token', tokenRefused)
-        const { actor } = house.caller('bot')
-        return { ...actor!, subject, attributes: { sub: subject } }
-      },
-      ready: () => [],
-      close: () => {},
-    },
-    reaper: { lastLap: () => 0 },
-    sequencer: { refusal: () => undefined },
-    log: { key: logKeyOf(new Uint8Array(32).fill(7)), origin: 'broker.test' },
-    stop: new AbortController().signal,
-    publicUrl: 'http://broker.test',
-    operators: [
-      { issuer: 'local', match: { sub: 'operator:ops' }, roles: ['operator'] },
-      { issuer: 'local', match: { sub: 'reviewer:eve' }, roles: ['reviewer'] },
-    ],
-    resourceServers: [
-      { issuer: 'local', match: { sub: 'server:api' }, audience: 'https://api.example.com' },
-      { issuer: 'local', match: { sub: 'server:other' }, audience: 'https://other.example.com' },
-    ],
-  })
+  served = serveHouse(house)
 })
 afterEach(async () => {
   await house.lab.clear()
@@ -69,25 +35,8 @@ afterAll(async () => {
   await store.dispose()
 })
 
-/** A colon has no place in a token, and subjects have one. */
-const bearer = (as: string) => `Bearer ${as.replace(':', '~')}`
-
-interface Answer<Body> {
-  readonly status: number
-  readonly headers: Headers
-  readonly body: Body
-  readonly text: string
-}
-
-async function call<Body>(method: string, path: string, as: string, body?: unknown, headers: Record<string, string> = {}): Promise<Answer<Body>> {
-  const answer = await app.request(path, {
-    method,
-    headers: { authorization: bearer(as), ...(body !== undefined && { 'content-type': 'application/json' }), ...headers },
-    ...(body !== undefined && { body: JSON.stringify(body) }),
-  })
-  const text = await answer.text()
-  return { status: answer.status, headers: answer.headers, body: JSON.parse(text) as Body, text }
-}
+const call: Served['call'] = (...asked) => served.call(...asked)
+const get = (path: string, init?: RequestInit) => served.app.request(path, init)
 
 const bot = 'agent:bot'
 const ops = 'operator:ops'
@@ -97,7 +46,7 @@ const declare = async (grants: readonly object[], headers = {}) =>
   await call<OpenedTask>('POST', '/tasks', bot, { kind: 'work', purpose: 'a test', duration: '10m', labels: { run: '8841' }, grants }, headers)
 
 const introspect = async (token: string, as = 'server:api') => {
-  const answer = await app.request('/introspect', {
+  const answer = await get('/introspect', {
     method: 'POST',
     headers: { authorization: bearer(as), 'content-type': 'application/x-www-form-urlencoded' },
     body: new URLSearchParams({ token }).toString(),
@@ -269,8 +218,8 @@ describe('over HTTP, a token that the broker signed', () => {
   })
 
   test('can be checked with the published keys, which hold nothing private', async () => {
-    const { keys } = (await (await app.request('/.well-known/jwks.json')).json()) as { keys: Record<string, unknown>[] }
-    const metadata = (await (await app.request('/.well-known/openid-configuration')).json()) as Record<string, unknown>
+    const { keys } = (await (await get('/.well-known/jwks.json')).json()) as { keys: Record<string, unknown>[] }
+    const metadata = (await (await get('/.well-known/openid-configuration')).json()) as Record<string, unknown>
     expect(keys.length).toBeGreaterThan(0)
     for (const key of keys) expect(key).not.toHaveProperty('d')
     expect(metadata).toMatchObject({
@@ -306,7 +255,7 @@ describe('over HTTP, the lists', () => {
         flag,
       ])
     const counted = async () => {
-      const text = await (await app.request('/metrics')).text()
+      const text = await (await get('/metrics')).text()
       return /^mayfly_standing_leases (\d+)$/m.exec(text)?.[1]
     }
     expect([await listed('true'), await listed('false')]).toEqual([[['lent', true]], [['api', undefined]]])
@@ -332,7 +281,7 @@ describe('over HTTP, the lists', () => {
         .toSorted()
         .toReversed(),
     )
-    const form = async (accept: string) => await (await app.request(path, { headers: { authorization: bearer(eve), accept } })).text()
+    const form = async (accept: string) => await (await get(path, { headers: { authorization: bearer(eve), accept } })).text()
     const lines = await form('application/x-ndjson')
     const csv = await form('text/csv')
     expect(
@@ -342,7 +291,7 @@ describe('over HTTP, the lists', () => {
         .map((line) => JSON.parse(line) as EntryView),
     ).toEqual(page.items)
     expect(csv.trim().split('\r\n')).toHaveLength(page.items.length + 1)
-    for (const shown of [text, lines, csv, logged]) {
+    for (const shown of [text, lines, csv, served.log()]) {
       expect(shown).not.toContain(tokenOf(body))
       expect(shown).not.toContain(body.task_token)
     }

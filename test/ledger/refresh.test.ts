@@ -51,7 +51,8 @@ describe.each(stores)('a refresh of what was made outside the broker, on $name',
   }
   const fresh = (at: number) => ({ to: 'refreshed', expiresAt: new Date(at), digests: { token: `digest-${at}` } }) as const
   const failed = (endsBy?: Date) => ({ to: 'not_refreshed', until: endsBy, error: 'it did not answer' }) as const
-  const conclude = (extension: Extension, outcome: Parameters<typeof concludeRefresh>[2]) => concludeRefresh(house.ledger, extension, outcome)
+  const conclude = async (extension: Extension, outcome: Parameters<typeof concludeRefresh>[2]) =>
+    (await concludeRefresh(house.ledger, extension, outcome))?.lease
 
   test('moves the end to what is permitted first, and then to the end of what was made', async () => {
     const extension = await announce()

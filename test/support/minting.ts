@@ -85,7 +85,7 @@ export async function announceFurther(ledger: Ledger, { taskId }: Lease, ...pool
 
 /** What was minted for a lease is confirmed: reserved -> active. */
 export async function confirmMint(ledger: Ledger, lease: Lease): Promise<void> {
-  const moved = await confirmLeases(ledger, lease.taskId, [{ id: lease.id, expiresAt: lease.expiresAt, digests: {} }], undefined)
+  const { leases: moved } = await confirmLeases(ledger, lease.taskId, [{ id: lease.id, expiresAt: lease.expiresAt, digests: {} }], undefined)
   if (moved.length !== 1) throw new Error('the lease is not reserved any more')
 }
 

@@ -1,0 +1,55 @@
+import { sql, type SQL } from 'drizzle-orm'
+import type { LeaseId, TaskId } from '../base/ids.ts'
+import type { Receipt } from '../base/receipt.ts'
+import { receiptOf } from '../proof/leaf.ts'
+import type { Ledger } from './connect.ts'
+import { exported, type ExportedRow, fieldsOf } from './log.ts'
+
+/*
+ * Receipts are made of the rows that the writing statement returns, so that an answer carries what was written, whatever becomes of the history
+ * afterwards. They are hashed here and not in the store: a leaf is canonical JSON, which Postgres does not know.
+ */
+
+/** What the query `told` has written, where it returns its rows; of several tasks, that of which `condition` says so. In the order of the log. */
+export const toldRows = (condition: SQL = sql`true`): SQL =>
+  sql`(select json_agg(${exported(sql`told`)} order by told.id) from told where ${condition})`
+
+/**
+ * The same without the bodies, for whoever knows them: `told` need not return what was sent to it a moment ago. Giving bodies back costs a declaration half
+ * as much again at the store as it did, and this hardly anything.
+ */
+export const bareRows = (condition: SQL): SQL =>
+  sql`(select json_agg(json_build_array(told.id, told.at, told.xid::text, told.kind, told.lease_id) order by told.id) from told where ${condition})`
+
+/** What `told` has to return for it. */
+export const bareColumns = sql`id, at, xid, kind, task_id, lease_id`
+
+export type BareRow = readonly [id: string, at: string, xid: string, kind: string, lease: LeaseId | null]
+
+/** The end of a statement that writes entries and nothing else: a row for each. */
+export const returningTold = sql`returning ${exported(sql`entries`)} as told`
+
+/** A row of such a statement. */
+export interface ToldRow {
+  readonly told: ExportedRow
+}
+
+/** The receipts of what was told. */
+export const receiptsOf = (rows: readonly ExportedRow[] | null | undefined): readonly Receipt[] => (rows ?? []).map((row) => receiptOf(fieldsOf(row)))
+
+/** The kinds of what is told of an end, its beginning first. */
+const ofAnEnd = sql`('task.closing', 'lease.revoking', 'lease.lapsing', 'lease.revoked', 'lease.expired', 'lease.failed', 'task.ended')`
+
+/**
+ * Receipts of what was told of the end of a task or of one lease, from its beginning on. Read, and not returned by what wrote it: several statements do, of
+ * this broker and of others, and the answer waits for them. Empty where none was told.
+ */
+export async function receiptsOfEnd(ledger: Ledger, about: { readonly task: TaskId } | { readonly lease: LeaseId }): Promise<readonly Receipt[]> {
+  const whose = 'task' in about ? sql`entry.task_id = ${about.task}` : sql`entry.lease_id = ${about.lease}`
+  const [row] = await ledger.run<{ told: ExportedRow[] | null }>(sql`
+    select json_agg(${exported(sql`entry`)} order by entry.id) as told from entries as entry where ${whose} and entry.kind in ${ofAnEnd}`)
+  const told = row?.told ?? []
+  // Leases that ended before their task began to are not of its end.
+  const first = 'task' in about ? told.findIndex(({ kind }) => kind === 'task.closing') : 0
+  return receiptsOf(first === -1 ? [] : told.slice(first))
+}
