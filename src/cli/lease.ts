@@ -51,10 +51,10 @@ const refreshCommand = (outputOf: OutputOf): Command =>
     .description('print a fresh credential of a lease of your own, where its provider has them')
     .argument('<lease>', 'lease_…')
     .action(async (id: string, _: object, command: Command) => {
-      const { decision, lease } = await connect().refreshLease(id)
+      const { lease, ...refreshed } = await connect().refreshLease(id)
       const credential = lease.credential.reveal()
       outputOf(command).result(
-        { decision, lease: { ...lease, credential } },
+        { ...refreshed, lease: { ...lease, credential } },
         () => `${lease.id} until ${lease.expires_at}\n${JSON.stringify(credential)}`,
       )
     })

@@ -41,7 +41,7 @@ const openCommand = (outputOf: OutputOf): Command =>
       const declaration = { kind, ...some({ purpose, duration }), ...(label && { labels: label }), grants: grantsOf(options) }
       const task = await connect().open(declaration, some({ key }))
       const leases = task.leases.map(revealed)
-      const value = { task: task.task, task_token: task.token, decision: task.decision, leases }
+      const value = { task: task.task, task_token: task.token, decision: task.decision, leases, receipts: task.receipts }
       outputOf(command).result(value, () =>
         [
           `${task.id} is open until ${task.task.deadline}, permitted by ${task.decision.policies.join(', ')} (${task.decision.id})`,

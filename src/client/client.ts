@@ -21,7 +21,15 @@ export interface ClientOptions {
   readonly patience?: number
   /** Tokens and secrets in clear text over a network: for a mesh that encrypts by itself, and nothing else. */
   readonly allowHttp?: boolean
+  /**
+   * Told of the receipts of each answer as it comes, of refusals too: keep them where the broker cannot reach, and a reviewer can hold it to what it said.
+   * Called before the answer is given back; what it throws is thrown.
+   */
+  readonly keep?: (receipts: readonly contract.ReceiptView[]) => void
 }
+
+/** A lease that was issued, or issued anew. */
+export type AddedLease = Omit<contract.AddedLease, 'lease'> & { readonly lease: HeldLease }
 
 export type Filter = Readonly<Record<string, string | number | boolean | undefined>>
 
@@ -31,13 +39,8 @@ export interface Client {
   /** Declares a task. The key is made here and kept over retries, so that a lost answer costs nothing. */
   open(declaration: contract.Declaration, options?: { key?: string; signal?: AbortSignal }): Promise<OpenTask>
   showTask(id: string, token?: string, signal?: AbortSignal): Promise<contract.ShownTask>
-  addLease(
-    id: string,
-    grant: contract.GrantRequest,
-    token?: string,
-    signal?: AbortSignal,
-  ): Promise<{ decision: contract.DecisionView; lease: HeldLease }>
-  refreshLease(id: string, token?: string, signal?: AbortSignal): Promise<{ decision: contract.DecisionView; lease: HeldLease }>
+  addLease(id: string, grant: contract.GrantRequest, token?: string, signal?: AbortSignal): Promise<AddedLease>
+  refreshLease(id: string, token?: string, signal?: AbortSignal): Promise<AddedLease>
   renewTask(id: string, asked: contract.RenewRequest, signal?: AbortSignal): Promise<contract.RenewedTask>
   /** @param wait seconds, at most 30 */
   completeTask(id: string, options?: { wait?: number; token?: string; signal?: AbortSignal }): Promise<contract.ClosedTask>
@@ -55,6 +58,8 @@ export interface Client {
   showCheckpoint(): Promise<string | undefined>
   /** Lines of the log behind the entry with this number, or from the beginning: what `proof/lines` reads. Empty behind the end. */
   readLog(after: number | undefined): Promise<string>
+  /** What proves that an entry is in the log (C2SP tlog-proof). An entry gets its place a second or two after it was written; before, it is `not_found`. */
+  showProof(entry: string): Promise<string>
   showPolicySet(digest: string): Promise<contract.PolicySetView>
   showDecision(id: string): Promise<contract.DecisionDetail>
   replayDecision(id: string): Promise<contract.ReplayView>
@@ -71,12 +76,19 @@ export interface Client {
 }
 
 /** @throws TypeError for a URL over which tokens must not travel */
-export function createClient({ token, timeout = 15_000, patience = 10_000, ...options }: ClientOptions): Client {
+export function createClient({ token, timeout = 15_000, patience = 10_000, keep = () => {}, ...options }: ClientOptions): Client {
   const url = checkedUrl(options.url, options.allowHttp ?? false)
   const transport: TransportOptions = { url, timeout, patience, token: typeof token === 'string' ? async () => token : token }
 
   async function ask<Shape>(call: Call, shape: ZodType = anObject): Promise<Shape> {
-    return parse(url, await send(transport, call), shape) as Shape
+    try {
+      const answer = parse(url, await send(transport, call), shape)
+      keepAll(keep, answer)
+      return answer as Shape
+    } catch (error) {
+      if (error instanceof MayflyProblem) keepAll(keep, error)
+      throw error
+    }
   }
   const get = <Shape>(path: string, bearer?: string, signal?: AbortSignal): Promise<Shape> =>
     ask<Shape>({ method: 'GET', path, repeatable: true, ...withToken(bearer), signal })
@@ -97,18 +109,18 @@ export function createClient({ token, timeout = 15_000, patience = 10_000, ...op
     },
     showTask: (id, bearer, signal) => get(`/tasks/${encodeURIComponent(id)}`, bearer, signal),
     async addLease(id, grant, bearer, signal) {
-      const { decision, lease } = await ask<contract.AddedLease>(
+      const { lease, ...added } = await ask<contract.AddedLease>(
         post(`/tasks/${encodeURIComponent(id)}/leases`, grant, false, { ...withToken(bearer), signal }),
         issuing,
       )
-      return { decision, lease: held(lease) }
+      return { ...added, lease: held(lease) }
     },
     async refreshLease(id, bearer, signal) {
-      const { decision, lease } = await ask<contract.AddedLease>(
+      const { lease, ...refreshed } = await ask<contract.AddedLease>(
         post(`/leases/${encodeURIComponent(id)}/refresh`, {}, true, { ...withToken(bearer), signal }),
         issuing,
       )
-      return { decision, lease: held(lease) }
+      return { ...refreshed, lease: held(lease) }
     },
     renewTask: (id, asked, signal) => ask(post(`/tasks/${encodeURIComponent(id)}/renew`, asked, true, { signal })),
     completeTask: (id, { wait = 5, token: bearer, signal } = {}) =>
@@ -134,6 +146,7 @@ export function createClient({ token, timeout = 15_000, patience = 10_000, ...op
       }
     },
     readLog: async (after) => (await send(transport, { method: 'GET', path: `/ledger/log${queryOf({ after })}`, repeatable: true })).text,
+    showProof: async (entry) => (await send(transport, { method: 'GET', path: `/ledger/${encodeURIComponent(entry)}/proof`, repeatable: true })).text,
     showPolicySet: (digest) => get(`/policies/${encodeURIComponent(digest)}`),
     showDecision: (id) => get(`/decisions/${encodeURIComponent(id)}`),
     replayDecision: (id) => get(`/decisions/${encodeURIComponent(id)}/replay`),
@@ -150,14 +163,20 @@ export function createClient({ token, timeout = 15_000, patience = 10_000, ...op
 }
 
 // What an answer must have for this client to go on; whatever a newer broker adds is let through.
-const anObject = z.looseObject({})
+const receipts = z.array(z.looseObject({ entry: z.string(), kind: z.string(), leaf_hash: z.string() }))
+const anObject = z.looseObject({ receipts: receipts.optional() })
 const leased = z.looseObject({ id: z.string(), grant: z.string(), expires_at: z.string(), credential: z.looseObject({ type: z.string() }) })
-const opening = z.looseObject({ task: z.looseObject({ id: z.string(), deadline: z.string() }), task_token: z.string(), leases: z.array(leased) })
-const issuing = z.looseObject({ decision: anObject, lease: leased })
+const opening = anObject.extend({ task: z.looseObject({ id: z.string(), deadline: z.string() }), task_token: z.string(), leases: z.array(leased) })
+const issuing = anObject.extend({ decision: z.looseObject({}), lease: leased })
 
-function parse(url: string, { text }: Answer, shape: ZodType): unknown {
+/** A broker that is older gives none. */
+function keepAll(keep: NonNullable<ClientOptions['keep']>, { receipts }: { readonly receipts?: readonly contract.ReceiptView[] }): void {
+  if (receipts !== undefined && receipts.length > 0) keep(receipts)
+}
+
+function parse(url: string, { text }: Answer, shape: ZodType): { readonly receipts?: readonly contract.ReceiptView[] } {
   try {
-    return shape.parse(JSON.parse(text))
+    return shape.parse(JSON.parse(text)) as ReturnType<typeof parse>
   } catch {
     // Without the cause: the text may hold a secret.
     throw new BrokerUnreachable(url, 'what answered is not a broker')

@@ -1,4 +1,5 @@
 import type { FieldFault } from '../base/errors.ts'
+import type { ReceiptView } from '../http/contract.ts'
 
 /** What the broker said no with (RFC 9457), as its `code` and `retry` mean it. */
 export class MayflyProblem extends Error {
@@ -10,6 +11,8 @@ export class MayflyProblem extends Error {
   readonly detail: string
   /** Where there was one: the id with which a reviewer finds out why. */
   readonly decision: string | undefined
+  /** Of what the ledger keeps of this refusal. */
+  readonly receipts: readonly ReceiptView[]
   readonly errors: readonly FieldFault[]
   readonly requestId: string | undefined
   /** Seconds, from `retry-after`. */
@@ -23,6 +26,7 @@ export class MayflyProblem extends Error {
     this.retry = problem.retry
     this.detail = problem.detail
     this.decision = problem.decision
+    this.receipts = problem.receipts
     this.errors = problem.errors
     this.requestId = problem.requestId
     this.retryAfter = problem.retryAfter
@@ -57,6 +61,7 @@ export function problemOf(status: number, headers: Headers, body: unknown): Mayf
           : 'no',
     detail: text('detail') ?? text('title') ?? wordsFor(status),
     decision: text('decision'),
+    receipts: Array.isArray(fields['receipts']) ? fields['receipts'].filter(isReceipt) : [],
     errors: Array.isArray(fields['errors']) ? fields['errors'].filter(isFault) : [],
     requestId: headers.get('x-request-id') ?? undefined,
     retryAfter: Number.isFinite(seconds) ? seconds : undefined,
@@ -65,6 +70,11 @@ export function problemOf(status: number, headers: Headers, body: unknown): Mayf
 
 const wordsFor = (status: number): string =>
   status < 400 ? `the answer was ${status}: redirects are not followed, since the token would travel along` : `the answer was ${status}`
+
+function isReceipt(value: unknown): value is ReceiptView {
+  const { entry, kind, leaf_hash: hash } = (value ?? {}) as Partial<Record<keyof ReceiptView, unknown>>
+  return [entry, kind, hash].every((field) => typeof field === 'string')
+}
 
 function isFault(value: unknown): value is FieldFault {
   const { pointer, message } = (value ?? {}) as Partial<Record<keyof FieldFault, unknown>>

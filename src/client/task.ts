@@ -8,6 +8,8 @@ export interface OpenTask {
   readonly task: contract.TaskView
   readonly decision: contract.DecisionView
   readonly leases: readonly HeldLease[]
+  /** Of the declaration. Those of later answers come to the client's `keep`. */
+  readonly receipts: readonly contract.ReceiptView[]
   /** Speaks for this task alone. */
   readonly token: string
   show(): Promise<contract.ShownTask>
@@ -22,7 +24,10 @@ export interface OpenTask {
   [Symbol.asyncDispose](): Promise<void>
 }
 
-export function openTask(client: Client, { task, task_token: token, decision, leases }: contract.OpenedTask): OpenTask {
+/** A broker that is older gives no receipts. */
+type Opened = Omit<contract.OpenedTask, 'receipts'> & Partial<Pick<contract.OpenedTask, 'receipts'>>
+
+export function openTask(client: Client, { task, task_token: token, decision, leases, receipts = [] }: Opened): OpenTask {
   const { id } = task
   const complete: OpenTask['complete'] = (options) => client.completeTask(id, { ...options, token })
   return {
@@ -30,6 +35,7 @@ export function openTask(client: Client, { task, task_token: token, decision, le
     task,
     decision,
     leases: leases.map(held),
+    receipts,
     token,
     show: () => client.showTask(id, token),
     add: async (grant) => (await client.addLease(id, grant, token)).lease,

@@ -1,7 +1,8 @@
 import { inspect } from 'node:util'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import type { ReceiptView } from '../../src/http/contract.ts'
 import { BrokerUnreachable, type Client, type ClientOptions, createClient, Credential, MayflyProblem } from '../../src/client/client.ts'
-import { type FakeBroker, garbage, hang, problem, redirect, resetAfter, resetBefore, startFakeBroker } from '../support/fake-broker.ts'
+import { type FakeBroker, garbage, hang, problem, receiptOf, redirect, resetAfter, resetBefore, startFakeBroker } from '../support/fake-broker.ts'
 
 let broker: FakeBroker
 beforeEach(async () => {
@@ -21,6 +22,29 @@ const refusal = async (call: Promise<unknown>): Promise<MayflyProblem> => {
   return error as MayflyProblem
 }
 const keysSeen = (): Set<unknown> => new Set(broker.heard.map(({ headers }) => headers['idempotency-key']))
+
+describe('the receipts of answers', () => {
+  test('are handed over one answer after the other, those of a refusal too, once each', async () => {
+    const kept: ReceiptView[] = []
+    const client = clientOf({ keep: (receipts) => kept.push(...receipts) })
+    broker.fail('open', resetBefore)
+    const task = await client.open(declaration)
+    expect(kept).toEqual(task.receipts)
+    await client.refreshLease(task.leases[0]!.id, task.token)
+    const receipt = receiptOf('decision.made')
+    broker.fail('renew', problem(403, 'denied', 'no', {}, { receipts: [receipt, { entry: 7 }] }))
+    expect((await refusal(task.renew())).receipts).toEqual([receipt])
+    expect(kept.map(({ kind }) => kind)).toEqual(['task.opened', 'lease.refreshed', 'decision.made'])
+  })
+
+  test('are missing from those of an older broker, which is no fault', async () => {
+    const kept: ReceiptView[] = []
+    const task = await clientOf({ keep: (receipts) => kept.push(...receipts) }).open(declaration)
+    kept.length = 0
+    expect((await task.complete()).ended).toBe(true)
+    expect(kept).toEqual([])
+  })
+})
 
 describe('opening a task', () => {
   test('speaks with the workload token, and from then on with the token of the task', async () => {

@@ -4,7 +4,10 @@ import type { AddressInfo } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { newId } from '../../src/base/ids.ts'
 import { systemClock } from '../../src/base/time.ts'
-import type { CredentialView, Declaration, DecisionView, IssuedLease, LeaseView, TaskView } from '../../src/http/contract.ts'
+import type { CredentialView, Declaration, DecisionView, IssuedLease, LeaseView, ReceiptView, TaskView } from '../../src/http/contract.ts'
+
+/** A receipt of nothing. */
+export const receiptOf = (kind: string): ReceiptView => ({ entry: newId('ent'), kind, leaf_hash: Buffer.alloc(32).toString('base64') })
 
 /** What a client can ask of it. */
 export type Action = 'open' | 'show' | 'refresh' | 'renew' | 'complete' | 'lease'
@@ -113,14 +116,17 @@ export async function startFakeBroker(): Promise<FakeBroker> {
       if (key !== undefined) keys.set(key, broker.task)
       const given = grants.map(({ name, parameters }) => issued(lease(name, parameters)))
       leases = given.map(({ credential: _credential, ...view }) => view)
-      return [201, { task: broker.task, task_token: `mft_${broker.task.id}`, decision: decision('issue'), leases: given }]
+      return [
+        201,
+        { task: broker.task, task_token: `mft_${broker.task.id}`, decision: decision('issue'), leases: given, receipts: [receiptOf('task.opened')] },
+      ]
     },
     show: () => [200, { task: broker.task, leases, decisions: [] }],
     refresh(id) {
       const found = leases.find((one) => one.id === id)
       if (!found || !broker.fresh || found.state !== 'active')
         return [409, { status: 409, code: 'conflict', retry: 'no', detail: 'The provider tokens has no fresh credentials to give' }]
-      return [200, { decision: decision('issue'), lease: issued(found) }]
+      return [200, { decision: decision('issue'), lease: issued(found), receipts: [receiptOf('lease.refreshed')] }]
     },
     renew() {
       broker.task = { ...broker.task, deadline: after(broker.life.task) }
