@@ -59,13 +59,15 @@ async function verify(
   return { ...verification.finish(), note }
 }
 
-async function readKey(given: string): Promise<VerifierKey> {
+/** A verifier key as it was given: itself, or a file that holds it. @throws UsageError */
+export async function readKey(given: string): Promise<VerifierKey> {
   const key = parseVerifierKey(given) ?? parseVerifierKey((await readText(given, '--key')).trim())
   if (!key) throw new UsageError('--key: not a verifier key, which looks like broker.example.com+0a1b2c3d+AbCd…')
   return key
 }
 
-const readText = (file: string, option: string): Promise<string> =>
+/** A file that somebody named. @throws UsageError with the option by which they did */
+export const readText = (file: string, option: string): Promise<string> =>
   readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
     throw new UsageError(`${option} ${file} cannot be read (${error.code ?? 'unknown'})`)
   })

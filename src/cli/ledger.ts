@@ -1,5 +1,6 @@
 import { Command, Option } from 'commander'
 import { linesOf } from './ledger-lines.ts'
+import { checkReceiptsCommand } from './ledger-receipts.ts'
 import { verifyCommand } from './ledger-verify.ts'
 import { lineText } from '../proof/lines.ts'
 import { moment, plain, table } from './output.ts'
@@ -14,6 +15,7 @@ export const ledgerCommand = (outputOf: OutputOf): Command =>
     .addCommand(listCommand(outputOf))
     .addCommand(exportCommand())
     .addCommand(verifyCommand(outputOf))
+    .addCommand(checkReceiptsCommand(outputOf))
 
 const filtered = (command: Command): Command =>
   timed(command, 'of a time')
