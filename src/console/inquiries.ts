@@ -30,12 +30,15 @@ interface Table<Filter, Item> {
   row(home: string, item: Item): Html
 }
 
+/** Rows of a page unless its address says otherwise: with the longest words in them it stays below 50 kB. */
+const usual = '40'
+
 const answerIn =
-  <Filter, Item>({ shape, ask, columns, row }: Table<Filter, Item>): Inquiry['answer'] =>
+  <Filter extends { readonly limit?: string | undefined }, Item>({ shape, ask, columns, row }: Table<Filter, Item>): Inquiry['answer'] =>
   async (ledger, home, question) => {
     const read = readQuestion(shape, question)
     if ('faults' in read) return read
-    const { items, next } = await ask(ledger, read.filter)
+    const { items, next } = await ask(ledger, { ...read.filter, limit: read.filter.limit ?? usual })
     if (items.length === 0) return { rows: html`<p>Nothing is kept that fits.</p>`, next }
     const rows = html`<table class="stack">
       <thead>

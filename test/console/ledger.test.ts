@@ -54,6 +54,17 @@ describe("the reviewer's questions in the console", () => {
     expect((await pageOf(asked('2020-01-01T00:00:00Z', '2020-02-01T00:00:00Z'))).links).toEqual([])
   })
 
+  test('an answer stays below 50 kB with as many rows as a page has, each with the longest purpose, and the older ones are behind it', async () => {
+    const tasks = await Promise.all(Array.from({ length: 41 }, () => house.declare(['api'], { agent: 'bot', purpose: 'x'.repeat(1_000) })))
+    for (const path of ['/ledger/tasks', '/ledger/leases', '/ledger']) {
+      const { text, links } = await pageOf(`${path}?agent=bot`)
+      expect(links).toHaveLength(40)
+      expect(text).toContain('rel="next"')
+      expect(Buffer.byteLength(text)).toBeLessThan(50_000)
+    }
+    for (const task of tasks) await task.complete()
+  })
+
   test('everything that an agent or an owner had is found by either', async () => {
     const task = await house.declare(['api'], { agent: 'rival', purpose: markup })
     for (const asked of ['agent=rival', 'owner=rival@example.com']) {
