@@ -41,6 +41,12 @@ const goals: readonly Goal[] = [
   { table: 'AWS: container endpoint, 1 in flight, ms', figure: 'calls of AWS', most: 0 },
   { table: 'AWS: container endpoint, broker and AWS frozen, ms', figure: 'p99', most: 5 },
   { table: 'AWS: modules of its SDK loaded by the command line', figure: 'most', most: 0 },
+  { table: 'Evidence: issue beside the sequencer, 32 in flight', figure: 'ratio', least: 0.95 },
+  { table: 'Evidence: lag of the log meanwhile, seconds', figure: 'most', most: 2 },
+  { table: 'Evidence: verify, from a file', figure: 'peak, MB', most: 512 },
+  { table: 'Evidence: the slowest question, p99, ms', figure: 'API', most: 100 },
+  { table: 'Evidence: the slowest question, p99, ms', figure: 'page', most: 100 },
+  { table: 'Evidence: bytes of a console page', figure: 'most', most: 50_000 },
 ]
 
 type Figures = Readonly<Record<string, number>>

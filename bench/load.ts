@@ -59,6 +59,9 @@ export const post = (route: string, body: string, token: string, type = 'applica
 
 export const get = (route: string, token: string): string => `${head('GET', route, token)}\r\n`
 
+/** A page as the browser of somebody asks for it who has signed in. */
+export const visit = (route: string, cookie: string): string => `GET ${route} HTTP/1.1\r\nhost: 127.0.0.1\r\ncookie: ${cookie}\r\n\r\n`
+
 /** What a declaration is answered with, as far as the bench needs it. */
 export interface Opened {
   readonly task: { readonly id: string }

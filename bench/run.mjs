@@ -1,10 +1,10 @@
 import { startVitest } from 'vitest/node'
 
 // The bench is TypeScript and uses the test support; vitest is what runs that here. It is no test: nothing in it passes or fails by the clock.
-const benches = { '--vault': 'bench/vault.ts', '--aws': 'bench/aws.ts' }
+const benches = { '--vault': 'bench/vault.ts', '--aws': 'bench/aws.ts', '--evidence': 'bench/evidence.ts' }
 const unknown = process.argv.slice(2).filter((argument) => argument !== '--quick' && !Object.hasOwn(benches, argument))
 if (unknown.length > 0) {
-  console.error(`unknown argument ${unknown[0]}; usage: npm run bench [-- --quick | --vault | --aws]`)
+  console.error(`unknown argument ${unknown[0]}; usage: npm run bench [-- --quick | --vault | --aws | --evidence]`)
   process.exit(2)
 }
 process.env.BENCH_QUICK = process.argv.includes('--quick') ? 'yes' : ''

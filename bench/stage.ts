@@ -17,20 +17,23 @@ export interface Labs {
   readonly other?: Lab
 }
 
-/** Providers that a site has besides, and grants of theirs by name, as YAML. */
+/** What a site has besides, as YAML: providers with grants of theirs by name, issuers, and further settings. */
 interface Besides {
-  readonly providers: string
-  readonly grants: Readonly<Record<string, string>>
+  readonly providers?: string
+  readonly grants?: Readonly<Record<string, string>>
+  readonly issuers?: string
+  readonly settings?: string
 }
 
 /** A site with agents that nothing limits but the machine. */
 export async function siteOf(
   store: Parameters<typeof makeSite>[0]['store'],
   { lab, other }: Labs,
-  { providers, grants }: Besides = { providers: '', grants: {} },
+  { providers = '', grants = {}, issuers = '', settings = '' }: Besides = {},
 ): Promise<Site> {
-  const extra = 'limits: { requests_per_second: 100000, burst: 1000000, introspections_per_second: 100000, in_flight: 1024 }\nlog: { level: error }\n'
-  const site = await makeSite({ store, lab: lab.url, ...(other && { other: other.url }), providers, extra })
+  const limits = 'limits: { requests_per_second: 100000, burst: 1000000, introspections_per_second: 100000, in_flight: 1024 }'
+  const extra = `${limits}\nlog: { level: error }\n${settings}`
+  const site = await makeSite({ store, lab: lab.url, ...(other && { other: other.url }), providers, issuers, extra })
   const besides = { ...grants, ...(other && { other: 'provider: other' }) }
   const lines = names.map(
     (name) => `  ${name}: { issuer: local, match: { sub: "agent:${name}" }, owner: o@example.com, groups: [robots], max_live_leases: 100000 }`,
@@ -136,14 +139,16 @@ export async function postgresTime(owner: postgres.Sql): Promise<number> {
   const parent = parentOf(String(row!.pid))
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name) && parentOf(name) === parent)
-    .reduce((sum, pid) => sum + processorTime(Number(pid)), 0)
+    .reduce((sum, pid) => sum + (unlessGone(() => processorTime(Number(pid))) ?? 0), 0)
 }
 
-function parentOf(pid: string): string | undefined {
+const parentOf = (pid: string): string | undefined => unlessGone(() => readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ')[1])
+
+/** What is read of a process. Undefined where it ended between the look at the folder and this one. */
+function unlessGone<Read>(read: () => Read): Read | undefined {
   try {
-    return readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ')[1]
+    return read()
   } catch {
-    // It ended between the look at the folder and this one.
     return undefined
   }
 }

@@ -2,7 +2,7 @@ import { defineConfig } from 'vitest/config'
 
 export default defineConfig({
   test: {
-    include: ['bench/bench.ts', 'bench/vault.ts', 'bench/aws.ts'],
+    include: ['bench/bench.ts', 'bench/vault.ts', 'bench/aws.ts', 'bench/evidence.ts'],
     globalSetup: ['bench/global-setup.ts'],
     pool: 'forks',
     maxWorkers: 1,

@@ -98,6 +98,8 @@ export interface SiteOptions {
   readonly keys?: string
   /** Providers besides these, as lines of YAML. */
   readonly providers?: string
+  /** Issuers besides the local one, as lines of YAML. */
+  readonly issuers?: string
   readonly extra?: string
 }
 
@@ -160,7 +162,18 @@ export async function makeSite(options: SiteOptions): Promise<Site> {
 
 function configuration(
   port: number,
-  { store, lab, labTimeout = '2s', labSettings = '', other, keys = './jwks.json', replay = 'reusable', providers = '', extra = '' }: SiteOptions,
+  {
+    store,
+    lab,
+    labTimeout = '2s',
+    labSettings = '',
+    other,
+    keys = './jwks.json',
+    replay = 'reusable',
+    providers = '',
+    issuers = '',
+    extra = '',
+  }: SiteOptions,
 ): string {
   return `
 public_url: ${audience}
@@ -170,6 +183,7 @@ catalogue: ./catalogue.yaml
 policies: ./policies
 identity:
   - { name: local, profile: oidc, issuer: "urn:mayfly:local-issuer", keys: "${keys}", replay: ${replay} }
+${issuers}
 operators:
   - { issuer: local, match: { sub: "operator:ops" }, roles: [operator, reviewer] }
   - { issuer: local, match: { sub: "operator:reader" }, roles: [reviewer] }
