@@ -226,7 +226,11 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
           for (const by of ['operator:corp/busy', 'operator:corp/other', 'operator:corp/none'])
             await listEntries(broker.ledger, { by, ...time }, { limit: 50 })
         }
-        for (const endedLate of [1_000, 30_000, 3_600_000]) await listLeases(broker.ledger, { endedLate }, { limit: 50 })
+        const [middle] = await owner<{ id: LeaseId; task_id: TaskId }[]>`select id, task_id from leases order by id offset ${past / 2} limit 1`
+        for (const cursor of [undefined, middle!.id])
+          for (const endedLate of [1_000, 30_000, 3_600_000]) await listLeases(broker.ledger, { endedLate }, { limit: 50, cursor })
+        for (const filter of choices({ agent: named('agent'), owner: named('owner') }))
+          await listTasks(broker.ledger, { ...filter, completed: false }, { limit: 50, cursor: middle!.task_id })
 
         // What was there before a moment and lives still is found by looking at what lives.
         const most = few + living / 10
