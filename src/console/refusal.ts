@@ -9,11 +9,8 @@ import type { ConsoleEnv } from './visit.ts'
 /** Answers with a page. */
 export async function show(c: Context<ConsoleEnv>, page: Page, status: ContentfulStatusCode = 200): Promise<Response> {
   const { visit } = c.var
-  return c.html(dense(await written(renderPage(visit, page))), status, pageHeaders(visit.nonce))
+  return c.html(await written(renderPage(visit, page)), status, pageHeaders(visit.nonce))
 }
-
-/** Without the indentation of our templates, a tenth of a page. Between tags only: what stands in a text is not ours to change. */
-const dense = (markup: string): string => markup.replaceAll(/>\s{2,}</g, '>\n<')
 
 /** What went wrong, as a page: the same words as on the wire. */
 export function showFault(c: Context<ConsoleEnv>, error: BrokerError): Promise<Response> {
