@@ -195,14 +195,14 @@ describe.each(stores)('names of sessions on $name', ({ open }) => {
     await sweep(ledger, 10)
     expect(await rowsOf(lease), 'its lease is active').toHaveLength(1)
 
-    await passFor(ledger, lease, -2)
+    await passFor(ledger, lease, -21)
     await closeLease(ledger, lease, { cause: 'revoked', by: 'operator:ops' })
     await sessions.deny('aws', lease.id)
     await settle(ledger, { lease, settlement: { to: 'revoked', evidence: { by: 'provider', statement: 'denied', at: '2026-01-01T00:00:00Z' } } })
     await sweep(ledger, 10)
     expect(await rowsOf(lease), 'AWS may be behind').toHaveLength(1)
 
-    await passFor(ledger, lease, 2)
+    await passFor(ledger, lease, 21)
     expect(await sweep(ledger, 10)).toBe(1)
     expect(await rowsOf(lease)).toEqual([])
   })

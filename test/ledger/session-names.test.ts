@@ -149,10 +149,10 @@ describe.each(stores)('a lease that is announced with a pool of roles, on $name'
   test('that comes to nothing leaves a name that is forgotten two minutes past its end', async () => {
     const lease = await announce(...(await newPool(1)))
     await settle(ledger, { lease, settlement: { to: 'failed', error: 'refused' } })
-    await passFor(ledger, lease, 719)
+    await passFor(ledger, lease, 700)
     await sweep(ledger, 10)
     expect(await namesOf(lease)).toHaveLength(1)
-    await passFor(ledger, lease, 2)
+    await passFor(ledger, lease, 21)
     await sweep(ledger, 10)
     expect(await namesOf(lease)).toEqual([])
   })
