@@ -18,12 +18,18 @@ export interface Ran {
   readonly stderr: string
 }
 
-/** Runs the built command to its end. @param input what is piped into it */
-export async function mayfly(args: readonly string[], environment: Record<string, string> = {}, input = ''): Promise<Ran> {
+/** Runs the built command to its end. @param input what is piped into it @param heard is told what it has written to stderr so far, whenever it writes */
+export async function mayfly(
+  args: readonly string[],
+  environment: Record<string, string> = {},
+  input = '',
+  heard: (stderr: string) => void = () => {},
+): Promise<Ran> {
   const child = spawn(process.execPath, [command, ...args], { env: { ...plainEnvironment(), ...environment }, stdio: 'pipe' })
   // It may end before it has read all.
   child.stdin.on('error', () => {}).end(input)
   const [stdout, stderr] = [collect(child.stdout), collect(child.stderr)]
+  child.stderr.on('data', () => heard(stderr()))
   const [status] = (await once(child, 'close')) as [number | null]
   return { status, stdout: stdout(), stderr: stderr() }
 }
