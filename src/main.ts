@@ -16,7 +16,8 @@ import { spendToken } from './ledger/keys.ts'
 import { killLists } from './ledger/kill-lists.ts'
 import { roleSessions } from './ledger/role-sessions.ts'
 import { startAnchors } from './ledger/anchors.ts'
-import { type LogKey, openLogKey, originOf, remoteLogKey } from './ledger/log-key.ts'
+import { type LogKey, openLogKey, openNextLogKey, originOf, remoteLogKey, takeNextLogKey } from './ledger/log-key.ts'
+import { type Rotated, rotateLog } from './ledger/rotation.ts'
 import { startSequencer } from './ledger/sequencer.ts'
 import { checkCases } from './policy/cases.ts'
 import { type Grant, loadCatalogue } from './policy/catalogue.ts'
@@ -106,6 +107,26 @@ async function publicUrlOf(data: string): Promise<string> {
 export async function migrate(configFile: string): Promise<void> {
   const config = await loadConfig(configFile, providerKinds)
   await (await connect(config.store)).close()
+}
+
+/**
+ * Closes the log of a configured store and opens the next one under a key of its own, which takes the place of `log.key` in the keys folder. Interrupted
+ * anywhere, it is done or not; doing it again goes on where it was. Knows key files alone.
+ *
+ * @param lost whether the key that the log was signed with is nowhere any more
+ * @throws ConfigurationError, also where a provider keeps the key; BrokerError `store_unavailable`; `conflict` with what speaks against it
+ */
+export async function rotateLogKey(configFile: string, { lost }: { readonly lost: boolean }): Promise<Rotated> {
+  const { keys, store, logKey } = await loadConfig(configFile, providerKinds)
+  if (logKey)
+    throw new ConfigurationError([
+      'log_key: Vault keeps the key of this log, and only a log that log.key signs can be closed for another key. Where the key is gone from Vault, take log_key out and use --lost',
+    ])
+  await using ledger = await connect(store)
+  const [key, next] = [lost ? undefined : await openLogKey(keys), await openNextLogKey(keys)]
+  const rotated = await rotateLog({ ledger, key, next })
+  await takeNextLogKey(keys, lost ? undefined : rotated.closed.log.number)
+  return rotated
 }
 
 /** What the files of catalogue and policies come to, with their cases. @throws ConfigurationError with every fault */

@@ -10,10 +10,12 @@ export type Lines = AsyncIterable<ExportLine>
 
 /** What a broker has, up to the checkpoint that it gives now. Never more than a page in memory. @throws UsageError where nothing was signed yet */
 export async function* linesOf(client: Client): Lines {
-  const checkpoint = await client.showCheckpoint()
-  if (checkpoint === undefined) throw new UsageError('the log of this broker has not begun: it does with its first entry')
-  yield { export: 'mayfly-ledger@v1', checkpoint }
-  const size = sizeOf(checkpoint)
+  const { items: logs } = await client.listLogs()
+  const newest = logs.at(-1)
+  if (!newest) throw new UsageError('the log of this broker has not begun: it does with its first entry')
+  const starts = logs.map(({ origin, first }) => ({ origin, first }))
+  yield { export: 'mayfly-ledger@v1', checkpoint: newest.checkpoint, ...(starts.length > 1 && { logs: starts }) }
+  const size = newest.first + sizeOf(newest.checkpoint)
   const told = new Set<string>()
   for (let after: number | undefined; ;) {
     const page = await client.readLog(after)

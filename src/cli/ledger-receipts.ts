@@ -7,13 +7,13 @@ import { type CheckedProof, checkProof } from '../proof/entry-proof.ts'
 import type { VerifierKey } from '../proof/note.ts'
 import { fromBase64 } from '../proof/spelling.ts'
 import { Unsuccessful, UsageError } from './failure.ts'
-import { readKey, readText } from './ledger-verify.ts'
+import { readKeys, readText } from './ledger-verify.ts'
 import { paint, plain, type Output } from './output.ts'
 import type { OutputOf } from './program.ts'
 import { connect } from './session.ts'
 
 interface Options {
-  readonly key: string
+  readonly key: readonly string[]
   readonly url?: string
   readonly proofs?: string
   readonly keep?: string
@@ -24,17 +24,21 @@ export const checkReceiptsCommand = (outputOf: OutputOf): Command =>
   new Command('check-receipts')
     .description('whether the receipts of an answer stand in the log; exit 1 where one does not')
     .argument('<file>', 'an answer with its receipts, as --json and the API give it, or a list of receipts')
-    .requiredOption('--key <key>', 'the verifier key of the log, name+id+key, or a file that holds it')
+    .requiredOption(
+      '--key <key>',
+      'the verifier key of the log, name+id+key, or a file that holds it, one a line; again for each log that was closed',
+      (key: string, before: readonly string[] | undefined) => [...(before ?? []), key],
+    )
     .option('--url <url>', 'of the broker that is asked for the proofs (operators and reviewers); MAYFLY_URL where absent')
     .option('--proofs <folder>', 'where they were kept, in the place of a broker')
     .option('--keep <folder>', 'where to keep the proofs that were found to be right, each in a file named like its entry')
     .action(async (file: string, options: Options, command: Command) => {
       if (options.url !== undefined && options.proofs !== undefined) throw new UsageError('--url and --proofs cannot stand together')
       const output = outputOf(command)
-      const key = await readKey(options.key)
+      const keys = (await Promise.all(options.key.map(readKeys))).flat()
       const proofOf = options.proofs === undefined ? askedOf(options.url) : keptIn(options.proofs)
       const checked: Checked[] = []
-      for (const receipt of await receiptsIn(file)) checked.push(await check(receipt, await proofOf(receipt.entry), key))
+      for (const receipt of await receiptsIn(file)) checked.push(await check(receipt, await proofOf(receipt.entry), keys))
       if (options.keep !== undefined) await keepIn(options.keep, checked)
       const isProven = checked.every(({ ok }) => ok)
       output.result({ ok: isProven, receipts: checked.map(({ proof: _proof, ...shown }) => shown) }, () => wordsOf(output, checked))
@@ -97,11 +101,11 @@ const faults: Record<Extract<CheckedProof, { ok: false }>['fault'], string> = {
   not_included: 'this is not what stands in the log: the broker has written something else than it told',
 }
 
-async function check(kept: Receipt, proof: Proof, key: VerifierKey): Promise<Checked> {
+async function check(kept: Receipt, proof: Proof, keys: readonly VerifierKey[]): Promise<Checked> {
   if ('missing' in proof) return { ...kept, ok: false, why: proof.missing, proof: undefined }
   const leaf = fromBase64(kept.leaf_hash)
   if (leaf?.length !== 32) return { ...kept, ok: false, why: 'its leaf hash is none', proof: undefined }
-  const checked = checkProof(proof.text, leaf, [key])
+  const checked = checkProof(proof.text, leaf, keys)
   if (!checked.ok) return { ...kept, ok: false, why: faults[checked.fault], proof: undefined }
   const { origin, size } = checked.checkpoint
   return { ...kept, ok: true, number: checked.index, origin, size, proof: proof.text }

@@ -2,7 +2,7 @@ import { readFile, writeFile } from 'node:fs/promises'
 import { Command } from 'commander'
 import { systemClock } from '../base/time.ts'
 import { parseVerifierKey, type VerifierKey } from '../proof/note.ts'
-import { type Fault, type Verdict, verifyLedger } from '../proof/verify.ts'
+import { type Fault, type LogVerdict, type Verdict, verifyLedger } from '../proof/verify.ts'
 import { Unsuccessful, UsageError } from './failure.ts'
 import { type Lines, linesIn, linesOf } from './ledger-lines.ts'
 import { paint, plain, type Output } from './output.ts'
@@ -12,7 +12,7 @@ import { connect } from './session.ts'
 interface Options {
   readonly url?: string
   readonly export?: string
-  readonly key: string
+  readonly key: readonly string[]
   readonly since?: string
   readonly keep?: string
 }
@@ -23,18 +23,22 @@ export const verifyCommand = (outputOf: OutputOf): Command =>
     .description('whether the ledger is complete and unaltered, and each lease was ended as promised; exit 1 where it is not')
     .option('--url <url>', 'of the broker; MAYFLY_URL where absent')
     .option('--export <file>', 'a file that `mayfly ledger export` wrote, in the place of a broker')
-    .requiredOption('--key <key>', 'the verifier key of the log, name+id+key, or a file that holds it')
+    .requiredOption(
+      '--key <key>',
+      'the verifier key of the log, name+id+key, or a file that holds it, one a line; again for each log that was closed',
+      (key: string, before: readonly string[] | undefined) => [...(before ?? []), key],
+    )
     .option('--since <file>', 'a checkpoint that was kept before: the log must still contain it')
     .option('--keep <file>', 'where to keep the checkpoint, for --since another time; only one that was found to be right')
     .action(async (options: Options, command: Command) => {
       const output = outputOf(command)
       if (options.url !== undefined && options.export !== undefined) throw new UsageError('--url and --export cannot stand together')
-      const key = await readKey(options.key)
+      const keys = (await Promise.all(options.key.map(readKeys))).flat()
       const since = options.since === undefined ? undefined : await readText(options.since, '--since')
       const lines = options.export === undefined ? linesOf(connect({ url: options.url })) : linesIn(options.export)
       // What a file says is as old as the file; a broker is asked about now.
       const now = options.export === undefined ? systemClock() : undefined
-      const verdict = await verify(lines, { key, since, now })
+      const verdict = await verify(lines, { keys, since, now })
       output.result(viewVerdict(verdict), () => wordsOf(output, verdict, since !== undefined))
       if (verdict.found === 0 && options.keep !== undefined) await writeFile(options.keep, verdict.note)
       if (verdict.found > 0) throw new Unsuccessful()
@@ -42,14 +46,14 @@ export const verifyCommand = (outputOf: OutputOf): Command =>
 
 async function verify(
   lines: Lines,
-  question: { key: VerifierKey; since: string | undefined; now: number | undefined },
+  question: { keys: readonly VerifierKey[]; since: string | undefined; now: number | undefined },
 ): Promise<Verdict & { readonly note: string }> {
   let note = ''
   let verification: ReturnType<typeof verifyLedger> | undefined
   for await (const line of lines) {
     if ('export' in line) {
       if (verification) throw new UsageError('there are two exports in this file')
-      verification = verifyLedger({ ...question, checkpoint: line.checkpoint })
+      verification = verifyLedger({ ...question, checkpoint: line.checkpoint, logs: line.logs })
       note = line.checkpoint
     } else if (!verification) throw new UsageError('an export begins with the checkpoint that it is held against')
     else if ('policy' in line) verification.policy(line.policy.digest, line.policy.document)
@@ -59,11 +63,15 @@ async function verify(
   return { ...verification.finish(), note }
 }
 
-/** A verifier key as it was given: itself, or a file that holds it. @throws UsageError */
-export async function readKey(given: string): Promise<VerifierKey> {
-  const key = parseVerifierKey(given) ?? parseVerifierKey((await readText(given, '--key')).trim())
-  if (!key) throw new UsageError('--key: not a verifier key, which looks like broker.example.com+0a1b2c3d+AbCd…')
-  return key
+/** Verifier keys as they were given: one itself, or a file that holds them, one a line. @throws UsageError */
+export async function readKeys(given: string): Promise<VerifierKey[]> {
+  const key = parseVerifierKey(given)
+  if (key) return [key]
+  const lines = (await readText(given, '--key')).split('\n').filter((line) => line.trim() !== '')
+  const keys = lines.map((line) => parseVerifierKey(line.trim()))
+  if (keys.length === 0 || keys.includes(undefined))
+    throw new UsageError('--key: not a verifier key, which looks like broker.example.com+0a1b2c3d+AbCd…')
+  return keys as VerifierKey[]
 }
 
 /** A file that somebody named. @throws UsageError with the option by which they did */
@@ -72,7 +80,7 @@ export const readText = (file: string, option: string): Promise<string> =>
     throw new UsageError(`${option} ${file} cannot be read (${error.code ?? 'unknown'})`)
   })
 
-const viewVerdict = ({ checkpoint, faults, found, entries, decisions, checkpoints, lives }: Verdict) => ({
+const viewVerdict = ({ checkpoint, logs, faults, found, entries, decisions, checkpoints, lives }: Verdict) => ({
   ok: found === 0,
   found,
   faults,
@@ -80,15 +88,17 @@ const viewVerdict = ({ checkpoint, faults, found, entries, decisions, checkpoint
   decisions,
   checkpoints,
   lives,
+  logs: logs.map(({ hasKey: has_key, ...log }) => ({ ...log, has_key })),
   ...(checkpoint && { checkpoint: { origin: checkpoint.origin, size: checkpoint.size, root: checkpoint.root.toString('base64') } }),
 })
 
-function wordsOf(output: Output, { faults, found, checkpoint, entries, decisions, checkpoints, lives }: Verdict, isPinned: boolean): string {
+function wordsOf(output: Output, { faults, found, checkpoint, logs, entries, decisions, checkpoints, lives }: Verdict, isPinned: boolean): string {
   const { tasks, leases, alive, late, latest } = lives
   return [
+    ...logs.slice(0, -1).map((log) => `log         ${closedLog(log)}`),
     checkpoint
       ? `log         ${plain(checkpoint.origin)}, ${checkpoint.size} entries, root ${checkpoint.root.toString('base64')}`
-      : 'log         not signed by this key',
+      : `log         ${logs.length > 1 ? `${plain(logs.at(-1)!.origin)}, ` : ''}not signed by ${logs.length > 1 ? 'a key that was given' : 'this key'}`,
     `read        ${entries} entries, ${decisions} decisions with their inputs, ${checkpoints} checkpoints on the way`,
     `lives       ${tasks} tasks, ${leases} leases, ${alive} of them alive`,
     ...(late > 0 ? [`late        the end of ${late} leases was begun late; the worst is ${latest?.lease}, by ${latest?.seconds} s`] : []),
@@ -98,8 +108,23 @@ function wordsOf(output: Output, { faults, found, checkpoint, entries, decisions
     ...(found > faults.length ? [`and ${found - faults.length} more`] : []),
     found === 0
       ? paint(output, 'green', 'The ledger is complete and unaltered, and every promise in it was kept.')
-      : `${found} faults: this ledger is not what was signed, or tells of broken promises.`,
+      : found === logs.filter(({ hasKey }) => !hasKey).length
+        ? `As far as keys were given all is as it should be: ${provenOf(logs)}. Nothing else is proven.`
+        : `${found} faults: this ledger is not what was signed, or tells of broken promises.`,
   ].join('\n')
 }
+
+/** How far a log is proven that another one goes on from. */
+const closedLog = ({ origin, first, read, proven, root }: LogVerdict): string =>
+  proven === read
+    ? `${plain(origin)}, ${read} entries, closed, root ${root}`
+    : `${plain(origin)}, closed, ${proven === 0 ? 'nothing of it' : `entries ${first} to ${first + proven - 1}`} proven of ${read} entries`
+
+/** The entries that are proven, in words. */
+const provenOf = (logs: readonly LogVerdict[]): string =>
+  logs
+    .filter(({ proven }) => proven > 0)
+    .map(({ first, proven }) => `entries ${first} to ${first + proven - 1}`)
+    .join(', ') || 'no entry'
 
 const placeOf = ({ number, id }: Fault): string => (number === undefined ? '' : `entry ${number}${id === undefined ? '' : ` (${plain(id)})`}: `)

@@ -3,6 +3,7 @@ import { linesOf } from './ledger-lines.ts'
 import { checkReceiptsCommand } from './ledger-receipts.ts'
 import { verifyCommand } from './ledger-verify.ts'
 import { lineText } from '../proof/lines.ts'
+import { rotateCommand } from './ledger-rotate.ts'
 import { moment, plain, table } from './output.ts'
 import type { OutputOf } from './program.ts'
 import { connect } from './session.ts'
@@ -16,6 +17,7 @@ export const ledgerCommand = (outputOf: OutputOf): Command =>
     .addCommand(exportCommand())
     .addCommand(verifyCommand(outputOf))
     .addCommand(checkReceiptsCommand(outputOf))
+    .addCommand(rotateCommand(outputOf))
 
 const filtered = (command: Command): Command =>
   timed(command, 'of a time')

@@ -54,8 +54,8 @@ export interface Client {
   exportEntries(form: 'application/x-ndjson' | 'text/csv', filter?: Filter): Promise<{ text: string; next: string | undefined }>
   /** Decisions that said no. */
   listDenials(filter?: Filter): Promise<contract.Page<contract.DenialView>>
-  /** The newest signed checkpoint of the log. Undefined: nothing was signed yet. */
-  showCheckpoint(): Promise<string | undefined>
+  /** The logs that the history was signed into, oldest first, each with its newest or final checkpoint. None: nothing was signed yet. */
+  listLogs(): Promise<contract.Logs>
   /** Lines of the log behind the entry with this number, or from the beginning: what `proof/lines` reads. Empty behind the end. */
   readLog(after: number | undefined): Promise<string>
   /** What proves that an entry is in the log (C2SP tlog-proof). An entry gets its place a second or two after it was written; before, it is `not_found`. */
@@ -137,14 +137,7 @@ export function createClient({ token, timeout = 15_000, patience = 10_000, keep 
       return { text: answer.text, next: nextCursor(answer) }
     },
     listDenials: (filter = {}) => get(`/denials${queryOf(filter)}`),
-    async showCheckpoint() {
-      try {
-        return (await send(transport, { method: 'GET', path: '/checkpoint', repeatable: true })).text
-      } catch (error) {
-        if (error instanceof MayflyProblem && error.code === 'not_found') return undefined
-        throw error
-      }
-    },
+    listLogs: () => get('/ledger/logs'),
     readLog: async (after) => (await send(transport, { method: 'GET', path: `/ledger/log${queryOf({ after })}`, repeatable: true })).text,
     showProof: async (entry) => (await send(transport, { method: 'GET', path: `/ledger/${encodeURIComponent(entry)}/proof`, repeatable: true })).text,
     showPolicySet: (digest) => get(`/policies/${encodeURIComponent(digest)}`),

@@ -1,6 +1,6 @@
 import { html } from 'hono/html'
 import type { Ledger } from '../ledger/connect.ts'
-import { type Lag, latestCheckpoint, lookAtLog } from '../ledger/log.ts'
+import { type Lag, latestCheckpoint, type LogPlace, lookAtLog, type SignedHead, signedEntries } from '../ledger/log.ts'
 import { longestWait, type Refusal, refusals } from '../ledger/sequencer.ts'
 import type { Html } from './page.ts'
 import { renderTime } from './words.ts'
@@ -8,7 +8,7 @@ import { renderTime } from './words.ts'
 /** Where the log stands into which the history is signed. */
 export interface LogStatus {
   /** Undefined: nothing was signed yet. */
-  readonly checkpoint: { readonly size: number; readonly signedAt: Date } | undefined
+  readonly checkpoint: (SignedHead & { readonly signedAt: Date }) | undefined
   readonly lag: Lag
   /** Why it is not signed any further: as the sequencer of this broker found, or as the store itself shows. */
   readonly refusal: Refusal | undefined
@@ -24,7 +24,8 @@ export async function readLogStatus(ledger: Ledger, refused: Refusal | undefined
 /** A line where all is well, and an alarm where it is not. Signed is not verified: that is for whoever does not trust this broker to do. */
 export function renderLogStatus({ checkpoint, lag, refusal }: LogStatus): Html {
   const signed = checkpoint
-    ? html`Log: ${entriesOf(checkpoint.size)} signed, the last checkpoint ${renderTime(checkpoint.signedAt)}; ${waiting(lag)}.`
+    ? html`Log: ${entriesOf(signedEntries(checkpoint))} signed${closed(checkpoint.log)}, the last checkpoint ${renderTime(checkpoint.signedAt)};
+      ${waiting(lag)}.`
     : html`Log: nothing was signed yet; ${waiting(lag)}.`
   if (refusal !== undefined)
     return html`<div role="alert" class="alarm">
@@ -37,6 +38,12 @@ export function renderLogStatus({ checkpoint, lag, refusal }: LogStatus): Html {
     </div>`
   return html`<p class="quiet">${signed}</p>`
 }
+
+/** Which of several logs is open. */
+const closed = ({ number, first }: LogPlace): string =>
+  number === 1
+    ? ''
+    : ` (log ${number}, from entry ${first.toLocaleString('en')} on; ${number === 2 ? 'the one' : 'those'} before it ${number === 2 ? 'is' : 'are'} closed)`
 
 const entriesOf = (number: number): string => `${number.toLocaleString('en')} ${number === 1 ? 'entry' : 'entries'}`
 

@@ -90,6 +90,8 @@ export function tell(home: string, entry: Entry, grant: string): Told {
       return { mood: 'stuck', text: html`Refused to ${say('action')}${why}` }
     case 'kill_list.written':
       return { text: html`Generation ${say('generation')} of the kill list of ${say('role')} was written` }
+    case 'log.opened':
+      return { text: html`The log goes on as <code>${say('origin')}</code>, under another key; the one before it is closed` }
     case 'policy.activated':
       return { text: html`A policy set is in force: <code>${say('policy_digest')}</code>` }
     case 'request.refused':

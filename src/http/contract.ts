@@ -323,6 +323,9 @@ export const FollowQuery = z.strictObject({
   format: z.literal('ocsf', 'must be ocsf, or absent').optional(),
 })
 
+/** The first log has no number in its address: it was there before there were others. */
+export const LogPath = z.object({ log: z.string().regex(/^([2-9]|[1-9]\d{1,8})$/) })
+
 export const LogQuery = z.strictObject({
   after: AfterEntry,
   limit: paging(EntryIdentifier).limit.openapi({ default: 500 }),
@@ -495,6 +498,22 @@ const Receipts = z.array(ReceiptView).openapi({ description: 'Of each entry that
 const ReceiptsOfEnd = z
   .array(ReceiptView)
   .openapi({ description: 'Of each entry that the ledger has written of this end so far, in the order of the log' })
+
+export const LogView = z
+  .object({
+    number: z.int().openapi({ description: 'From 1' }),
+    origin: z.string().openapi({ description: 'What it is called, which is where its tiles are' }),
+    key: z.string().optional().openapi({ description: 'Its verifier key, as the store has it: get it from somebody else too' }),
+    first: z.int().openapi({ description: 'The number of the entry that it begins with; its own tree begins at 0' }),
+    size: z.int(),
+    closed: z.boolean(),
+    checkpoint: z.string().openapi({ description: 'Its newest signed checkpoint; the final one where it is closed' }),
+  })
+  .openapi('Log')
+export type LogView = z.infer<typeof LogView>
+
+export const Logs = z.object({ items: z.array(LogView) }).openapi('Logs')
+export type Logs = z.infer<typeof Logs>
 
 export const LogLines = z.string().openapi('LogLines', {
   description:

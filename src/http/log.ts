@@ -4,17 +4,19 @@ import { accepts } from 'hono/accepts'
 import { BrokerError } from '../base/errors.ts'
 import type { LogKey } from '../ledger/log-key.ts'
 import { readLogLines } from '../ledger/log-lines.ts'
-import { latestCheckpoint } from '../ledger/log.ts'
+import { latestCheckpoint, listLogs } from '../ledger/log.ts'
 import { proveEntry, readTile } from '../ledger/proofs.ts'
+import { openCheckpoint } from '../proof/checkpoint.ts'
 import { type LogLine, lineText } from '../proof/lines.ts'
 import { proofText } from '../proof/entry-proof.ts'
 import { parseTilePath, tileWidth } from '../proof/tiles.ts'
 import type { Broker } from '../tasks/task.ts'
-import { problems } from './answers.ts'
+import { json, problems } from './answers.ts'
 import type { Env } from './app.ts'
 import { callableBy } from './authenticate.ts'
 import { type Following, formats, forms } from './follow.ts'
 import { fieldFaults } from './problem.ts'
+import { viewLog } from './views.ts'
 import * as contract from './contract.ts'
 
 /** With what the log of this broker is signed, and what it is called if it begins now. */
@@ -27,17 +29,16 @@ export interface LogName {
 export function logRoutes(broker: Broker, log: LogName, following: Following) {
   const { ledger } = broker
   const routes = new OpenAPIHono<Env>()
-    .openapi(checkpoint, async (c) => {
-      const head = await latestCheckpoint(ledger)
-      if (!head) throw new BrokerError('not_found', 'Nothing was signed yet: the log begins with the first entry')
-      return c.body(head.note, 200, { 'content-type': text, 'cache-control': 'private, no-cache' })
-    })
+    .openapi(checkpoint, async (c) => await serveCheckpoint(c, ledger, 1))
+    .openapi(checkpointOf, async (c) => await serveCheckpoint(c, ledger, Number(c.req.valid('param').log)))
+    .openapi(logs, async (c) => c.json({ items: (await listLogs(ledger)).map(viewLog) }, 200))
     .openapi(key, async (c) => {
-      const head = await latestCheckpoint(ledger)
-      // A log that has begun keeps its name, whatever the broker is called now.
-      const signer = await log.key.signerFor(head ? head.note.slice(0, head.note.indexOf('\n')) : log.origin, c.var.signal)
-      if (!signer) throw new BrokerError('internal', 'The log has a name that no key can have')
-      return c.body(`${signer.key.text}\n`, 200, { 'content-type': text, 'cache-control': 'private, no-cache' })
+      const open = (await listLogs(ledger)).at(-1)
+      // A log that has begun keeps its name, whatever the broker is called now. One that was signed with another key has that one.
+      const own = (await log.key.signerFor(open?.origin ?? log.origin, c.var.signal))?.key
+      const found = open && !(own && openCheckpoint(open.note, [own]).ok) ? open.key : own?.text
+      if (found === undefined) throw new BrokerError('internal', 'The log has a name that no key can have, or a key that nobody here knows')
+      return c.body(`${found}\n`, 200, { 'content-type': text, 'cache-control': 'private, no-cache' })
     })
     .openapi(proof, async (c) => {
       const proven = await proveEntry(ledger, c.req.valid('param').entry)
@@ -52,13 +53,18 @@ export function logRoutes(broker: Broker, log: LogName, following: Following) {
       return c.body(asPage(found), 200, { 'content-type': 'application/x-ndjson' }) as never
     })
   // Described by hand: the place of a tile is several segments of its path, for which OpenAPI has no word.
-  routes.openAPIRegistry.registerPath({ ...tile, path: '/tile/{level}/{place}' })
+  for (const each of [tile, tileOf]) routes.openAPIRegistry.registerPath({ ...each, path: each.path })
   const [authenticate] = callableBy(reader).middleware
   routes.get('/ledger', whereFollowed(authenticate), async (c, next) => {
     if (!isFollowed(c)) return await next()
     return followFrom(c, following)
   })
-  routes.get('/tile/:path{.+}', ...tile.middleware, async (c) => await serveTile(c, ledger))
+  routes.get('/tile/:path{.+}', ...tile.middleware, async (c) => await serveTile(c, ledger, 1, '/'))
+  routes.get('/log/:log/tile/:path{.+}', ...tile.middleware, async (c) => {
+    const asked = contract.LogPath.safeParse({ log: c.req.param('log') })
+    if (!asked.success) throw noSuchLog()
+    return await serveTile(c, ledger, Number(asked.data.log), `/log/${asked.data.log}/`)
+  })
   return routes
 }
 
@@ -105,14 +111,24 @@ const text = 'text/plain; charset=utf-8'
 /** Lines of one page at most: some hundred kilobytes. */
 const mostLines = 500
 
-async function serveTile(c: Context<Env>, ledger: Broker['ledger']): Promise<Response> {
-  const path = new URL(c.req.url).pathname.slice(1)
+const noSuchLog = () =>
+  new BrokerError('not_found', 'There is no such log, or nothing of it was signed yet: the first one begins with the first entry')
+
+async function serveCheckpoint(c: Context<Env>, ledger: Broker['ledger'], number: number) {
+  const head = await latestCheckpoint(ledger, number)
+  if (!head) throw noSuchLog()
+  return c.body(head.note, 200, { 'content-type': text, 'cache-control': 'private, no-cache' })
+}
+
+/** @param prefix of the log's address */
+async function serveTile(c: Context<Env>, ledger: Broker['ledger'], log: number, prefix: string): Promise<Response> {
+  const path = new URL(c.req.url).pathname.slice(prefix.length)
   const asked = parseTilePath(path)
   if (!asked) {
     const errors = [{ pointer: 'path', message: 'must be a tile such as tile/0/x001/234 or tile/entries/000.p/17 (C2SP tlog-tiles)' }]
     throw new BrokerError('invalid_request', 'This is not the path of a tile', { errors })
   }
-  const bytes = await readTile(ledger, asked)
+  const bytes = await readTile(ledger, log, asked)
   if (!bytes) throw new BrokerError('not_found', 'The log has no such tile, or not of this width')
   // The bytes of a path never change. One that is partial is soon asked for no more, and need not be kept for long.
   const age = asked.width === tileWidth ? 'max-age=31536000, immutable' : 'max-age=3600'
@@ -126,15 +142,33 @@ const plain = (description: string, type: string) => ({ 200: { description, cont
 const checkpoint = createRoute({
   method: 'get',
   path: '/checkpoint',
-  summary: 'The newest signed checkpoint of the log (C2SP tlog-checkpoint)',
+  summary: 'The newest signed checkpoint of the first log (C2SP tlog-checkpoint); the final one where it was closed: the others are in /ledger/logs',
   ...callableBy(reader),
   responses: plain('A signed note', 'text/plain'),
+})
+
+const checkpointOf = createRoute({
+  method: 'get',
+  path: '/log/{log}/checkpoint',
+  summary: 'The same of a later log, from the second on',
+  ...callableBy(reader),
+  request: { params: contract.LogPath },
+  responses: plain('A signed note', 'text/plain'),
+})
+
+const logs = createRoute({
+  method: 'get',
+  path: '/ledger/logs',
+  summary: 'The logs that the history was signed into, oldest first. The last one is open; each other one was closed when its key was rotated',
+  ...callableBy(reader),
+  responses: { 200: json('All of them', contract.Logs), ...problems },
 })
 
 const key = createRoute({
   method: 'get',
   path: '/ledger/key',
-  summary: 'The verifier key of the log, `name+id+key` (C2SP signed-note). Get it from somebody else too: this is the broker speaking for itself',
+  summary:
+    'The verifier key of the open log, `name+id+key` (C2SP signed-note). Get it from somebody else too: this is the broker speaking for itself',
   ...callableBy(reader),
   responses: plain('One line', 'text/plain'),
 })
@@ -160,11 +194,21 @@ const lines = createRoute({
   },
 })
 
+/** Of a tile in its log, whatever log that is. */
+const tilePlace = { level: z.string(), place: z.string() }
+
 const tile = createRoute({
   method: 'get',
   path: '/tile/{level}/{place}',
-  summary: 'A tile of hashes, or with `entries` as its level a bundle of entries (C2SP tlog-tiles), such as /tile/0/x001/234.p/17',
+  summary: 'A tile of hashes of the first log, or with `entries` as its level a bundle of entries (C2SP tlog-tiles), such as /tile/0/x001/234.p/17',
   ...callableBy(reader),
-  request: { params: z.object({ level: z.string(), place: z.string() }) },
+  request: { params: z.object(tilePlace) },
   responses: plain('Hashes of 32 bytes, or entries, each behind its length', 'application/octet-stream'),
+})
+
+const tileOf = createRoute({
+  ...tile,
+  path: '/log/{log}/tile/{level}/{place}',
+  summary: 'The same of a later log, from the second on',
+  request: { params: contract.LogPath.extend(tilePlace) },
 })

@@ -154,6 +154,7 @@ const revocation = managed('Revocation', ({ body }) => textIn(body, 'revocation'
 const stop = managed('Stop', ({ body }) => textIn(body, 'stop'))
 const killList = managed('Kill list', ({ body }) => textIn(body, 'role'))
 const policySet = managed('Policy', ({ body }) => textIn(body, 'policy_digest'))
+const log = managed('Log', ({ body }) => textIn(body, 'origin'))
 
 /**
  * Rights of an agent. The right is the lease: the entries of its end do not repeat its grant, and by the lease a SIEM finds both ends of one right. What it gives
@@ -239,4 +240,5 @@ const facts: Readonly<Record<EntryKind, Tell>> = {
   'kill_list.written': killList('Update', 'The kill list of a role was written', {
     with: ({ body }) => ({ version: textIn(body, 'generation') || undefined }),
   }),
+  'log.opened': log('Activate', 'The signed log was closed, and goes on as another one under a new key', { severity: 'Medium' }),
 }

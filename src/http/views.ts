@@ -1,5 +1,6 @@
 import type { Receipt } from '../base/receipt.ts'
 import { formatDuration } from '../base/time.ts'
+import type { LogRecord } from '../ledger/log.ts'
 import type { DecisionRecord, Entry, Lease, Revocation, Stop, Task } from '../ledger/records.ts'
 import type { Selector } from '../ledger/selector.ts'
 import type { Obligations } from '../policy/decide.ts'
@@ -9,6 +10,7 @@ import type {
   DenialView,
   EntryView,
   LeaseView,
+  LogView,
   ReceiptView,
   RevocationView,
   Selector as SelectorView,
@@ -148,6 +150,10 @@ export function viewEntry(entry: Entry): EntryView {
 
 export const viewReceipts = (receipts: readonly Receipt[]): ReceiptView[] =>
   receipts.map(({ entry, kind, leafHash }) => ({ entry, kind, leaf_hash: leafHash }))
+
+export function viewLog({ log, origin, key, size, closed, note }: LogRecord): LogView {
+  return { number: log.number, origin, ...whereItApplies({ key }), first: log.first, size, closed, checkpoint: note }
+}
 
 function viewObligations(obligations: Obligations): { max_ttl?: string } {
   return obligations.maxTtl === undefined ? {} : { max_ttl: formatDuration(obligations.maxTtl) }

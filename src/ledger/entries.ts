@@ -35,6 +35,7 @@ export const entryKinds = [
   'stop.began',
   'stop.lifted',
   'kill_list.written',
+  'log.opened',
 ] as const
 export type EntryKind = (typeof entryKinds)[number]
 

@@ -1,5 +1,6 @@
+import { link, rename } from 'node:fs/promises'
 import path from 'node:path'
-import { BrokerError } from '../base/errors.ts'
+import { BrokerError, ConfigurationError, describe } from '../base/errors.ts'
 import { openKeyFile } from '../base/key-file.ts'
 import { checkpointText, signCheckpoint } from '../proof/checkpoint.ts'
 import type { Head } from '../proof/merkle.ts'
@@ -30,6 +31,34 @@ export interface LogSigner {
 export async function openLogKey(folder: string): Promise<LogKey> {
   return logKeyOf(await openKeyFile(path.join(folder, 'log.key'), length))
 }
+
+/**
+ * The key that the next log will be signed with, beside the other one: made where there is none, so that whoever was interrupted goes on with the same.
+ *
+ * @throws ConfigurationError as `openLogKey`
+ */
+export async function openNextLogKey(folder: string): Promise<LogKey> {
+  return logKeyOf(await openKeyFile(path.join(folder, nextFile), length))
+}
+
+const nextFile = 'log.next.key'
+
+/**
+ * Puts the next key in the place of the one before it. Done twice, or by two at once, it is done once.
+ *
+ * @param closed the log that the one before it has signed, under whose number it is kept: `log.N.key`. Undefined where it has signed none
+ */
+export async function takeNextLogKey(folder: string, closed: number | undefined): Promise<void> {
+  const [current, next] = [path.join(folder, 'log.key'), path.join(folder, nextFile)]
+  if (closed !== undefined) await link(current, path.join(folder, `log.${closed}.key`)).catch(unless('EEXIST', 'ENOENT'))
+  await rename(next, current).catch(unless('ENOENT'))
+}
+
+const unless =
+  (...expected: readonly string[]) =>
+  (error: NodeJS.ErrnoException): void => {
+    if (!expected.includes(error.code ?? '')) throw new ConfigurationError([`keys: ${describe(error)}`])
+  }
 
 export function logKeyOf(seed: Uint8Array): LogKey {
   let last: LogSigner | undefined

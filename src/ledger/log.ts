@@ -1,15 +1,31 @@
 import { sql, type SQL } from 'drizzle-orm'
+import type { Json } from '../base/json.ts'
 import { type EntryFields } from '../proof/leaf.ts'
 import type { Hash, Head } from '../proof/merkle.ts'
 import { tileWidth, type TilePlace, widthIn } from '../proof/tiles.ts'
 import type { Ledger } from './connect.ts'
-import { rfc3339 } from './entries.ts'
+import { json, rfc3339 } from './entries.ts'
 
-/** A tree head as it was signed and kept. */
+/** One of the logs that the history was signed into, one after the other. */
+export interface LogPlace {
+  /** From 1. */
+  readonly number: number
+  /** The place of its first entry among all that were signed, counted through all logs. Its own tree begins at 0. */
+  readonly first: number
+}
+
+/** A tree head as it was signed and kept: the size is that of its own log. */
 export interface SignedHead extends Head {
+  readonly log: LogPlace
   /** The signed checkpoint. */
   readonly note: string
 }
+
+/** Entries that have a place, counted through all logs. */
+export const signedEntries = ({ log, size }: SignedHead): number => log.first + size
+
+/** The name that a checkpoint gives its log. It is worth nothing before the signature was checked under it. */
+export const originOfNote = (note: string): string => note.slice(0, note.indexOf('\n'))
 
 /** What waits for its place in the log. */
 export interface Lag {
@@ -55,21 +71,35 @@ export const fieldsOf = ({ id, at, xid, kind, agent, task, lease, decision, body
 })
 
 interface HeadRow {
+  readonly log: LogPlace
+  /** Counted through all logs. */
   readonly size: number
   readonly root: string
   readonly note: string
 }
 
-const headOf = ({ size, root, note }: HeadRow): SignedHead => ({ size, root: Buffer.from(root, 'hex'), note })
+const headOf = ({ log, size, root, note }: HeadRow): SignedHead => ({ log, size: size - log.first, root: Buffer.from(root, 'hex'), note })
 
-const headRow = sql`json_build_object('size', size, 'root', encode(root, 'hex'), 'note', note)`
+/** Of a row of `checkpoints`. A log that began before logs had rows is the first. */
+const headRow = sql`json_build_object('size', size, 'root', encode(root, 'hex'), 'note', note, 'log', coalesce(
+  (select json_build_object('number', number, 'first', first) from logs where logs.first < checkpoints.size order by logs.first desc limit 1),
+  json_build_object('number', 1, 'first', 0)))`
+
+/** What a log that goes on from another begins with. It is written with its place, and in the order of the history it has none: its transaction is 0. */
+export interface OpeningEntry {
+  readonly id: string
+  readonly at: string
+  readonly xid: '0'
+  readonly kind: 'log.opened'
+  readonly body: Json
+}
 
 /**
  * Where the log stands, and up to `limit` entries that come next.
  *
  * In the order of (xid, id), and only those whose transaction is below every one that is still open: nothing that commits later can come before them.
  * So the history alone says which entry comes next, whoever asks and whenever: two who append at once append the same. Read behind the last one and not
- * by what has no leaf yet, which would cost all there ever was.
+ * by what has no leaf yet, which would cost all there ever was. The last one in that order: the opening of a log stands where the log before it was closed.
  */
 export async function lookAtLog(ledger: Ledger, limit: number): Promise<Look> {
   const [row] = await ledger.run<{
@@ -79,9 +109,14 @@ export async function lookAtLog(ledger: Ledger, limit: number): Promise<Look> {
     waiting: number
     seconds: number | null
   }>(sql`
-    with head as materialized (select size, root, note from checkpoints order by size desc limit 1),
+    with head as materialized (select size, ${headRow} as row from checkpoints order by size desc limit 1),
+    place as (
+      -- Openings may follow one another.
+      select max(place) as last from head, generate_series(head.size - 1 - (select count(*) from logs), head.size - 1) as place
+      where not exists (select from logs where logs.first = place and logs.number > 1)
+    ),
     last as materialized (
-      select entry.xid, entry.id from head join leaves as leaf on leaf.index = head.size - 1 join entries as entry on entry.id = leaf.entry_id
+      select entry.xid, entry.id from place join leaves as leaf on leaf.index = place.last join entries as entry on entry.id = leaf.entry_id
     ),
     after as materialized (select coalesce((select xid from last), '0'::xid8) as xid, coalesce((select id from last), '') as id),
     next as materialized (
@@ -102,7 +137,7 @@ export async function lookAtLog(ledger: Ledger, limit: number): Promise<Look> {
       ) as entry
     )
     select
-      (select ${headRow} from head) as head,
+      (select row from head) as head,
       case when not exists (select from head) then 'as it was'
         when not exists (select from last) then 'gone'
         when (select xid from last) >= pg_snapshot_xmin(pg_current_snapshot()) then 'in the future' else 'as it was' end as last,
@@ -117,7 +152,7 @@ export async function lookAtLog(ledger: Ledger, limit: number): Promise<Look> {
   }
 }
 
-/** An entry with its place. */
+/** An entry with its place in its log. */
 export interface Leaf {
   readonly index: number
   readonly entry: string
@@ -129,54 +164,87 @@ export interface TreeHash extends TilePlace {
   readonly hash: Hash
 }
 
+/** A log with its name and its verifier key. */
+export interface NamedLog extends LogPlace {
+  readonly origin: string
+  readonly key: string
+}
+
+/** What an append writes besides entries that there are. */
+export interface Append {
+  readonly leaves: readonly Leaf[]
+  readonly above: readonly TreeHash[]
+  /** The log that it is of, and the one that it closes: kept where they are not yet. */
+  readonly logs: readonly NamedLog[]
+  /** The first entry of a log that goes on from another, which is written with its place. */
+  readonly opening?: OpeningEntry
+}
+
 /**
  * Appends leaves, and with them the tree above them and the checkpoint over it, in one commit: whatever has its place is signed, and a crash leaves
  * all of it or nothing.
  *
- * Guarded by the head that it goes on from. Two who do so at once meet at the checkpoint: the second waits for the first, and then appends nothing.
+ * Guarded by the head that it goes on from. Two who do so at once meet at the checkpoint: the second waits for the first, and then appends nothing. That
+ * goes for closing a log too, which is to open the next one from its head: nobody can go on from the same head any more.
  *
  * @returns whether it was appended; false: somebody else was faster
  */
 export async function appendToLog(
   ledger: Ledger,
-  from: Head | undefined,
+  from: SignedHead | undefined,
   to: SignedHead,
-  leaves: readonly Leaf[],
-  above: readonly TreeHash[],
+  { leaves, above, logs, opening }: Append,
 ): Promise<boolean> {
+  const { number, first } = to.log
   const hex = (rows: readonly { readonly hash: Hash }[]) => JSON.stringify(rows.map((row) => ({ ...row, hash: row.hash.toString('hex') })))
   const rows = await ledger.run(sql`
     with signed as (
       insert into checkpoints (size, previous, root, note)
-      select ${to.size}::bigint, ${from?.size ?? 0}::bigint, decode(${to.root.toString('hex')}, 'hex'), ${to.note}::text
+      select ${signedEntries(to)}::bigint, ${from ? signedEntries(from) : 0}::bigint, decode(${to.root.toString('hex')}, 'hex'), ${to.note}::text
       where coalesce((select encode(root, 'hex') from checkpoints order by size desc limit 1), '') = ${from?.root.toString('hex') ?? ''}
       on conflict do nothing returning size
     ),
+    named as (
+      insert into logs (number, origin, key, first) select log.number, log.origin, log.key, log.first
+      from signed cross join json_to_recordset(${JSON.stringify(logs)}::text::json) as log(number int, origin text, key text, first bigint)
+      where not exists (select from logs where logs.number = log.number)
+    ),
+    ${opening ? sql`opened as (${insertOpening(opening)} from signed),` : sql``}
     numbered as (
-      insert into leaves (index, entry_id, hash) select leaf.index, leaf.entry, decode(leaf.hash, 'hex')
+      insert into leaves (index, entry_id, hash) select ${first}::bigint + leaf.index, leaf.entry, decode(leaf.hash, 'hex')
       from signed cross join json_to_recordset(${hex(leaves)}::text::json) as leaf(index bigint, entry text, hash text)
     ),
     grown as (
-      insert into subtrees (level, index, hash) select above.level, above.index, decode(above.hash, 'hex')
+      insert into subtrees (log, level, index, hash) select ${number}::int, above.level, above.index, decode(above.hash, 'hex')
       from signed cross join json_to_recordset(${hex(above)}::text::json) as above(level int, index bigint, hash text)
     )
     select size from signed`)
   return rows.length > 0
 }
 
+const insertOpening = ({ id, at, xid, kind, body }: OpeningEntry): SQL => sql`
+  insert into entries (id, at, xid, kind, body) select ${id}::text, ${at}::text::timestamptz, ${xid}::text::xid8, ${kind}::text, ${json(body)}`
+
+/** The next id and the time of the history, for an entry that is hashed before it is written. */
+export async function nextEntry(ledger: Ledger): Promise<Pick<OpeningEntry, 'id' | 'at'>> {
+  const [row] = await ledger.run<Pick<OpeningEntry, 'id' | 'at'>>(sql`select entry_id() as id, ${rfc3339(sql`now()`)} as at`)
+  return row!
+}
+
 /** Hashes of the tree by the tile that they are in. */
 export type Tiles = (place: TilePlace) => readonly Hash[] | undefined
 
-/** Reads these tiles as they are in a tree of `size` leaves. One of which a hash is missing is missing. */
-export async function readTiles(ledger: Ledger, places: readonly TilePlace[], size: number): Promise<Tiles> {
+/** Reads these tiles as they are in a log's tree of `size` leaves. One of which a hash is missing is missing. */
+export async function readTiles(ledger: Ledger, log: LogPlace, places: readonly TilePlace[], size: number): Promise<Tiles> {
   const asked = places.map((place) => ({ ...place, start: place.index * tileWidth, width: widthIn(size, place) }))
   const rows = await ledger.run<{ level: number; index: number; hashes: string[] | null }>(sql`
     select tile.level, tile.index::double precision as index, (
       select json_agg(encode(found.hash, 'hex') order by found.index) from (
-        select leaves.index, leaves.hash from leaves where tile.level = 0 and leaves.index >= tile.start and leaves.index < tile.start + tile.width
+        select leaves.index, leaves.hash from leaves where tile.level = 0
+          and leaves.index >= ${log.first}::bigint + tile.start and leaves.index < ${log.first}::bigint + tile.start + tile.width
         union all
         select subtrees.index, subtrees.hash from subtrees
-        where subtrees.level = tile.level and subtrees.index >= tile.start and subtrees.index < tile.start + tile.width
+        where subtrees.log = ${log.number}::int and subtrees.level = tile.level and subtrees.index >= tile.start and subtrees.index < tile.start + tile.width
       ) as found
     ) as hashes
     from json_to_recordset(${JSON.stringify(asked)}::text::json) as tile(level int, index bigint, start bigint, width bigint)`)
@@ -191,18 +259,48 @@ export async function readTiles(ledger: Ledger, places: readonly TilePlace[], si
   return ({ level, index }) => tiles.get(`${level}/${index}`)
 }
 
-/** The newest checkpoint, and when it was signed, by the store's clock. Undefined: nothing was signed yet. */
-export async function latestCheckpoint(ledger: Ledger): Promise<(SignedHead & { readonly signedAt: Date }) | undefined> {
+/** Larger than any size. */
+const boundless = sql`9223372036854775807`
+
+/**
+ * The newest checkpoint, and when it was signed, by the store's clock; of one log the newest of that, which is its final one where it is closed.
+ * Undefined: nothing was signed yet, or there is no such log.
+ */
+export async function latestCheckpoint(ledger: Ledger, log?: number): Promise<(SignedHead & { readonly signedAt: Date }) | undefined> {
+  const ofLog = sql`where size <= coalesce((select first from logs where number = ${log ?? null}::int + 1), ${boundless})`
   const [row] = await ledger.run<{ head: HeadRow; at: number }>(sql`
-    select ${headRow} as head, (extract(epoch from at) * 1000)::double precision as at from checkpoints order by size desc limit 1`)
-  return row && { ...headOf(row.head), signedAt: new Date(row.at) }
+    select ${headRow} as head, (extract(epoch from at) * 1000)::double precision as at from checkpoints
+    ${log === undefined ? sql`` : ofLog} order by size desc limit 1`)
+  const found = row && { ...headOf(row.head), signedAt: new Date(row.at) }
+  return found && (log === undefined || found.log.number === log) ? found : undefined
 }
 
-/** The entries from this place on, in the order of the log. */
-export async function readLeaves(ledger: Ledger, start: number, count: number): Promise<readonly EntryFields[]> {
+/** A log with its newest checkpoint, or, where it is closed, its final one. */
+export interface LogRecord extends SignedHead {
+  readonly origin: string
+  /** The verifier key. Undefined of one that began before keys were kept, until its next append. */
+  readonly key: string | undefined
+  readonly closed: boolean
+}
+
+/** Every log, oldest first. */
+export async function listLogs(ledger: Ledger): Promise<readonly LogRecord[]> {
+  const rows = await ledger.run<{ origin: string; key: string; closed: boolean; head: HeadRow | null }>(sql`
+    select log.origin, log.key, next.first is not null as closed, (
+      select ${headRow} from checkpoints where size <= coalesce(next.first, ${boundless}) order by size desc limit 1
+    ) as head
+    from logs as log left join logs as next on next.number = log.number + 1 order by log.number`)
+  const known = rows.flatMap(({ head, ...log }) => (head === null ? [] : [{ ...headOf(head), ...log }]))
+  const head = known.length > 0 ? undefined : await latestCheckpoint(ledger)
+  return head ? [{ ...head, origin: originOfNote(head.note), key: undefined, closed: false }] : known
+}
+
+/** The entries of a log from this place in it on, in its order. */
+export async function readLeaves(ledger: Ledger, log: LogPlace, start: number, count: number): Promise<readonly EntryFields[]> {
+  const from = log.first + start
   const rows = await ledger.run<{ entry: ExportedRow }>(sql`
     select ${exported(sql`entry`)} as entry from leaves as leaf join entries as entry on entry.id = leaf.entry_id
-    where leaf.index >= ${start}::bigint and leaf.index < ${start}::bigint + ${count}::bigint order by leaf.index`)
+    where leaf.index >= ${from}::bigint and leaf.index < ${from}::bigint + ${count}::bigint order by leaf.index`)
   return rows.map(({ entry }) => fieldsOf(entry))
 }
 
@@ -212,12 +310,16 @@ export async function readEntry(ledger: Ledger, id: string): Promise<EntryFields
   return row && fieldsOf(row.entry)
 }
 
-/** Where an entry is in the log, and the newest checkpoint. `waiting`: it has no place yet. Undefined: there is no such entry. */
+/** Where an entry is in its log, and the newest or final checkpoint of that. `waiting`: it has no place yet. Undefined: there is no such entry. */
 export async function placeOf(ledger: Ledger, entry: string): Promise<{ index: number; head: SignedHead } | 'waiting' | undefined> {
   const [row] = await ledger.run<{ index: number | null; head: HeadRow | null }>(sql`
-    select (select index::double precision from leaves where entry_id = entry.id) as index,
-      (select ${headRow} from checkpoints order by size desc limit 1) as head
-    from entries as entry where entry.id = ${entry}`)
+    select leaf.index::double precision as index, (
+      select ${headRow} from checkpoints
+      where size <= coalesce((select first from logs where first > leaf.index order by first limit 1), ${boundless}) order by size desc limit 1
+    ) as head
+    from entries as entry left join leaves as leaf on leaf.entry_id = entry.id where entry.id = ${entry}`)
   if (!row) return undefined
-  return row.index === null || row.head === null ? 'waiting' : { index: row.index, head: headOf(row.head) }
+  if (row.index === null || row.head === null) return 'waiting'
+  const head = headOf(row.head)
+  return { index: row.index - head.log.first, head }
 }

@@ -4,22 +4,23 @@ import type { EntryProof } from '../proof/entry-proof.ts'
 import { bundleOf, subtreesIn, type Tile, tileWidth, tilesOf, widthIn } from '../proof/tiles.ts'
 import { BrokerError } from '../base/errors.ts'
 import type { Ledger } from './connect.ts'
-import { latestCheckpoint, placeOf, readLeaves, readTiles } from './log.ts'
+import { latestCheckpoint, type LogPlace, placeOf, readLeaves, readTiles } from './log.ts'
 
 /**
- * The bytes of a tile or a bundle (C2SP tlog-tiles). They never change. Undefined: the log that is signed has no such tile, or not of this width.
+ * The bytes of a tile or a bundle (C2SP tlog-tiles) of one log. They never change. Undefined: there is no such log, or what is signed of it has no such tile,
+ * or not of this width.
  *
  * @throws BrokerError `internal` where the store has lost a part of it
  */
-export async function readTile(ledger: Ledger, tile: Tile): Promise<Buffer | undefined> {
+export async function readTile(ledger: Ledger, log: number, tile: Tile): Promise<Buffer | undefined> {
   const { level, index, width } = tile
-  const head = await latestCheckpoint(ledger)
+  const head = await latestCheckpoint(ledger, log)
   if (!head || widthIn(head.size, tile) < width) return undefined
   if (level === 'entries') {
-    const entries = await readLeaves(ledger, index * tileWidth, width)
+    const entries = await readLeaves(ledger, head.log, index * tileWidth, width)
     return entries.length === width ? bundleOf(entries.map(leafOf)) : lost()
   }
-  const hashes = (await readTiles(ledger, [{ level, index }], head.size))({ level, index })
+  const hashes = (await readTiles(ledger, head.log, [{ level, index }], head.size))({ level, index })
   return hashes ? Buffer.concat(hashes.slice(0, width)) : lost()
 }
 
@@ -28,18 +29,18 @@ export async function proveEntry(ledger: Ledger, entry: string): Promise<EntryPr
   const place = await placeOf(ledger, entry)
   if (place === undefined || place === 'waiting') return place
   const { index, head } = place
-  return { index, note: head.note, path: await rootsOf(ledger, inclusionPath(index, head.size), head.size) }
+  return { index, note: head.note, path: await rootsOf(ledger, head.log, inclusionPath(index, head.size), head.size) }
 }
 
-/** What proves that the log of `size` leaves goes on from that of `from`. Undefined: there are no two such logs. @throws BrokerError `internal` */
-export async function proveConsistency(ledger: Ledger, from: number, size: number): Promise<readonly Hash[] | undefined> {
-  const head = await latestCheckpoint(ledger)
+/** What proves that a log of `size` leaves goes on from that of `from`. Undefined: it never had these sizes. @throws BrokerError `internal` */
+export async function proveConsistency(ledger: Ledger, log: number, from: number, size: number): Promise<readonly Hash[] | undefined> {
+  const head = await latestCheckpoint(ledger, log)
   if (!head || from < 1 || from > size || size > head.size) return undefined
-  return await rootsOf(ledger, consistencyPath(from, size), size)
+  return await rootsOf(ledger, head.log, consistencyPath(from, size), size)
 }
 
-async function rootsOf(ledger: Ledger, ranges: readonly Range[], size: number): Promise<readonly Hash[]> {
-  const root = subtreesIn(await readTiles(ledger, tilesOf(ranges), size))
+async function rootsOf(ledger: Ledger, log: LogPlace, ranges: readonly Range[], size: number): Promise<readonly Hash[]> {
+  const root = subtreesIn(await readTiles(ledger, log, tilesOf(ranges), size))
   try {
     return ranges.map((range) => rangeRoot(range, root))
   } catch (error) {

@@ -232,7 +232,25 @@ export const entries = pgTable(
   ],
 )
 
-/** The place of each entry in the log, and its leaf hash: level 0 of the tree. Append-only by trigger and by grant, as are the two that follow. */
+/**
+ * The logs that the history was signed into, one after the other: each begins where the one before it was closed, under a name and a key of its own.
+ * A log whose successor is here is closed, and its last checkpoint is its final one. Append-only by trigger and by grant, as are the three that follow.
+ */
+export const logs = pgTable(
+  'logs',
+  {
+    number: integer('number').primaryKey(),
+    origin: text('origin').notNull().unique(),
+    /** The verifier key. */
+    key: text('key').notNull(),
+    /** The place of its first entry among all that were signed, which is leaf 0 of its tree. */
+    first: bigint('first', { mode: 'number' }).notNull().unique(),
+    at: moment('at').notNull().defaultNow(),
+  },
+  () => [check('logs_first', sql`number >= 1 and (number = 1) = (first = 0)`)],
+)
+
+/** The place of each entry among all that were signed, counted through all logs, and its leaf hash: level 0 of the tree. */
 export const leaves = pgTable('leaves', {
   index: bigint('index', { mode: 'number' }).primaryKey(),
   entryId: text('entry_id').notNull().unique(),
@@ -246,14 +264,19 @@ export const leaves = pgTable('leaves', {
 export const subtrees = pgTable(
   'subtrees',
   {
+    /** Whose tree. A broker from before there were several knows one alone. */
+    log: integer('log').notNull().default(1),
     level: integer('level').notNull(),
     index: bigint('index', { mode: 'number' }).notNull(),
     hash: bytes('hash').notNull(),
   },
-  (table) => [primaryKey({ columns: [table.level, table.index] }), check('subtrees_level', sql`level >= 1`)],
+  (table) => [primaryKey({ columns: [table.log, table.level, table.index] }), check('subtrees_level', sql`level >= 1`)],
 )
 
-/** Every tree head that was signed. Each names the one that it goes on from, and no two may name the same: the log cannot fork. */
+/**
+ * Every tree head that was signed. Each names the one that it goes on from, the first of a log the final one of the log before it, and no two may name
+ * the same: neither can a log fork, nor one that was closed be added to. Sizes are counted through all logs.
+ */
 export const checkpoints = pgTable(
   'checkpoints',
   {

@@ -2,19 +2,33 @@ import { BrokerError, describe } from '../base/errors.ts'
 import { delay, stopwatch } from '../base/time.ts'
 import { openCheckpoint } from '../proof/checkpoint.ts'
 import { type CompactTree, compactTreeOf, emptyTree, grow, headOf } from '../proof/compact.ts'
-import { leafHashOf } from '../proof/leaf.ts'
-import { consistencyPath, rangeRoot, verifyConsistency } from '../proof/merkle.ts'
+import { type EntryFields, leafHashOf } from '../proof/leaf.ts'
+import { consistencyPath, type Head, rangeRoot, verifyConsistency } from '../proof/merkle.ts'
 import type { VerifierKey } from '../proof/note.ts'
 import { subtreesIn, tileLevel, tilesOf } from '../proof/tiles.ts'
 import type { Telemetry } from '../telemetry.ts'
 import { isUnlawful, type Ledger } from './connect.ts'
-import type { LogKey } from './log-key.ts'
-import { appendToLog, type Lag, lookAtLog, readTiles, type SignedHead, type TreeHash } from './log.ts'
+import type { LogKey, LogSigner } from './log-key.ts'
+import {
+  appendToLog,
+  type Lag,
+  latestCheckpoint,
+  type Leaf,
+  listLogs,
+  type LogPlace,
+  lookAtLog,
+  originOfNote,
+  readTiles,
+  type SignedHead,
+  signedEntries,
+  type TreeHash,
+} from './log.ts'
 
 /** Why the log is not signed any further, in the words of the alarm. */
 export const refusals = {
   'another key':
     'the log was signed with a key that this broker does not have: give it the log.key or log_key of the others, or leave the signing to them',
+  'closed log': 'the log that this broker has the key of was closed, and goes on under another key: give it the new log.key, and start it again',
   'forged checkpoint': 'the last checkpoint is not what this key signed',
   'altered tree': 'the tree in the store does not come to the root that was signed',
   'lost entry': 'the last entry of the log is missing from the history',
@@ -71,7 +85,9 @@ export async function stepLog(log: Log, memory: Memory, batch = usualBatch, sign
   const signer = await unlessAway(log.key.signerFor(head ? originOfNote(head.note) : log.origin, signal))
   if (signer instanceof BrokerError) return keyAway(signer)
   if (!signer) return refused('forged checkpoint')
-  const fault = (head && headFault(head, signer.key)) ?? (await memoryFault(ledger, memory.head, head))
+  const ofKey = head && (await unlessAway(keyFault(log, head, signer, signal)))
+  if (ofKey instanceof BrokerError) return keyAway(ofKey)
+  const fault = ofKey ?? (await memoryFault(ledger, memory.head, head))
   if (fault) return refused(fault)
   if (last !== 'as it was') return refused(last === 'gone' ? 'lost entry' : 'older transactions')
   memory.head = head
@@ -79,20 +95,14 @@ export async function stepLog(log: Log, memory: Memory, batch = usualBatch, sign
 
   const tree = head ? await keptTree(ledger, head) : emptyTree
   if (!tree) return refused('altered tree')
-  const hashes = next.map(leafHashOf)
-  if (!hashes.every((hash) => hash !== undefined)) return refused('unreadable entry')
-  const above: TreeHash[] = []
-  const grown = grow(tree, hashes, (subtree, hash) => {
-    const level = tileLevel(subtree)
-    if (level !== undefined && level > 0) above.push({ level, index: subtree.index, hash })
-  })
-  const note = await unlessAway(signer.sign(headOf(grown), signal))
-  if (note instanceof BrokerError) return keyAway(note)
-  const to = { ...headOf(grown), note }
+  const grown = growth(tree, next)
+  if (!grown) return refused('unreadable entry')
+  const to = await unlessAway(signedBy(signer, head?.log ?? firstLog, grown.head, signal))
+  if (to instanceof BrokerError) return keyAway(to)
   // A key that is elsewhere is believed no more than a store: what was kept once could not be taken back.
   if (headFault(to, signer.key)) return refused('wrong signature')
-  const leaves = next.map(({ id }, at) => ({ index: tree.size + at, entry: id, hash: hashes[at]! }))
-  const appended = await appendToLog(ledger, head, to, leaves, above).catch((error: unknown) => {
+  const name = { ...to.log, origin: signer.key.name, key: signer.key.text }
+  const appended = await appendToLog(ledger, head, to, { ...grown, logs: [name] }).catch((error: unknown) => {
     // A place or an entry that is taken though no checkpoint covers it: nobody who signs leaves such a thing.
     if (isUnlawful(error)) return undefined
     throw error
@@ -102,8 +112,7 @@ export async function stepLog(log: Log, memory: Memory, batch = usualBatch, sign
   return { outcome: appended ? 'appended' : 'overtaken', lag, more: next.length === batch }
 }
 
-/** The name that a checkpoint gives its log. It is worth nothing before the signature was checked under it. */
-const originOfNote = (note: string): string => note.slice(0, note.indexOf('\n'))
+const firstLog: LogPlace = { number: 1, first: 0 }
 
 /** What the key answers; or, where it does not, the error that says so. */
 async function unlessAway<Answer>(asked: Promise<Answer>): Promise<Answer | BrokerError> {
@@ -115,26 +124,71 @@ async function unlessAway<Answer>(asked: Promise<Answer>): Promise<Answer | Brok
   }
 }
 
-function headFault(head: SignedHead, key: VerifierKey): Refusal | undefined {
+/** What entries make of a tree: its head, and all of it that has to be kept. */
+interface Growth {
+  readonly head: Head
+  readonly leaves: readonly Leaf[]
+  readonly above: readonly TreeHash[]
+}
+
+/** What a tree comes to with these entries. Undefined where one of them has no canonical form, and so can be no leaf. */
+export function growth(tree: CompactTree, entries: readonly EntryFields[]): Growth | undefined {
+  const hashes = entries.map(leafHashOf)
+  if (!hashes.every((hash) => hash !== undefined)) return undefined
+  const above: TreeHash[] = []
+  const grown = grow(tree, hashes, (subtree, hash) => {
+    const level = tileLevel(subtree)
+    if (level !== undefined && level > 0) above.push({ level, index: subtree.index, hash })
+  })
+  const leaves = entries.map(({ id }, at) => ({ index: tree.size + at, entry: id, hash: hashes[at]! }))
+  return { head: headOf(grown), leaves, above }
+}
+
+/** A head of this log, signed: by a key that may be elsewhere, and so is to be looked at with `headFault`. */
+export const signedBy = async (signer: LogSigner, log: LogPlace, head: Head, signal?: AbortSignal): Promise<SignedHead> => ({
+  ...head,
+  log,
+  note: await signer.sign(head, signal),
+})
+
+/** Why this key cannot go on from the head: a key that signed a log before this one is told that from one that has nothing to do with it. */
+async function keyFault({ ledger, key }: Log, head: SignedHead, signer: LogSigner, signal: AbortSignal | undefined): Promise<Refusal | undefined> {
+  const fault = headFault(head, signer.key)
+  if (fault !== 'another key') return fault
+  for (const { log, origin, key: known } of await listLogs(ledger)) {
+    const isClosed = log.number < head.log.number
+    if (isClosed && known !== undefined && (await key.signerFor(origin, signal))?.key.text === known) return 'closed log'
+  }
+  return fault
+}
+
+/** What is wrong with a head by this key. */
+export function headFault(head: SignedHead, key: VerifierKey): 'another key' | 'forged checkpoint' | undefined {
   const opened = openCheckpoint(head.note, [key])
   if (!opened.ok) return opened.fault === 'unknown_key' ? 'another key' : 'forged checkpoint'
   const { size, root } = opened.checkpoint
   return size === head.size && root.equals(head.root) ? undefined : 'forged checkpoint'
 }
 
-/** Whether the log in the store has lost or changed what is remembered of it, as it would by a restore, or a failover to a server that was behind. */
+/**
+ * Whether the store has lost or changed what is remembered of the log, as it would by a restore, or a failover to a server that was behind. Of a log that
+ * was closed meanwhile, its final checkpoint must contain it.
+ */
 async function memoryFault(ledger: Ledger, known: SignedHead | undefined, head: SignedHead | undefined): Promise<Refusal | undefined> {
   if (!known || known.note === head?.note) return undefined
-  if (!head || head.size <= known.size) return 'rolled back'
-  const ranges = consistencyPath(known.size, head.size)
-  const root = subtreesIn(await readTiles(ledger, tilesOf(ranges), head.size))
+  const wasClosed = head !== undefined && known.log.number < head.log.number
+  const newest = wasClosed ? await latestCheckpoint(ledger, known.log.number) : head
+  if (wasClosed && newest?.note === known.note) return undefined
+  if (newest?.log.number !== known.log.number || newest.size <= known.size) return 'rolled back'
+  const ranges = consistencyPath(known.size, newest.size)
+  const root = subtreesIn(await readTiles(ledger, newest.log, tilesOf(ranges), newest.size))
   const path = orUndefined(() => ranges.map((range) => rangeRoot(range, root)))
-  return path && verifyConsistency(known, head, path) ? undefined : 'rolled back'
+  return path && verifyConsistency(known, newest, path) ? undefined : 'rolled back'
 }
 
 /** The right edge of the tree that is kept. Undefined where it does not come to this head. */
-async function keptTree(ledger: Ledger, head: SignedHead): Promise<CompactTree | undefined> {
-  const tiles = await readTiles(ledger, tilesOf([{ start: 0, count: head.size }]), head.size)
+export async function keptTree(ledger: Ledger, { log, ...head }: SignedHead): Promise<CompactTree | undefined> {
+  const tiles = await readTiles(ledger, log, tilesOf([{ start: 0, count: head.size }]), head.size)
   const tree = orUndefined(() => compactTreeOf(head.size, subtreesIn(tiles)))
   return tree && headOf(tree).root.equals(head.root) ? tree : undefined
 }
@@ -185,7 +239,7 @@ export function startSequencer(log: Log, { log: lines, metrics }: Telemetry, sig
     // A key that does not answer is an outage, which the lag tells of: nobody has changed anything.
     metrics.logRefused.set(refusal === undefined || refusal === 'key away' ? 0 : 1)
     metrics.logKeyUp.set(refusal === 'key away' ? 0 : 1)
-    metrics.logSize.set(memory.head?.size ?? 0)
+    metrics.logSize.set(memory.head ? signedEntries(memory.head) : 0)
     if (memory.head && memory.head.note !== told) signed((told = memory.head.note))
     if (done.outcome === 'refused')
       alarm({ reason: done.why, ...(done.error !== undefined && { error: done.error }) }, `the log is not signed any further: ${refusals[done.why]}`)

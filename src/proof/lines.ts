@@ -5,6 +5,14 @@ import type { EntryFields } from './leaf.ts'
 export interface ExportHead {
   readonly export: 'mayfly-ledger@v1'
   readonly checkpoint: string
+  /** Oldest first, where the history was signed into several logs: the last is that of the checkpoint. Absent: one log. */
+  readonly logs?: readonly LogStart[]
+}
+
+/** A log by its name, and the number of the entry that it begins with. */
+export interface LogStart {
+  readonly origin: string
+  readonly first: number
 }
 
 /** A policy set that decided, as it was archived. It stands before the first decision that rests on it. */
@@ -41,12 +49,21 @@ export function parseLine(text: string): ExportLine | undefined {
     return undefined
   }
   if (!isObject(value)) return undefined
-  if (value['export'] === 'mayfly-ledger@v1') return typeof value['checkpoint'] === 'string' ? (value as unknown as ExportHead) : undefined
+  if (value['export'] === 'mayfly-ledger@v1') return isHead(value) ? (value as unknown as ExportHead) : undefined
   if ('policy' in value) return isPolicy(value['policy']) ? (value as unknown as PolicyLine) : undefined
   return isLogLine(value) ? (value as unknown as LogLine) : undefined
 }
 
 const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null && !Array.isArray(value)
+
+const isHead = ({ checkpoint, logs }: Record<string, unknown>): boolean =>
+  typeof checkpoint === 'string' && (logs === undefined || (Array.isArray(logs) && logs.length > 0 && logs.every(beginsBehind)))
+
+/** The first at 0, each other one behind the one before it. */
+const beginsBehind = (log: unknown, at: number, logs: readonly unknown[]): boolean => {
+  if (!isObject(log) || typeof log['origin'] !== 'string' || !Number.isSafeInteger(log['first'])) return false
+  return at === 0 ? log['first'] === 0 : Number(log['first']) > (logs[at - 1] as LogStart).first
+}
 
 const isPolicy = (value: unknown): boolean => isObject(value) && typeof value['digest'] === 'string' && isObject(value['document'])
 

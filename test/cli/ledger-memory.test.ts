@@ -72,7 +72,8 @@ let folder: string
 
 /** A broker with nothing but a log. */
 function answer(at: URL): string | undefined {
-  if (at.pathname === '/checkpoint') return checkpoint
+  if (at.pathname === '/ledger/logs')
+    return JSON.stringify({ items: [{ number: 1, origin: signer.key.name, key: signer.key.text, first: 0, size, closed: false, checkpoint }] })
   if (at.pathname.startsWith('/policies/')) return JSON.stringify({ digest, document: policy })
   if (at.pathname !== '/ledger/log') return undefined
   const first = Number(at.searchParams.get('after') ?? -1) + 1
@@ -96,7 +97,9 @@ beforeAll(async () => {
   checkpoint = signCheckpoint(signer, headOf(tree))
   broker = createServer((request, response) => {
     const text = answer(new URL(request.url!, 'http://broker'))
-    response.writeHead(text === undefined ? 404 : 200, { 'content-type': text?.startsWith('{"digest') ? 'application/json' : 'text/plain' }).end(text)
+    response
+      .writeHead(text === undefined ? 404 : 200, { 'content-type': /^\{"(digest|items)/.test(text ?? '') ? 'application/json' : 'text/plain' })
+      .end(text)
   }).listen(0, '127.0.0.1')
   await once(broker, 'listening')
 })

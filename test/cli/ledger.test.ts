@@ -1,4 +1,4 @@
-import { readdir, readFile, writeFile } from 'node:fs/promises'
+import { readdir, readFile, rename, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import type { OpenedTask } from '../../src/http/contract.ts'
@@ -48,6 +48,63 @@ test('one that was changed is told with its place, and its checkpoint is not kep
   await expect(readFile(at('kept'))).rejects.toThrow('ENOENT')
 })
 
+test('a key that Vault keeps is not rotated, which is said before anything is touched', async () => {
+  const vault = '  - { name: vault, kind: vault, address: "https://vault", auth: { method: token, token_file: t }, token_role: r }\n'
+  const text = (await readFile(site.config(), 'utf8')).replace(/^providers:\n/m, `log_key: { provider: vault, key: mayfly-log }\n$&${vault}`)
+  await writeFile(at('vault.yaml'), text)
+  for (const lost of [[], ['--lost']]) {
+    const refused = await mayfly(['ledger', 'rotate-key', '--config', at('vault.yaml'), ...lost])
+    expect(refused).toMatchObject({ stdout: '', stderr: expect.stringContaining('log_key: Vault keeps the key of this log') as string })
+    expect(refused.status).not.toBe(0)
+  }
+  expect(await readdir(at('keys'))).not.toContain('log.next.key')
+})
+
+test('the key is rotated while no broker has the store, and the ledger is verified across it', { timeout: 300_000 }, async () => {
+  const rotate = () => mayfly(['ledger', 'rotate-key', '--config', site.config()])
+  expect(await rotate()).toMatchObject({ status: 1, stderr: expect.stringContaining('in use by another broker') as string })
+  await broker.stop()
+  const rotated = await rotate()
+  expect(rotated, rotated.stderr).toMatchObject({ status: 0, stdout: expect.stringMatching(/^closed +\S+, 1 entries/) as string })
+  const newKey = /^key +(\S+)$/m.exec(rotated.stdout)![1]!
+  expect(await readdir(at('keys'))).toEqual(expect.arrayContaining(['log.key', 'log.1.key']))
+  expect(await readdir(at('keys'))).not.toContain('log.next.key')
+
+  // As whoever was killed between the commit and the files would have left it.
+  await rename(at('keys/log.key'), at('keys/log.next.key'))
+  await rename(at('keys/log.1.key'), at('keys/log.key'))
+  expect((await rotate()).stdout).toBe(rotated.stdout)
+
+  broker = await site.start()
+  environment = { ...environment, MAYFLY_URL: broker.url }
+  const ask = (path: string) => fetch(`${broker.url}${path}`, { headers: { authorization: `Bearer ${environment['MAYFLY_TOKEN']}` } })
+  await vi.waitUntil(async () => ((await (await ask('/ledger/logs')).json()) as { items: { size: number }[] }).items[1]?.size === 2, {
+    timeout: 10_000,
+  })
+  expect((await (await ask('/ledger/key')).text()).trim()).toBe(newKey)
+  await writeFile(at('keys.pub'), `${key}\n${newKey}\n`)
+  const whole = await mayfly(['ledger', 'verify', '--key', key, '--key', newKey, '--since', at('pinned'), '--keep', at('kept')], environment)
+  expect(whole, whole.stdout).toMatchObject({ status: 0, stdout: expect.stringContaining('complete and unaltered') as string })
+  const { stdout } = await mayfly(['ledger', 'export'], environment)
+  await writeFile(at('both'), stdout)
+  const half = await mayfly(['ledger', 'verify', '--export', at('both'), '--key', key, '--keep', at('nothing')])
+  expect(half).toMatchObject({
+    status: 1,
+    stdout: expect.stringMatching(
+      /entry 1: the log by the name of \S+\/log\/2 begins here, for which no key was given[^]+all is as it should be: entries 0 to 0\. Nothing else/,
+    ) as string,
+  })
+  const later = await mayfly(['ledger', 'verify', '--export', at('both'), '--key', at('keys.pub'), '--since', at('kept'), '--json'])
+  expect(JSON.parse(later.stdout)).toMatchObject({
+    ok: true,
+    entries: 3,
+    logs: [
+      { first: 0, proven: 1 },
+      { first: 1, proven: 2 },
+    ],
+  })
+})
+
 test.each([
   ['without a key', ['--export', 'export']],
   ['with a key that is none', ['--export', 'export', '--key', 'mayfly.yaml']],
@@ -62,20 +119,26 @@ test.each([
 describe('the receipts of an answer', () => {
   const check = (...args: readonly string[]) => mayfly(['ledger', 'check-receipts', ...args], environment)
 
+  /** Of the log that is open, which is another one than where the ledger began. */
+  let newest: string
+
   beforeAll(async () => {
+    const asked = await fetch(`${broker.url}/ledger/key`, { headers: { authorization: `Bearer ${environment['MAYFLY_TOKEN']}` } })
+    newest = (await asked.text()).trim()
+    await writeFile(at('keys.pub'), `${key}\n${newest}\n`)
     const opened = await mayfly(['task', 'open', '--kind', 'work', '--grant', 'api', '--json'], {
       ...environment,
       MAYFLY_TOKEN: await site.token('agent:bot'),
     })
     expect(opened).toMatchObject({ status: 0 })
     await writeFile(at('answer'), opened.stdout)
-    await vi.waitUntil(async () => (await check(at('answer'), '--key', key)).status === 0, { timeout: 20_000 })
+    await vi.waitUntil(async () => (await check(at('answer'), '--key', at('keys.pub'))).status === 0, { timeout: 20_000 })
   })
 
   test('are proven by the broker, and offline by the proofs that were kept of it', async () => {
-    const asked = await check(at('answer'), '--key', key, '--keep', at('proofs'))
+    const asked = await check(at('answer'), '--key', at('keys.pub'), '--keep', at('proofs'))
     expect(asked).toMatchObject({ status: 0, stdout: expect.stringMatching(/^proven {2}ent_\w+ {2}task\.opened: number \d+ of \d+ in /) as string })
-    const offline = await mayfly(['ledger', 'check-receipts', at('answer'), '--key', key, '--proofs', at('proofs'), '--json'])
+    const offline = await mayfly(['ledger', 'check-receipts', at('answer'), '--key', key, '--key', newest, '--proofs', at('proofs'), '--json'])
     const { receipts } = JSON.parse(await readFile(at('answer'), 'utf8')) as OpenedTask
     expect(offline.status).toBe(0)
     expect(JSON.parse(offline.stdout)).toMatchObject({ ok: true, receipts: receipts.map((receipt) => ({ ...receipt, ok: true })) })
@@ -91,7 +154,7 @@ describe('the receipts of an answer', () => {
       { ...first, leaf_hash: 'AA==' },
     ]
     await writeFile(at('strange'), JSON.stringify(strange))
-    const { status, stdout } = await check(at('strange'), '--key', key, '--keep', at('some'))
+    const { status, stdout } = await check(at('strange'), '--key', at('keys.pub'), '--keep', at('some'))
     expect([status, stdout.split('\n').map((line) => line.replace(/ent_\w+/, '…'))]).toEqual([
       1,
       [
@@ -106,7 +169,7 @@ describe('the receipts of an answer', () => {
   })
 
   test('rest on the key of whoever checks them', async () => {
-    const [name] = key.split('+')
+    const [name] = newest.split('+')
     const other = createSigner(name!, new Uint8Array(32).fill(9)).key.text
     const { status, stdout } = await check(at('answer'), '--key', other)
     expect([status, stdout]).toEqual([1, expect.stringContaining('is not signed by this key')])
@@ -123,7 +186,7 @@ describe('the receipts of an answer', () => {
     const { status, stdout, stderr } = await check(
       at(file!),
       '--key',
-      key,
+      at('keys.pub'),
       ...args.map((arg) => (/^[a-z]/.test(arg) && !arg.includes(':') ? at(arg) : arg)),
     )
     expect([status, stdout]).toEqual([2, ''])

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { auditLog, everyEntryPlaced, verifierOf } from '../support/log.ts'
+import { auditLog, everyEntryPlaced, verifiersOf } from '../support/log.ts'
 import { stores } from '../support/stores.ts'
 import { openScene, type Scene } from './scene.ts'
 
@@ -34,7 +34,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a broker that is
       expect(after!.size - before[0]!.size).toBe((side === 'after' ? nth : nth - 1) * 500)
       await scene.recover()
       await everyEntryPlaced(ledger)
-      expect(await auditLog(ledger, await verifierOf(ledger, scene.folder))).toEqual([])
+      expect(await auditLog(ledger, await verifiersOf(ledger, scene.folder))).toEqual([])
       await scene.check()
     })
   }

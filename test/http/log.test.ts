@@ -2,9 +2,12 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { sql } from 'drizzle-orm'
 import { createFollowing, type FollowLimits, formats, forms, houseFollow } from '../../src/http/follow.ts'
 import { connect, type Ledger } from '../../src/ledger/connect.ts'
+import type * as contract from '../../src/http/contract.ts'
 import { logKeyOf } from '../../src/ledger/log-key.ts'
+import { rotateLog } from '../../src/ledger/rotation.ts'
 import type { EntryFields } from '../../src/proof/leaf.ts'
 import { leafOf } from '../../src/proof/leaf.ts'
+import type { LogLine } from '../../src/proof/lines.ts'
 import { leafHash } from '../../src/proof/merkle.ts'
 import { parseVerifierKey } from '../../src/proof/note.ts'
 import { checkProof } from '../../src/proof/entry-proof.ts'
@@ -124,6 +127,69 @@ describe('the log over HTTP', () => {
     const { items } = (await (await get('/ledger?limit=1')).json()) as { items: EntryFields[] }
     const last = (await (await get('/ledger/log?after=299')).text()).split('\n')[0]!
     expect(leafHash(leafOf(items[0]!)).toString('base64')).toBe((JSON.parse(last) as { leaf_hash: string }).leaf_hash)
+  })
+
+  test('that was closed keeps its address and its tiles, and the one that goes on from it has its own', { timeout: 150_000 }, async () => {
+    const [before, tile] = [await (await get('/checkpoint')).text(), await (await get('/tile/0/000.p/7')).arrayBuffer()]
+    const next = logKeyOf(new Uint8Array(32).fill(8))
+    const other = await openEmbedded()
+    const apart = await connect(other.settings)
+    const { run } = house.parts.broker.ledger
+    await using closing = {
+      async [Symbol.asyncDispose]() {
+        Object.assign(house.parts.broker.ledger, { run })
+        await apart.close()
+        await other.dispose()
+      },
+    }
+    void closing
+    Object.assign(house.parts.broker.ledger, { run: apart.run.bind(apart) })
+    await apart.run(sql`insert into entries (kind, body) select 'policy.activated', '{}' from generate_series(1, 300)`)
+    await growAll({ ledger: apart, key, origin })
+    const final = await (await get('/checkpoint')).text()
+    const { opened } = await rotateLog({ ledger: apart, key, next })
+    await apart.run(sql`insert into entries (kind, body) select 'policy.activated', '{}' from generate_series(1, 300)`)
+    await growAll({ ledger: apart, key: next, origin })
+
+    expect(await (await get('/checkpoint')).text()).toBe(final)
+    const newest = await (await get('/log/2/checkpoint')).text()
+    expect(openCheckpoint(newest, [parseVerifierKey(opened.key!)!])).toMatchObject({ ok: true, checkpoint: { origin: `${origin}/log/2`, size: 301 } })
+    const { items } = (await (await get('/ledger/logs')).json()) as contract.Logs
+    expect(items).toMatchObject([
+      { number: 1, origin, first: 0, size: 300, closed: true, checkpoint: final, key: (await key.signerFor(origin))!.key.text },
+      { number: 2, origin: `${origin}/log/2`, first: 300, size: 301, closed: false, checkpoint: newest, key: opened.key },
+    ])
+    // This broker has the key of the closed one still, and tells the one that is right.
+    expect(await (await get('/ledger/key')).text()).toBe(`${opened.key}\n`)
+    expect((await get('/tile/0/001.p/44')).status).toBe(200)
+    expect((await get('/tile/0/001')).status).toBe(404)
+    const hashes = hashesOf(Buffer.from(await (await get('/log/2/tile/0/000')).arrayBuffer()), 256)!
+    expect(entriesOf(Buffer.from(await (await get('/log/2/tile/entries/000')).arrayBuffer()), 256)!.map(leafHash)).toEqual(hashes)
+    expect((await get('/log/2/tile/0/001.p/45')).status).toBe(200)
+    for (const none of [
+      '/log/1/checkpoint',
+      '/log/3/checkpoint',
+      '/log/02/checkpoint',
+      '/log/x/checkpoint',
+      '/log/1/tile/0/000',
+      '/log/3/tile/0/000',
+    ])
+      expect((await get(none)).status, none).toBe(404)
+    expect((await get('/log/2/tile/0/0')).status).toBe(400)
+    for (const closedTo of ['/ledger/logs', '/log/2/checkpoint', '/log/2/tile/0/000'])
+      expect(await house.problem(closedTo, { token: 'agent' })).toMatchObject({ status: 403 })
+
+    const following = createFollowing(apart, never)
+    const reader = following.open(299, forms['application/x-ndjson'], formats.ledger)!.getReader()
+    const lines = Buffer.from((await reader.read()).value!)
+      .toString()
+      .trim()
+      .split('\n')
+    expect(lines.slice(0, 3).map((line) => (JSON.parse(line) as LogLine).number)).toEqual([299, 300, 301])
+    expect((JSON.parse(lines[1]!) as LogLine).entry?.kind).toBe('log.opened')
+    await reader.cancel()
+    Object.assign(house.parts.broker.ledger, { run })
+    expect([await (await get('/checkpoint')).text(), await (await get('/tile/0/000.p/7')).arrayBuffer()]).toEqual([before, tile])
   })
 
   test.each([

@@ -159,6 +159,16 @@ const examples: Readonly<Record<EntryKind, Example>> = {
     body: { provider: 'aws', role: 'mayfly-invoices', generation: 7, digest: 'sha256:ab', rung: 'names', names: 3 },
     event: { type_uid: 300403, entity: { ...entity('Kill list', 'mayfly-invoices'), version: '7' } },
   },
+  'log.opened': {
+    about: {},
+    body: {
+      log: 2,
+      origin: 'broker.test/log/2',
+      key: 'broker.test/log/2+ab+cd',
+      closed: { origin: 'broker.test', key: 'broker.test+ab+ef', size: 7, root: 'gh', checkpoint: 'broker.test\n7\ngh\n' },
+    },
+    event: { type_uid: 300410, severity: 'Medium', status: 'Success', entity: entity('Log', 'broker.test/log/2') },
+  },
 }
 
 type Event = Readonly<Record<string, unknown>> & { readonly metadata: Readonly<Record<string, unknown>> }

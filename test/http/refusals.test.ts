@@ -62,6 +62,8 @@ describe('what is public', () => {
     const named = calls.map((call) => call.name)
     expect([...new Set(routed)].filter((route) => !named.includes(route)).toSorted()).toEqual([
       'GET /docs',
+      // In the document with {level}/{place}, as the one below.
+      'GET /log/{log}/tile/{path}{.+}',
       'GET /openapi.json',
       // In the document as /tile/{level}/{place}: the place of a tile is several segments.
       'GET /tile/{path}{.+}',

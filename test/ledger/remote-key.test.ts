@@ -4,8 +4,9 @@ import { Writable } from 'node:stream'
 import { sql } from 'drizzle-orm'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { connect, type Ledger } from '../../src/ledger/connect.ts'
-import { type RemoteKey, remoteLogKey } from '../../src/ledger/log-key.ts'
+import { logKeyOf, type RemoteKey, remoteLogKey } from '../../src/ledger/log-key.ts'
 import { latestCheckpoint } from '../../src/ledger/log.ts'
+import { rotateLog } from '../../src/ledger/rotation.ts'
 import { type Log, type Memory, startSequencer, stepLog } from '../../src/ledger/sequencer.ts'
 import { createTelemetry } from '../../src/telemetry.ts'
 import { auditLog, growAll, settled } from '../support/log.ts'
@@ -72,6 +73,18 @@ describe.each(stores)('a log on $name whose key is elsewhere', { timeout: 150_00
     expect(kept).toEqual({ leaves: 5 })
     await growAll(log, memory)
     expect(await auditLog(ledger, (await log.key.signerFor(origin))!.key)).toEqual([])
+  })
+
+  test('goes on under a key file where the key elsewhere is gone for good', async () => {
+    const [away, file] = [remoteLogKey(honest), logKeyOf(new Uint8Array(32).fill(7))]
+    await write(ledger, 3)
+    await growAll({ ledger, key: away, origin })
+    const { closed, opened } = await rotateLog({ ledger, key: undefined, next: file })
+    await write(ledger, 3)
+    await growAll({ ledger, key: file, origin })
+    const keys = [(await away.signerFor(closed.origin))!.key, (await file.signerFor(opened.origin))!.key]
+    expect(await auditLog(ledger, keys)).toEqual([])
+    expect(await stepLog({ ledger, key: away, origin }, { head: undefined })).toMatchObject({ outcome: 'refused', why: 'closed log' })
   })
 
   test('is no log where nothing can be called as it is', async () => {

@@ -249,7 +249,7 @@ describe.each(stores)('the log on $name', { timeout: 150_000 }, ({ open }) => {
       [200, 300],
       [300, 300],
     ] as const) {
-      const path = await proveConsistency(ledger, from, to)
+      const path = await proveConsistency(ledger, 1, from, to)
       expect(path && verifyConsistency(heads.get(from)!, heads.get(to)!, path)).toBe(true)
     }
     for (const [from, to] of [
@@ -258,10 +258,13 @@ describe.each(stores)('the log on $name', { timeout: 150_000 }, ({ open }) => {
       [200, 100],
       [100, 301],
     ] as const)
-      expect(await proveConsistency(ledger, from, to)).toBeUndefined()
-    const [whole, part] = [await readTile(ledger, { level: 0, index: 0, width: 256 }), await readTile(ledger, { level: 0, index: 0, width: 100 })]
+      expect(await proveConsistency(ledger, 1, from, to)).toBeUndefined()
+    const [whole, part] = [
+      await readTile(ledger, 1, { level: 0, index: 0, width: 256 }),
+      await readTile(ledger, 1, { level: 0, index: 0, width: 100 }),
+    ]
     expect(whole?.subarray(0, 3_200)).toEqual(part)
-    expect(await readTile(ledger, { level: 1, index: 0, width: 1 })).toHaveLength(32)
+    expect(await readTile(ledger, 1, { level: 1, index: 0, width: 1 })).toHaveLength(32)
     for (const tile of [
       { level: 0, index: 1, width: 45 },
       { level: 0, index: 2, width: 1 },
@@ -270,7 +273,7 @@ describe.each(stores)('the log on $name', { timeout: 150_000 }, ({ open }) => {
       { level: 63, index: 2 ** 52, width: 1 },
       { level: 'entries', index: 1, width: 256 },
     ] as const)
-      expect(await readTile(ledger, tile)).toBeUndefined()
+      expect(await readTile(ledger, 1, tile)).toBeUndefined()
   })
 
   test('says of an entry that it waits, and of none that there is none', async () => {

@@ -32,7 +32,7 @@ async function linesOf(ledger: Ledger): Promise<LogLine[]> {
 
 async function verify(ledger: Ledger, since?: string, over: { note?: string; lines?: readonly LogLine[]; now?: number } = {}): Promise<Verdict> {
   const checkpoint = over.note ?? (await latestCheckpoint(ledger))!.note
-  const verification = verifyLedger({ key: signer.key, checkpoint, since, now: over.now })
+  const verification = verifyLedger({ keys: [signer.key], checkpoint, since, now: over.now })
   const told = new Set<string>()
   for (const line of over.lines ?? (await linesOf(ledger))) {
     const digest = (line.entry?.body as { policy_digest?: string } | undefined)?.policy_digest
@@ -242,7 +242,7 @@ describe.each(stores)('a ledger on $name', { timeout: 150_000 }, ({ open }) => {
     ['is no checkpoint', () => 'nothing', signer, 'is not a checkpoint'],
   ])('is found out where its checkpoint %s', async (_, change, { key: trusted }, words) => {
     const head = (await latestCheckpoint(house.ledger))!
-    const verdict = verifyLedger({ key: trusted, checkpoint: change(head.note) }).finish()
+    const verdict = verifyLedger({ keys: [trusted], checkpoint: change(head.note) }).finish()
     expect(found(verdict)).toEqual([`-: the checkpoint ${words}${words.startsWith('has') ? ': it is forged, or was changed' : ''}`])
   })
 

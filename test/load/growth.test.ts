@@ -314,10 +314,10 @@ async function keepLog(ledger: Ledger): Promise<void> {
   const memory = { head: undefined }
   for (let step = 0; step < 2; step++) expect(await stepLog(log, memory, 64)).toMatchObject({ outcome: 'appended' })
   const { size } = (await latestCheckpoint(ledger))!
-  const [first] = await readLeaves(ledger, 0, 64)
+  const [first] = await readLeaves(ledger, { number: 1, first: 0 }, 0, 64)
   expect(await readLogLines(ledger, 0, 32)).toHaveLength(32)
   expect(await proveEntry(ledger, first!.id)).toMatchObject({ index: 0 })
-  expect(await proveConsistency(ledger, 1, size)).toBeDefined()
+  expect(await proveConsistency(ledger, 1, 1, size)).toBeDefined()
 }
 
 /** A lease whose provider is outside the broker, refreshed. */

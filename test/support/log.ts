@@ -4,7 +4,7 @@ import { sql } from 'drizzle-orm'
 import { delay } from '../../src/base/time.ts'
 import type { Ledger } from '../../src/ledger/connect.ts'
 import { logKeyOf } from '../../src/ledger/log-key.ts'
-import { latestCheckpoint } from '../../src/ledger/log.ts'
+import { listLogs } from '../../src/ledger/log.ts'
 import { readTile, proveEntry } from '../../src/ledger/proofs.ts'
 import { type Log, type Memory, stepLog } from '../../src/ledger/sequencer.ts'
 import { openCheckpoint } from '../../src/proof/checkpoint.ts'
@@ -37,10 +37,14 @@ export async function growAll(log: Log, memory: Memory = { head: undefined }, ba
   }
 }
 
-/** With what the log of a running broker is checked: the key in its folder, under the name that the log gives itself. */
-export async function verifierOf(ledger: Ledger, folder: string): Promise<VerifierKey> {
-  const [seed, head] = await Promise.all([readFile(path.join(folder, 'keys/log.key')), latestCheckpoint(ledger)])
-  return (await logKeyOf(seed).signerFor(head!.note.split('\n', 1)[0]!))!.key
+/** With what the logs of a running broker are checked: the keys in its folder, under the names that the logs give themselves. Oldest first. */
+export async function verifiersOf(ledger: Ledger, folder: string): Promise<VerifierKey[]> {
+  return await Promise.all(
+    (await listLogs(ledger)).map(async ({ log, origin, closed }) => {
+      const seed = await readFile(path.join(folder, 'keys', closed ? `log.${log.number}.key` : 'log.key'))
+      return (await logKeyOf(seed).signerFor(origin))!.key
+    }),
+  )
 }
 
 /** Asks until every entry that there is has its place. Bounded by the test's own time. */
@@ -56,27 +60,43 @@ interface Row {
 }
 
 /**
- * Derives the whole log again from the history alone, and holds everything that is kept or served against it.
+ * Derives every log again from the history alone, and holds everything that is kept or served against it.
  *
- * @param proofs how many entries are asked for their proof, spread over the log
+ * @param keys of the logs, oldest first
+ * @param proofs how many entries of each are asked for their proof, spread over it
  */
-export async function auditLog(ledger: Ledger, key: VerifierKey, proofs = 40): Promise<Finding[]> {
+export async function auditLog(ledger: Ledger, keys: VerifierKey | readonly VerifierKey[], proofs = 40): Promise<Finding[]> {
   const findings: Finding[] = []
   const expect = (holds: boolean, otherwise: Finding): void => void (holds || findings.push(otherwise))
   const rows = await ledger.run<Row>(sql`
     select leaf.index::int as index, encode(leaf.hash, 'hex') as hash, to_json(entry) as entry
     from leaves as leaf join entries as entry on entry.id = leaf.entry_id order by leaf.index`)
+  const starts = await ledger.run<{ first: number }>(sql`select first::int as first from logs order by number`)
+  const openings = new Set(starts.slice(1).map(({ first }) => first))
   const [order] = await ledger.run<{ ids: string[] | null }>(sql`
-    select json_agg(id order by xid, id) as ids from (select * from entries order by xid, id limit ${rows.length}) as first`)
+    select json_agg(id order by xid, id) as ids from (
+      select * from entries where kind <> 'log.opened' order by xid, id limit ${rows.length - openings.size}
+    ) as first`)
   expect(
     rows.every(({ index }, at) => index === at),
     'the places are not contiguous',
   )
   expect(
-    JSON.stringify(rows.map(({ entry }) => entry['id'])) === JSON.stringify(order?.ids ?? []),
-    'the log does not begin with the oldest entries, in order',
+    JSON.stringify(rows.filter((_, at) => !openings.has(at)).map(({ entry }) => entry['id'])) === JSON.stringify(order?.ids ?? []),
+    'the logs do not begin with the oldest entries, in order',
   )
+  const trusted = [keys].flat()
+  expect(trusted.length === starts.length, `there are ${starts.length} logs`)
+  for (const [at, { first }] of starts.entries()) {
+    const own = rows.slice(first, starts[at + 1]?.first)
+    findings.push(...(await auditOne(ledger, trusted[at]!, at + 1, first, own, proofs)).map((finding) => `log ${at + 1}: ${finding}`))
+  }
+  return findings
+}
 
+async function auditOne(ledger: Ledger, key: VerifierKey, log: number, first: number, rows: readonly Row[], proofs: number): Promise<Finding[]> {
+  const findings: Finding[] = []
+  const expect = (holds: boolean, otherwise: Finding): void => void (holds || findings.push(otherwise))
   const leaves = rows.map(({ entry }) => leafOf(exported(entry)))
   const hashes = leaves.map(leafHash)
   hashes.forEach((hash, at) => expect(hash.toString('hex') === rows[at]!.hash, `another leaf is kept at ${at}`))
@@ -87,20 +107,18 @@ export async function auditLog(ledger: Ledger, key: VerifierKey, proofs = 40): P
     tree = grow(tree, [hash], ({ height, index }, root) => height % 8 === 0 && height > 0 && above.set(`${height / 8}/${index}`, root))
     roots.set(tree.size, headOf(tree).root)
   }
-  findings.push(...(await checkpointFaults(ledger, key, roots, tree.size)))
+  findings.push(...(await checkpointFaults(ledger, key, first, roots, tree.size)))
   const kept = await ledger.run<{ place: string; hash: string }>(
-    sql`select level || '/' || index as place, encode(hash, 'hex') as hash from subtrees`,
+    sql`select level || '/' || index as place, encode(hash, 'hex') as hash from subtrees where log = ${log}`,
   )
   expect(kept.length === above.size, 'there are subtrees too many or too few')
   for (const { place, hash } of kept) expect(above.get(place)?.toString('hex') === hash, `another subtree is kept at ${place}`)
 
   for (let index = 0; index * 256 < tree.size; index++) {
     const [from, width] = [index * 256, Math.min(256, tree.size - index * 256)]
-    expect((await readTile(ledger, { level: 0, index, width }))?.equals(Buffer.concat(hashes.slice(from, from + width))) === true, `tile ${index}`)
-    expect(
-      (await readTile(ledger, { level: 'entries', index, width }))?.equals(bundleOf(leaves.slice(from, from + width))) === true,
-      `bundle ${index}`,
-    )
+    const [tile, bundle] = [await readTile(ledger, log, { level: 0, index, width }), await readTile(ledger, log, { level: 'entries', index, width })]
+    expect(tile?.equals(Buffer.concat(hashes.slice(from, from + width))) === true, `tile ${index}`)
+    expect(bundle?.equals(bundleOf(leaves.slice(from, from + width))) === true, `bundle ${index}`)
   }
   for (let at = 0; at < tree.size; at += Math.max(1, Math.ceil(tree.size / proofs))) {
     const proof = await proveEntry(ledger, String(rows[at]!.entry['id']))
@@ -110,10 +128,11 @@ export async function auditLog(ledger: Ledger, key: VerifierKey, proofs = 40): P
   return findings
 }
 
-/** Every checkpoint is over what the history came to then, and each goes on from the one before. */
-async function checkpointFaults(ledger: Ledger, key: VerifierKey, roots: ReadonlyMap<number, Hash>, size: number): Promise<Finding[]> {
+/** Every checkpoint of a log is over what the history came to then, and each goes on from the one before. */
+async function checkpointFaults(ledger: Ledger, key: VerifierKey, first: number, roots: ReadonlyMap<number, Hash>, size: number): Promise<Finding[]> {
   const rows = await ledger.run<{ size: number; previous: number; root: string; note: string }>(sql`
-    select size::int as size, previous::int as previous, encode(root, 'hex') as root, note from checkpoints order by size`)
+    select size::int - ${first}::int as size, previous::int - ${first}::int as previous, encode(root, 'hex') as root, note
+    from checkpoints where size > ${first} and size <= ${first + size} order by checkpoints.size`)
   let last = 0
   const findings = rows.flatMap(({ size, previous, root, note }) => {
     const opened = openCheckpoint(note, [key])

@@ -105,8 +105,12 @@ async function look({ ask, tokens, number }) {
   // The log begins a second after the first entry, and an entry has its place a second after it was written.
   await ask('GET /checkpoint', { as, expect: [200, 404] })
   await ask('GET /ledger/key', { as })
+  await ask('GET /ledger/logs', { as })
   await ask('GET /ledger/log', { as, query: '?limit=20' })
   await ask('GET /tile/{level}/{place}', { as, path: '/tile/0/000', expect: [200, 404] })
+  // Nobody rotates its key meanwhile.
+  await ask('GET /log/{log}/checkpoint', { as, id: '2', expect: [404] })
+  await ask('GET /log/{log}/tile/{level}/{place}', { as, path: '/log/2/tile/0/000', expect: [404] })
   const entries = await ask('GET /ledger', { as, query: '?limit=200', headers: { accept: 'application/json' } })
   await ask('GET /ledger/{entry}/proof', { as, id: entries?.items.at(-1).id, expect: [200, 404] })
   await many({ ask, tokens })
