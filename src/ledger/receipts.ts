@@ -15,8 +15,7 @@ export const toldRows = (condition: SQL = sql`true`): SQL =>
   sql`(select json_agg(${exported(sql`told`)} order by told.id) from told where ${condition})`
 
 /**
- * The same without the bodies, for whoever knows them: `told` need not return what was sent to it a moment ago. Giving bodies back costs a declaration half
- * as much again at the store as it did, and this hardly anything.
+ * The same without the bodies, for whoever knows them: on the path of a declaration the store need not write out again what was sent to it a moment ago.
  */
 export const bareRows = (condition: SQL): SQL =>
   sql`(select json_agg(json_build_array(told.id, told.at, told.xid::text, told.kind, told.lease_id) order by told.id) from told where ${condition})`
