@@ -12,7 +12,7 @@ import { keepKey, spendToken } from '../../src/ledger/keys.ts'
 import { killLists } from '../../src/ledger/kill-lists.ts'
 import { counts, listDenials, listEntries, listLeases, listTasks, policySetOf, showDecision } from '../../src/ledger/lists.ts'
 import { decisionsByMinute, liveByProvider, pressing, timesToDead } from '../../src/ledger/overview.ts'
-import { latestCheckpoint, readLeaves } from '../../src/ledger/log.ts'
+import { latestCheckpoint, listLogs, nextEntry, readEntry, readLeaves } from '../../src/ledger/log.ts'
 import { logKeyOf } from '../../src/ledger/log-key.ts'
 import { readLogLines } from '../../src/ledger/log-lines.ts'
 import { proveConsistency, proveEntry } from '../../src/ledger/proofs.ts'
@@ -96,6 +96,9 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
     })
 
     test('a task lives, and is ended in every way, with statements that touch few pages', async () => {
+      // The first statements of a connection read the catalogue of the database too.
+      await (await house.declare(['api', 'crm'], { broker })).complete()
+      const before = examiner.found.length
       const declared = await house.declare(['api', 'crm'], { broker, key: 'growth' })
       const retried = await house.declare(['api', 'crm'], { broker, key: 'growth' })
       expect(retried.id).toBe(declared.id)
@@ -157,10 +160,9 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
 
       // To count what is alive, each of them is looked at; and of five hundred leases, each is looked up.
       const counting = ['counts', 'liveByProvider', 'timesToDead']
-      expect(examiner.found.filter((one) => touchesMuch(one) && !counting.includes(one.verb)).map(inWords)).toEqual([])
-      expect(examiner.found.filter(({ verb, scans, pages }) => verb === 'timesToDead' && (scans.length > 0 || pages > 5_000)).map(inWords)).toEqual(
-        [],
-      )
+      const asked = examiner.found.slice(before)
+      expect(asked.filter((one) => touchesMuch(one) && !counting.includes(one.verb)).map(inWords)).toEqual([])
+      expect(asked.filter(({ verb, scans, pages }) => verb === 'timesToDead' && (scans.length > 0 || pages > 5_000)).map(inWords)).toEqual([])
     })
 
     // What nobody has counted is soon counted, and a person who reads can wait for it; an agent cannot.
@@ -317,6 +319,9 @@ async function keepLog(ledger: Ledger): Promise<void> {
   const [first] = await readLeaves(ledger, { number: 1, first: 0 }, 0, 64)
   expect(await readLogLines(ledger, 0, 32)).toHaveLength(32)
   expect(await proveEntry(ledger, first!.id)).toMatchObject({ index: 0 })
+  expect(await readEntry(ledger, first!.id)).toEqual(first)
+  expect(await listLogs(ledger)).toHaveLength(1)
+  await nextEntry(ledger)
   expect(await proveConsistency(ledger, 1, 1, size)).toBeDefined()
 }
 
