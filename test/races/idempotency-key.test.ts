@@ -79,7 +79,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('an Idempotency-K
     async function waiting(): Promise<number> {
       const statements = await fleet.owner`
         select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
-          and (query like '%found as (select%' or query like '%update idempotency_keys%')`
+          and (query like '%found as (%select * from tasks%' or query like '%update idempotency_keys%')`
       return statements.length
     }
     const headers = { 'idempotency-key': 'behind' }
