@@ -84,3 +84,13 @@ export function describe(error: unknown): string {
   const cause = error.cause instanceof Error ? ` (${error.cause.message})` : ''
   return `${error.message}${cause}`
 }
+
+/** What `make` makes of what it was given; undefined where that cannot be, which it says by a RangeError. Any other error is thrown on. */
+export function ifInRange<Made>(make: () => Made): Made | undefined {
+  try {
+    return make()
+  } catch (error) {
+    if (error instanceof RangeError) return undefined
+    throw error
+  }
+}

@@ -1,6 +1,6 @@
 import { link, rename } from 'node:fs/promises'
 import path from 'node:path'
-import { BrokerError, ConfigurationError, describe } from '../base/errors.ts'
+import { BrokerError, ConfigurationError, describe, ifInRange } from '../base/errors.ts'
 import { openKeyFile } from '../base/key-file.ts'
 import { checkpointText, signCheckpoint } from '../proof/checkpoint.ts'
 import type { Head } from '../proof/merkle.ts'
@@ -65,7 +65,7 @@ export function logKeyOf(seed: Uint8Array): LogKey {
   return {
     async signerFor(origin) {
       if (last?.key.name === origin) return last
-      const signer = ifNameable(() => createSigner(origin, seed))
+      const signer = ifInRange(() => createSigner(origin, seed))
       return (last = signer && { key: signer.key, sign: async (head) => signCheckpoint(signer, head) })
     },
   }
@@ -92,7 +92,7 @@ export function remoteLogKey(remote: RemoteKey): LogKey {
     async signerFor(origin, signal = patient) {
       if (last?.key.name === origin) return last
       const raw = await remote.publicKey(signal).catch(isAway)
-      const key = ifNameable(() => verifierKeyOf(origin, raw))
+      const key = ifInRange(() => verifierKeyOf(origin, raw))
       return (last = key && { key, sign: (head, until = patient) => sign(key, head, until) })
     },
   }
@@ -103,16 +103,6 @@ const patient = new AbortController().signal
 
 function isAway(cause: unknown): never {
   throw new BrokerError('provider_unavailable', 'The key that signs the log does not answer', { cause, retryAfter: 5 })
-}
-
-/** What is made under a name; undefined where nothing can be called so. */
-function ifNameable<Made>(make: () => Made): Made | undefined {
-  try {
-    return make()
-  } catch (error) {
-    if (error instanceof RangeError) return undefined
-    throw error
-  }
 }
 
 /** What the log of a broker is called: its public URL without the scheme, which is where its tiles are (C2SP tlog-tiles, "Parameters"). */

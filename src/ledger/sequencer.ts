@@ -1,4 +1,4 @@
-import { BrokerError, describe } from '../base/errors.ts'
+import { BrokerError, describe, ifInRange } from '../base/errors.ts'
 import { delay, stopwatch } from '../base/time.ts'
 import { openCheckpoint } from '../proof/checkpoint.ts'
 import { type CompactTree, compactTreeOf, emptyTree, grow, headOf } from '../proof/compact.ts'
@@ -182,25 +182,15 @@ async function memoryFault(ledger: Ledger, known: SignedHead | undefined, head: 
   if (newest?.log.number !== known.log.number || newest.size <= known.size) return 'rolled back'
   const ranges = consistencyPath(known.size, newest.size)
   const root = subtreesIn(await readTiles(ledger, newest.log, tilesOf(ranges), newest.size))
-  const path = orUndefined(() => ranges.map((range) => rangeRoot(range, root)))
+  const path = ifInRange(() => ranges.map((range) => rangeRoot(range, root)))
   return path && verifyConsistency(known, newest, path) ? undefined : 'rolled back'
 }
 
 /** The right edge of the tree that is kept. Undefined where it does not come to this head. */
 export async function keptTree(ledger: Ledger, { log, ...head }: SignedHead): Promise<CompactTree | undefined> {
   const tiles = await readTiles(ledger, log, tilesOf([{ start: 0, count: head.size }]), head.size)
-  const tree = orUndefined(() => compactTreeOf(head.size, subtreesIn(tiles)))
+  const tree = ifInRange(() => compactTreeOf(head.size, subtreesIn(tiles)))
   return tree && headOf(tree).root.equals(head.root) ? tree : undefined
-}
-
-/** What is read out of tiles; undefined where some of it is missing. */
-function orUndefined<Result>(read: () => Result): Result | undefined {
-  try {
-    return read()
-  } catch (error) {
-    if (error instanceof RangeError) return undefined
-    throw error
-  }
 }
 
 /** The loop that keeps the log up with the history. */
