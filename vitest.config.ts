@@ -14,5 +14,7 @@ export default defineConfig({
     // What a test waits for it looks for itself; these only end one that hangs, and leave room for a machine on which others work too.
     testTimeout: 60_000,
     hookTimeout: 120_000,
+    // The default of a second is a promise about the machine, not about the product.
+    expect: { poll: { timeout: 30_000 } },
   },
 })
