@@ -13,7 +13,7 @@ export async function introspect(broker: Broker, token: string, audiences: reado
     const claims = await provider.tokens?.read(token)
     if (!claims) continue
     if (audiences !== 'all' && !audiences.includes(claims.aud)) return undefined
-    return (await isAlive(broker.ledger, claims.jti, claims.exp)) ? claims : undefined
+    return (await isAlive(broker.ledger, { lease: claims.jti, exp: claims.exp })) ? claims : undefined
   }
   return undefined
 }

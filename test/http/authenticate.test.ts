@@ -11,7 +11,7 @@ const taskToken = token.open()
 
 /** A house whose store knows one task, by its id. */
 const withTask = () =>
-  buildHouse({ frame: true, ledger: async (statement) => (statement.includes('token_hash') ? [{ hash, agent: 'invoice-bot' }] : []) })
+  buildHouse({ frame: true, ledger: async (statement) => (statement.includes('token_hash') ? [{ id: task, hash, agent: 'invoice-bot' }] : []) })
 
 describe('the token of a task', () => {
   test('speaks for its task, wherever it is let in', async () => {
@@ -30,7 +30,7 @@ describe('the token of a task', () => {
 
   test('never reaches the identity provider, so that completing needs none', async () => {
     const verifier = { ...buildHouse().parts.verifier, verify: async () => Promise.reject(new BrokerError('store_unavailable', 'keys are away')) }
-    const house = buildHouse({ frame: true, ledger: async () => [{ hash, agent: 'invoice-bot' }], parts: { verifier } })
+    const house = buildHouse({ frame: true, ledger: async () => [{ id: task, hash, agent: 'invoice-bot' }], parts: { verifier } })
     house.app.post('/complete', ...callableBy(['agent', 'task']).middleware, (c) => c.text('done'))
     expect((await house.ask('/complete', { method: 'POST', token: taskToken })).status).toBe(200)
     expect((await house.ask('/complete', { method: 'POST', token: 'agent' })).status).toBe(503)
@@ -50,7 +50,7 @@ describe('a text that looks like the token of a task', () => {
   const refused = { status: 401, code: 'invalid_token' }
   const ask = async (text: string) => {
     const asked: string[] = []
-    const house = buildHouse({ ledger: async (statement) => (asked.push(statement), [{ hash, agent: 'invoice-bot' }]) })
+    const house = buildHouse({ ledger: async (statement) => (asked.push(statement), [{ id: task, hash, agent: 'invoice-bot' }]) })
     return { asked, problem: await house.problem(`/tasks/${task}`, { token: text }) }
   }
 

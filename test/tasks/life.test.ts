@@ -3,6 +3,7 @@ import { findTask, isAlive } from '../../src/ledger/records.ts'
 import { listEntries } from '../../src/ledger/lists.ts'
 import { introspect } from '../../src/tasks/introspect.ts'
 import { showTask } from '../../src/tasks/show.ts'
+import { taskOfToken } from '../../src/tasks/token.ts'
 import { type House, startHouse } from '../support/house.ts'
 import { type OpenedStore, stores } from '../support/stores.ts'
 
@@ -102,8 +103,8 @@ describe.each(stores)('the life of a task on $name', ({ open }) => {
         expect(lease.expiresAt.getTime()).toBeLessThanOrEqual(end)
       }
       expect(await isActive(task.secrets[0]!)).toBe(true)
-      expect(await isAlive(house.ledger, more.lease.id, end / 1_000)).toBe(true)
-      expect(await isAlive(house.ledger, more.lease.id, Date.now() / 1_000 - 1), 'a token that ended before its lease').toBe(false)
+      expect(await isAlive(house.ledger, { lease: more.lease.id, exp: end / 1_000 })).toBe(true)
+      expect(await isAlive(house.ledger, { lease: more.lease.id, exp: Date.now() / 1_000 - 1 }), 'a token that ended before its lease').toBe(false)
 
       await house.backdate(task.id, '121 seconds')
 
@@ -313,6 +314,17 @@ describe.each(stores)('the life of a task on $name', ({ open }) => {
     const opened = outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []))
     expect(opened.length).toBe(3)
     for (const task of opened) await task.complete()
+  })
+
+  test('of many tokens that are asked about at once, each has its own answer', async () => {
+    const tasks = await Promise.all(Array.from({ length: 12 }, () => house.declare(['api'])))
+    await Promise.all(tasks.filter((_, index) => index % 3 === 0).map((task) => task.complete()))
+
+    const answers = await Promise.all(tasks.map((task) => introspect(house.broker, task.secrets[0]!, 'all')))
+    expect(answers.map((claims) => claims?.task)).toEqual(tasks.map(({ id }, index) => (index % 3 === 0 ? undefined : id)))
+    const spoken = await Promise.all(tasks.map(({ token }) => taskOfToken(house.broker, token)))
+    expect(spoken.map((caller) => caller?.id)).toEqual(tasks.map(({ id }) => id))
+    for (const task of tasks) await task.complete()
   })
 
   test('leases announced while a task is being closed never stay alive', async () => {
