@@ -81,6 +81,8 @@ export const killLists = (ledger: Ledger) => ({
 })
 
 const claim = sql`now() + make_interval(secs => ${claimSeconds})`
+/** When the claim that is under way was taken, or last renewed. */
+const claimed = sql`held_until - make_interval(secs => ${claimSeconds})`
 const settled = sql`list.disturbed_at + make_interval(secs => ${settling})`
 
 const is = ({ provider, role }: Which): SQL => sql`list.provider = ${provider} and list.role = ${role}`
@@ -157,13 +159,13 @@ async function closeCohort(ledger: Ledger, which: Which, holder: string): Promis
 
 /**
  * Says what is about to be written, and ends the leases of those whom it sacrifices, in one commit: the reaper finds them due. The holder has the whole
- * of another claim to write it. Asked twice it says the same, as long as it was not written.
+ * of another claim to write it. The document was begun when the list was taken for it. Asked twice it says the same, as long as it was not written.
  */
 async function intend(ledger: Ledger, which: Which, holder: string, document: NewDocument): Promise<boolean> {
   const { generation, digest, killed, cutoff, rung, sacrificed } = document
   const [row] = await ledger.run<{ held: boolean }>(sql`
     with held as (
-      select list.provider, list.role from kill_lists as list
+      select list.provider, list.role, ${claimed} as begun from kill_lists as list
       where ${is(which)} and ${isHeldBy(holder)} and list.generation <= ${generation} and list.written_generation < ${generation} for update of list
     ),
     named as (
@@ -181,7 +183,7 @@ async function intend(ledger: Ledger, which: Which, holder: string, document: Ne
       update role_sessions as session set denied_at = now() from waiting where session.lease_id = waiting.id and session.denied_at is null
     ),
     intended as (
-      update kill_lists as list set generation = ${generation}, digest = ${digest}, intended_at = now(), killed = ${json(killed)},
+      update kill_lists as list set generation = ${generation}, digest = ${digest}, intended_at = held.begun, killed = ${json(killed)},
         cutoff = ${cutoff?.toISOString() ?? null}::text::timestamptz, rung = ${rung}, held_until = ${claim}
       from held where list.provider = held.provider and list.role = held.role
     ),

@@ -190,11 +190,12 @@ describe.each(stores)('kill lists on $name', ({ name: storeName, open }) => {
       await take('one')
     })
 
-    test('waits until so much time has passed since its last document was begun, however long that took to write', async () => {
+    test('waits until so much time has passed since it was taken for its last document, however long that took to draw and to write', async () => {
       await mint()
       await take()
+      await pass(2)
       await lists.intend('aws', role, 'one', documentOf(1))
-      await pass(4)
+      await pass(2)
       await lists.wrote('aws', role, 'one', 1, [])
       await lists.release('aws', role, 'one')
       const wait = await lists.take('aws', role, 'one', 5_000)

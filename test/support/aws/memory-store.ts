@@ -150,7 +150,7 @@ export class MemoryStore implements RoleSessions, KillLists {
     const list = this.list(role)
     if (!this.#holds(role, holder) || intent.generation !== list.generation + 1) return false
     const { generation, digest, killed, cutoff, rung } = intent
-    Object.assign(list, { generation, digest, killed, cutoff, written: false, intendedAt: this.#now(), shut: rung === 6 })
+    Object.assign(list, { generation, digest, killed, cutoff, written: false, intendedAt: list.heldUntil - claim, shut: rung === 6 })
     for (const session of this.sessions) {
       if (session.role !== role || !intent.sacrificed.includes(session.name)) continue
       session.denied = true

@@ -29,13 +29,15 @@ export function createRoleList(list: RoleList, pause: Pause): Turns {
     // Whoever comes while the store is read may have denied something that was not read.
     const served = [...waiting]
     const rested = await lists.take(provider, role, holder, writePause)
-    // Too soon to be written: but another broker's last document may have served everybody here, and they need not wait for one of ours.
-    const held = typeof rested === 'number' && rested <= writePause ? await lists.take(provider, role, holder, 0) : rested
+    // Too soon to be written: but another broker's last document may have served everybody here, and they need not wait for one of ours. What is left of
+    // the pause passes meanwhile.
+    const rest = typeof rested === 'number' && rested <= writePause ? pause(rested) : undefined
+    const held = rest ? await lists.take(provider, role, holder, 0) : rested
     if (typeof held === 'number') return untilReleased
     salt = held.salt
     watch.known(held.confirmed)
     const written = await writeList(list, held, typeof rested !== 'number')
-    if (!written) return typeof rested === 'number' ? rested : untilReleased
+    if (!written) return rest ? await rest.then(() => 0) : untilReleased
     if (written.rung !== undefined) noteRung(written.rung)
     const { generation } = written
     if (written.silent && generation > held.confirmed) await lists.confirm(provider, role, generation)
