@@ -231,14 +231,14 @@ async function ends(stage: Stage): Promise<void> {
     ends: count,
     'a second': count / seconds,
     documents: (made('documents') * 1_000) / count,
-    'calls of IAM, with those that make room for a version': (iam * 1_000) / count,
+    'calls of IAM, with those that clear old versions away': (iam * 1_000) / count,
     'calls of STS for canaries': ((made('sts DecodeAuthorizationMessage') + made('sts AssumeRole') - (count - ahead)) * 1_000) / count,
     revoked: row!.revoked,
     sacrificed: row!.sacrificed,
   })
 }
 
-/** Documents that a kill list was written with: of five calls of CreatePolicyVersion one finds no room, and is asked again. */
+/** Documents that a kill list was written with, however often one was asked for. */
 async function documents(owner: postgres.Sql): Promise<number> {
   const [row] = await owner<{ count: number }[]>`select count(*)::int as count from entries where kind = 'kill_list.written'`
   return row!.count

@@ -117,10 +117,15 @@ export async function openAwsScene(mode: 'direct' | 'children'): Promise<AwsScen
       await stage.owner`update kill_lists set cohort_since = now(), check_at = now() + interval '1 hour'`
       const { Versions = [] } = await owner.iam.send(new ListPolicyVersionsCommand({ PolicyArn: boundary }))
       for (const { VersionId, IsDefaultVersion } of Versions) {
-        if (!IsDefaultVersion) await owner.iam.send(new DeletePolicyVersionCommand({ PolicyArn: boundary, VersionId }))
+        if (!IsDefaultVersion) await owner.iam.send(new DeletePolicyVersionCommand({ PolicyArn: boundary, VersionId })).catch(unlessGone)
       }
       const other = { PolicyArn: boundary, PolicyDocument: policyOf({ Effect: 'Allow', Action: '*', Resource: '*' }) }
       for (let made = 1; made < versions; made += 1) await owner.iam.send(new CreatePolicyVersionCommand(other))
     },
   }
+}
+
+/** The broker clears up as well. */
+function unlessGone(error: unknown): void {
+  if ((error as Error).name !== 'NoSuchEntityException') throw error
 }

@@ -21,6 +21,7 @@ const denying = [
   'CreatePolicyVersion',
   'say that the kill list was written',
   'let the kill list go',
+  'DeletePolicyVersion',
   'ask a canary',
   'confirm the kill list',
   'deny the sessions',
@@ -58,7 +59,7 @@ async function nothingIsOverdue(scene: AwsScene): Promise<void> {
 
 const complete = completes<AwsScene>({ crosses: ['close the task', ...denying, 'record the end'], given: declared, isDead })
 
-/** With as many versions of the boundary as there may be: the old ones have to go first. */
+/** With as many versions of the boundary as there may be: the old ones have to go first. Behind that the broker looks once more what is there. */
 const making = ['CreatePolicyVersion', 'ListPolicyVersions', ...Array<string>(4).fill('DeletePolicyVersion'), 'CreatePolicyVersion']
 const revoke = revokes<AwsScene>({
   crosses: [
@@ -67,6 +68,8 @@ const revoke = revokes<AwsScene>({
     'mean to write the kill list',
     ...making,
     'say that the kill list was written',
+    'ListPolicyVersions',
+    'DeletePolicyVersion',
     'confirm the kill list',
     'deny the sessions',
     'record the end',

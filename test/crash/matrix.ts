@@ -69,8 +69,10 @@ const cellsOf = ({ crosses, kills = () => true }: Pick<Deed, 'crosses' | 'kills'
 
 const wordsOf = ({ side, what, nth }: Crossing): string => {
   const act = isRequest(what) ? `its ${what} at the backend` : `the commit to ${what}`
-  return `${side} ${act}${nth > 1 ? ' once more' : ''}`
+  return `${side} ${act}${again[nth - 1] ?? ` for the ${nth}th time`}`
 }
+
+const again = ['', ' once more', ' a third time']
 
 /**
  * One kill a cell, each a test of its own; prints every cell with what the dead broker left, and the size of the whole.

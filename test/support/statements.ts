@@ -52,10 +52,10 @@ export const isLook = (name: string): boolean =>
 export const isCommit = (name: string): boolean => commits.some((commit) => commit.name === name && !commit.look)
 
 /** Whether it is asked of a backend, which goes by its method or, where it is Vault or AWS, by its name. */
-export const isRequest = (name: string): boolean =>
-  /^[A-Z]+$/.test(name) || (isVaultRequest(name) && !isVaultLook(name)) || (isAwsRequest(name) && !isAwsLook(name))
+export const isRequest = (name: string): boolean => /^[A-Z]+$/.test(name) || isVaultRequest(name) || isAwsRequest(name)
 
-export const isCommitOrRequest = (name: string): boolean => isCommit(name) || isRequest(name)
+/** Whether somebody waits for it. */
+export const isCommitOrRequest = (name: string): boolean => isCommit(name) || (isRequest(name) && !isLook(name))
 
 const reading = 'read'
 

@@ -219,21 +219,58 @@ describe.each(['boundary', 'inline'] as const)('a session that is ended by the k
 })
 
 describe('a kill list in the boundary', () => {
-  test('goes on past the five versions that a policy has, whatever is lost on the way', async () => {
-    const provider = await site.connect()
+  /** Ends so many leases, one a document. */
+  async function endOneByOne(provider: Provider, count: number, before: (round: number) => void = () => {}): Promise<void> {
     const leases: GivenLease[] = []
-    for (let round = 0; round < 14; round += 1) {
+    for (let round = 0; round < count; round += 1) {
       leases.push(await site.mint(provider))
-      if (round === 6) site.peer.faults.next('ListPolicyVersions', 'loses the answer')
-      if (round === 9) site.peer.faults.next('DeletePolicyVersion', 'loses the answer')
-      if (round === 12) site.peer.faults.next('DeletePolicyVersion', 'resets')
+      before(round)
       site.peer.advance(1_200)
       await provider.revoke(leases.at(-1)!.reference, patient)
     }
     for (const lease of leases) expect(await lease.reads()).toBe(403)
-    const { Versions } = await site.owner.iam.send(new ListPolicyVersionsCommand({ PolicyArn: boundaryArn() }))
-    expect(Versions!.length).toBeLessThanOrEqual(5)
-    expect(called('DeletePolicyVersion')).toBeGreaterThan(0)
+  }
+  const versions = async () => (await site.owner.iam.send(new ListPolicyVersionsCommand({ PolicyArn: boundaryArn() }))).Versions!.length
+
+  test('goes on past the five versions that a policy has, and no document is asked for twice, whatever is lost on the way', async () => {
+    await endOneByOne(await site.connect(), 14, (round) => {
+      if (round === 6) site.peer.faults.next('DeletePolicyVersion', 'loses the answer')
+      if (round === 6) site.peer.faults.next('ListPolicyVersions', 'loses the answer')
+      if (round === 12) site.peer.faults.next('DeletePolicyVersion', 'resets')
+    })
+    expect(called('CreatePolicyVersion')).toBe(14)
+    await vi.waitFor(async () => expect(await versions()).toBeLessThanOrEqual(2))
+    expect(events()).not.toContain('warn kill_list_not_written')
+  })
+
+  test('is in force, and so is the next, while clearing up behind it hangs, which is told of', async () => {
+    const provider = await site.connect()
+    await endOneByOne(provider, 1)
+    await vi.waitFor(async () => expect(await versions()).toBe(1))
+    site.peer.faults.next('DeletePolicyVersion', 'hangs')
+    await endOneByOne(provider, 3)
+    await vi.waitFor(() => expect(events()).toEqual(['warn kill_list_not_tidied']), { timeout: 10_000 })
+    const [told] = site.noticed.filter(({ event }) => event === 'kill_list_not_tidied')
+    expect(told!.detail).toEqual({ role: 'mayfly/invoices', why: 'aws did not answer DeletePolicyVersion: it gave no answer in time' })
+    await endOneByOne(provider, 1)
+    await vi.waitFor(async () => expect(await versions()).toBe(1))
+    expect(called('CreatePolicyVersion')).toBe(5)
+  })
+
+  test('is written however long AWS throttles what clears up, which is tried once behind each document and never by itself', async () => {
+    const provider = await site.connect()
+    await endOneByOne(provider, 1)
+    await vi.waitFor(async () => expect(await versions()).toBe(1))
+    for (const action of ['DeletePolicyVersion', 'ListPolicyVersions']) site.peer.faults.limit(action, { burst: 0, perSecond: 0 })
+    await endOneByOne(provider, 3)
+    await vi.waitFor(() => expect(events()).toEqual(Array(3).fill('warn kill_list_not_tidied')))
+    await provider.upkeep!(patient)
+    expect(events(), 'the lease is as revoked as any').toHaveLength(3)
+    expect(called('CreatePolicyVersion')).toBe(4)
+    for (const action of ['DeletePolicyVersion', 'ListPolicyVersions']) site.peer.faults.limit(action, undefined)
+    await endOneByOne(provider, 1)
+    await vi.waitFor(async () => expect(await versions()).toBe(1))
+    expect([called('CreatePolicyVersion'), events().length]).toEqual([5, 3])
   })
 
   test('that no role heeds confirms nothing, and is told of', async () => {

@@ -134,6 +134,38 @@ describe('the writer of a kill list', () => {
     expect(Math.max(...waits)).toBeLessThanOrEqual(1_500)
     expect(stage.documents.length - 1).toBeLessThanOrEqual(10)
     for (const name of names) expect(stage.denies(name)).toBe(true)
+    while (await stage.step());
+    const asked = (action: string) => stage.asked.filter((one) => one === action).length
+    expect(asked('CreatePolicyVersion'), 'each finds room').toBe(stage.documents.length - 1)
+    expect(asked('ListPolicyVersions'), 'once a broker').toBeLessThanOrEqual(2)
+    expect(asked('DeletePolicyVersion')).toBeLessThanOrEqual(stage.documents.length - 1)
+  })
+
+  test('waits for nothing that clears up behind a document: the next is written at its time', async () => {
+    const stage = new Stage()
+    const broker = stage.broker('a')
+    const began = stage.now
+    for (const action of ['ListPolicyVersions', 'DeletePolicyVersion']) stage.silent.add(action)
+    for (let document = 0; document < 4; document += 1) await stage.until(end(stage, broker, (await stage.take())!.lease))
+    expect(stage.now - began).toBe(3 * 1_200)
+    expect(
+      stage.asked.filter((action) => stage.silent.has(action)),
+      'one at a time',
+    ).toEqual(['ListPolicyVersions'])
+  })
+
+  test('begins a document when the pause is over, however long it was looked meanwhile whether another has served those who wait', async () => {
+    const stage = new Stage()
+    const broker = stage.broker('a')
+    const [first, second] = [(await stage.take())!, (await stage.take())!]
+    const began = stage.now
+    await stage.until(end(stage, broker, first.lease))
+    // Each call takes 10 ms from here on.
+    stage.slowness = 10
+    await stage.until(end(stage, broker, second.lease))
+    // The list is taken, the document meant, and on its way to AWS.
+    expect(stage.documents.at(-1)!.from - began).toBeLessThanOrEqual(1_260)
+    expect(stage.documents.at(-1)!.from - began).toBeGreaterThanOrEqual(1_200)
   })
 
   test.each([0, 4_000, 20_000])('sees every document in force under steady load, where AWS takes %s ms to heed one', async (propagation) => {
@@ -158,7 +190,7 @@ describe('the writer of a kill list', () => {
 
   test('climbs the ladder in its order, never fails to write, and denies the living only where it says so', async () => {
     const stage = new Stage()
-    stage.capacity = 772
+    stage.capacity = 819
     const broker = stage.broker('a')
     const taken: { readonly lease: string; readonly name: string }[] = []
     const take = async (count: number, answered: boolean) => {

@@ -1,15 +1,19 @@
 import type { Canary } from '../../../src/providers/aws-sts/kill-list/canary.ts'
-import type { Carrier } from '../../../src/providers/aws-sts/kill-list/carrier.ts'
+import { type Carrier, createCarrier } from '../../../src/providers/aws-sts/kill-list/carrier.ts'
+import type { Iam } from '../../../src/providers/aws-sts/kill-list/iam.ts'
 import { createRoleList } from '../../../src/providers/aws-sts/kill-list/role-list.ts'
 import type { Turns } from '../../../src/providers/aws-sts/kill-list/turns.ts'
 import { ProviderError } from '../../../src/providers/provider.ts'
 import type { KillLists } from '../../../src/providers/role-sessions.ts'
+import { awsSettings } from '../../../src/providers/aws-sts/settings.ts'
 import { whyNot } from './evaluate.ts'
 import { MemoryStore } from './memory-store.ts'
 import { parsePolicy, type Policy } from './policy.ts'
+import { policyOf } from './site.ts'
 
 export const role = 'mayfly/invoices'
 const noon = Date.UTC(2026, 10, 25, 12)
+const everything = policyOf({ Effect: 'Allow', Action: '*', Resource: '*' })
 
 /** What is to happen to a write: nothing more, or its answer is lost, before or after it was done. */
 export type Mishap = 'none' | 'not done' | 'done'
@@ -21,8 +25,12 @@ export type Mishap = 'none' | 'not done' | 'done'
 export class Stage {
   now = noon
   readonly store = new MemoryStore(() => this.now)
-  /** What AWS was given, and from when it heeds it. */
-  readonly documents: { readonly text: string | undefined; readonly from: number }[] = [{ text: undefined, from: noon }]
+  /** What AWS was given, and from when it heeds it. The last is the default version of the policy, and the only one that cannot be deleted. */
+  readonly documents: { readonly id: string; readonly text: string; readonly from: number }[] = [{ id: 'v1', text: everything, from: noon }]
+  /** Versions that are still there, by their ids. */
+  versions: readonly string[] = ['v1']
+  /** What IAM was asked, in order. */
+  readonly asked: string[] = []
   readonly noticed: { readonly event: string; readonly detail: object }[] = []
   readonly #calls: (() => void)[] = []
   #timers: { readonly at: number; readonly ring: () => void }[] = []
@@ -30,7 +38,11 @@ export class Stage {
   #leases = 0
   /** Milliseconds until AWS heeds what it was given. */
   propagation = 0
-  capacity = 10_240
+  /** Milliseconds that pass with each call, on its way there and on its way back. */
+  slowness = 0
+  /** Actions that IAM says nothing to, and does not do. */
+  readonly silent = new Set<string>()
+  capacity = 6_144
   /** One of so many, from 0. */
   choose: (many: number) => number = () => 0
   mishap: () => Mishap = () => 'none'
@@ -67,7 +79,7 @@ export class Stage {
     this.#calls.push(...this.#stalled.filter(({ steps }) => steps <= 0).map((stalled) => stalled.call))
     this.#stalled = this.#stalled.filter(({ steps }) => steps > 0)
     const call = this.#calls.splice(this.choose(this.#calls.length), 1)[0]
-    if (call) return (call(), true)
+    if (call) return ((this.now += this.slowness), call(), true)
     if (this.#stalled.length > 0) return true
     this.#timers = this.#timers.toSorted((a, b) => a.at - b.at)
     const timer = this.#timers.shift()
@@ -101,7 +113,7 @@ export class Stage {
   /** What AWS would say to a session of this name now. */
   denies(name: string, issuedAt = this.now): boolean {
     const heeded = this.documents.findLast(({ from }) => from <= this.now)!.text
-    return heeded !== undefined && denies(heeded, name, issuedAt)
+    return denies(heeded, name, issuedAt)
   }
 
   #slow(store: MemoryStore): KillLists {
@@ -128,20 +140,44 @@ export class Stage {
   }
 
   #carrier(): Carrier {
+    const settings = awsSettings.parse({ region: 'eu-central-1', account: '123456789012', kill_list: { capacity: this.capacity } })
+    return createCarrier(this.#iam(), settings, settings.kill_list!, role)
+  }
+
+  /** The one policy that is asked about. */
+  #iam(): Iam {
+    const ask = async <Answer>(action: string, act: () => Answer): Promise<Answer> => {
+      const mishap = action.startsWith('Get') ? 'none' : this.mishap()
+      this.asked.push(action)
+      if (this.silent.has(action)) return await new Promise(() => {})
+      await this.call()
+      const answer = mishap === 'not done' ? undefined : act()
+      await this.call()
+      if (mishap !== 'none') throw new ProviderError('unavailable', 'the connection was lost', 'maybe')
+      return answer as Answer
+    }
+    const remove = (version: string) =>
+      ask('DeletePolicyVersion', () => {
+        if (version !== this.documents.at(-1)!.id) this.versions = this.versions.filter((other) => other !== version)
+      })
     return {
-      label: 'inline policy of the stage',
-      base: [],
-      capacity: async () => this.capacity,
-      read: async () => (await this.call(), this.documents.at(-1)!.text),
-      write: async (text) => {
-        if (text !== undefined && text.length > this.capacity) throw new Error('a document that does not fit')
-        const mishap = this.mishap()
-        await this.call()
-        if (mishap !== 'not done') this.documents.push({ text, from: this.now + this.propagation })
-        await this.call()
-        if (mishap !== 'none') throw new ProviderError('unavailable', 'the connection was lost', 'maybe')
+      ...({} as Iam),
+      boundaryOf: async () => 'arn:aws:iam::123456789012:policy/mayfly-kill-list-invoices',
+      readPolicy: () => ask('GetPolicyVersion', () => this.documents.at(-1)!.text),
+      createVersion: (_, text) =>
+        ask('CreatePolicyVersion', () => {
+          if (text.length > this.capacity) throw new Error('a document that does not fit')
+          if (this.versions.length === 5) throw new ProviderError('refused', 'there is no room for it', 'no', { name: 'LimitExceeded' })
+          const id = `v${this.documents.length + 1}`
+          this.versions = [...this.versions, id]
+          this.documents.push({ id, text, from: this.now + this.propagation })
+          return id
+        }),
+      deleteVersion: (_, version) => remove(version),
+      deleteOldVersions: async () => {
+        for (const version of await ask('ListPolicyVersions', () => this.versions.filter((id) => id !== this.documents.at(-1)!.id)))
+          await remove(version)
       },
-      isAttached: async () => true,
     }
   }
 

@@ -16,6 +16,11 @@ export interface Carrier {
   read(signal: AbortSignal): Promise<string | undefined>
   /** Undefined: nobody is denied. */
   write(document: string | undefined, signal: AbortSignal): Promise<void>
+  /**
+   * Clears away what was written over, so that the next write finds room. Asked for once after a write, and while no other is under way; one that is left out,
+   * or fails, is made good by the next.
+   */
+  tidy(signal: AbortSignal): Promise<void>
   /** Whether the role heeds it; undefined where that may not be read. */
   isAttached(signal: AbortSignal): Promise<boolean | undefined>
 }
@@ -36,6 +41,10 @@ const everythingAllowed: readonly Statement[] = [{ Effect: 'Allow', Action: '*',
 
 function boundaryCarrier(iam: Iam, arn: string, policy: string, role: string, capacity: number = most.boundary): Carrier {
   const nobody = policyText(everythingAllowed)
+  /** The version that this broker wrote last, and the one beside which it left no other. Undefined: there may be any. */
+  let latest: string | undefined
+  let alone: string | undefined
+
   return {
     label: `boundary ${policy}`,
     base: everythingAllowed,
@@ -45,14 +54,24 @@ function boundaryCarrier(iam: Iam, arn: string, policy: string, role: string, ca
       return text === nobody ? undefined : text
     },
     async write(document = nobody, signal) {
+      // What the last write left was not cleared away.
+      if (latest !== alone) alone = undefined
       try {
-        await iam.createVersion(arn, document, signal)
+        latest = await iam.createVersion(arn, document, signal)
       } catch (error) {
+        // There may be a version that nobody knows of, or there are five.
+        alone = undefined
         if (nameOf(error) !== 'LimitExceeded') throw error
-        // All of the old ones and not only the oldest, so that four writes of five are one request.
         await iam.deleteOldVersions(arn, signal)
-        await iam.createVersion(arn, document, signal)
+        latest = await iam.createVersion(arn, document, signal)
       }
+    },
+    async tidy(signal) {
+      // It may be written meanwhile.
+      const written = latest
+      // Without asking what there is, as a rule: that would be one more request for each document.
+      await (alone === undefined ? iam.deleteOldVersions(arn, signal) : iam.deleteVersion(arn, alone, signal))
+      alone = written
     },
     isAttached: (signal) => unlessForbidden(async () => (await iam.boundaryOf(role, signal)) === arn),
   }
@@ -97,6 +116,7 @@ function inlineCarrier(iam: Iam, policy: string, role: string, capacity: number 
         throw error
       }
     },
+    tidy: async () => {},
     isAttached: async () => true,
   }
 }

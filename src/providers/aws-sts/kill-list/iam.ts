@@ -24,8 +24,10 @@ import type { AwsSettings } from '../settings.ts'
 export interface Iam {
   /** The default version of a managed policy. */
   readPolicy(arn: string, signal: AbortSignal): Promise<string>
-  /** Writes a managed policy. @throws ProviderError that `nameOf` calls LimitExceeded where it has as many versions as it may */
-  createVersion(arn: string, text: string, signal: AbortSignal): Promise<void>
+  /** Writes a managed policy. @returns the id of the version. @throws ProviderError that `nameOf` calls LimitExceeded where it has as many versions as it may */
+  createVersion(arn: string, text: string, signal: AbortSignal): Promise<string | undefined>
+  /** Deletes one version. Deleting what is gone is success; the default stays. */
+  deleteVersion(arn: string, version: string, signal: AbortSignal): Promise<void>
   /** Deletes every version but the default. */
   deleteOldVersions(arn: string, signal: AbortSignal): Promise<void>
   /** The ARN of the role's permissions boundary. */
@@ -48,6 +50,11 @@ export function createIam(name: string, settings: AwsSettings, told: Told, crede
   const client = iamClient(settings, credentials, 1)
   const ask = asking(name, told)
 
+  async function deleteVersion(PolicyArn: string, VersionId: string | undefined, abortSignal: AbortSignal): Promise<void> {
+    const command = new DeletePolicyVersionCommand({ PolicyArn, VersionId })
+    await ask('DeletePolicyVersion', () => client.send(command, { abortSignal })).catch(unlessNamed('NoSuchEntity', 'DeleteConflict'))
+  }
+
   return {
     async readPolicy(PolicyArn, abortSignal) {
       const { Policy } = await ask('GetPolicy', () => client.send(new GetPolicyCommand({ PolicyArn }), { abortSignal }))
@@ -58,15 +65,16 @@ export function createIam(name: string, settings: AwsSettings, told: Told, crede
 
     async createVersion(PolicyArn, PolicyDocument, abortSignal) {
       const command = new CreatePolicyVersionCommand({ PolicyArn, PolicyDocument, SetAsDefault: true })
-      await ask('CreatePolicyVersion', () => client.send(command, { abortSignal }))
+      const { PolicyVersion } = await ask('CreatePolicyVersion', () => client.send(command, { abortSignal }))
+      return PolicyVersion?.VersionId
     },
+
+    deleteVersion,
 
     async deleteOldVersions(PolicyArn, abortSignal) {
       const { Versions = [] } = await ask('ListPolicyVersions', () => client.send(new ListPolicyVersionsCommand({ PolicyArn }), { abortSignal }))
       for (const { VersionId, IsDefaultVersion } of Versions) {
-        if (IsDefaultVersion) continue
-        const command = new DeletePolicyVersionCommand({ PolicyArn, VersionId })
-        await ask('DeletePolicyVersion', () => client.send(command, { abortSignal })).catch(unlessNamed('NoSuchEntity', 'DeleteConflict'))
+        if (!IsDefaultVersion) await deleteVersion(PolicyArn, VersionId, abortSignal)
       }
     },
 

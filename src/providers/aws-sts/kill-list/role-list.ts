@@ -10,12 +10,15 @@ export const writePause = 1_200
 const untilReleased = 100
 /** Milliseconds that one look may take. */
 const longestLook = 4_000
+/** Milliseconds that clearing up behind a document may take. */
+const longestTidying = 10_000
 
 /** Writes and watches the kill list of one role, one document at a time, for whoever waits. */
 export function createRoleList(list: RoleList, pause: Pause): Turns {
   const { provider, role, lists, holder, canary, noticed } = list
   let rung = 1
   let salt = ''
+  let tidying = false
   const watch = createWatch({
     pause,
     inForce: (generation, shut) => canary.isInForce(generation, salt, shut, AbortSignal.timeout(longestLook)),
@@ -45,13 +48,29 @@ export function createRoleList(list: RoleList, pause: Pause): Turns {
       waiting.delete(waiter)
       waiter.progress = () => `denied in generation ${generation} of the kill list of ${role}, not in force everywhere yet${watch.trouble}`
     }
-    if (written.silent) return (served.forEach((waiter) => waiter.done()), 0)
-    watch.until(generation, written.shut).then(
+    const inForce = written.silent ? Promise.resolve() : watch.until(generation, written.shut)
+    inForce.then(
       () => served.forEach((waiter) => waiter.done()),
       // They give up by themselves, and say how far it came.
       () => {},
     )
+    if (written.rung !== undefined) void tidy()
     return 0
+  }
+
+  /**
+   * In the pause, where AWS is as quick as ever, and beside the next document where it is not: nobody waits for it. Never tried again by itself, for what
+   * it leaves, or a broker that dies before, is cleared away behind the next document.
+   */
+  async function tidy(): Promise<void> {
+    if (tidying) return
+    tidying = true
+    try {
+      await list.carrier.tidy(AbortSignal.timeout(longestTidying))
+    } catch (error) {
+      noticed(provider, 'warn', 'kill_list_not_tidied', { role, why: whyOf(error) })
+    }
+    tidying = false
   }
 
   function noteRung(now: number): void {
@@ -60,9 +79,11 @@ export function createRoleList(list: RoleList, pause: Pause): Turns {
   }
 
   return createTurns(pause, turn, (error) => {
-    const known = error instanceof ProviderError || error instanceof BrokerError
-    const why = known ? error.message : 'it failed in a way that is not foreseen'
+    const why = whyOf(error)
     noticed(provider, 'warn', 'kill_list_not_written', { role, why })
     return why
   })
 }
+
+const whyOf = (error: unknown): string =>
+  error instanceof ProviderError || error instanceof BrokerError ? error.message : 'it failed in a way that is not foreseen'
