@@ -26,10 +26,10 @@ const Duration = z
   .refine((text) => (parseDuration(text) ?? Infinity) <= longestDuration, 'must be a duration between 1s and 24h, such as "90s" or "15m"')
   .openapi({ type: 'string', pattern: durationPattern.source, example: '15m' })
 
-/** RFC 3339. Answers are always in UTC. */
 /** Years that both the store and RFC 3339 can write, whatever the offset. */
 const [earliest, latest] = [Date.parse('0001-01-01T00:00:00Z'), Date.parse('9999-12-31T23:59:59.999Z')]
 
+/** RFC 3339. Answers are always in UTC. */
 const Moment = z.iso
   .datetime({ offset: true })
   .max(40)
@@ -65,16 +65,16 @@ const LeaseIdentifier = z
   .custom<LeaseId>((value) => typeof value === 'string' && isId('lease', value), 'must be the id of a lease')
   .openapi({ type: 'string', pattern: '^lease_[0-9a-z]{26}$' })
 const DecisionIdentifier = z
-  .custom<DecisionId>((value) => typeof value === 'string' && isId('dec', value))
+  .custom<DecisionId>((value) => typeof value === 'string' && isId('dec', value), 'must be the id of a decision')
   .openapi({ type: 'string', pattern: '^dec_[0-9a-z]{26}$' })
 const EntryIdentifier = z
-  .custom<EntryId>((value) => typeof value === 'string' && isId('ent', value))
+  .custom<EntryId>((value) => typeof value === 'string' && isId('ent', value), 'must be the id of an entry')
   .openapi({ type: 'string', pattern: '^ent_[0-9a-z]{26}$' })
 const RevocationIdentifier = z
-  .custom<RevocationId>((value) => typeof value === 'string' && isId('rev', value))
+  .custom<RevocationId>((value) => typeof value === 'string' && isId('rev', value), 'must be the id of a revocation')
   .openapi({ type: 'string', pattern: '^rev_[0-9a-z]{26}$' })
 const StopIdentifier = z
-  .custom<StopId>((value) => typeof value === 'string' && isId('stop', value))
+  .custom<StopId>((value) => typeof value === 'string' && isId('stop', value), 'must be the id of a stop')
   .openapi({ type: 'string', pattern: '^stop_[0-9a-z]{26}$' })
 
 // Restated here and not imported: the client needs this file without the store. `satisfies` and views.ts keep both lists equal.
@@ -239,49 +239,59 @@ const times = (of: string) => ({
   from: Moment.optional().openapi({ description: `${of} from then on` }),
   to: Moment.optional().openapi({ description: `${of} before then` }),
 })
+/** Nothing fits times that were mixed up, and an empty answer would read as if nothing had happened. */
+const inOrder = ({ from, to }: { from?: string | undefined; to?: string | undefined }) =>
+  from === undefined || to === undefined || Date.parse(from) <= Date.parse(to)
+const wrongOrder = { message: 'must not be before `from`', path: ['to'] }
 
-export const TaskFilter = z.strictObject({
-  state: TaskStates.optional(),
-  agent: Name.optional(),
-  kind: Name.optional(),
-  owner: Name.optional(),
-  completed: z
-    .enum(['false'], 'can only be false')
-    .optional()
-    .openapi({ description: 'Those that were opened, and end or ended in another way than by being completed: failed, revoked, expired' }),
-  ...times('Open at some time'),
-  ...paging(TaskIdentifier),
-})
-export const LeaseFilter = z.strictObject({
-  state: LeaseStates.optional(),
-  agent: Name.optional(),
-  owner: Name.optional(),
-  grant: Name.optional(),
-  provider: Name.optional(),
-  task: TaskIdentifier.optional(),
-  stuck: z.enum(['true', 'false']).optional(),
-  standing: z.enum(['true', 'false']).optional(),
-  ended_late: Duration.optional().openapi({
-    description: 'Ended more than so long after their end was decided or due (`closing_at`); `error` says why',
-  }),
-  outlived_task: Duration.optional().openapi({
-    description: 'Not ended, more than so long after their task had, or should have. `lapsing` leases are given until their own end',
-  }),
-  ...times('Held by their agent at some time'),
-  ...paging(LeaseIdentifier),
-})
-export const EntryFilter = z.strictObject({
-  kind: z.enum(entryKinds, 'must be a kind of entry, such as lease.issued').optional(),
-  agent: Name.optional(),
-  task: TaskIdentifier.optional(),
-  lease: LeaseIdentifier.optional(),
-  by: text(2_048)
-    .regex(/^operator:./, 'must be operator:ISSUER/SUBJECT')
-    .optional()
-    .openapi({ description: 'What this operator did: `operator:ISSUER/SUBJECT`' }),
-  ...times('Of a time'),
-  ...paging(EntryIdentifier),
-})
+export const TaskFilter = z
+  .strictObject({
+    state: TaskStates.optional(),
+    agent: Name.optional(),
+    kind: Name.optional(),
+    owner: Name.optional(),
+    completed: z
+      .enum(['false'], 'can only be false')
+      .optional()
+      .openapi({ description: 'Those that were opened, and end or ended in another way than by being completed: failed, revoked, expired' }),
+    ...times('Open at some time'),
+    ...paging(TaskIdentifier),
+  })
+  .refine(inOrder, wrongOrder)
+export const LeaseFilter = z
+  .strictObject({
+    state: LeaseStates.optional(),
+    agent: Name.optional(),
+    owner: Name.optional(),
+    grant: Name.optional(),
+    provider: Name.optional(),
+    task: TaskIdentifier.optional(),
+    stuck: z.enum(['true', 'false']).optional(),
+    standing: z.enum(['true', 'false']).optional(),
+    ended_late: Duration.optional().openapi({
+      description: 'Ended more than so long after their end was decided or due (`closing_at`); `error` says why',
+    }),
+    outlived_task: Duration.optional().openapi({
+      description: 'Not ended, more than so long after their task had, or should have. `lapsing` leases are given until their own end',
+    }),
+    ...times('Held by their agent at some time'),
+    ...paging(LeaseIdentifier),
+  })
+  .refine(inOrder, wrongOrder)
+export const EntryFilter = z
+  .strictObject({
+    kind: z.enum(entryKinds, 'must be a kind of entry, such as lease.issued').optional(),
+    agent: Name.optional(),
+    task: TaskIdentifier.optional(),
+    lease: LeaseIdentifier.optional(),
+    by: text(2_048)
+      .regex(/^operator:./, 'must be operator:ISSUER/SUBJECT')
+      .optional()
+      .openapi({ description: 'What this operator did: `operator:ISSUER/SUBJECT`' }),
+    ...times('Of a time'),
+    ...paging(EntryIdentifier),
+  })
+  .refine(inOrder, wrongOrder)
 export const DenialFilter = z
   .strictObject({
     policy: Name.optional().openapi({ description: 'One of the policies that determined it' }),
@@ -291,6 +301,7 @@ export const DenialFilter = z
     ...times('Decided'),
     ...paging(DecisionIdentifier),
   })
+  .refine(inOrder, wrongOrder)
   .refine(({ policy, by_default }) => policy === undefined || by_default === undefined, {
     message: 'must not stand beside a policy',
     path: ['by_default'],

@@ -43,8 +43,25 @@ describe('a filter that is garbage is refused where it is at fault', () => {
     ['/revocations?ended=yes', '?ended'],
     ['/revocations?cursor=x', '?cursor'],
     ['/stops?in_force=1', '?in_force'],
+    ['/tasks?from=2026-11-24T10:00:00Z&to=2026-11-24T09:00:00Z', '?to'],
+    ['/leases?from=2026-11-24T09:30:00Z&to=2026-11-24T10:00:00%2B01:00', '?to'],
+    ['/ledger?from=2026-11-24T10:00:00Z&to=2026-11-24T09:59:59.999Z', '?to'],
+    ['/denials?from=2026-11-24T10:00:00Z&to=2026-11-24T09:00:00Z', '?to'],
   ])('%s', async (path, pointer) => {
     expect(await faultsOf(path)).toEqual([pointer])
+  })
+})
+
+test.each([
+  ['/tasks', 'a task'],
+  ['/leases', 'a lease'],
+  ['/ledger', 'an entry'],
+  ['/denials', 'a decision'],
+  ['/revocations', 'a revocation'],
+  ['/stops', 'a stop'],
+])('a cursor of %s that is none is told what it has to be', async (path, what) => {
+  expect(await house.problem(`${path}?cursor=x`, { token: 'reviewer' })).toMatchObject({
+    errors: [{ pointer: '?cursor', message: `must be the id of ${what}` }],
   })
 })
 
