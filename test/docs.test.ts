@@ -1,6 +1,8 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { expect, test } from 'vitest'
+import { entryKinds } from '../src/ledger/entries.ts'
+import { documentedBodies, documentedFields } from './support/documented.ts'
 
 const root = path.join(import.meta.dirname, '..')
 const pages = [
@@ -33,6 +35,12 @@ test.each(pages)('%s links only to pages and headings that there are', (page) =>
     return found === undefined || (heading !== undefined && !anchors(found).has(heading))
   })
   expect(broken.map(([link]) => link)).toEqual([])
+})
+
+test('every kind of entry has its line in the docs, and every field its meaning', () => {
+  expect([...documentedBodies.keys()].toSorted()).toEqual([...entryKinds].toSorted())
+  const used = [...documentedBodies.values()].flatMap(({ always, whereItApplies }) => [...always, ...whereItApplies])
+  expect([...new Set(used)].toSorted()).toEqual([...documentedFields].toSorted())
 })
 
 function tryRead(file: string): string | undefined {

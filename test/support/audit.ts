@@ -1,6 +1,7 @@
 import { sql, type SQL } from 'drizzle-orm'
 import type { Ledger } from '../../src/ledger/connect.ts'
 import { canonical, digestOfText } from '../../src/proof/canonical.ts'
+import { documentedBodies } from './documented.ts'
 
 /** What is wrong where, in words. An audit that finds nothing is an empty list. */
 export type Finding = string
@@ -16,7 +17,8 @@ export async function audit(ledger: Ledger, secrets: readonly string[] = []): Pr
     const rows = await ledger.run<{ id: string }>(query)
     findings.push(...rows.map(({ id }) => `${what}: ${id}`))
   }
-  findings.push(...(await unlawfulStories(ledger)), ...(await looseDecisions(ledger)), ...(await storedSecrets(ledger, secrets)))
+  findings.push(...(await unlawfulStories(ledger)), ...(await looseDecisions(ledger)), ...(await unexplainedEntries(ledger)))
+  findings.push(...(await storedSecrets(ledger, secrets)))
   return findings
 }
 
@@ -142,6 +144,19 @@ async function looseDecisions(ledger: Ledger): Promise<Finding[]> {
   return rows.flatMap(({ id, answers, digest }) =>
     digest === digestOfText(canonical(answers)) ? [] : [`a decision is not what its entry says: ${id}`],
   )
+}
+
+/** Entries whose body is not as docs/entries.md says. */
+async function unexplainedEntries(ledger: Ledger): Promise<Finding[]> {
+  const rows = await ledger.run<{ id: string; kind: string; fields: string[] | null }>(sql`
+    select id, kind, (select json_agg(field) from jsonb_object_keys(body) as field) as fields from entries`)
+  return rows.flatMap(({ id, kind, fields }) => {
+    const { always, whereItApplies } = documentedBodies.get(kind) ?? { always: [], whereItApplies: [] }
+    const has = fields ?? []
+    const missing = always.filter((field) => !has.includes(field))
+    const unknown = has.filter((field) => !always.includes(field) && !whereItApplies.includes(field))
+    return missing.length + unknown.length === 0 ? [] : [`${id}: ${kind} lacks ${missing.join(' ')}, or has without a word ${unknown.join(' ')}`]
+  })
 }
 
 async function storedSecrets(ledger: Ledger, secrets: readonly string[]): Promise<Finding[]> {
