@@ -27,11 +27,13 @@ function explainProblem(problem: MayflyProblem): string[] {
   return [`${problem.code}: ${problem.detail}`, ...faults, ...nextStep(problem), ...request]
 }
 
-function nextStep({ code, decision, retryAfter }: MayflyProblem): string[] {
+function nextStep({ code, detail, decision, retryAfter }: MayflyProblem): string[] {
   switch (code) {
     case 'invalid_token':
       return ['Get a fresh workload token into MAYFLY_TOKEN or MAYFLY_TOKEN_FILE (development: mayfly dev token --agent NAME). The broker logs why.']
     case 'denied':
+      // The policy permitted it: asked again, it would say so.
+      if (/\bstop_[0-9a-z]{26}\b/.test(detail)) return ['What operators have stopped, and why, a reviewer can see: mayfly issuing stops --in-force']
       return [`A reviewer can see why: mayfly policy replay ${decision ?? 'dec_…'}`]
     case 'agent_unknown':
       return ['Add this identity to `agents` in the catalogue, or look whether two entries match it: mayfly policy check']

@@ -313,6 +313,33 @@ export async function recordDecision(ledger: Ledger, task: TaskId, decision: New
   return receiptsOf(rows.map(({ told }) => told))
 }
 
+/**
+ * Keeps that a request about an existing task was refused though the policy permitted it: because of a limit, or of an operator's stop.
+ *
+ * @param stop the one that stood in the way
+ */
+export async function recordKeptBack(
+  ledger: Ledger,
+  task: TaskId,
+  decision: NewDecision,
+  cause: 'limit' | 'stopped',
+  stop?: StopId,
+): Promise<readonly Receipt[]> {
+  const rows = await ledger.run<ToldRow>(
+    sql`
+    with ${decidedRows([{ task, decision }])},
+    task as (select id, agent from tasks where id = ${task}),
+    kept as (${keepDecisions(sql`select id from task`)})
+    ${entryColumns}
+    ${decisionEntries(sql`select id from task`)}
+    union all
+    select 'request.denied', task.agent, task.id, null, ${decision.id}::text, ${json({ action: decision.action, cause, ...(stop && { stop }) })} from task
+    ${returningTold}`,
+    'later',
+  )
+  return receiptsOf(rows.map(({ told }) => told))
+}
+
 export const milliseconds = (count: number): SQL => sql`make_interval(secs => ${count}::double precision / 1000)`
 
 /** The earlier of what was asked for as a duration, in milliseconds, and as a moment. Null where no moment was named. */

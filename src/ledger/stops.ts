@@ -1,9 +1,7 @@
 import { sql, type SQL } from 'drizzle-orm'
-import type { StopId, TaskId } from '../base/ids.ts'
-import type { Receipt } from '../base/receipt.ts'
+import type { StopId } from '../base/ids.ts'
 import type { Ledger } from './connect.ts'
-import { decidedRows, decisionEntries, entryColumns, json, keepDecisions, type NewDecision, rfc3339 } from './entries.ts'
-import { receiptsOf, returningTold, type ToldRow } from './receipts.ts'
+import { entryColumns, rfc3339 } from './entries.ts'
 import { type JsonRow, type Stop, stopOf } from './records.ts'
 import { agreesWithLease, agreesWithTask, namesLeases, type Selector, selectorColumns, selectorIn, selectorValues } from './selector.ts'
 
@@ -76,20 +74,3 @@ export const stoppedOf = (asking: SQL, leases: SQL): SQL => sql`
       order by stop.id limit 1 for key share
     ) as stop
   )`
-
-/** Keeps that a request about an existing task was refused because of a stop, though the policy permitted it. */
-export async function recordStopped(ledger: Ledger, task: TaskId, decision: NewDecision, { stop }: Stopped): Promise<readonly Receipt[]> {
-  const rows = await ledger.run<ToldRow>(
-    sql`
-    with ${decidedRows([{ task, decision }])},
-    task as (select id, agent from tasks where id = ${task}),
-    kept as (${keepDecisions(sql`select id from task`)})
-    ${entryColumns}
-    ${decisionEntries(sql`select id from task`)}
-    union all
-    select 'request.denied', task.agent, task.id, null, ${decision.id}::text, ${json({ action: decision.action, cause: 'stopped', stop })} from task
-    ${returningTold}`,
-    'later',
-  )
-  return receiptsOf(rows.map(({ told }) => told))
-}

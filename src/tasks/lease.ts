@@ -1,10 +1,10 @@
 import { BrokerError } from '../base/errors.ts'
 import type { LeaseId, TaskId } from '../base/ids.ts'
 import type { Receipt } from '../base/receipt.ts'
-import { announceLeases, recordDecision } from '../ledger/announce.ts'
+import { announceLeases, recordDecision, recordKeptBack } from '../ledger/announce.ts'
 import { concludeRefresh, extendLease, type Extension, type Refreshed } from '../ledger/extend.ts'
 import type { NewDecision } from '../ledger/entries.ts'
-import { recordStopped, type Stopped } from '../ledger/stops.ts'
+import type { Stopped } from '../ledger/stops.ts'
 import { type DecisionRecord, findLease, findTask, type Lease, type Task } from '../ledger/records.ts'
 import { digestsOf } from '../providers/credential.ts'
 import { type Minted, ProviderError, type Reservation } from '../providers/provider.ts'
@@ -39,7 +39,7 @@ export async function addLease(broker: Broker, caller: Caller, id: TaskId, asked
   const limits = { perAgent: agent.maxLiveLeases, perTask: broker.limits.leasesPerTask }
   const announced = await announceLeases(broker.ledger, id, decision, newLeases(broker, inquiry, decision), limits)
   if (announced.outcome === 'not_open') throw hasEnded(id)
-  if (announced.outcome === 'limit') throw tooManyLeases(broker)
+  if (announced.outcome === 'limit') throw await refusedByLimit(broker, id, decision)
   if (announced.outcome === 'stopped') throw await refusedByStop(broker, id, decision, announced)
 
   const minted = await mintAll(broker, { task: announced.task, inquiry, decision }, announced.leases, signal)
@@ -127,7 +127,7 @@ export async function denied(broker: Broker, task: TaskId, decision: NewDecision
 
 /** The same where the policy permitted it and an operator has stopped it. @returns the error to throw */
 export async function refusedByStop(broker: Broker, task: TaskId, decision: NewDecision, stopped: Stopped): Promise<BrokerError> {
-  return isStopped(task, decision, stopped, await recordStopped(broker.ledger, task, decision, stopped))
+  return isStopped(task, decision, stopped, await recordKeptBack(broker.ledger, task, decision, 'stopped', stopped.stop))
 }
 
 /** Without the operator's words: whoever is stopped for what they did need not read what is known about them. */
@@ -142,8 +142,13 @@ async function ownOpenTask(broker: Broker, caller: Caller, id: TaskId): Promise<
   return found
 }
 
-/** @param receipts of what the ledger keeps of it, where a whole declaration was refused */
-export function tooManyLeases(broker: Broker, receipts: readonly Receipt[] = []): BrokerError {
+/** The same where it was too much for a limit. @returns the error to throw */
+export async function refusedByLimit(broker: Broker, task: TaskId, decision: NewDecision): Promise<BrokerError> {
+  return tooManyLeases(broker, await recordKeptBack(broker.ledger, task, decision, 'limit'))
+}
+
+/** @param receipts of what the ledger keeps of it */
+export function tooManyLeases(broker: Broker, receipts: readonly Receipt[]): BrokerError {
   broker.telemetry.metrics.rateLimited.inc({ limit: 'live_leases' })
   return new BrokerError('rate_limited', 'Too many live leases: complete tasks that are done', { retryAfter: 5, receipts })
 }

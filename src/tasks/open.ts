@@ -13,7 +13,7 @@ import { digestOf } from '../proof/canonical.ts'
 import { beginClosing, endLeaseNow } from './close.ts'
 import { decideOn, keptDecision, within } from './decision.ts'
 import { confirmAll, hasEnded, type IssuedLease, mintAll, newLeases } from './mint.ts'
-import { isStopped, refusedByStop, tooManyLeases } from './lease.ts'
+import { isStopped, refusedByLimit, refusedByStop, tooManyLeases } from './lease.ts'
 import { agentOf, type Broker, type Caller, type Declaration, durationOf } from './task.ts'
 import { newTaskToken } from './token.ts'
 
@@ -161,7 +161,7 @@ async function reissue(broker: Broker, opening: Opening, task: TaskId, claim: Ke
     if (!(await keepKey(broker.ledger, claim))) throw inFlight()
     await releaseKey(broker.ledger, claim)
     if (announced.outcome === 'stopped') throw await refusedByStop(broker, task, decision, announced)
-    throw announced.outcome === 'limit' ? tooManyLeases(broker) : hasEnded(task)
+    throw announced.outcome === 'limit' ? await refusedByLimit(broker, task, decision) : hasEnded(task)
   }
   const opened = await issue(broker, { ...opening, taskToken: token }, announced, claim, signal)
   await releaseKey(broker.ledger, claim)

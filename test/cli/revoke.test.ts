@@ -1,4 +1,5 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
+import { explain } from '../../src/cli/failure.ts'
 import { createClient, type Client, type OpenTask } from '../../src/client/client.ts'
 import type { RevocationPlan, RevocationView, StopView } from '../../src/http/contract.ts'
 import { type Lab, startLab } from '../support/lab.ts'
@@ -215,7 +216,9 @@ describe('mayfly issuing', () => {
     const stop = said(stopped.stdout) as StopView
     expect(stop).toMatchObject({ selector: { agent: 'bot' }, reason: 'seen in a log', by: 'operator:local/operator:ops' })
     expect((await inForce(asReviewer)).items).toMatchObject([{ id: stop.id }])
-    await expect(open(bot)).rejects.toMatchObject({ code: 'denied', detail: expect.stringContaining(stop.id) as string })
+    const refused: unknown = await open(bot).catch((error: unknown) => error)
+    expect(refused).toMatchObject({ code: 'denied', detail: expect.stringContaining(stop.id) as string })
+    expect(explain(refused).lines.join('\n')).toMatch(/mayfly issuing stops --in-force$/m)
     await open(rival, [api])
     expect(await states(...mine)).toEqual(['open', 'open'])
 

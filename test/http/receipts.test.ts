@@ -164,6 +164,10 @@ describe.each(stores)('the receipts of an answer, on $name', ({ open }) => {
     expect([refused.status, await held(refused)]).toEqual([403, ['task.denied', 'decision.made']])
     const many = await declare(['api', 'slow-api', 'crm', 'gone-by-itself'], 'agent:small')
     expect([many.status, await held(many)]).toEqual([429, ['task.denied', 'decision.made']])
+    const { body: full } = await declare(['api', 'slow-api', 'gone-by-itself'], 'agent:small')
+    const further = await post(`/tasks/${full.task.id}/leases`, full.task_token, { name: 'api' })
+    expect([further.status, await held(further)]).toEqual([429, ['decision.made', 'request.denied']])
+    await post(`/tasks/${full.task.id}/complete`, full.task_token)
 
     const { body } = await declare(['api'])
     const before = house.broker.policy()

@@ -5,7 +5,7 @@ import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Ledger } from '../../src/ledger/connect.ts'
 import { newId, type LeaseId, type TaskId } from '../../src/base/ids.ts'
-import { recordDecision } from '../../src/ledger/announce.ts'
+import { recordDecision, recordKeptBack } from '../../src/ledger/announce.ts'
 import { archivePolicySet, recordRefusal } from '../../src/ledger/entries.ts'
 import { concludeRefresh, extendLease } from '../../src/ledger/extend.ts'
 import { keepKey, spendToken } from '../../src/ledger/keys.ts'
@@ -21,7 +21,7 @@ import { progressOf, startRevocation } from '../../src/ledger/revocations.ts'
 import type { DecisionRecord } from '../../src/ledger/records.ts'
 import { roleSessions } from '../../src/ledger/role-sessions.ts'
 import { stepLog } from '../../src/ledger/sequencer.ts'
-import { liftStop, putStop, recordStopped } from '../../src/ledger/stops.ts'
+import { liftStop, putStop } from '../../src/ledger/stops.ts'
 import { journal } from '../../src/ledger/settlement.ts'
 import { lap } from '../../src/reaper.ts'
 import { introspect } from '../../src/tasks/introspect.ts'
@@ -123,14 +123,9 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
       await archivePolicySet(broker.ledger, decision.policyDigest, {})
       await recordRefusal(broker.ledger, 'POST /stops', 'agent:bot', { agent: 'bot' })
       const stop = { id: newId('stop'), selector: { grant: 'api', agent: 'agent-none' }, reason: 'growth', by: 'operator:o', lasts: 60_000 }
-      const { until } = await putStop(broker.ledger, stop)
-      const stopped = { stop: stop.id, until: until.toISOString() }
-      await recordStopped(
-        broker.ledger,
-        retried.id,
-        { id: newId('dec'), agent: 'bot', kind: 'work', action: 'renew', made: { ...decision, answers: [] } },
-        stopped,
-      )
+      await putStop(broker.ledger, stop)
+      const renewal = { id: newId('dec'), agent: 'bot', kind: 'work', action: 'renew', made: { ...decision, answers: [] } } as const
+      await recordKeptBack(broker.ledger, retried.id, renewal, 'stopped', stop.id)
       await liftStop(broker.ledger, stop.id, 'growth', 'operator:o')
       await keepKey(broker.ledger, { key: 'growth', requestDigest: '', holder: decision.id, from: undefined })
       await spendToken(broker.ledger, 'growth', daysAgo(0))
