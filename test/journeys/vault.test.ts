@@ -1,15 +1,13 @@
-import { type ChildProcess, spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { mkdtemp, readFile, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-import { setTimeout as pause } from 'node:timers/promises'
 import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { openbao } from '../support/openbao.ts'
 import { freePort } from '../support/port.ts'
 import { mayfly } from '../support/program.ts'
+import { type Terminal, terminal } from '../support/terminal.ts'
 import { deployed, vaultRuns } from '../support/vault.ts'
 
 const program = path.join(import.meta.dirname, '../../dist/cli/mayfly.js')
@@ -17,39 +15,6 @@ const program = path.join(import.meta.dirname, '../../dist/cli/mayfly.js')
 interface Login {
   readonly username: string
   readonly password: string
-}
-
-/** What runs until it is interrupted, as in a terminal of its own. */
-interface Terminal {
-  /** Until it has printed this. @throws with its own words where it ends before */
-  prints(text: string): Promise<void>
-  text(): string
-  /** Ctrl-C. @returns its exit status */
-  interrupt(): Promise<number | null>
-}
-
-function terminal(command: string, args: readonly string[], environment: Readonly<Record<string, string | undefined>>): Terminal {
-  const child: ChildProcess = spawn(command, args, { env: { ...process.env, ...environment }, stdio: ['ignore', 'pipe', 'pipe'] })
-  const chunks: string[] = []
-  for (const stream of [child.stdout!, child.stderr!]) stream.setEncoding('utf8').on('data', (chunk: string) => chunks.push(chunk))
-  const closed = once(child, 'close')
-  const text = () => chunks.join('')
-  return {
-    text,
-    async prints(wanted) {
-      for (let look = 0; look < 1_000 && !text().includes(wanted); look++) {
-        if (child.exitCode !== null || child.signalCode !== null) throw new Error(`it ended: ${text()}`)
-        // There is nothing to wait on but the process itself.
-        await pause(50)
-      }
-      expect(text()).toContain(wanted)
-    },
-    async interrupt() {
-      child.kill('SIGINT')
-      const [status] = (await closed) as [number | null]
-      return status
-    },
-  }
 }
 
 describe.runIf(vaultRuns)('whoever follows docs/vault.md', () => {
