@@ -52,7 +52,7 @@ const found = ({ faults }: Verdict): string[] => faults.map(({ number, message }
 /** A history with every kind of end in it. */
 async function live(house: House): Promise<void> {
   const done = await house.declare(['api', 'crm', 'gone-by-itself'])
-  await done.complete()
+  await done.complete(0)
   const revoked = await house.declare(['crm', 'slow-api'])
   await revoked.refresh(revoked.leases[1]!)
   await revoked.renew(120_000)

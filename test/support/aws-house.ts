@@ -47,7 +47,7 @@ export async function startAwsHouse(store: StoreSettings | 'embedded', settings:
       external_id: site.externalId,
       mode: 'direct',
       kill_list: {},
-      timeout: '2s',
+      timeout: '20s',
       ...settings,
     },
     grants: { bucket: `role: ${site.role}, allow: [{ actions: [s3:GetObject], resources: ["arn:aws:s3:::invoices/acme/*"] }]` },

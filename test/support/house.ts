@@ -44,8 +44,8 @@ export interface House {
   backdate(task: string, interval: string): Promise<void>
   /** Everything that was logged so far. */
   log(): string
-  /** A second broker on the same store, with providers and limits of its own. */
-  neighbour(): Promise<Broker>
+  /** A second broker on the same store, with providers and limits of its own. @param timeout how long it waits for the lab */
+  neighbour(timeout?: string): Promise<Broker>
   use(policy: ActivePolicy): void
   audit(): Promise<Finding[]>
   stop(): Promise<void>
@@ -78,6 +78,9 @@ export interface Declared {
   renew(duration: number): Promise<OpenedTask['task']>
   revokeLease(lease: Lease, wait?: number): Promise<{ lease: Lease; ended: boolean }>
 }
+
+/** Seconds for an answer of the lab, or for an end: a busy machine takes its time, and nobody waits for longer than that takes. */
+const patience = 20
 
 /** A key of no importance, long enough to be one. */
 const digestKey = new Uint8Array(32).fill(7)
@@ -129,13 +132,13 @@ export async function startHouse(store: StoreSettings | 'embedded', annex?: Anne
   const state = { skew: 0, policy: await loadPolicy(folder, {}, annex) }
   await archivePolicySet(ledger, state.policy.set.digest, state.policy.set.document)
 
-  async function newBroker(): Promise<Broker> {
+  async function newBroker(timeout = `${patience}s`): Promise<Broker> {
     const destination = new Writable({ write: (chunk: Buffer, _, done) => (lines.push(chunk.toString()), done()) })
     const telemetry = createTelemetry({ level: 'debug', destination })
     const clock = () => Date.now() + state.skew
     return {
       ledger,
-      targets: await connectTargets(ledger, lab, path.join(folder, 'keys'), clock, telemetry, annex),
+      targets: await connectTargets(ledger, lab, timeout, path.join(folder, 'keys'), clock, telemetry, annex),
       policy: () => state.policy,
       telemetry,
       clock,
@@ -158,8 +161,8 @@ export async function startHouse(store: StoreSettings | 'embedded', annex?: Anne
     return {
       ...facts,
       at: (other) => spokenTo(other, caller, facts),
-      complete: (wait = 5) => completeTask(on, caller, id, wait, never),
-      revoke: (wait = 5) => revokeTask(on, house.operator, id, 'a test says so', wait, never),
+      complete: (wait = patience) => completeTask(on, caller, id, wait, never),
+      revoke: (wait = patience) => revokeTask(on, house.operator, id, 'a test says so', wait, never),
       async add(grant) {
         const { lease } = await addLease(on, caller, id, { name: grant, parameters: {} }, never)
         open(lease)
@@ -167,7 +170,7 @@ export async function startHouse(store: StoreSettings | 'embedded', annex?: Anne
       },
       refresh: async (lease) => (await refreshLease(on, caller, lease.id, never)).lease,
       renew: async (duration) => (await renewTask(on, caller, id, { duration })).task,
-      revokeLease: (lease, wait = 5) => revokeLease(on, caller, lease.id, undefined, wait, never),
+      revokeLease: (lease, wait = patience) => revokeLease(on, caller, lease.id, undefined, wait, never),
     }
   }
 
@@ -230,8 +233,8 @@ export async function startHouse(store: StoreSettings | 'embedded', annex?: Anne
       while ((await ledger.run(move)).length === 0);
     },
     log: () => lines.join(''),
-    async neighbour() {
-      const neighbour = await newBroker()
+    async neighbour(timeout) {
+      const neighbour = await newBroker(timeout)
       brokers.push(neighbour)
       return neighbour
     },
@@ -245,7 +248,7 @@ export async function startHouse(store: StoreSettings | 'embedded', annex?: Anne
       return [...findings, ...secrets.filter((secret) => logged.includes(secret)).map(() => 'a secret was logged')]
     },
     async stop() {
-      for (const each of brokers) await each.background.drain(1_000)
+      for (const each of brokers) await each.background.drain(20_000)
       await ledger.close()
       await lab.stop()
       await rm(folder, { recursive: true, force: true })
@@ -272,6 +275,7 @@ export async function loadPolicy(folder: string, extra: { catalogue?: string; po
 async function connectTargets(
   ledger: Ledger,
   lab: Lab,
+  timeout: string,
   keys: string,
   clock: () => number,
   { log }: Telemetry,
@@ -282,8 +286,8 @@ async function connectTargets(
   const surroundings = { publicUrl: 'https://broker.example.com', keys, clock, noticed, ...kept }
   const connected = [
     await connectOne('jwt', 'tokens', {}),
-    await connectOne('http', 'lab', { url: lab.url, revocation: 'provider', timeout: '1s' }),
-    await connectOne('http', 'lapsing', { url: lab.url, revocation: 'expiry', timeout: '1s' }),
+    await connectOne('http', 'lab', { url: lab.url, revocation: 'provider', timeout }),
+    await connectOne('http', 'lapsing', { url: lab.url, revocation: 'expiry', timeout }),
     ...(annex ? [await connectOne(annex.kind, annex.name, annex.settings)] : []),
   ]
   return new Map(connected.map((target) => [target.provider.name, target]))

@@ -171,7 +171,7 @@ describe.each(stores)('a task with children of an AWS session, on $name', ({ ope
         () => 'given',
         (error: { code: string }) => error.code,
       )
-      await vi.waitFor(() => expect(asked('GetScopedCredentials')).toBe(made + 1), { interval: 1 })
+      await expect.poll(() => asked('GetScopedCredentials'), { interval: 1 }).toBe(made + 1)
       const { task: ended } = await task.complete(0)
       expect(ended.closingAt).not.toBeNull()
       // Told before the end was committed, or not at all.

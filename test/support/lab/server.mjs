@@ -52,6 +52,9 @@ const control = createServer(async (request, response) => {
   }
 })
 
+// A client that asks again after Node's five seconds would meet the connection as it closes.
+contract.keepAliveTimeout = control.keepAliveTimeout = 120_000
+
 const textOf = async (request) => Buffer.concat(await request.toArray()).toString()
 
 const listen = (server, at) =>
