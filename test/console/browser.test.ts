@@ -114,9 +114,9 @@ describe.skipIf(!existsSync(executablePath))('the console in a browser', () => {
     await lab.next('delete', 'held')
     await page.getByLabel('Why it must end').fill('the key was seen in a chat')
     await page.getByRole('button', { name: 'End this task now' }).click()
-    await expect.poll(() => states.allTextContents(), { timeout: 10_000 }).toEqual(['revoked', 'revoking'])
+    await expect.poll(() => states.allTextContents()).toEqual(['revoked', 'revoking'])
     await lab.release()
-    await expect.poll(() => states.allTextContents(), { timeout: 10_000 }).toEqual(['revoked', 'revoked'])
+    await expect.poll(() => states.allTextContents()).toEqual(['revoked', 'revoked'])
 
     await page.getByText('backend-read is dead').waitFor()
     expect(await page.locator('#head').textContent()).toContain('the key was seen in a chat')
