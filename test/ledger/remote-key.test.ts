@@ -2,15 +2,15 @@ import { generateKeyPairSync, randomBytes, sign } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { Writable } from 'node:stream'
 import { sql } from 'drizzle-orm'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 import { connect, type Ledger } from '../../src/ledger/connect.ts'
 import { logKeyOf, type RemoteKey, remoteLogKey } from '../../src/ledger/log-key.ts'
 import { latestCheckpoint } from '../../src/ledger/log.ts'
 import { rotateLog } from '../../src/ledger/rotation.ts'
-import { type Log, type Memory, startSequencer, stepLog } from '../../src/ledger/sequencer.ts'
+import { type Log, type Memory, startSequencer, type Step, stepLog } from '../../src/ledger/sequencer.ts'
 import { createTelemetry } from '../../src/telemetry.ts'
 import { auditLog, growAll, settled } from '../support/log.ts'
-import { logVault, vaultKey } from '../support/log-vault.ts'
+import { logVault, vaultKey, vaultTimeout } from '../support/log-vault.ts'
 import { openbao, type Openbao, startOpenbao } from '../support/openbao.ts'
 import { type OpenedStore, stores } from '../support/stores.ts'
 import { frontVault, type VaultFront } from '../support/vault-front.ts'
@@ -110,9 +110,21 @@ describe.each(stores)('a log on $name whose key is elsewhere', { timeout: 150_00
       await vault.stop()
     })
 
-    const logOf = async (settings: object = {}, timeout = 5_000): Promise<Log> => {
-      const key = remoteLogKey(await vaultKey(front, tokenFile, settings, { timeout }))
+    const logOf = async (settings: object = {}): Promise<Log> => {
+      const key = remoteLogKey(await vaultKey(front, tokenFile, settings))
       return { ledger, key, origin }
+    }
+    /** A step whose question hangs until its time has passed. */
+    async function stepInVain(log: Log): Promise<Step> {
+      vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+      try {
+        const step = stepLog(log, { head: undefined })
+        await front.hanging(signing)
+        vi.advanceTimersByTime(vaultTimeout)
+        return await step
+      } finally {
+        vi.useRealTimers()
+      }
     }
     const audit = async (log: Log) => expect(await auditLog(ledger, (await log.key.signerFor(origin))!.key)).toEqual([])
 
@@ -159,11 +171,12 @@ describe.each(stores)('a log on $name whose key is elsewhere', { timeout: 150_00
     })
 
     test.each(['is sealed', 'resets', 'hangs', 'fails', 'refuses', 'garbage'] as const)('waits where Vault %s, and says why', async (how) => {
-      const log = await logOf({}, 500)
+      const log = await logOf()
       await write(ledger, 3)
       await log.key.signerFor(origin)
       front.next(signing, how)
-      expect(await stepLog(log, { head: undefined })).toMatchObject({
+      const step = how === 'hangs' ? stepInVain(log) : stepLog(log, { head: undefined })
+      expect(await step).toMatchObject({
         outcome: 'refused',
         why: 'key away',
         lag: { entries: 3 },
@@ -209,7 +222,7 @@ describe.each(stores)('a log on $name whose key is elsewhere', { timeout: 150_00
       const destination = new Writable({ write: (chunk: Buffer, _, done) => (lines.push(chunk.toString()), done()) })
       await write(ledger, 3)
       front.next(signing, 'hangs')
-      const sequencer = startSequencer(await logOf({}, 60_000), createTelemetry({ level: 'debug', destination }))
+      const sequencer = startSequencer(await logOf(), createTelemetry({ level: 'debug', destination }))
       await front.hanging(signing)
       await sequencer.stop()
       expect(lines).toEqual([])

@@ -34,8 +34,11 @@ interface Options {
   readonly more?: readonly string[]
 }
 
+/** Milliseconds. Nobody waits for them: on a busy machine an answer takes long, and where none comes a test moves the clock. */
+export const vaultTimeout = 30_000
+
 interface Asking {
-  /** Milliseconds. */
+  /** Milliseconds; `vaultTimeout` where absent. */
   readonly timeout?: number
   /** Told of each request. */
   readonly told?: (request: string, outcome: string) => void
@@ -46,7 +49,7 @@ export async function vaultKey(
   { address }: Pick<Openbao, 'address'>,
   tokenFile: string,
   settings: object = {},
-  { timeout = 5_000, told = () => {} }: Asking = {},
+  { timeout = vaultTimeout, told = () => {} }: Asking = {},
 ): Promise<SigningKey> {
   const auth = { method: 'token', token_file: tokenFile }
   const parsed = { ...vaultKind.settings.parse({ address, auth, token_role: 'mayfly-task' }), timeout }

@@ -1,11 +1,11 @@
 import { verify } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import path from 'node:path'
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
 import { verifierKeyOf } from '../../../src/proof/note.ts'
 import type { SigningKey } from '../../../src/providers/provider.ts'
 import { openbao, type Openbao, startOpenbao } from '../../support/openbao.ts'
-import { logVault, vaultKey } from '../../support/log-vault.ts'
+import { logVault, vaultKey, vaultTimeout } from '../../support/log-vault.ts'
 import { frontVault, type VaultFault, type VaultFront } from '../../support/vault-front.ts'
 
 const message = Buffer.from('log.example.com\n1\nroot\n')
@@ -28,6 +28,7 @@ describe.runIf(openbao !== undefined)('a key that Vault keeps', () => {
     ;[tokenFile, others] = [await logVault(vault), await logVault(vault, { file: path.join(vault.folder, 'others'), more: ['others'] })]
   })
   afterEach(async () => {
+    vi.useRealTimers()
     front.clear()
     front.forget()
     await front.release()
@@ -37,11 +38,11 @@ describe.runIf(openbao !== undefined)('a key that Vault keeps', () => {
     await vault.stop()
   })
 
-  /** As a broker has it, over the front. @param timeout milliseconds */
-  function keyOf(settings: object = {}, timeout = 5_000): Promise<SigningKey> {
+  /** As a broker has it, over the front. */
+  function keyOf(settings: object = {}): Promise<SigningKey> {
     asked = []
     const told = (request: string, outcome: string): void => void asked.push(`${request} ${outcome}`)
-    return vaultKey(front, 'key' in settings ? others : tokenFile, settings, { timeout, told })
+    return vaultKey(front, 'key' in settings ? others : tokenFile, settings, { told })
   }
 
   async function verifies(key: SigningKey, signature: Uint8Array): Promise<boolean> {
@@ -111,17 +112,24 @@ describe.runIf(openbao !== undefined)('a key that Vault keeps', () => {
     ['floods', 'garbage'],
     ['redirects', 'garbage'],
   ] as const)('gives no signature where Vault %s, and one the next time', async (how: VaultFault, fault) => {
-    const key = await keyOf({}, 1_000)
+    const key = await keyOf()
     await key.publicKey(patient)
     front.next('read transit/sign/mayfly-log', how)
-    const refused: unknown = await key.sign(message, patient).catch((error: unknown) => error)
+    if (how === 'hangs') vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    const signing = key.sign(message, patient).catch((error: unknown) => error)
+    if (how === 'hangs') {
+      await front.hanging('read transit/sign/mayfly-log')
+      vi.advanceTimersByTime(vaultTimeout)
+      vi.useRealTimers()
+    }
+    const refused = await signing
     expect(refused).toMatchObject({ name: 'ProviderError', fault })
     expect((refused as Error).message).not.toContain(await readFile(tokenFile, 'utf8'))
     expect(await verifies(key, await key.sign(message, patient))).toBe(true)
   })
 
   test('is let go of as soon as whoever asked gives up', async () => {
-    const key = await keyOf({}, 60_000)
+    const key = await keyOf()
     await key.publicKey(patient)
     front.next('read transit/sign/mayfly-log', 'hangs')
     const given = new AbortController()
