@@ -18,7 +18,7 @@ beforeAll(async () => {
   broker = await site.start()
   environment = { MAYFLY_URL: broker.url, MAYFLY_TOKEN: await site.token('operator:ops') }
   const ask = (at: string) => fetch(`${broker.url}${at}`, { headers: { authorization: `Bearer ${environment['MAYFLY_TOKEN']}` } })
-  await vi.waitUntil(async () => (await ask('/checkpoint')).status === 200, { timeout: 10_000 })
+  await vi.waitUntil(async () => (await ask('/checkpoint')).status === 200, { timeout: 60_000 })
   key = (await (await ask('/ledger/key')).text()).trim()
 })
 afterAll(async () => {
@@ -79,7 +79,7 @@ test('the key is rotated while no broker has the store, and the ledger is verifi
   environment = { ...environment, MAYFLY_URL: broker.url }
   const ask = (path: string) => fetch(`${broker.url}${path}`, { headers: { authorization: `Bearer ${environment['MAYFLY_TOKEN']}` } })
   await vi.waitUntil(async () => ((await (await ask('/ledger/logs')).json()) as { items: { size: number }[] }).items[1]?.size === 2, {
-    timeout: 10_000,
+    timeout: 60_000,
   })
   expect((await (await ask('/ledger/key')).text()).trim()).toBe(newKey)
   await writeFile(at('keys.pub'), `${key}\n${newKey}\n`)
@@ -132,7 +132,7 @@ describe('the receipts of an answer', () => {
     })
     expect(opened).toMatchObject({ status: 0 })
     await writeFile(at('answer'), opened.stdout)
-    await vi.waitUntil(async () => (await check(at('answer'), '--key', at('keys.pub'))).status === 0, { timeout: 20_000 })
+    await vi.waitUntil(async () => (await check(at('answer'), '--key', at('keys.pub'))).status === 0, { timeout: 60_000 })
   })
 
   test('are proven by the broker, and offline by the proofs that were kept of it', async () => {

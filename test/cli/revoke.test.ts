@@ -54,7 +54,7 @@ async function openAll(): Promise<void> {
 async function endAll(): Promise<void> {
   for (const { id } of (await ops!.listStops({ in_force: true })).items) await ops!.resumeIssuing(id, 'the test is over')
   await ops!.startRevocation({ selector: { everything: true }, reason: 'the test is over', confirm: 'revoke everything' })
-  await vi.waitUntil(async () => (await ops!.listRevocations({ ended: 'false' })).items.length === 0, { timeout: 20_000, interval: 100 })
+  await vi.waitUntil(async () => (await ops!.listRevocations({ ended: 'false' })).items.length === 0, { timeout: 60_000, interval: 100 })
   expect(await lab.alive()).toEqual([])
 }
 
@@ -177,7 +177,7 @@ describe('mayfly revoke', () => {
     await withoutLab(async () => {
       let shown = ''
       run = mayfly(['revoke', '--agent', 'bot', '--reason', 'why', '--yes', '2', '--json'], environment, '', (stderr) => (shown = stderr))
-      await vi.waitUntil(() => /tasks: 2 closing {2}leases: .*2 revoking/.test(shown), { timeout: 20_000, interval: 100 })
+      await vi.waitUntil(() => /tasks: 2 closing {2}leases: .*2 revoking/.test(shown), { timeout: 60_000, interval: 100 })
       expect(await states(...mine)).toEqual(['closing', 'closing'])
     })
     const { status, stdout } = await run!
@@ -194,6 +194,7 @@ describe('mayfly revoke', () => {
       const { id, state } = said(stdout) as RevocationView
       expect(state).not.toBe('ended')
       expect(stderr).toContain(`not all of it is dead yet; the brokers go on: mayfly revocations show ${id}`)
+      await expect.poll(async () => (await ops!.showRevocation(id)).leases).toEqual({ revoking: 2 })
       const shown = await mayfly(['revocations', 'show', id, '--json'], asReviewer)
       expect(shown.status).toBe(0)
       expect(said(shown.stdout)).toMatchObject({ id, selector: { grant: 'crm' }, leases: { revoking: 2 } })
