@@ -12,8 +12,8 @@ export default defineConfig({
     // Each worker holds an embedded store of about 345 MB, and the reference machine has two cores.
     maxWorkers: 2,
     // What a test waits for it looks for itself; these only end one that hangs, and leave room for a machine on which others work too.
-    testTimeout: 60_000,
-    hookTimeout: 120_000,
+    testTimeout: 120_000,
+    hookTimeout: 240_000,
     // The default of a second is a promise about the machine, not about the product.
     expect: { poll: { timeout: 30_000 } },
   },

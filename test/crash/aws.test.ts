@@ -142,7 +142,7 @@ async function leave(scene: AwsScene, count: number): Promise<string[]> {
 }
 
 function afterwards(scene: () => AwsScene, tell: (line: string) => void): void {
-  test('leaves no session that works once every task has ended, of all that AWS ever gave', { timeout: 60_000 }, async () => {
+  test('leaves no session that works once every task has ended, of all that AWS ever gave', async () => {
     const { owner, tokens, post, until, site } = scene()
     const open = await owner<{ id: string }[]>`select id from tasks where state = 'open'`
     await owner`update leases set due_at = now() where ${owner.unsafe(parked)}`

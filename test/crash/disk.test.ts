@@ -26,13 +26,13 @@ describe.runIf(mayMount())('an embedded store on a small disk', () => {
   })
   afterEach(() => disk.unmount())
 
-  test('that is full issues nothing and says so, and ends what it has to when there is room', { timeout: 60_000 }, async () => {
+  test('that is full issues nothing and says so, and ends what it has to when there is room', async () => {
     const lab = await startLab()
     const site = await makeSite({ store: { embedded }, lab: lab.url })
     const broker = await site.start()
     const bot = await site.token('agent:bot')
     const post = async (where: string, body: object) => {
-      const headers = { authorization: `Bearer ${bot}`, 'content-type': 'application/json' }
+      const headers = { authorization: `Bearer ${bot}`, 'content-type': 'application/json', prefer: 'wait=30' }
       const answer = await fetch(broker.url + where, { method: 'POST', headers, body: JSON.stringify(body) })
       return { status: answer.status, body: (await answer.json()) as Record<string, unknown> }
     }
@@ -76,7 +76,7 @@ describe.runIf(mayMount())('an embedded store on a small disk', () => {
     await Promise.all([lab.stop(), site.remove()])
   })
 
-  test('whose log cannot grow starts anew from its log when there is room, with all that was acknowledged', { timeout: 60_000 }, async () => {
+  test('whose log cannot grow starts anew from its log when there is room, with all that was acknowledged', async () => {
     const ledger = await connect({ embedded })
     disk.fill(20 * mebibyte)
     const acknowledged: string[] = []

@@ -30,7 +30,7 @@ describe('a broker on the embedded store', () => {
 
   /** @returns undefined where the answer was lost */
   async function post(broker: RunningBroker, where: string, body: object): Promise<{ status: number; body: unknown } | undefined> {
-    const headers = { authorization: `Bearer ${bot}`, 'content-type': 'application/json' }
+    const headers = { authorization: `Bearer ${bot}`, 'content-type': 'application/json', prefer: 'wait=30' }
     try {
       const answer = await fetch(broker.url + where, { method: 'POST', headers, body: JSON.stringify(body) })
       return { status: answer.status, body: await answer.json() }

@@ -16,11 +16,16 @@ interface Ended {
   readonly ended: boolean
 }
 
+/** A busy machine takes its time. */
+const patiently = { prefer: 'wait=30' }
+
 export const completes = <On extends Stage>(end: End<On>): Deed<unknown, undefined, On> =>
-  asked('completes a task', 'completed', end, ({ post, tokens }, { task }) => post(tokens.bot, `/tasks/${task.id}/complete`))
+  asked('completes a task', 'completed', end, ({ post, tokens }, { task }) => post(tokens.bot, `/tasks/${task.id}/complete`, {}, patiently))
 
 export const revokes = <On extends Stage>(end: End<On>): Deed<unknown, undefined, On> =>
-  asked('revokes a task', 'revoked', end, ({ post, tokens }, { task }) => post(tokens.ops, `/tasks/${task.id}/revoke`, { reason: 'a crash' }))
+  asked('revokes a task', 'revoked', end, ({ post, tokens }, { task }) =>
+    post(tokens.ops, `/tasks/${task.id}/revoke`, { reason: 'a crash' }, patiently),
+  )
 
 /** The end that nobody asks for. */
 export const expires = <On extends Stage>({ crosses, given, isDead }: End<On>): Deed<unknown, undefined, On> =>

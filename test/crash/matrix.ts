@@ -104,7 +104,7 @@ export function matrix<On extends Stage>(
       beforeAll(async () => {
         report.push(`${one.words}: ${cells.length + ('ask' in one ? 1 : 0)} cells`)
         await one.prepare?.(scene, cells.length + 1)
-      }, 60_000)
+      })
 
       test('crosses exactly what the matrix kills it at', async () => {
         const given = await one.given(scene)
@@ -116,7 +116,7 @@ export function matrix<On extends Stage>(
         await scene.check()
       })
 
-      test.each(cells.map((cell) => [wordsOf(cell), cell] as const))('%s', { timeout: 60_000 }, async (words, cell) => {
+      test.each(cells.map((cell) => [wordsOf(cell), cell] as const))('%s', async (words, cell) => {
         const given = await one.given(scene)
         const answered = await run(scene, one, given, cell)
         expect(scene.tripwire.struck(), 'the broker was killed here').toBe(true)
@@ -124,7 +124,7 @@ export function matrix<On extends Stage>(
       })
 
       if ('ask' in one)
-        test('after its answer', { timeout: 60_000 }, async () => {
+        test('after its answer', async () => {
           const given = await one.given(scene)
           const answered = await run(scene, one, given)
           scene.strike()

@@ -145,7 +145,7 @@ async function dieMinting(scene: VaultScene, deaths: number): Promise<void> {
 
 describe.runIf(vaultRuns)('before a real OpenBao', () => {
   matrix('Vault', openVaultScene, [declare, complete, revoke, expire, minted, halfRead, tokenless, unended], (scene, tell) => {
-    test('does not say that a login has ended which works, at whatever moment of its making', { timeout: 60_000 }, () => dieMinting(scene(), 6))
+    test('does not say that a login has ended which works, at whatever moment of its making', () => dieMinting(scene(), 6))
 
     test('leaves, a bootstrap time and ten seconds later, no open login but those of active leases', { timeout: 55_000 }, async () => {
       const { strangers, owner, vault } = scene()
@@ -157,7 +157,7 @@ describe.runIf(vaultRuns)('before a real OpenBao', () => {
       expect(open, 'tasks go on').toBe(2)
     })
 
-    test('ends with evidence whatever was left, once its time has passed', { timeout: 60_000 }, async () => {
+    test('ends with evidence whatever was left, once its time has passed', async () => {
       const { owner, until, check } = scene()
       // Nothing of it is open any more, as the database has just said: only the broker has to wait for longer.
       const [{ count }] = await owner<[{ count: number }]>`
@@ -170,7 +170,7 @@ describe.runIf(vaultRuns)('before a real OpenBao', () => {
       await check()
     })
 
-    test('leaves no open login after all deadlines, and after the sweep none at all', { timeout: 60_000 }, async () => {
+    test('leaves no open login after all deadlines, and after the sweep none at all', async () => {
       const { owner, until, vault, sweep, check } = scene()
       await owner`with late as (update tasks set deadline = now() where state = 'open' returning id)
         update leases set expires_at = now() from late where task_id = late.id`

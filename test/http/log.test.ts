@@ -237,10 +237,11 @@ describe('following the ledger', () => {
     // Longer than one that does not read is borne.
     for (let life = 0; life < 8; life++) expect(await read()).toBe('\n')
     expect(following.count()).toBe(1)
+    const coming = news()
     await write(2)
     await grow()
     expect(
-      (await news())
+      (await coming)
         .trim()
         .split('\n')
         .map((line) => (JSON.parse(line) as { number: number }).number),

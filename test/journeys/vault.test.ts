@@ -142,7 +142,7 @@ describe.runIf(vaultRuns)('whoever follows docs/vault.md', () => {
     ])
     expect(demo.stdout.match(/lease\.revoked/g)).toHaveLength(3)
     // A session that nobody cuts is waited for.
-  }, 60_000)
+  })
 
   test('is told by the demo what is missing, before it declares anything', async () => {
     const demo = (where: string, environment: Record<string, string> = {}) =>
@@ -151,7 +151,7 @@ describe.runIf(vaultRuns)('whoever follows docs/vault.md', () => {
     expect(await demo('postgresql://me:secret@127.0.0.1/ledger')).toMatchObject({ status: 2, stdout: '' })
     const away = await demo(`postgresql://127.0.0.1:${await freePort()}/ledger`)
     expect(away).toMatchObject({ status: 1, stdout: '', stderr: expect.stringContaining('Connection refused') as unknown })
-  }, 60_000)
+  })
 
   test('sees the plain demo before the configuration of `npm start`, and is told which one a database needs', async () => {
     const [data, port] = [path.join(folder, 'plain'), await freePort()]
@@ -164,7 +164,7 @@ describe.runIf(vaultRuns)('whoever follows docs/vault.md', () => {
     const missing = await demo('--vault', database)
     expect(missing).toMatchObject({ status: 2, stderr: expect.stringContaining('deploy/vault/example/mayfly.yaml') as unknown })
     await plain.interrupt()
-  }, 60_000)
+  })
 
   test('leaves no login in the database and no secret, token or accessor in a log or an export', async () => {
     // The superuser comes through the socket in the stack's own folder.

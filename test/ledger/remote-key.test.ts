@@ -100,7 +100,7 @@ describe.each(stores)('a log on $name whose key is elsewhere', { timeout: 150_00
       vault = await startOpenbao('raft')
       front = await frontVault(vault.address)
       tokenFile = await logVault(vault)
-    }, 60_000)
+    })
     afterEach(async () => {
       front.clear()
       await front.release()

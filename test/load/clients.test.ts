@@ -38,8 +38,7 @@ function trickle({ socket }: Client, head: string): void {
   socket.once('close', () => clearInterval(timer))
 }
 
-/** A busy machine takes its time. */
-const patient = { interval: 20, timeout: 15_000 }
+const patient = { interval: 20 }
 
 const half =
   'POST /tasks HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 5000\r\nauthorization: Bearer agent\r\n\r\n{'
@@ -79,7 +78,7 @@ describe('a server cuts off a client', () => {
   })
 
   test('that says nothing more after its answer', async () => {
-    const client = await dialUp((await serve({ silence: 60_000 })).address.port)
+    const client = await dialUp((await serve({ headers: 60_000, request: 60_000, silence: 60_000 })).address.port)
     client.socket.write('GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n')
     await client.closed
     expect(client.heard()).toMatch(/^HTTP\/1.1 200 /)
@@ -175,7 +174,7 @@ describe('beside clients of the worst kind, the built program', () => {
 
     await Promise.all([...silent, ...slow].map(({ closed }) => closed))
     // The connections of this test's own calls are kept alive.
-    await expect.poll(() => descriptors(broker.process.pid!), { timeout: 30_000 }).toBeLessThanOrEqual(idle + 4)
+    await expect.poll(() => descriptors(broker.process.pid!), patient).toBeLessThanOrEqual(idle + 4)
     await serves()
-  }, 90_000)
+  })
 })

@@ -10,7 +10,7 @@ export interface Answer {
 /** One call on the built program. */
 export async function call(broker: RunningBroker, token: string, method: string, where: string, body?: object): Promise<Answer> {
   const content = body === undefined ? {} : { body: JSON.stringify(body) }
-  const headers = { authorization: `Bearer ${token}`, ...(body !== undefined && { 'content-type': 'application/json' }) }
+  const headers = { authorization: `Bearer ${token}`, prefer: 'wait=30', ...(body !== undefined && { 'content-type': 'application/json' }) }
   const answer = await fetch(broker.url + where, { method, headers, ...content })
   return { status: answer.status, headers: answer.headers, body: (await answer.json()) as Record<string, unknown> }
 }

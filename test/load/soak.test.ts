@@ -145,7 +145,7 @@ describe.each(stores)('the built program on $name', ({ name, open }) => {
     // A heap grows for a while without need; one that leaks grows as much in the second half as in the first.
     expect(end.megabytes).toBeLessThan(half.megabytes * 1.25 + 32)
     // What is left beside the idle broker's own are the connections of its pool.
-    await expect.poll(async () => (await held()).sockets, { timeout: 30_000 }).toBeLessThanOrEqual(idle.sockets + pool)
+    await expect.poll(async () => (await held()).sockets).toBeLessThanOrEqual(idle.sockets + pool)
     expect((await held()).connections).toBeLessThanOrEqual(idle.connections + pool)
     expect(await lab.alive()).toEqual([])
     expect(await findings()).toEqual([])

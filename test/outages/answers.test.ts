@@ -17,7 +17,7 @@ const unavailable = (outcome: string) => ({ status: 503, code: 'provider_unavail
 const failed = (outcome: string) => ({ status: 502, code: 'provider_failed', outcome })
 
 const nonsense: readonly Nonsense[] = [
-  { how: 'slow', ms: 2_500, mint: unavailable('timed_out'), end: 'timed_out' },
+  { how: 'slow', ms: 5_500, mint: unavailable('timed_out'), end: 'timed_out' },
   { how: 'half', mint: unavailable('unavailable'), end: 'unavailable' },
   { how: 'fails', mint: unavailable('unavailable'), end: 'unavailable' },
   { how: 'garbage', mint: failed('garbage'), end: 'garbage' },
@@ -41,7 +41,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a provider whose
 
   beforeAll(async () => {
     store = await openDatabase()
-    ground = await startGround({ store: store.settings })
+    ground = await startGround({ store: store.settings, labTimeout: '5s' })
     backstage = await backstageOf(store)
   })
   afterEach(async () => {
@@ -66,7 +66,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a provider whose
     await ground.lab.next('put', 'slow', { ms: 500 })
     await ground.lab.next('delete', 'slow', { ms: 500 })
     const task = await ground.open('crm')
-    expect(await ground.complete(task, 5)).toMatchObject({ status: 200, body: { ended: true, leases: [{ state: 'revoked' }] } })
+    expect(await ground.complete(task, 30)).toMatchObject({ status: 200, body: { ended: true, leases: [{ state: 'revoked' }] } })
     expect(await ground.lab.alive()).toEqual([])
   })
 
@@ -99,6 +99,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a provider whose
     else expect(lease).not.toHaveProperty('evidence')
 
     await secondsAfter(
+      ground,
       `an answer that ${how}`,
       async () => {},
       async () => await settled(task),
@@ -126,6 +127,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a provider whose
     }
 
     await secondsAfter(
+      ground,
       'answers that were nonsense',
       () => ground.lab.clear(),
       async () => (await ground.lab.alive()).length === 0 && (await ground.metric('mayfly_leases{state="revoking"}')) === 0,
@@ -154,6 +156,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a provider whose
         stuck_since: expect.any(String) as unknown,
       })
       await secondsAfter(
+        ground,
         `a backend that ${how} every end`,
         () => ground.lab.clear(),
         async () => await settled(task),

@@ -37,12 +37,13 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))("a broker's clock
       await jump(ahead)
       const { status, body } = await ground.readyz()
       expect({ status, body }).toMatchObject({ status: 200, body: { status: 'ready', store: 'ok', reaper: { state: 'ok' } } })
-      const apart = body['clock'] as { state: string; seconds_apart: number }
-      expect(apart.state).toBe('failing')
-      expect(Math.abs(apart.seconds_apart + ahead / 1_000)).toBeLessThan(2)
-      expect(Math.abs((await ground.metric('mayfly_clock_apart_seconds'))! + ahead / 1_000)).toBeLessThan(2)
+      expect(body['clock']).toMatchObject({ state: 'failing' })
+      // Where the machine stands still between the looks at the two clocks, that stands between them too.
+      const off = (apart: number) => Math.abs(apart + ahead / 1_000)
+      await expect.poll(async () => off(((await ground.readyz()).body['clock'] as { seconds_apart: number }).seconds_apart)).toBeLessThan(2)
+      await expect.poll(async () => off((await ground.metric('mayfly_clock_apart_seconds'))!)).toBeLessThan(2)
       await jump(0)
-      expect((await ground.readyz()).body['clock']).toMatchObject({ state: 'ok' })
+      await expect.poll(async () => (await ground.readyz()).body['clock']).toMatchObject({ state: 'ok' })
     })
 
     test('moves no deadline: what is alive stays alive, and completing and revoking go on', async () => {
@@ -57,10 +58,10 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))("a broker's clock
         expect(await ground.introspect(task.secrets[0]!, api)).toMatchObject({ body: { active: true } })
       }
 
-      expect(await ground.complete(first, 5)).toMatchObject({ status: 200, body: { ended: true } })
+      expect(await ground.complete(first, 30)).toMatchObject({ status: 200, body: { ended: true } })
       expect(await ground.introspect(first.secrets[0]!, api)).toMatchObject({ body: { active: false } })
       await backstage.age('301 seconds')
-      await secondsAfter(`a clock that went ${words}`, async () => {}, nothingOwed)
+      await secondsAfter(ground, `a clock that went ${words}`, async () => {}, nothingOwed)
     })
 
     test('gives no token a second more than its task has, by the clock of the database', async () => {
@@ -83,7 +84,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))("a broker's clock
       if (ahead > 0) {
         // Ten minutes of life, five of them already gone.
         expect(good.status).toBe(201)
-        const short = await ground.site.token('agent:bot', -6 * minutes)
+        const short = await ground.site.token('agent:bot', -6 * minutes, 600)
         expect(await ground.declare(['api'], short)).toMatchObject({ status: 401, body: { code: 'invalid_token', retry: 'new_token' } })
         expect(await ground.metric('mayfly_tokens_refused_total{issuer="local",reason="expired"}')).toBeGreaterThan(0)
         const { task, task_token } = good.body as { task: { id: string }; task_token: string }
@@ -91,7 +92,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))("a broker's clock
       } else {
         expect(good).toMatchObject({ status: 401, body: { code: 'invalid_token', retry: 'new_token' } })
         expect(await ground.metric('mayfly_tokens_refused_total{issuer="local",reason="issued_in_future"}')).toBeGreaterThan(0)
-        const old = await ground.declare(['api'], await ground.site.token('agent:bot', -13 * minutes))
+        const old = await ground.declare(['api'], await ground.site.token('agent:bot', -13 * minutes, 600))
         expect(old.status, 'over for three minutes, but not by this clock').toBe(201)
         const { task, task_token } = old.body as { task: { id: string }; task_token: string }
         expect((await ground.call(task_token, 'POST', `/tasks/${task.id}/complete`, {})).status).toBe(200)
@@ -119,13 +120,14 @@ describe('the clock of the machine under broker and embedded store', () => {
   test('jumps ahead: what has less time left than that ends at once, and is never late', async () => {
     const task = await ground.open('api', 'crm')
     const seconds = await secondsAfter(
+      ground,
       'a store whose clock went six minutes ahead',
       () => clock.set(6 * minutes),
       async () => (await ground.lab.alive()).length === 0,
     )
     expect(seconds).toBeGreaterThan(0)
     expect(await ground.introspect(task.secrets[0]!)).not.toMatchObject({ body: { active: true } })
-    expect(await ground.metric('mayfly_clock_apart_seconds'), 'one clock cannot be apart from itself').toBeCloseTo(0, 0)
+    await expect.poll(() => ground.metric('mayfly_clock_apart_seconds'), { message: 'one clock cannot be apart from itself' }).toBeCloseTo(0, 0)
   })
 
   test('jumps back: what is alive lives as much longer, and can be ended as ever', async () => {
@@ -133,7 +135,7 @@ describe('the clock of the machine under broker and embedded store', () => {
     const task = await ground.open('api', 'crm')
     await clock.set(-6 * minutes)
     expect(await ground.introspect(task.secrets[0]!)).toMatchObject({ status: 401 })
-    expect(await ground.complete(task, 5)).toMatchObject({ status: 200, body: { ended: true } })
+    expect(await ground.complete(task, 30)).toMatchObject({ status: 200, body: { ended: true } })
     expect(await ground.lab.alive()).toEqual([])
     await clock.set(0)
     expect(await ground.introspect(task.secrets[0]!)).toMatchObject({ body: { active: false } })

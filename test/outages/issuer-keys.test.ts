@@ -2,7 +2,7 @@ import { createServer, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { type OpenedStore, openEmbedded } from '../support/stores.ts'
-import { type Ground, type Opened, type ShiftedClock, shiftedClock, startGround, until } from './ground.ts'
+import { type Ground, type Opened, secondsAfter, type ShiftedClock, shiftedClock, startGround, until } from './ground.ts'
 
 const minutes = 60_000
 const refused = { status: 401, body: { code: 'invalid_token', retry: 'new_token' } }
@@ -81,18 +81,13 @@ describe('an outage of the keys of an issuer', () => {
       const readiness = await ground.readyz()
       expect(readiness, 'whoever has to complete must still get through').toMatchObject({ status: 200, body: { status: 'ready' } })
       expect(await issuerLine()).toEqual({ name: 'local', state: 'failing' })
-      expect(await ground.complete(task, 5), 'with the token of the task').toMatchObject({ status: 200, body: { ended: true } })
+      expect(await ground.complete(task, 30), 'with the token of the task').toMatchObject({ status: 200, body: { ended: true } })
       expect(await ground.lab.alive()).toEqual([])
 
-      const began = performance.now()
-      await publish()
-      await until(async () => (await ask()).status === 201)
-      const seconds = (performance.now() - began) / 1_000
-      console.log(`an issuer that ${words}: its agents were let in again ${seconds.toFixed(2)} s after recovery`)
-      expect(seconds).toBeLessThanOrEqual(5)
+      await secondsAfter(ground, `an issuer that ${words}`, publish, async () => (await ask()).status === 201)
       expect(await issuerLine()).toEqual({ name: 'local', state: 'ok' })
     },
-    40_000,
+    120_000,
   )
 
   test('that is down when the broker starts: the broker is ready, ends what it finds, and lets agents in when the keys are there', async () => {
@@ -101,12 +96,12 @@ describe('an outage of the keys of an issuer', () => {
     await ground.restart()
     expect(await ask()).toMatchObject(refused)
     expect(await issuerLine()).toEqual({ name: 'local', state: 'failing' })
-    expect(await ground.complete(task, 5)).toMatchObject({ status: 200, body: { ended: true } })
+    expect(await ground.complete(task, 30)).toMatchObject({ status: 200, body: { ended: true } })
     expect(await ground.lab.alive()).toEqual([])
     await publish()
     await until(async () => (await ask()).status === 201)
     expect(await issuerLine()).toEqual({ name: 'local', state: 'ok' })
-  }, 40_000)
+  })
 
   test('that has other keys: the old ones are out with their set, and a token of the old is refused', async () => {
     const before = await token('agent:bot')

@@ -12,7 +12,7 @@ import { mayfly, type RunningBroker } from '../support/program.ts'
 import { stores } from '../support/stores.ts'
 import { vaultProvider } from '../support/vault-site.ts'
 
-describe.runIf(openbao !== undefined && stores.some(({ name }) => name === 'Postgres'))('the key of the log at Vault', { timeout: 90_000 }, () => {
+describe.runIf(openbao !== undefined && stores.some(({ name }) => name === 'Postgres'))('the key of the log at Vault', () => {
   let vault: Openbao
   let tokenFile: string
   let fleet: Fleet
@@ -21,7 +21,7 @@ describe.runIf(openbao !== undefined && stores.some(({ name }) => name === 'Post
     vault = await startOpenbao('raft')
     tokenFile = await logVault(vault)
     fleet = await startFleet(2, { providers: configured() })
-  }, 90_000)
+  })
   afterEach(async () => {
     expect(await fleet.findings()).toEqual([])
     const token = await readFile(tokenFile, 'utf8')

@@ -38,7 +38,7 @@ describe.runIf(vaultRuns && stores.some(({ name }) => name === 'Postgres'))('an 
     expect((await ask('api')).status).toBe(201)
   }
 
-  test('that was killed loses no lease, and ends when it is back what fell due meanwhile', { timeout: 60_000 }, async () => {
+  test('that was killed loses no lease, and ends when it is back what fell due meanwhile', async () => {
     const tasks: Held[] = []
     for (let at = 0; at < 8; at++) tasks.push(await fleet.declare(fleet.brokers[0]!, ['db']))
     await vault.kill()
@@ -67,7 +67,7 @@ describe.runIf(vaultRuns && stores.some(({ name }) => name === 'Postgres'))('an 
     expect(await open()).toBe(0)
   })
 
-  test('that is sealed refuses its own grants for now and no others, and ends what is due once it is unsealed', { timeout: 60_000 }, async () => {
+  test('that is sealed refuses its own grants for now and no others, and ends what is due once it is unsealed', async () => {
     await until('it mints again', async () => (await ask('db')).status === 201)
     const task = await fleet.declare(fleet.brokers[0]!, ['db'])
     const before = await open()

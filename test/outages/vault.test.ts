@@ -29,7 +29,7 @@ describe.runIf(vaultRuns)('a task with a database login', () => {
         settings: 'path: secret/data/app, policy: mayfly-task-app-settings, standing: true',
       },
     })
-  }, 60_000)
+  })
   afterEach(async () => {
     front.clear()
     await front.release()

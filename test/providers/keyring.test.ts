@@ -94,7 +94,7 @@ describe('a key ring', () => {
     const kept = (JSON.parse(await readFile(ring, 'utf8')) as { keys: object[] }).keys.length
     expect(kept).toBeGreaterThanOrEqual(24)
     expect(kept).toBeLessThanOrEqual(27)
-  }, 60_000)
+  })
 
   test('moves to another algorithm without a token that cannot be read', async () => {
     const before = await broker()

@@ -77,7 +77,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a connection to 
     return false
   }
 
-  test('makes a declaration a 503 or the truth; the same Idempotency-Key heals it, and nothing unknown is alive', { timeout: 60_000 }, async () => {
+  test('makes a declaration a 503 or the truth; the same Idempotency-Key heals it, and nothing unknown is alive', async () => {
     let round = 0
     await matrix('declare', async (armed) => {
       const headers = { 'idempotency-key': `cut-${round++}` }
@@ -110,7 +110,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a connection to 
     },
   ]
 
-  test.each(deeds)('makes $name a 503 or the truth; asking again heals it', { timeout: 60_000 }, async ({ name, ends, run }) => {
+  test.each(deeds)('makes $name a 503 or the truth; asking again heals it', async ({ name, ends, run }) => {
     await matrix(name, async (armed) => {
       const task = await fleet.declare(other, ['api', 'crm'])
       const answer = (await armed(() => run(task))) as Awaited<ReturnType<Deed['run']>>

@@ -92,7 +92,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))(
       { words: 'while it serves a retry', retried: true, fails: false },
       { words: 'while it serves a retry and the backend mints but does not say so', retried: true, fails: true },
     ]) {
-      test(`${words}, leaves the task to the retry at the other`, { timeout: 60_000 }, async () => {
+      test(`${words}, leaves the task to the retry at the other`, async () => {
         await matrix(words, async (at) => {
           const headers = { 'idempotency-key': `${retried ? 'retried' : 'first'}-${fails}-${at}` }
           const lost = retried ? [await fleet.declare(other, ['api', 'crm'], headers)] : []
@@ -135,7 +135,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))(
       },
     ]
 
-    test.each(deeds)('while it has to $name, changes nothing about an end that the other answered', { timeout: 60_000 }, async ({ name, run }) => {
+    test.each(deeds)('while it has to $name, changes nothing about an end that the other answered', async ({ name, run }) => {
       await matrix(name, async (at) => {
         const task = await fleet.declare(other, ['api', 'crm'])
         let ended: ClosedTask['task'] | undefined
@@ -164,7 +164,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))(
       })
     })
 
-    test('while it ends what has passed its deadline, leaves each end in the ledger once', { timeout: 60_000 }, async () => {
+    test('while it ends what has passed its deadline, leaves each end in the ledger once', async () => {
       await matrix('deadline', async (at) => {
         const task = await fleet.declare(other, ['api', 'crm'])
         freeze(other.process)

@@ -26,7 +26,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('three brokers th
     }
   }
 
-  test('serve every request that is retried with the same key, lose no credential, and stop with status 0', { timeout: 90_000 }, async () => {
+  test('serve every request that is retried with the same key, lose no credential, and stop with status 0', async () => {
     let over = false
     let lives = 0
     async function live(worker: number): Promise<void> {

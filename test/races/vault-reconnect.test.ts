@@ -60,7 +60,7 @@ describe.runIf(vaultRuns && stores.some(({ name }) => name === 'Postgres'))('a c
     await vault.stop()
   })
 
-  test(`keeps no session with a login whose lease says revoked: ${loops} loops on each of ${tasks} tasks`, { timeout: 120_000 }, async () => {
+  test(`keeps no session with a login whose lease says revoked: ${loops} loops on each of ${tasks} tasks`, { timeout: 240_000 }, async () => {
     const [broker] = fleet.brokers
     let opened = 0
     let alive = 0

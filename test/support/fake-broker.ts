@@ -146,6 +146,8 @@ export async function startFakeBroker(): Promise<FakeBroker> {
 
   async function listening(at: number): Promise<Server> {
     const made = createServer((request, response) => void answer(request, response))
+    // A client that asks again after Node's five seconds would meet the connection as it closes.
+    made.keepAliveTimeout = 120_000
     made.listen(at, '127.0.0.1')
     await once(made, 'listening')
     return made

@@ -140,7 +140,7 @@ export async function startFleet(
       if (status !== 201) throw new Error(`declared: ${status} ${JSON.stringify(body)}`)
       return heldOf(body)
     },
-    complete: (broker, task, headers = {}) => fleet.call(broker, task.token, 'POST', `/tasks/${task.id}/complete`, {}, headers),
+    complete: (broker, task, headers = { prefer: 'wait=30' }) => fleet.call(broker, task.token, 'POST', `/tasks/${task.id}/complete`, {}, headers),
     async active(broker, token) {
       const answer = await fetch(`${broker.url}/introspect`, {
         method: 'POST',

@@ -74,7 +74,7 @@ export interface Site {
   readonly folder: string
   /** Public keys of its issuer. */
   readonly jwks: object
-  /** Signs as somebody, for brokers of this site. @param ahead milliseconds by which the issuer's clock is ahead of the machine's */
+  /** Signs as somebody, for brokers of this site and for longer than any test takes. @param ahead milliseconds by which the issuer's clock is ahead of the machine's */
   token(sub: string, ahead?: number, lifetimeSeconds?: number): Promise<string>
   /**
    * Starts a broker; one that is to reach store or lab over another wire is told so.
@@ -157,7 +157,7 @@ export async function makeSite(options: SiteOptions): Promise<Site> {
   return {
     folder,
     jwks: issuer.jwks,
-    token: (sub, ahead = 0, lifetimeSeconds = 600) => issuer.sign({ sub, aud: audience, lifetimeSeconds }, Date.now() + ahead),
+    token: (sub, ahead = 0, lifetimeSeconds = 3_000) => issuer.sign({ sub, aud: audience, lifetimeSeconds }, Date.now() + ahead),
     start,
     launch,
     write,
@@ -171,7 +171,7 @@ function configuration(
   {
     store,
     lab,
-    labTimeout = '2s',
+    labTimeout = '20s',
     labSettings = '',
     other,
     keys = './jwks.json',
@@ -199,7 +199,7 @@ resource_servers:
 providers:
   - { name: tokens, kind: jwt }
 ${lab === undefined ? '' : `  - { name: lab, kind: http, url: "${lab}", revocation: provider, timeout: ${labTimeout}${labSettings} }`}
-${other === undefined ? '' : `  - { name: other, kind: http, url: "${other}", revocation: provider, timeout: 2s }`}
+${other === undefined ? '' : `  - { name: other, kind: http, url: "${other}", revocation: provider, timeout: 20s }`}
 ${providers}
 ${extra}`
 }

@@ -204,6 +204,8 @@ export async function wireHttp(
     })
     onward.end(body)
   }
+  // A client that asks again after Node's five seconds would meet the connection as it closes.
+  server.keepAliveTimeout = 120_000
   return {
     url: `http://127.0.0.1:${await portOf(server)}`,
     async stop() {

@@ -111,6 +111,9 @@ export async function frontVault(target: string): Promise<VaultFront> {
     })
   }
 
+  // A client that asks again after Node's five seconds would meet the connection as it closes.
+  server.keepAliveTimeout = 120_000
+
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   return {
     address: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,

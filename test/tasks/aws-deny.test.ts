@@ -48,7 +48,7 @@ describe.each(grounds)('a task with an AWS session that can be denied, $mode, on
     ['is revoked', 'revoked', (task: Declared) => task.revoke()],
   ] as const)('that %s', (_, cause, end) => {
     test('is refused by AWS once it says revoked, with evidence, while a sibling of the same role goes on', async () => {
-      const [task, sibling] = [await house.declare(['bucket'], { duration: 1_200_000 }), await house.declare(['bucket'])]
+      const [task, sibling] = [await house.declare(['bucket'], { duration: 1_200_000 }), await house.declare(['bucket'], { duration: 600_000 })]
       expect([await reads(task), await reads(task, 'globex/1'), await reads(sibling)]).toEqual([200, 403, 200])
 
       const { leases } = await end(task)

@@ -10,7 +10,7 @@ import type { Minted, Provider, Reservation } from '../../../src/providers/provi
 import { agentOf, readObject, statusOf } from '../../support/aws-agent.ts'
 import type { AwsClients } from '../../support/aws/clients.ts'
 import type { AwsPeer } from '../../support/aws/peer.ts'
-import { type AwsSite, policyOf, startAwsSite } from '../../support/aws/site.ts'
+import { type AwsSite, policyOf, startAwsSite, stillClock } from '../../support/aws/site.ts'
 import { failureOf } from '../contract.ts'
 import { reservationOf } from '../reservation.ts'
 
@@ -33,7 +33,7 @@ describe('children of an AWS session', () => {
   })
 
   beforeEach(async () => {
-    site = await startAwsSite()
+    site = await startAwsSite(stillClock())
     peer = site.peer
     for (const [name, value] of Object.entries(site.environment)) vi.stubEnv(name, value)
     noticed = []

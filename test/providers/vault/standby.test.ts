@@ -20,7 +20,7 @@ describe.runIf(vaultRuns)('two nodes of OpenBao', () => {
     leader = await startVault({ storage: 'raft' })
     other = await startOpenbao('raft', leader)
     front = await frontVault(leader.address)
-  }, 60_000)
+  })
   afterAll(async () => {
     await front.stop()
     await other.stop()
@@ -79,7 +79,7 @@ describe.runIf(vaultRuns)('two nodes of OpenBao', () => {
       expect((await leader.root('POST', 'auth/token/lookup-accessor', { accessor })).status).not.toBe(200)
       expect(await openLogins(reservation)).toEqual([])
     }
-  }, 60_000)
+  })
 
   test.each(['read database/creds/ledger-read', 'renew lease', 'renew token'] as const)(
     'the lead changes in the middle of a mint, at "%s": nothing is left of it',

@@ -16,7 +16,7 @@ import type { LeaseReference, Provider, ProviderSurroundings, Reservation } from
 import { reservationOf } from '../../providers/reservation.ts'
 import { clientsOf } from './clients.ts'
 import { MemoryStore } from './memory-store.ts'
-import { type AwsSite, policyOf, startAwsSite } from './site.ts'
+import { type AwsSite, policyOf, startAwsSite, stillClock } from './site.ts'
 
 /** A minted session, as the ledger and as its agent know it. */
 export interface GivenLease {
@@ -60,7 +60,7 @@ export async function bound({ peer, owner, role }: AwsSite): Promise<string> {
 }
 
 export async function startDenySite(): Promise<DenySite> {
-  const site = await startAwsSite()
+  const site = await startAwsSite(stillClock())
   const { peer, owner } = site
   const boundary = await bound(site)
   await owner.iam.send(new UpdateRoleCommand({ RoleName: 'invoices', MaxSessionDuration: 43_200 }))

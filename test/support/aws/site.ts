@@ -24,7 +24,14 @@ export interface AwsSite<Peer extends RunningAws = AwsPeer> extends AsyncDisposa
 
 export const policyOf = (...Statement: object[]): string => JSON.stringify({ Version: '2012-10-17', Statement })
 
-export const startAwsSite = async (): Promise<AwsSite> => await prepareSite(await startAwsPeer())
+/** @param clock of the peer; the machine's where absent */
+export const startAwsSite = async (clock?: () => number): Promise<AwsSite> => await prepareSite(await startAwsPeer({ ...(clock && { clock }) }))
+
+/** A clock that stands still but for what a peer is told to advance, so that no time passes by itself that a test counts on. */
+export const stillClock = (): (() => number) => {
+  const now = Date.now()
+  return () => now
+}
 
 /** @param peer of an account in which there is nothing yet; it stops with the site */
 export async function prepareSite<Peer extends RunningAws>(peer: Peer): Promise<AwsSite<Peer>> {
