@@ -183,18 +183,13 @@ describe.each(stores)('the built program on $name', ({ open: openStore }) => {
   test('SIGHUP puts better policies in force, and leaves the old ones when the new ones are faulty', async () => {
     const file = path.join(site.folder, 'policies/site.cedar')
     const before = await readFile(file, 'utf8')
-    const reloads = async (outcome: string, count: number) => {
-      for (let look = 0; look < 200; look++) {
-        const text = await (await fetch(`${broker.url}/metrics`)).text()
-        if (text.includes(`mayfly_policy_reloads_total{outcome="${outcome}"} ${count}`)) return
-      }
-      throw new Error(`no reload was ${outcome}`)
-    }
+    const metrics = async () => await (await fetch(`${broker.url}/metrics`)).text()
+    const reloads = (outcome: string, count: number) => expect.poll(metrics).toContain(`mayfly_policy_reloads_total{outcome="${outcome}"} ${count}`)
     await site.write('policies/site.cedar', `${before}\n@id("broken") permit(principal in Nonsense::"x", action, resource);`)
     broker.process.kill('SIGHUP')
     await reloads('refused', 1)
     expect((await call(broker, bot, 'POST', '/tasks', declaration('api'))).status).toBe(201)
-    expect(broker.log()).toContain('the old ones stay in force')
+    await expect.poll(() => broker.log()).toContain('the old ones stay in force')
 
     await site.write('policies/site.cedar', before.replaceAll('permit(', 'forbid('))
     broker.process.kill('SIGHUP')

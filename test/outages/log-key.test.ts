@@ -71,7 +71,7 @@ describe.runIf(openbao !== undefined && stores.some(({ name }) => name === 'Post
       await until('it says that its log waits', async () => (await metric(broker, 'key_up')) === '0')
       expect(await readiness(broker)).toMatchObject({ status: 'ready', log: { state: 'failing' } })
       expect(await metric(broker, 'refused')).toBe('0')
-      expect(broker.log()).toMatch(/"level":"error".*"reason":"key away".*sealed.*the log is not signed any further/)
+      await expect.poll(() => broker.log()).toMatch(/"level":"error".*"reason":"key away".*sealed.*the log is not signed any further/)
     }
     expect((await latestCheckpoint(fleet.ledger))!.size).toBe(size)
 
@@ -86,7 +86,7 @@ describe.runIf(openbao !== undefined && stores.some(({ name }) => name === 'Post
     const started = await fleet.site.start()
     await live(started)
     expect(await text(started, '/ledger/key')).toMatchObject({ status: 503, text: expect.stringContaining('provider_unavailable') })
-    expect(started.log()).toContain('the key of the log does not answer: the broker starts')
+    await expect.poll(() => started.log()).toContain('the key of the log does not answer: the broker starts')
     await vault.start()
     await until('the key answers', async () => (await text(started, '/ledger/key')).status === 200)
     await everyEntryPlaced(fleet.ledger)

@@ -68,7 +68,7 @@ export const heldOf = ({ task, task_token, leases }: OpenedTask): Held => ({
 })
 
 /** Polls until something is so. Bounded by time only so that a test fails with words. */
-export async function until(what: string, condition: () => Promise<boolean>, seconds = 30): Promise<void> {
+export async function until(what: string, condition: () => Promise<boolean>, seconds = 60): Promise<void> {
   const end = Date.now() + seconds * 1_000
   while (!(await condition())) if (Date.now() > end) throw new Error(`it never came about that ${what}`)
 }

@@ -117,7 +117,7 @@ export async function startOpenbao(storage: 'memory' | 'raft' = 'memory', leader
 
   /** Looks until its health is one of these. 501 before it is initialised, 503 sealed, 429 before it leads, 200. */
   async function untilHealth(...wanted: readonly number[]): Promise<void> {
-    for (let look = 0; look < 1_000; look++) {
+    for (let look = 0; look < 3_000; look++) {
       if (server.exitCode !== null || server.signalCode !== null) break
       const answer = await fetch(`${address}/v1/sys/health`).catch(() => undefined)
       if (answer && wanted.includes(answer.status)) return

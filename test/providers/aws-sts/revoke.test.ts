@@ -119,7 +119,7 @@ describe.each(['boundary', 'inline'] as const)('a session that is ended by the k
     expect(site.store.intents.length).toBeLessThanOrEqual(2)
   })
 
-  test('is ended when IAM is back, an hour after it went down, and until then nobody says so', async () => {
+  test('is ended when IAM is back, an hour after it went down, and until then nobody says so', { timeout: 300_000 }, async () => {
     const lease = await site.mint(provider, 3 * 3_600_000)
     const down = site.peer.now()
     site.peer.faults.down('iam')
