@@ -37,8 +37,16 @@ describe.each(stores)('on $name', ({ open }) => {
     revokeMany(house.broker, house.operator, { selector, reason: 'a test says so', confirm: phraseOf(selector), stopFor: undefined, ...more })
 
   /** What was ended in the background is seen by the next lap. */
-  async function reap(on: Broker = house.broker): Promise<void> {
+  async function reapTwice(on: Broker = house.broker): Promise<void> {
     await house.reap(on)
+    await house.reap(on)
+  }
+
+  /** The same until what failed has been tried again: on a busy machine the answer of a backend that is well comes too late now and then. */
+  async function reap(on: Broker = house.broker): Promise<void> {
+    const failed = () => house.ledger.run(sql`update leases set due_at = now() where state = 'revoking' and error is not null returning id`)
+    await house.reap(on)
+    for (let round = 0; round < 20 && (await failed()).length > 0; round++) await house.reap(on)
     await house.reap(on)
   }
 
@@ -165,7 +173,7 @@ describe.each(stores)('on $name', ({ open }) => {
       await house.declare(['crm'], { duration: 20 * 60_000 })
       await house.lab.down()
       const { revocation } = await revoke(selector)
-      await reap()
+      await reapTwice()
       const shown = await showRevocation(house.broker, revocation.id)
       expect(shown).toMatchObject({ revocation: { endedAt: null }, tasks, leases: { revoking: 1 } })
       expect((await listRevocations(house.ledger, false, page)).items.map(({ id }) => id)).toContain(revocation.id)
