@@ -26,7 +26,7 @@ const commits: readonly { readonly name: string; readonly look?: true; readonly 
   { name: 'take the name of a session', is: /insert into role_sessions/ },
   { name: 'keep the decision', is: /'decision\.made'/ },
   { name: 'confirm', is: /'lease\.issued'/ },
-  { name: 'journal a handle', is: /'lease\.reopened'/ },
+  { name: 'journal a handle', is: /set handles = (lease\.)?handles/ },
   { name: 'flag what is stuck', look: true, is: /'lease\.stuck'/ },
   { name: 'close what is overdue', look: true, is: /skip locked[^]*'task\.closing'/ },
   { name: 'close the task', is: /'task\.closing'/ },
