@@ -5,7 +5,6 @@ import type { Ledger, Plan } from './connect.ts'
 import { entryColumns, rfc3339 } from './entries.ts'
 import { holds, isHeld, type KeyClaim } from './keys.ts'
 import type { ExportedRow } from './log.ts'
-import { dueChannel } from './postgres.ts'
 import { receiptsOf, toldRows } from './receipts.ts'
 import { type Cause, type JsonRow, type Lease, leasesOf, type Revocation, type Task, tasksOf } from './records.ts'
 import { heldIn, openIn } from './revocations.ts'
@@ -31,7 +30,7 @@ export interface Closed {
   readonly tasks: readonly Task[]
   /** Oldest first. */
   readonly ended: readonly Lease[]
-  /** `revoking`, claimed for the caller for `claimSeconds`. */
+  /** `revoking`, claimed for the caller for `claimSeconds`: there is nothing in them for a reaper, so none is woken. */
   readonly revoking: readonly Lease[]
 }
 
@@ -141,11 +140,9 @@ async function close(ledger: Ledger, chosen: SQL, plan?: Plan): Promise<Closed &
       union all select 'lease.' || waiting.state, waiting.agent, waiting.task_id, waiting.id, waiting.decision_id, jsonb_build_object('cause', waiting.cause) from waiting
       union all ${taskEndedEntries(sql`shut`)}
       returning *
-    ),
-    woken as (select pg_notify(${dueChannel}, '') from (select 1 from waiting limit 1) as one)
+    )
     select (select json_agg(shut) from shut) as tasks, (select json_agg(ended order by ended.id) from ended) as ended,
-      (select json_agg(waiting) from waiting where waiting.state = 'revoking') as revoking, ${toldRows()} as told,
-      (select count(*) from woken) as woken`,
+      (select json_agg(waiting) from waiting where waiting.state = 'revoking') as revoking, ${toldRows()} as told`,
     'first',
     plan,
   )

@@ -2,6 +2,7 @@ import { sql } from 'drizzle-orm'
 import type { Ledger } from './connect.ts'
 import { claimSeconds } from './endings.ts'
 import { entryColumns } from './entries.ts'
+import { dueChannel } from './postgres.ts'
 import { type JsonRow, type Lease, leasesOf } from './records.ts'
 import { forgetAt } from './role-sessions.ts'
 
@@ -32,22 +33,26 @@ export async function claimDue(ledger: Ledger, rooms: readonly Room[]): Promise<
 }
 
 /**
- * Puts a claimed lease back, with the reason where there was one why it could not be ended yet. @param wait milliseconds until it is due again
+ * Puts a claimed lease back, with the reason why it could not be ended yet. @param wait milliseconds until it is due again
  * @returns whether it was still there to be put back
  */
-export async function retryLater(ledger: Ledger, lease: Pick<Lease, 'id'>, error: string | null, wait: number): Promise<boolean> {
+export async function retryLater(ledger: Ledger, lease: Pick<Lease, 'id'>, error: string, wait: number): Promise<boolean> {
   const rows = await ledger.run(sql`
-    update leases set error = coalesce(${error}::text, error), due_at = now() + make_interval(secs => ${wait / 1000}::double precision)
+    update leases set error = ${error}, due_at = now() + make_interval(secs => ${wait / 1000}::double precision)
     where id = ${lease.id} and state in ('reserved', 'revoking') returning id`)
   return rows.length > 0
 }
 
-/** Makes claimed leases due again at once, all of them in one statement: whoever has room for one takes it. */
+/** Makes claimed leases due again at once, all of them in one statement, and wakes every reaper: whoever has room for one takes it. */
 export async function putBack(ledger: Ledger, leases: readonly Pick<Lease, 'id'>[]): Promise<void> {
   const ids = JSON.stringify(leases.map(({ id }) => id))
   await ledger.run(sql`
-    update leases as lease set due_at = now() from json_array_elements_text(${ids}::text::json) as back(id)
-    where lease.id = back.id and lease.state = 'revoking'`)
+    with back as (
+      update leases as lease set due_at = now() from json_array_elements_text(${ids}::text::json) as back(id)
+      where lease.id = back.id and lease.state in ('reserved', 'revoking')
+      returning lease.id
+    )
+    select pg_notify(${dueChannel}, '') from (select from back limit 1) as one`)
 }
 
 /**

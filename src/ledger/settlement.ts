@@ -3,7 +3,7 @@ import type { Evidence, Handle } from '../base/evidence.ts'
 import type { Ledger } from './connect.ts'
 import { closing, countDown, endedEntries, freePlaces, taskEndedEntries } from './endings.ts'
 import { entryColumns, json } from './entries.ts'
-import { type JsonRow, type Lease, leasesOf } from './records.ts'
+import { type JsonRow, type Lease, leasesOf, type Task, tasksOf } from './records.ts'
 import { together } from './together.ts'
 
 /** What is known at the end of a lease: proof, or the reason why none is to be had. */
@@ -20,15 +20,21 @@ export interface Settling {
   readonly settlement: Settlement
 }
 
+/** A lease that has ended, and its task where that has ended with it. */
+export interface Settled {
+  readonly lease: Lease
+  readonly task: Task | undefined
+}
+
 /**
  * Ends a lease for good, and its task with it where it was the last, in one commit, which it may share with others. Undefined: somebody else moved it
  * first; read it again, never force it.
  */
-export const settle: (ledger: Ledger, settling: Settling) => Promise<Lease | undefined> = together(settleAll, 'first')
+export const settle: (ledger: Ledger, settling: Settling) => Promise<Settled | undefined> = together(settleAll, 'first')
 
-async function settleAll(ledger: Ledger, all: readonly Settling[]): Promise<readonly (Lease | undefined)[]> {
+async function settleAll(ledger: Ledger, all: readonly Settling[]): Promise<readonly (Settled | undefined)[]> {
   const asked = all.map(({ lease, settlement }) => ({ id: lease.id, task: lease.taskId, ...settlement }))
-  const [row] = await ledger.run<{ ended: JsonRow[] | null }>(sql`
+  const [row] = await ledger.run<{ ended: JsonRow[] | null; tasks: JsonRow[] | null }>(sql`
     with asked as materialized (
       select distinct on (id) * from json_to_recordset(${JSON.stringify(asked)}::text::json) as asked(id text, task text, "to" text, evidence jsonb, error text)
     ),
@@ -45,8 +51,9 @@ async function settleAll(ledger: Ledger, all: readonly Settling[]): Promise<read
     ${countDown},
     ${freePlaces},
     told as (${entryColumns} ${endedEntries} union all ${taskEndedEntries(sql`counted`)})
-    select (select json_agg(ended) from ended) as ended`)
-  const ended = new Map(leasesOf(row?.ended).map((lease) => [lease.id, lease]))
+    select (select json_agg(ended) from ended) as ended, (select json_agg(counted) from counted where counted.ended_at is not null) as tasks`)
+  const tasks = new Map(tasksOf(row?.tasks).map((task) => [task.id, task]))
+  const ended = new Map(leasesOf(row?.ended).map((lease) => [lease.id, { lease, task: tasks.get(lease.taskId) }]))
   return all.map(({ lease }) => ended.get(lease.id))
 }
 

@@ -5,8 +5,8 @@ import type { Log } from '../telemetry.ts'
 export interface Background {
   /** Fires when the broker stops and has waited long enough. */
   readonly signal: AbortSignal
-  /** Runs work; the promise never rejects. What fails is logged and stays due in the ledger. */
-  run(work: (signal: AbortSignal) => Promise<void>): Promise<void>
+  /** Runs work; the promise never rejects. What fails is logged and stays due in the ledger, and comes to nothing here. */
+  run<Result>(work: (signal: AbortSignal) => Promise<Result>): Promise<Result | undefined>
   /** Resolves when no work is left. */
   settled(): Promise<void>
   /** Waits for all work, at most `grace` milliseconds, then aborts it: what was begun is due in the ledger and another broker's reaper takes it. */
@@ -14,7 +14,7 @@ export interface Background {
 }
 
 export function createBackground(log: Log): Background {
-  const running = new Set<Promise<void>>()
+  const running = new Set<Promise<unknown>>()
   const stop = new AbortController()
   const settled = async () => {
     while (running.size > 0) await Promise.all(running)
@@ -35,10 +35,11 @@ export function createBackground(log: Log): Background {
   }
 }
 
-async function guarded(work: (signal: AbortSignal) => Promise<void>, signal: AbortSignal, log: Log): Promise<void> {
+async function guarded<Result>(work: (signal: AbortSignal) => Promise<Result>, signal: AbortSignal, log: Log): Promise<Result | undefined> {
   try {
-    await work(signal)
+    return await work(signal)
   } catch (error) {
     log.warn({ error: describe(error) }, 'work in the background failed; the ledger still has it due')
+    return undefined
   }
 }

@@ -7,6 +7,7 @@ import { recordRefusal } from '../ledger/entries.ts'
 import { keepKey } from '../ledger/keys.ts'
 import { receiptsOfEnd } from '../ledger/receipts.ts'
 import { findLease, findTask, hasEnded, type Lease, type Task, type TaskState } from '../ledger/records.ts'
+import type { Settled } from '../ledger/settlement.ts'
 import { endLease, noteEnded } from './end.ts'
 import { type Broker, type Caller, notFound, owns } from './task.ts'
 
@@ -29,7 +30,7 @@ export interface ClosedTask {
 export async function completeTask(broker: Broker, caller: Caller, id: TaskId, wait: number, signal: AbortSignal): Promise<ClosedTask> {
   const { agent } = await ownTask(broker, caller, id)
   const closed = await beginClosing(broker, id, 'completed', { cause: 'completed', by: `agent:${agent}` })
-  return endedAtOnce(closed) ?? (await outcomeOf(broker, id, closed, wait, signal))
+  return await outcomeOf(broker, id, closed, wait, signal)
 }
 
 /** A task of the caller, which whoever brings its token need not look for. @throws BrokerError `not_found` */
@@ -51,7 +52,7 @@ export async function revokeTask(broker: Broker, caller: Caller, id: TaskId, rea
     throw new BrokerError('forbidden', 'Only an operator may revoke a task')
   }
   const closed = await beginClosing(broker, id, 'revoked', { cause: 'revoked', reason, by: nameOf(caller) })
-  return endedAtOnce(closed) ?? (await outcomeOf(broker, id, closed, wait, signal))
+  return await outcomeOf(broker, id, closed, wait, signal)
 }
 
 /** Ends one lease; its task goes on. @throws BrokerError `not_found`, `store_unavailable` */
@@ -66,7 +67,8 @@ export async function revokeLease(
   const found = await findLease(broker.ledger, id)
   if (!found || !(owns(caller, found.task) || caller.roles.has('operator'))) throw notFound('lease')
   const { asked } = await beginEnding(broker, found.lease, { cause: 'revoked', reason, by: nameOf(caller) })
-  const lease = await settled(() => findLease(broker.ledger, id).then((again) => again?.lease), hasEnded, asked, wait, signal)
+  const { left } = await within(wait, asked)
+  const lease = await settled(() => findLease(broker.ledger, id).then((again) => again?.lease), hasEnded, left, signal)
   return { lease, ended: hasEnded(lease), receipts: await receiptsOfEnd(broker.ledger, { lease: id }) }
 }
 
@@ -82,15 +84,15 @@ export async function endLeaseNow(broker: Broker, lease: Pick<Lease, 'id' | 'tas
  *
  * @throws BrokerError `store_unavailable`
  */
-async function beginEnding(broker: Broker, lease: Pick<Lease, 'id' | 'taskId'>, ending: Ending): Promise<{ asked: Promise<void> }> {
+async function beginEnding(broker: Broker, lease: Pick<Lease, 'id' | 'taskId'>, ending: Ending): Promise<{ asked: Promise<unknown> }> {
   const moved = await closeLease(broker.ledger, lease, ending)
   if (moved?.state === 'revoking') return { asked: broker.background.run((signal) => endLease(broker, moved, signal)) }
   if (moved && hasEnded(moved)) noteEnded(broker, [moved])
   return { asked: Promise.resolve() }
 }
 
-/** What closing did, and when this broker has asked every provider that it had to ask. */
-type BegunClosing = Closed & { readonly asked: Promise<unknown> }
+/** What closing did, and what comes of it when this broker has asked every provider that it had to ask. */
+type BegunClosing = Closed & { readonly asked: Promise<readonly (Settled | undefined)[]> }
 
 /**
  * Marks a task as closing with all its leases, in one commit, and begins to ask their providers. A task that is not open any more is left as it is.
@@ -110,42 +112,39 @@ export async function beginClosing(broker: Broker, id: TaskId, outcome: TaskStat
     }
     if (ending.under && !(await keepKey(broker.ledger, ending.under))) return undefined
     const now = await findTask(broker.ledger, id)
-    if (now?.task.state !== 'open') return { ...closed, asked: Promise.resolve() }
+    if (now?.task.state !== 'open') return { ...closed, asked: Promise.resolve([]) }
   }
   throw new BrokerError('conflict', 'This task is being given leases faster than it can be closed', { task: id, retryAfter: 1 })
 }
 
-/** What closing came to, where that commit ended every lease that the task was ever given: there is nothing left to be read. */
-function endedAtOnce(closed: Closed | undefined): ClosedTask | undefined {
-  const task = closed?.tasks[0]
-  if (!closed || task?.announcedLeases !== closed.ended.length) return undefined
-  return { task, leases: closed.ended, ended: true, receipts: closed.receipts }
+/** What closing has come to, `wait` seconds later at most. Receipts are read where more than one commit was needed: each told some of the end. */
+async function outcomeOf(broker: Broker, id: TaskId, begun: BegunClosing | undefined, wait: number, signal: AbortSignal): Promise<ClosedTask> {
+  const { result = [], left } = await within(wait, begun?.asked)
+  const whole = begun && wholeOutcome(begun, result)
+  if (whole) return { ...whole, receipts: result.length > 0 ? await receiptsOfEnd(broker.ledger, { task: id }) : begun.receipts }
+  const isDone = ({ leases, task }: { leases: readonly Lease[]; task: Task }) => leases.every(hasEnded) && task.state !== 'closing'
+  const found = await settled(() => findTask(broker.ledger, id), isDone, left, signal)
+  return { ...found, ended: isDone(found), receipts: await receiptsOfEnd(broker.ledger, { task: id }) }
 }
 
-async function outcomeOf(broker: Broker, id: TaskId, begun: BegunClosing | undefined, wait: number, signal: AbortSignal): Promise<ClosedTask> {
-  const isDone = ({ leases, task }: { leases: readonly Lease[]; task: Task }) => leases.every(hasEnded) && task.state !== 'closing'
-  const found = await settled(() => findTask(broker.ledger, id), isDone, begun?.asked, wait, signal)
-  return { ...found, ended: isDone(found), receipts: await receiptsOfEnd(broker.ledger, { task: id }) }
+/** What closing came to, where that commit and those that this broker made since ended every lease that the task was ever given: nothing is left to be read. */
+function wholeOutcome({ tasks, ended }: Closed, since: readonly (Settled | undefined)[]): Omit<ClosedTask, 'receipts'> | undefined {
+  const leases = [...ended, ...since.flatMap((one) => one?.lease ?? [])]
+  const task = since.find((one) => one?.task)?.task ?? tasks[0]
+  if (!task?.endedAt || task.announcedLeases !== leases.length) return undefined
+  return { task, leases: leases.toSorted((one, other) => (one.id < other.id ? -1 : 1)), ended: true }
 }
 
 /** How often to look again whether something has ended, in milliseconds: another broker may be the one that is told. */
 const lookAgain = 50
 
-/**
- * Reads until it is done, at most `wait` seconds. What a reader sees is the ledger's truth, whoever brought it about.
- *
- * @param asked what this broker does about it itself: until then there is nothing to look for
- */
+/** Reads until it is done, at most `left` milliseconds. What a reader sees is the ledger's truth, whoever brought it about. */
 async function settled<Read>(
   read: () => Promise<Read | undefined>,
   isDone: (found: Read) => boolean,
-  asked: Promise<unknown> | undefined,
-  wait: number,
+  left: number,
   signal: AbortSignal,
 ): Promise<Read> {
-  const elapsed = stopwatch()
-  await atMost(wait * 1_000, asked)
-  let left = wait * 1_000 - elapsed()
   for (let pause = lookAgain; ; pause = Math.min(pause * 2, 500)) {
     const found = await read()
     if (found === undefined) throw notFound('task')
@@ -155,11 +154,17 @@ async function settled<Read>(
   }
 }
 
-/** Waits for work, or for so many milliseconds if those are over first. */
-async function atMost(ms: number, work: Promise<unknown> | undefined): Promise<void> {
+/** What work comes to, if that is known within so many seconds, and the milliseconds that are left of them. Until then there is nothing to look for. */
+async function within<Result>(seconds: number, work: Promise<Result> | undefined): Promise<{ result: Result | undefined; left: number }> {
+  const elapsed = stopwatch()
   const over = new AbortController()
-  await Promise.race([work, delay(ms, over.signal).catch(() => {})])
+  const late = delay(seconds * 1_000, over.signal).then(
+    () => undefined,
+    () => undefined,
+  )
+  const result = await Promise.race([work, late])
   over.abort()
+  return { result, left: seconds * 1_000 - elapsed() }
 }
 
 /** Whoever asks, as the ledger calls them. */

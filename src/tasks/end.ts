@@ -1,7 +1,7 @@
 import { claimSeconds, closeLease } from '../ledger/endings.ts'
-import { settle } from '../ledger/settlement.ts'
-import { retryLater } from '../ledger/queue.ts'
+import { putBack, retryLater } from '../ledger/queue.ts'
 import type { Lease } from '../ledger/records.ts'
+import { type Settled, settle } from '../ledger/settlement.ts'
 import { type LeaseReference, ProviderError } from '../providers/provider.ts'
 import type { Target } from '../providers/target.ts'
 import type { Broker } from './task.ts'
@@ -13,25 +13,33 @@ const backoff = { first: 250, most: 2_000 }
  * Ends a claimed lease at its provider, and records the proof; or puts it back with the reason, to be tried again after a pause of full jitter.
  *
  * Never inside a transaction. Whoever claims it a second time asks the provider again, which is harmless, and finds the row moved.
+ * @returns what this came to, if it ended the lease
  * @throws BrokerError where the store could not be written: the lease stays due
  */
-export async function endLease(broker: Broker, lease: Lease, signal: AbortSignal): Promise<void> {
+export async function endLease(broker: Broker, lease: Lease, signal: AbortSignal): Promise<Settled | undefined> {
   const target = broker.targets.get(lease.provider)
-  if (!target) return
+  if (!target) return undefined
   try {
     const ended = await end(broker, target, lease, signal)
-    if (ended) noteEnded(broker, [ended])
+    if (ended) noteEnded(broker, [ended.lease])
+    return ended
   } catch (error) {
     if (!(error instanceof ProviderError)) throw error
-    // Our own bulkhead is full: nothing was asked and nothing is wrong, the reaper takes it as soon as there is room.
-    if (error.fault === 'busy') return void (await retryLater(broker.ledger, lease, null, 0))
-    const wait = error.pointlessFor + Math.random() * Math.min(backoff.most, backoff.first * 2 ** Math.min(lease.attempts, 10))
-    await retryLater(broker.ledger, lease, error.message, wait)
-    broker.telemetry.log.warn(
-      { lease: lease.id, task: lease.taskId, provider: lease.provider, fault: error.fault, attempts: lease.attempts },
-      'a lease could not be ended yet',
-    )
+    await putOff(broker, lease, error)
+    return undefined
   }
+}
+
+/** Puts a claimed lease back that could not be ended. */
+async function putOff(broker: Broker, lease: Lease, error: ProviderError): Promise<void> {
+  // Our own bulkhead is full: nothing was asked and nothing is wrong, the reaper takes it as soon as there is room.
+  if (error.fault === 'busy') return await putBack(broker.ledger, [lease])
+  const wait = error.pointlessFor + Math.random() * Math.min(backoff.most, backoff.first * 2 ** Math.min(lease.attempts, 10))
+  await retryLater(broker.ledger, lease, error.message, wait)
+  broker.telemetry.log.warn(
+    { lease: lease.id, task: lease.taskId, provider: lease.provider, fault: error.fault, attempts: lease.attempts },
+    'a lease could not be ended yet',
+  )
 }
 
 /** Counts and tells of leases that have ended. */
@@ -45,24 +53,23 @@ export function noteEnded(broker: Broker, leases: readonly Lease[]): void {
   }
 }
 
-async function end(broker: Broker, target: Target, lease: Lease, signal: AbortSignal): Promise<Lease | undefined> {
-  const revoking = lease.state === 'reserved' ? await recover(broker, target, lease, signal) : await asRevoking(broker, lease)
-  if (revoking?.state !== 'revoking') return revoking
+async function end(broker: Broker, target: Target, lease: Lease, signal: AbortSignal): Promise<Settled | undefined> {
+  if (lease.state === 'reserved') {
+    const { minted } = await target.recover(referenceOf(lease), signal)
+    // A mint whose answer never came: nothing was minted and nothing will be.
+    if (!minted) return await settle(broker.ledger, { lease, settlement: { to: 'failed', error: 'nothing was minted' } })
+  }
+  const revoking = await asRevoking(broker, lease)
+  if (revoking?.state !== 'revoking') return undefined
   const evidence = await target.revoke(referenceOf(revoking), signal)
   // What time ended was revoked by nobody.
   return await settle(broker.ledger, { lease: revoking, settlement: { to: evidence.by === 'time' ? 'expired' : 'revoked', evidence } })
 }
 
-/** A mint whose answer never came: nothing was minted and nothing will be, or there is something to end. */
-async function recover(broker: Broker, target: Target, lease: Lease, signal: AbortSignal): Promise<Lease | undefined> {
-  const { minted } = await target.recover(referenceOf(lease), signal)
-  if (!minted) return await settle(broker.ledger, { lease, settlement: { to: 'failed', error: 'nothing was minted' } })
-  return await closeLease(broker.ledger, lease, { cause: 'interrupted', by: 'broker' })
-}
-
 /** A lease that has outlived its own end is still asked about: a provider that confirms is worth more than a clock. */
 async function asRevoking(broker: Broker, lease: Lease): Promise<Lease | undefined> {
-  return lease.state === 'active' ? await closeLease(broker.ledger, lease, { cause: 'lease_expired', by: 'broker' }) : lease
+  if (lease.state === 'revoking') return lease
+  return await closeLease(broker.ledger, lease, { cause: lease.state === 'active' ? 'lease_expired' : 'interrupted', by: 'broker' })
 }
 
 function referenceOf(lease: Lease): LeaseReference {

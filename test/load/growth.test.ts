@@ -135,7 +135,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
       const { id } = await house.declare(['api', 'crm', 'gone-by-itself'], { broker })
       await house.backdate(id, '2 minutes')
       await journal(broker.ledger, { id: noLease, taskId: noTask }, {})
-      await retryLater(broker.ledger, { id: noLease }, null, 0)
+      await retryLater(broker.ledger, { id: noLease }, 'no reason', 0)
       await putBack(broker.ledger, [{ id: noLease }])
       await releaseClaims(broker.ledger)
       while (await lap(broker));

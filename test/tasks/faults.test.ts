@@ -4,7 +4,7 @@ import type { TaskId } from '../../src/base/ids.ts'
 import { announceTask } from '../../src/ledger/announce.ts'
 import { closeTask } from '../../src/ledger/endings.ts'
 import { findTask } from '../../src/ledger/records.ts'
-import { nextDue } from '../../src/ledger/queue.ts'
+import { nextDue, putBack } from '../../src/ledger/queue.ts'
 import { listEntries, listLeases } from '../../src/ledger/lists.ts'
 import { ProviderError } from '../../src/providers/provider.ts'
 import { startReaper } from '../../src/reaper.ts'
@@ -46,6 +46,11 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
 
   const stateOf = async (id: TaskId) => (await findTask(house.ledger, id))!
   const brokerFor = (how: LabFault): Broker => (how === 'hangs' ? impatient : house.broker)
+
+  /** What was committed is told a moment later: so many looks at the store take much longer than that. */
+  async function lookAround(): Promise<void> {
+    for (let look = 0; look < 20; look++) await house.ledger.run(sql`select`)
+  }
 
   /** Drives the reaper over every retry: what is due later is moved to now. */
   async function untilNothingIsDue(): Promise<void> {
@@ -159,6 +164,25 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
     await tended
     await reaper.stop()
     delete provider.upkeep
+  })
+
+  test('a reaper is woken by whoever puts a lease back, and not by whoever closes a task and asks for its leases itself', async () => {
+    const task = await house.declare(['crm'])
+    let calls = 0
+    let called = (): void => {}
+    await house.ledger.onDue(() => {
+      calls++
+      called()
+    })
+    // Some stores call once as soon as they listen.
+    calls = 0
+    const { revoking } = await closeTask(house.ledger, { id: task.id, outcome: 'completed', ending: { cause: 'completed', by: 'agent:bot' } })
+    await lookAround()
+    expect(calls).toBe(0)
+    const woken = new Promise<void>((resolve) => (called = resolve))
+    await putBack(house.ledger, revoking)
+    await woken
+    expect(calls).toBe(1)
   })
 
   test('a backend that stays dead past the end of its credential leaves it expired, with the last error', async () => {

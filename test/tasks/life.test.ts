@@ -74,6 +74,12 @@ describe.each(stores)('the life of a task on $name', ({ open }) => {
 
       expect(closed.leases.map(({ id }) => id)).toEqual([...task.leases, more.lease].map(({ id }) => id))
       expect(await stateOf(task.id)).toMatchObject({ task: closed.task, leases: closed.leases })
+
+      const asked = await house.declare(['crm', 'crm-for', 'api'])
+      await asked.revokeLease(asked.leases[1]!)
+      const ended = await asked[verb]()
+      expect(ended.leases.map(({ id }) => id)).toEqual(asked.leases.map(({ id }) => id))
+      expect(await stateOf(asked.id)).toMatchObject({ task: ended.task, leases: ended.leases })
     }
   })
 
