@@ -9,8 +9,8 @@ import type { Stage } from './stage.ts'
 export type Deed<Given = unknown, Answered = undefined, On extends Stage = Scene> = {
   /** As in: a broker that is killed while it … */
   readonly words: string
-  /** Every commit and every request that it comes to, in order. Each has two sides, and each side is a cell of the matrix. */
-  readonly crosses: readonly string[]
+  /** Every commit and every request that it comes to, in order; in a list of their own what goes side by side. Each has two sides, and each side is a cell of the matrix. */
+  readonly crosses: readonly (string | readonly string[])[]
   /** Whether this one is a cell, where others have been cells of a deed before; each is, where this is absent. */
   kills?(what: string, nth: number): boolean
   /** How many things `given` has to provide for: the cells and one undisturbed run. */
@@ -61,11 +61,22 @@ async function untilStruck({ tripwire, owner }: Stage): Promise<void> {
 }
 
 const cellsOf = ({ crosses, kills = () => true }: Pick<Deed, 'crosses' | 'kills'>): Crossing[] =>
-  crosses.flatMap((what, index) => {
-    const nth = crosses.slice(0, index + 1).filter((name) => name === what).length
+  crosses.flat().flatMap((what, index, all) => {
+    const nth = all.slice(0, index + 1).filter((name) => name === what).length
     if (!kills(what, nth)) return []
     return [{ side: 'before', what, nth } as const, { side: 'after', what, nth } as const]
   })
+
+/** What was seen, with what goes side by side in the order in which `crosses` names it. */
+function inOrderOf(crosses: Deed['crosses'], seen: readonly string[]): string[] {
+  const left = [...seen]
+  const ordered = crosses.flatMap((step) => {
+    if (typeof step === 'string') return isLook(step) ? [] : left.splice(0, 1)
+    const together = left.splice(0, step.length)
+    return together.toSorted((one, other) => step.indexOf(one) - step.indexOf(other))
+  })
+  return [...ordered, ...left]
+}
 
 const wordsOf = ({ side, what, nth }: Crossing): string => {
   const act = isRequest(what) ? `its ${what} at the backend` : `the commit to ${what}`
@@ -111,7 +122,7 @@ export function matrix<On extends Stage>(
         const answered = await run(scene, one, given)
         const seen = scene.tripwire.seen().filter((what) => !isLook(what))
         scene.tripwire.disarm()
-        expect(seen).toEqual(one.crosses.filter((what) => !isLook(what)))
+        expect(inOrderOf(one.crosses, seen)).toEqual(one.crosses.flat().filter((what) => !isLook(what)))
         await one.holds(scene, given, answered)
         await scene.check()
       })

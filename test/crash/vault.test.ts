@@ -11,7 +11,7 @@ import { db, openVaultScene, type VaultScene } from './vault-scene.ts'
 const grants = ['api', 'db']
 const declared = (scene: VaultScene): Promise<Held> => scene.declare(grants)
 
-const minting = ['create token', 'journal a handle', 'read database/creds/ledger-read', 'journal a handle', 'renew lease', 'renew token'] as const
+const minting = ['create token', 'journal a handle', 'read database/creds/ledger-read', ['journal a handle', 'renew token'], 'renew lease'] as const
 const ending = ['revoke token', 'revoke lease', 'record the end'] as const
 
 const declare = deed<{ readonly key: string }, Held, VaultScene>({
@@ -96,7 +96,7 @@ function recovery(one: {
 const minted = recovery({
   words: 'recovers what another died minting, when its lease was known',
   crosses: ['claim what is due', 'revoke token', 'close the lease', ...ending],
-  leave: (scene, count) => leave(scene, count, 'renew token', true, declareMany(scene)),
+  leave: (scene, count) => leave(scene, count, 'renew lease', true, declareMany(scene)),
   becomes: { state: 'revoked', cause: 'interrupted' },
 })
 

@@ -7,7 +7,7 @@ import type { Ending } from './end.ts'
 import { asProviderError } from './faults.ts'
 import { secretQuestion, type VaultGrant } from './grant.ts'
 import type { Identity } from './identity.ts'
-import { earlier, type Life, lifeOf } from './life.ts'
+import { earlier, type Life, lifeOf, longestFirstLife } from './life.ts'
 
 /** Seconds that a task token lives until it is known, read with and renewed: what a crash leaves behind dies in this time. */
 const bootstrap = 45
@@ -57,13 +57,13 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
     await journal(handle)
     try {
       const secret = await readSecret(question, token, handle, journal, signal)
-      if (secret.lease_id) await journal({ ...handle, lease_id: secret.lease_id })
+      const tokenEnds = secret.lease_id ? await journalBesideRenewal(secret, handle, journal, life, signal) : undefined
       if (grant.endedBy === 'serial') await journal({ ...handle, mount: grant.authority!, serial_number: serialOf(secret, name) })
       if (grant.endedBy === 'lease' && !secret.lease_id)
         throw new ProviderError('refused', `${name} gave a secret without a lease, and the catalogue says that its lease ends it`, 'maybe')
       const credential = credentialOf(grant, secret.data)
       if (!credential) throw new ProviderError('garbage', `${name} gave a secret that is none of its kind`, 'maybe')
-      if (secret.lease_id) return { credential, expiresAt: await extend(secret, accessor, life, signal) }
+      if (tokenEnds) return { credential, expiresAt: earlier(tokenEnds, await renewLease(secret, life, signal)) }
       // Nothing hangs on the token any more: it has done its work.
       await ending.contain({ accessor, namespace }, signal)
       return { credential, expiresAt: life.until(endOf(secret)) }
@@ -137,21 +137,45 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
     ])
   }
 
-  /** Makes lease and token last to the end of the reservation, and no longer. @returns when they end: sooner where Vault allowed less */
-  async function extend(secret: SecretAnswer, accessor: string, life: Life, signal: AbortSignal): Promise<Date> {
-    const ends = life.left()
-    let granted = secret.lease_duration
-    if (secret.renewable) {
-      const answer = await identity.ask({ path: 'sys/leases/renew', body: { lease_id: secret.lease_id, increment: ends.seconds }, namespace }, signal)
-      const renewed = renewedOf(answer)
-      if (!renewed) throw unexpected(name, 'longer lease', answer, 'maybe')
-      granted = renewed.lease_duration
-    }
-    const token = life.left()
-    const answer = await identity.ask({ path: 'auth/token/renew-accessor', body: { accessor, increment: token.seconds }, namespace }, signal)
+  /**
+   * Journals a lease, and makes its token last meanwhile. Not the lease: until it is journaled it has to end by its own first time, for whoever finds the
+   * token alone waits for no longer; and not even the token of one whose first time is longer than that, which only its token ends soon. Both to their
+   * end, so that nothing of this is still under way when the mint has failed.
+   *
+   * @returns when the token ends
+   */
+  async function journalBesideRenewal(
+    { lease_id, lease_duration }: SecretAnswer,
+    handle: { readonly accessor: string },
+    journal: Journal,
+    life: Life,
+    signal: AbortSignal,
+  ): Promise<Date> {
+    const journaling = journal({ ...handle, lease_id })
+    if (lease_duration > longestFirstLife) await journaling
+    const [journaled, renewed] = await Promise.allSettled([journaling, renewToken(handle.accessor, life, signal)])
+    if (journaled.status === 'rejected') throw journaled.reason
+    if (renewed.status === 'rejected') throw renewed.reason
+    return renewed.value
+  }
+
+  /** Makes a token last to the end of the reservation, and no longer. @returns when it ends: sooner where Vault allowed less */
+  async function renewToken(accessor: string, life: Life, signal: AbortSignal): Promise<Date> {
+    const { seconds, after } = life.left()
+    const answer = await identity.ask({ path: 'auth/token/renew-accessor', body: { accessor, increment: seconds }, namespace }, signal)
     const renewed = authOf(answer)
     if (!renewed) throw unexpected(name, 'longer life for the task token', answer, 'maybe')
-    return earlier(ends.after(granted), token.after(renewed.auth.lease_duration))
+    return after(renewed.auth.lease_duration)
+  }
+
+  /** The same for a lease, where its engine renews it. */
+  async function renewLease(secret: SecretAnswer, life: Life, signal: AbortSignal): Promise<Date> {
+    const { seconds, after } = life.left()
+    if (!secret.renewable) return after(secret.lease_duration)
+    const answer = await identity.ask({ path: 'sys/leases/renew', body: { lease_id: secret.lease_id, increment: seconds }, namespace }, signal)
+    const renewed = renewedOf(answer)
+    if (!renewed) throw unexpected(name, 'longer lease', answer, 'maybe')
+    return after(renewed.lease_duration)
   }
 
   /** After something went wrong, whatever that was. Where this fails too the broker's own end of the lease does it again, with proof. */

@@ -113,10 +113,26 @@ describe.runIf(vaultRuns)('Vault', () => {
         'journal accessor',
         'read database/creds/ledger-read',
         'journal accessor lease_id',
-        'renew lease',
         'renew token',
+        'renew lease',
       ])
       await end(reservation)
+    })
+
+    test('is not made to last before it is journaled, though its token is', async () => {
+      const reservation = reserve()
+      const mints = provider.mint(
+        reservation,
+        async (handle) => {
+          if (!('lease_id' in handle)) return
+          while (!front.requests().some(({ what, status }) => what === 'renew token' && status === 200)) await vault.database.superuser`select 1`
+          throw new Error('the store is away')
+        },
+        patient,
+      )
+      await expect(mints).rejects.toThrow('the store is away')
+      expect(front.requests().map(({ what }) => what)).not.toContain('renew lease')
+      await untilLogins(reservation, 0)
     })
 
     test('ends with its token by itself where the broker never comes back', async () => {
@@ -167,6 +183,23 @@ describe.runIf(vaultRuns)('Vault', () => {
       const serial = secretsOf((await mint(reservation)).credential)['serial_number']!.open()
       await provider.revoke(referenceTo(reservation), patient)
       expect((await vault.root<{ revocation_time: number }>('GET', `pki/cert/${serial}`)).body.data.revocation_time).toBeGreaterThan(0)
+    })
+
+    test('a lease that would live long by itself is journaled before even its token is made to last', async () => {
+      const own = { path: 'pki/issue/leased', policy: 'mayfly-task-leased-certificate', ended_by: 'lease', data: { common_name: '{host}' } }
+      const reservation = reserve(own, { parameters: { host: 'api.example.com' } })
+      const mints = provider.mint(
+        reservation,
+        async (handle) => {
+          if (!('lease_id' in handle)) return
+          // A renewal beside this would be through long before.
+          for (let look = 0; look < 50; look++) await vault.database.superuser`select 1`
+          throw new Error('the store is away')
+        },
+        patient,
+      )
+      await expect(mints).rejects.toThrow('the store is away')
+      expect(front.requests().map(({ what }) => what)).not.toContain('renew token')
     })
 
     test('a certificate without a lease cannot be taken back, and says when it ends', async () => {
