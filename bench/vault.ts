@@ -23,13 +23,19 @@ interface Stage {
   readonly raw: Raw
 }
 
+/** Over the connection that nothing is between, as nothing is between the broker and Vault, nor between the raw calls and Vault. */
+const login = 'path: database/creds/ledger-read-2, policy: mayfly-task-ledger-read-2'
+
+const providerAt = (name: string, address: string, { tokenFile }: RunningVault): string =>
+  `  - { name: ${name}, kind: vault, address: "${address}", auth: { method: token, token_file: "${tokenFile}" }, token_role: mayfly-task }\n`
+
 test('the bench of Vault', async () => {
   const [store, lab, vault] = await Promise.all([openDatabase(), startLab(), startVault()])
   const wire = await faultyWire(vault.address)
   const { url } = store.settings as { url: string }
   const site = await siteOf({ url }, { lab }, {
-    providers: `  - { name: vault, kind: vault, address: "${wire.url}", auth: { method: token, token_file: "${vault.tokenFile}" }, token_role: mayfly-task }\n`,
-    grants: { login: 'provider: vault, path: database/creds/ledger-read, policy: mayfly-task-ledger-read' },
+    providers: providerAt('vault', vault.address, vault) + providerAt('silent', wire.url, vault),
+    grants: { login: `provider: vault, ${login}`, silence: `provider: silent, ${login}` },
   })
   const stage: Stage = {
     owner: postgres(url, { max: 2, onnotice: () => {} }),
@@ -38,7 +44,7 @@ test('the bench of Vault', async () => {
     broker: await site.start(),
     generators: startGenerators(),
     bots: (await tokensOf(site)).bots,
-    raw: rawCalls(vault.address, (await readFile(vault.tokenFile, 'utf8')).trim()),
+    raw: await rawCalls(vault.address, (await readFile(vault.tokenFile, 'utf8')).trim(), url),
   }
   await wholeLife(stage)
   await loginsAfterComplete(stage)
@@ -49,7 +55,7 @@ test('the bench of Vault', async () => {
 
   keep('results-vault.json', 'broker, its Postgres, OpenBao in memory, the database behind it and load share the machine')
   stage.generators.stop()
-  stage.raw.stop()
+  await stage.raw.stop()
   await stage.owner.end()
   await stage.broker.stop()
   await site.remove()
@@ -57,21 +63,29 @@ test('the bench of Vault', async () => {
   await Promise.all([vault.stop(), lab.stop(), store.dispose()])
 })
 
-/** A task with one database login, declared and completed, beside the same calls made without a broker. In turns, so that what else the machine does falls on both. */
+/**
+ * A task with one database login, declared and completed, beside the same calls made without a broker; and beside these with a commit, as bare as it can
+ * be, wherever a life has one. In turns, so that what else the machine does falls on all of them.
+ */
 async function wholeLife(stage: Stage): Promise<void> {
-  await lives(stage, 8, 60)
+  // Until statements have their plans on every connection and the compiler has nothing left to do: a broker runs for weeks.
+  await lives(stage, 8, 600)
+  await stage.raw.lives(8, 200, true)
   for (const [inFlight, count] of [
     [1, 60],
     [8, 160],
   ] as const) {
-    const [ours, theirs] = [{ mint: 0, end: 0 }, { mint: 0, end: 0 }]
+    const [ours, theirs, kept] = [{ mint: 0, end: 0 }, { mint: 0, end: 0 }, { mint: 0, end: 0 }]
     for (let turn = 0; turn < 4; turn++) {
       const life = await lives(stage, inFlight, count)
       ours.mint += life.mint
       ours.end += life.end
-      const raw = await stage.raw.lives(inFlight, count)
+      const raw = await stage.raw.lives(inFlight, count, false)
       theirs.mint += raw.mint
       theirs.end += raw.end
+      const committed = await stage.raw.lives(inFlight, count, true)
+      kept.mint += committed.mint
+      kept.end += committed.end
     }
     const each = (seconds: number): number => (seconds * 1_000) / (4 * count)
     tell(`Vault: a whole life, ${inFlight} in flight`, {
@@ -79,8 +93,11 @@ async function wholeLife(stage: Stage): Promise<void> {
       'complete, ms': each(ours.end),
       'raw mint, ms': each(theirs.mint),
       'raw end, ms': each(theirs.end),
+      'raw mint with commits, ms': each(kept.mint),
+      'raw end with commits, ms': each(kept.end),
       'a second': (4 * count) / (ours.mint + ours.end),
       ratio: (ours.mint + ours.end) / (theirs.mint + theirs.end),
+      'ratio to raw with commits': (ours.mint + ours.end) / (kept.mint + kept.end),
     })
   }
 }
@@ -176,7 +193,7 @@ async function silence({ generators, broker, bots, wire, owner }: Stage): Promis
   for (let turn = 0; turn < 6; turn++) {
     alone.push(await generators.run(well))
     wire.hang()
-    const asking = generators.run({ targets: [broker.url], inFlight: 4, requests: issues(bots, 'login'), count: 4 })
+    const asking = generators.run({ targets: [broker.url], inFlight: 4, requests: issues(bots, 'silence'), count: 4 })
     beside.push(await generators.run(well))
     await wire.cut()
     await wire.mend()
@@ -189,15 +206,20 @@ async function silence({ generators, broker, bots, wire, owner }: Stage): Promis
 
 /** The same calls as the provider makes, without a broker. */
 interface Raw {
-  /** Seconds for so many mints, then for so many ends. */
-  lives(inFlight: number, count: number): Promise<{ mint: number; end: number }>
+  /** Seconds for so many mints, then for so many ends. @param committed with a bare commit where the broker has one */
+  lives(inFlight: number, count: number, committed: boolean): Promise<{ mint: number; end: number }>
   /** Seconds for so many ends: of token and lease, and of the lease alone. */
   ends(inFlight: number, count: number): Promise<{ pairs: number; revokes: number }>
-  stop(): void
+  stop(): Promise<void>
 }
 
-function rawCalls(address: string, token: string): Raw {
+/** @param url of a store for bare commits */
+async function rawCalls(address: string, token: string, url: string): Promise<Raw> {
   const agent = new Agent({ keepAlive: true })
+  const store = postgres(url, { max: 8, onnotice: () => {} })
+  await store`create table bare_commits (said text)`
+  const commit = async () => void (await store`insert into bare_commits (said) values (${'x'.repeat(1_000)})`)
+  const nothing = async () => {}
 
   function ask(at: string, as: string, body?: object): Promise<any> {
     return new Promise((resolve, reject) => {
@@ -217,24 +239,31 @@ function rawCalls(address: string, token: string): Raw {
     })
   }
 
-  async function mint(): Promise<{ accessor: string; lease: string }> {
-    const policies = ['mayfly-task-ledger-read']
+  /** In the broker's order, with its announcement, the journal of token and lease, and its confirmation. */
+  async function mint(journal: () => Promise<void>): Promise<{ accessor: string; lease: string }> {
+    await journal()
+    const policies = ['mayfly-task-ledger-read-2']
     const { auth } = await ask('auth/token/create/mayfly-task', token, { ttl: '45s', policies, no_default_policy: true, type: 'service', display_name: 'raw' })
-    const secret = await ask('database/creds/ledger-read', auth.client_token)
+    await journal()
+    const secret = await ask('database/creds/ledger-read-2', auth.client_token)
+    await Promise.all([journal(), ask('auth/token/renew-accessor', token, { accessor: auth.accessor, increment: 1_800 })])
     await ask('sys/leases/renew', token, { lease_id: secret.lease_id, increment: 1_800 })
-    await ask('auth/token/renew-accessor', token, { accessor: auth.accessor, increment: 1_800 })
+    await journal()
     return { accessor: auth.accessor, lease: secret.lease_id }
   }
   const contain = (accessor: string) => ask('auth/token/revoke-accessor', token, { accessor })
   const revoke = (lease: string) => ask('sys/leases/revoke', token, { lease_id: lease, sync: true })
 
-  const mints = (inFlight: number, count: number) => timed(inFlight, Array.from({ length: count }), mint)
+  const mints = (inFlight: number, count: number, journal = nothing) => timed(inFlight, Array.from({ length: count }), () => mint(journal))
   return {
-    async lives(inFlight, count) {
-      const minted = await mints(inFlight, count)
+    async lives(inFlight, count, committed) {
+      const journal = committed ? commit : nothing
+      const minted = await mints(inFlight, count, journal)
       const ended = await timed(inFlight, minted.results, async ({ accessor, lease }) => {
+        await journal()
         await contain(accessor)
         await revoke(lease)
+        await journal()
       })
       return { mint: minted.seconds, end: ended.seconds }
     },
@@ -247,6 +276,9 @@ function rawCalls(address: string, token: string): Raw {
       const revokes = await timed(inFlight, results, ({ lease }) => revoke(lease))
       return { pairs: pairs.seconds, revokes: revokes.seconds }
     },
-    stop: () => agent.destroy(),
+    async stop() {
+      agent.destroy()
+      await store.end()
+    },
   }
 }
