@@ -17,9 +17,9 @@ import {
   rfc3339,
 } from './entries.ts'
 import { claimKeys, holds, type KeyClaim } from './keys.ts'
-import { type EntryFields, receiptOf } from '../proof/leaf.ts'
+import type { EntryFields } from '../proof/leaf.ts'
 import type { ExportedRow } from './log.ts'
-import { bareColumns, type BareRow, bareRows, receiptsOf, returningTold, type ToldRow, toldRows } from './receipts.ts'
+import { bareColumns, type BareRow, bareRows, receiptsOf, receiptsOfRows, returningTold, type ToldRow, toldRows } from './receipts.ts'
 import { type Declarant, type JsonRow, type Lease, leasesOf, type Task, taskOf } from './records.ts'
 import { forgottenAfter, openRoles, namedHandles, takeNames } from './session-names.ts'
 import { type Stopped, stoppedOf } from './stops.ts'
@@ -98,7 +98,7 @@ export const announceTask: (ledger: Ledger, announcement: Announcement) => Promi
 
 async function announceTasks(ledger: Ledger, all: readonly Announcement[]): Promise<readonly Announcing[]> {
   const written = await writeAll(ledger, all)
-  const outcomes = all.map((announcement) => outcomeOf(announcement, written.get(announcement.task.id)))
+  const outcomes = all.map((announcement) => outcomeOf(ledger, announcement, written.get(announcement.task.id)))
   if (all.length === 1) return outcomes
   // The places of an agent were given to all of its announcements here or to none. Near its limit some may still fit.
   for (const [index, announcement] of all.entries()) {
@@ -122,13 +122,13 @@ interface WrittenOne {
   readonly stopped: Stopped | null
 }
 
-function outcomeOf(announcement: Announcement, written: ReturnType<Written['get']>): Announcing {
+function outcomeOf(ledger: Ledger, announcement: Announcement, written: ReturnType<Written['get']>): Announcing {
   if (!written) return { outcome: 'key_taken' }
   if (written.stopped) return { outcome: 'stopped', ...written.stopped }
   if (!written.task) return { outcome: 'limit' }
   const announced = { task: taskOf(written.task), leases: leasesOf(written.leases) }
-  const receipts = (written.told ?? []).map((row) => receiptOf(factOf(announcement, announced, written.decided, row)))
-  return { outcome: 'announced', ...announced, receipts }
+  const told = (written.told ?? []).map((row) => factOf(announcement, announced, written.decided, row))
+  return { outcome: 'announced', ...announced, receipts: receiptsOf(ledger, told) }
 }
 
 /** A fact of an announcement as the history has it: its row, and the body that was sent. */
@@ -263,7 +263,7 @@ export async function announceLeases(
   if (!row?.found) return { outcome: 'not_open' }
   if (row.stopped) return { outcome: 'stopped', ...row.stopped }
   if (!row.task) return { outcome: 'limit' }
-  return { outcome: 'announced', task: taskOf(row.task), leases: leasesOf(row.leases), receipts: receiptsOf(row.told) }
+  return { outcome: 'announced', task: taskOf(row.task), leases: leasesOf(row.leases), receipts: receiptsOfRows(ledger, row.told) }
 }
 
 /**
@@ -296,7 +296,10 @@ export async function recordDenial(
     ${returningTold}`,
     'later',
   )
-  return receiptsOf(rows.map(({ told }) => told))
+  return receiptsOfRows(
+    ledger,
+    rows.map(({ told }) => told),
+  )
 }
 
 /** Keeps a decision about a task that exists already: a refused further lease, refresh or renewal. */
@@ -310,7 +313,10 @@ export async function recordDecision(ledger: Ledger, task: TaskId, decision: New
     ${returningTold}`,
     'later',
   )
-  return receiptsOf(rows.map(({ told }) => told))
+  return receiptsOfRows(
+    ledger,
+    rows.map(({ told }) => told),
+  )
 }
 
 /**
@@ -337,7 +343,10 @@ export async function recordKeptBack(
     ${returningTold}`,
     'later',
   )
-  return receiptsOf(rows.map(({ told }) => told))
+  return receiptsOfRows(
+    ledger,
+    rows.map(({ told }) => told),
+  )
 }
 
 export const milliseconds = (count: number): SQL => sql`make_interval(secs => ${count}::double precision / 1000)`

@@ -5,7 +5,7 @@ import type { Ledger, Plan } from './connect.ts'
 import { entryColumns, rfc3339 } from './entries.ts'
 import { holds, isHeld, type KeyClaim } from './keys.ts'
 import type { ExportedRow } from './log.ts'
-import { receiptsOf, toldRows } from './receipts.ts'
+import { receiptsOfRows, toldRows } from './receipts.ts'
 import { type Cause, type JsonRow, type Lease, leasesOf, type Revocation, type Task, tasksOf } from './records.ts'
 import { heldIn, openIn } from './revocations.ts'
 import { meansLeases, type Selector } from './selector.ts'
@@ -81,15 +81,18 @@ async function closeTasks(ledger: Ledger, closings: readonly Closing[]): Promise
         where task.id = asked.id and task.state = 'open' and (asked.key is null or ${isHeld(sql`asked.key`, sql`asked.holder`)}) for update of task
       ) as task`,
   )
-  return closings.map((closing) => (first.get(closing.id) === closing ? partOf(closed, closing.id) : partOf(closed, undefined)))
+  return closings.map((closing) => (first.get(closing.id) === closing ? partOf(ledger, closed, closing.id) : partOf(ledger, closed, undefined)))
 }
 
 /** What of it is about one task. */
-const partOf = ({ tasks, ended, revoking, told }: Closed & Told, id: TaskId | undefined): ClosedTask => ({
+const partOf = (ledger: Ledger, { tasks, ended, revoking, told }: Closed & Told, id: TaskId | undefined): ClosedTask => ({
   tasks: tasks.filter((task) => task.id === id),
   ended: ended.filter(({ taskId }) => taskId === id),
   revoking: revoking.filter(({ taskId }) => taskId === id),
-  receipts: receiptsOf(told.filter(({ task }) => task === id)),
+  receipts: receiptsOfRows(
+    ledger,
+    told.filter(({ task }) => task === id),
+  ),
 })
 
 /** What closing told the history, in the order of the log. */

@@ -16,7 +16,7 @@ import {
 } from './entries.ts'
 import { type KeyClaim, release } from './keys.ts'
 import type { ExportedRow } from './log.ts'
-import { receiptsOf, toldRows } from './receipts.ts'
+import { receiptsOfRows, toldRows } from './receipts.ts'
 import { type Stopped, stoppedOf } from './stops.ts'
 import { type JsonRow, type Lease, leaseOf, leasesOf, type Task, taskOf } from './records.ts'
 
@@ -50,7 +50,7 @@ export async function confirmLeases(
     ${claim ? sql`answered as (${release(claim)}),` : sql``}
     told as (${entryColumns} ${leaseEntries} returning *)
     select json_agg(announced order by announced.id) as leases, ${toldRows()} as told from announced`)
-  return { leases: leasesOf(row?.leases), receipts: receiptsOf(row?.told) }
+  return { leases: leasesOf(row?.leases), receipts: receiptsOfRows(ledger, row?.told) }
 }
 
 /** A refresh that was announced: what it may lead to, and what was known before. */
@@ -107,7 +107,7 @@ export async function extendLease(
   )
   if (row?.stopped) return row.stopped
   if (!row?.lease) return undefined
-  return { lease: leaseOf(row.lease), until: new Date(row.until), former: new Date(row.former), receipts: receiptsOf(row.told) }
+  return { lease: leaseOf(row.lease), until: new Date(row.until), former: new Date(row.former), receipts: receiptsOfRows(ledger, row.told) }
 }
 
 /** What came of a refresh. */
@@ -152,7 +152,7 @@ export async function concludeRefresh(
       returning *
     )
     select (select to_json(announced) from announced) as lease, ${toldRows()} as told`)
-  return row?.lease ? { lease: leaseOf(row.lease), receipts: receiptsOf(row.told) } : undefined
+  return row?.lease ? { lease: leaseOf(row.lease), receipts: receiptsOfRows(ledger, row.told) } : undefined
 }
 
 /**
@@ -186,5 +186,5 @@ export async function extendTask(
     'later',
   )
   if (row?.stopped) return row.stopped
-  return row?.task ? { task: taskOf(row.task), receipts: receiptsOf(row.told) } : undefined
+  return row?.task ? { task: taskOf(row.task), receipts: receiptsOfRows(ledger, row.told) } : undefined
 }

@@ -40,8 +40,8 @@ export interface Look {
   readonly head: SignedHead | undefined
   /** Whether the last entry of the log is in the history still, and its transaction in the past. */
   readonly last: 'as it was' | 'gone' | 'in the future'
-  /** What is next, in order. */
-  readonly next: readonly EntryFields[]
+  /** The ids of what is next, in order. */
+  readonly next: readonly string[]
   readonly lag: Lag
 }
 
@@ -105,7 +105,7 @@ export async function lookAtLog(ledger: Ledger, limit: number): Promise<Look> {
   const [row] = await ledger.run<{
     head: HeadRow | null
     last: Look['last'] | null
-    next: ExportedRow[] | null
+    next: string[] | null
     waiting: number
     seconds: number | null
   }>(sql`
@@ -121,7 +121,7 @@ export async function lookAtLog(ledger: Ledger, limit: number): Promise<Look> {
     after as materialized (select coalesce((select xid from last), '0'::xid8) as xid, coalesce((select id from last), '') as id),
     next as materialized (
       select entry.* from after cross join lateral (
-        select * from entries where (entries.xid, entries.id) > (after.xid, after.id) and entries.xid < pg_snapshot_xmin(pg_current_snapshot())
+        select xid, id from entries where (entries.xid, entries.id) > (after.xid, after.id) and entries.xid < pg_snapshot_xmin(pg_current_snapshot())
         order by entries.xid, entries.id limit ${limit}
       ) as entry
     ),
@@ -141,20 +141,19 @@ export async function lookAtLog(ledger: Ledger, limit: number): Promise<Look> {
       case when not exists (select from head) then 'as it was'
         when not exists (select from last) then 'gone'
         when (select xid from last) >= pg_snapshot_xmin(pg_current_snapshot()) then 'in the future' else 'as it was' end as last,
-      (select json_agg(${exported(sql`next`)} order by next.xid, next.id) from next) as next,
+      (select json_agg(id order by xid, id) from next) as next,
       (select count(*)::int from waiting) as waiting,
       (select greatest(extract(epoch from clock_timestamp() - at), 0)::double precision from oldest) as seconds`)
   return {
     head: row?.head ? headOf(row.head) : undefined,
     last: row?.last ?? 'as it was',
-    next: (row?.next ?? []).map(fieldsOf),
+    next: row?.next ?? [],
     lag: { entries: row?.waiting ?? 0, seconds: row?.seconds ?? 0 },
   }
 }
 
-/** An entry with its place in its log. */
+/** An entry with what it comes to in the tree. */
 export interface Leaf {
-  readonly index: number
   readonly entry: string
   readonly hash: Hash
 }
@@ -172,6 +171,7 @@ export interface NamedLog extends LogPlace {
 
 /** What an append writes besides entries that there are. */
 export interface Append {
+  /** The last of the log's tree, in order. */
   readonly leaves: readonly Leaf[]
   readonly above: readonly TreeHash[]
   /** The log that it is of, and the one that it closes: kept where they are not yet. */
@@ -195,8 +195,8 @@ export async function appendToLog(
   to: SignedHead,
   { leaves, above, logs, opening }: Append,
 ): Promise<boolean> {
-  const { number, first } = to.log
-  const hex = (rows: readonly { readonly hash: Hash }[]) => JSON.stringify(rows.map((row) => ({ ...row, hash: row.hash.toString('hex') })))
+  const start = signedEntries(to) - leaves.length
+  const subtrees = above.map((subtree) => ({ ...subtree, hash: subtree.hash.toString('hex') }))
   const rows = await ledger.run(sql`
     with signed as (
       insert into checkpoints (size, previous, root, note)
@@ -210,13 +210,16 @@ export async function appendToLog(
       where not exists (select from logs where logs.number = log.number)
     ),
     ${opening ? sql`opened as (${insertOpening(opening)} from signed),` : sql``}
+    -- One text of all, for to read a record of each costs as much as to write it.
+    hashes as materialized (select decode(${Buffer.concat(leaves.map(({ hash }) => hash)).toString('hex')}, 'hex') as bytes),
     numbered as (
-      insert into leaves (index, entry_id, hash) select ${first}::bigint + leaf.index, leaf.entry, decode(leaf.hash, 'hex')
-      from signed cross join json_to_recordset(${hex(leaves)}::text::json) as leaf(index bigint, entry text, hash text)
+      insert into leaves (index, entry_id, hash) select ${start}::bigint + leaf.number - 1, leaf.entry, substr(hashes.bytes, (leaf.number::int - 1) * 32 + 1, 32)
+      from signed cross join hashes cross join json_array_elements_text(${JSON.stringify(leaves.map(({ entry }) => entry))}::text::json)
+        with ordinality as leaf(entry, number)
     ),
     grown as (
-      insert into subtrees (log, level, index, hash) select ${number}::int, above.level, above.index, decode(above.hash, 'hex')
-      from signed cross join json_to_recordset(${hex(above)}::text::json) as above(level int, index bigint, hash text)
+      insert into subtrees (log, level, index, hash) select ${to.log.number}::int, above.level, above.index, decode(above.hash, 'hex')
+      from signed cross join json_to_recordset(${JSON.stringify(subtrees)}::text::json) as above(level int, index bigint, hash text)
     )
     select size from signed`)
   return rows.length > 0
@@ -305,9 +308,14 @@ export async function readLeaves(ledger: Ledger, log: LogPlace, start: number, c
 }
 
 /** An entry with all that its leaf is made of. Undefined: there is none with this id. */
-export async function readEntry(ledger: Ledger, id: string): Promise<EntryFields | undefined> {
-  const [row] = await ledger.run<{ entry: ExportedRow }>(sql`select ${exported(sql`entry`)} as entry from entries as entry where entry.id = ${id}`)
-  return row && fieldsOf(row.entry)
+export const readEntry = async (ledger: Ledger, id: string): Promise<EntryFields | undefined> => (await readEntries(ledger, [id]))[0]
+
+/** Those of these entries that there are, in no order. */
+export async function readEntries(ledger: Ledger, ids: readonly string[]): Promise<readonly EntryFields[]> {
+  const rows = await ledger.run<{ entry: ExportedRow }>(sql`
+    select ${exported(sql`entry`)} as entry from json_array_elements_text(${JSON.stringify(ids)}::text::json) as asked(id)
+    join entries as entry on entry.id = asked.id`)
+  return rows.map(({ entry }) => fieldsOf(entry))
 }
 
 /** Where an entry is in its log, and the newest or final checkpoint of that. `waiting`: it has no place yet. Undefined: there is no such entry. */

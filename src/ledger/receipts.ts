@@ -1,8 +1,9 @@
 import { sql, type SQL } from 'drizzle-orm'
 import type { LeaseId, TaskId } from '../base/ids.ts'
 import type { Receipt } from '../base/receipt.ts'
-import { receiptOf } from '../proof/leaf.ts'
+import { type EntryFields, receiptOf } from '../proof/leaf.ts'
 import type { Ledger } from './connect.ts'
+import { rememberLeaves } from './leaves.ts'
 import { exported, type ExportedRow, fieldsOf } from './log.ts'
 
 /*
@@ -33,8 +34,16 @@ export interface ToldRow {
   readonly told: ExportedRow
 }
 
-/** The receipts of what was told. */
-export const receiptsOf = (rows: readonly ExportedRow[] | null | undefined): readonly Receipt[] => (rows ?? []).map((row) => receiptOf(fieldsOf(row)))
+/** The receipts of what this broker has just told. */
+export function receiptsOf(ledger: Ledger, told: readonly EntryFields[]): readonly Receipt[] {
+  const receipts = told.map(receiptOf)
+  rememberLeaves(ledger, receipts)
+  return receipts
+}
+
+/** The same of its rows. */
+export const receiptsOfRows = (ledger: Ledger, rows: readonly ExportedRow[] | null | undefined): readonly Receipt[] =>
+  receiptsOf(ledger, (rows ?? []).map(fieldsOf))
 
 /** The kinds of what is told of an end, its beginning first. */
 const ofAnEnd = sql`('task.closing', 'lease.revoking', 'lease.lapsing', 'lease.revoked', 'lease.expired', 'lease.failed', 'task.ended')`
@@ -50,5 +59,5 @@ export async function receiptsOfEnd(ledger: Ledger, about: { readonly task: Task
   const told = row?.told ?? []
   // Leases that ended before their task began to are not of its end.
   const first = 'task' in about ? told.findIndex(({ kind }) => kind === 'task.closing') : 0
-  return receiptsOf(first === -1 ? [] : told.slice(first))
+  return first === -1 ? [] : told.slice(first).map((row) => receiptOf(fieldsOf(row)))
 }

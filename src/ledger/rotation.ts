@@ -1,5 +1,6 @@
 import { BrokerError } from '../base/errors.ts'
 import { emptyTree } from '../proof/compact.ts'
+import { leafHashOf } from '../proof/leaf.ts'
 import { type Opening, openingKind } from '../proof/opening.ts'
 import { parseVerifierKey, type VerifierKey } from '../proof/note.ts'
 import type { Ledger } from './connect.ts'
@@ -64,7 +65,7 @@ async function examine(ledger: Ledger, { last }: Look, open: LogRecord, key: Log
 async function openNext(ledger: Ledger, closed: LogRecord & { readonly key: string }, signer: LogSigner): Promise<LogRecord | undefined> {
   const log = { number: closed.log.number + 1, first: signedEntries(closed) }
   const opening = { ...(await nextEntry(ledger)), xid: '0', kind: openingKind, body: openingOf(log.number, signer.key, closed) } as const
-  const { head, ...rows } = growth(emptyTree, [opening]) ?? refuse(refusals['unreadable entry'])
+  const { head, ...rows } = growth(emptyTree, [{ entry: opening.id, hash: leafHashOf(opening) ?? refuse(refusals['unreadable entry']) }])
   const to = await signedBy(signer, log, head)
   if (headFault(to, signer.key)) return refuse(refusals['wrong signature'])
   const name = { origin: signer.key.name, key: signer.key.text }

@@ -101,6 +101,16 @@ describe.each(stores)('a ledger on $name', { timeout: 150_000 }, ({ open }) => {
     expect(verdict.checkpoints).toBeGreaterThan(5)
   })
 
+  test('is found to be altered where an entry was changed after it was answered, and before it had its place', async () => {
+    const { id } = await house.declare(['api'])
+    const opened = `task_id = '${id}' and kind = 'task.opened'`
+    await owner(`update entries set body = replace(body::text, 'a test', 'a test!')::jsonb where ${opened}`)
+    await growAll({ ledger: house.ledger, key, origin })
+    expect(found(await verify(house.ledger, pinned))).toEqual([
+      `${size}: is not what the log has as its leaf: it was changed, or stands in the place of another`,
+    ])
+  })
+
   // Each by whoever owns the database and not the key. The places are of the first task, which is under the pinned checkpoint, and of later ones.
   test.each([
     [
