@@ -1,11 +1,10 @@
-import { createWriteStream } from 'node:fs'
-import { once } from 'node:events'
+import { open } from 'node:fs/promises'
 import { signCheckpoint } from '../src/proof/checkpoint.ts'
 import { type CompactTree, emptyTree, grow, headOf } from '../src/proof/compact.ts'
 import { type EntryFields, leafOf } from '../src/proof/leaf.ts'
 import { type LogLine, lineText, parseLine, type PolicyLine } from '../src/proof/lines.ts'
-import { leafHash } from '../src/proof/merkle.ts'
-import { createSigner, type Signer } from '../src/proof/note.ts'
+import { type Head, leafHash } from '../src/proof/merkle.ts'
+import { createSigner } from '../src/proof/note.ts'
 
 /** One life as a broker exported it: what its task began with, what it ended with, and the policies that decided. */
 export interface Life {
@@ -31,40 +30,36 @@ const batch = 1_000
 
 /**
  * Writes a ledger of so many entries, at least: one life again and again, each with ids and times of its own, in the order in which they would have come.
- * The checkpoint that it begins with covers all of it, so it is written twice, the first time into nothing.
+ * The checkpoint that it begins with covers all of it, and is written last, in the place of one that is as long.
  *
  * @returns the key with which it verifies, and what is in it
  */
 export async function writeExport(file: string, life: Life, least: number): Promise<{ key: string; entries: number; bytes: number }> {
   const signer = createSigner('bench.example.com', new Uint8Array(32).fill(1))
-  let tree = emptyTree
-  for (const { entry } of livesOf(life, least)) tree = grow(tree, [leafHash(leafOf(entry))], () => {})
-  const { key } = signer
-  const out = createWriteStream(file)
-  let bytes = 0
-  let text = lineText({ export: 'mayfly-ledger@v1', checkpoint: signCheckpoint(signer, headOf(tree)) }) + life.policies.map(lineText).join('')
-  for (const line of linesOf(life, least, signer)) {
-    text += lineText(line)
-    if (text.length < 1_000_000) continue
-    bytes += Buffer.byteLength(text)
-    if (!out.write(text)) await once(out, 'drain')
-    text = ''
-  }
-  out.end(text)
-  await once(out, 'finish')
-  return { key: key.text, entries: tree.size, bytes: bytes + Buffer.byteLength(text) }
-}
-
-function* linesOf(life: Life, least: number, signer: Signer): Iterable<LogLine> {
+  const begin = (head: Head): string => lineText({ export: 'mayfly-ledger@v1', checkpoint: signCheckpoint(signer, head) })
+  const entries = countOf(life, least) * (life.opening.length + life.ending.length)
+  const out = await open(file, 'w')
+  let text = begin({ size: entries, root: Buffer.alloc(32) }) + life.policies.map(lineText).join('')
   let tree: CompactTree = emptyTree
   for (const { entry, answers } of livesOf(life, least)) {
     const hash = leafHash(leafOf(entry))
     const number = tree.size
     tree = grow(tree, [hash], () => {})
     const checkpoint = tree.size % batch === 0 ? { checkpoint: signCheckpoint(signer, headOf(tree)) } : {}
-    yield { number, leaf_hash: hash.toString('base64'), entry, ...(answers && { answers }), ...checkpoint }
+    text += lineText({ number, leaf_hash: hash.toString('base64'), entry, ...(answers && { answers }), ...checkpoint })
+    if (text.length < 1_000_000) continue
+    await out.write(text)
+    text = ''
   }
+  await out.write(text)
+  await out.write(begin(headOf(tree)), 0)
+  const { size: bytes } = await out.stat()
+  await out.close()
+  return { key: signer.key.text, entries, bytes }
 }
+
+/** How many lives it takes. */
+const countOf = ({ opening, ending }: Life, least: number): number => Math.ceil(least / (opening.length + ending.length))
 
 interface Told {
   readonly entry: EntryFields
@@ -72,7 +67,7 @@ interface Told {
 }
 
 function* livesOf(life: Life, least: number): Iterable<Told> {
-  const count = Math.ceil(least / (life.opening.length + life.ending.length))
+  const count = countOf(life, least)
   const tell = [life.opening, life.ending].map(teller)
   for (let step = 0; step < count + living; step++) {
     if (step < count) yield* tell[0]!(step, step)
