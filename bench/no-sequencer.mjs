@@ -15,6 +15,6 @@ export async function load(url, context, next) {
   if (!url.endsWith('/dist/ledger/sequencer.js')) return loaded
   const source = String(loaded.source)
   if (!source.includes(begins)) throw new Error('the sequencer does not begin where it is looked for')
-  const idle = `${begins}) { return { refusal: () => undefined, stop: async () => {}, [Symbol.asyncDispose]: async () => {} } }`
+  const idle = `${begins}) { return { refusal: () => undefined, hasStrays: () => false, stop: async () => {}, [Symbol.asyncDispose]: async () => {} } }`
   return { ...loaded, source: `${source.replace(begins, 'function neverStarted(')}\n${idle}\n` }
 }

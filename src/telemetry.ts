@@ -31,6 +31,7 @@ export interface Metrics {
   readonly logSize: Gauge
   readonly logLagEntries: Gauge
   readonly logLagSeconds: Gauge
+  readonly logStrays: Gauge
   readonly logRefused: Gauge
   readonly logKeyUp: Gauge
   readonly anchors: Counter<'anchor' | 'outcome'>
@@ -124,6 +125,10 @@ function createMetrics(): Metrics {
     logSize: gauge('mayfly_log_size', 'Entries that have their place in the signed log'),
     logLagEntries: gauge('mayfly_log_lag_entries', 'Entries that had no place in the log yet when it was last looked at'),
     logLagSeconds: gauge('mayfly_log_lag_seconds', 'Age of the oldest of them'),
+    logStrays: gauge(
+      'mayfly_log_strays',
+      'Entries that were written where the log had been already, and never get a place, since this broker has started',
+    ),
     logRefused: gauge('mayfly_log_refused', 'Whether the log is not signed any further, because it is not as it was signed'),
     logKeyUp: gauge('mayfly_log_key_up', 'Whether the key that signs the log answered when it was last asked'),
     anchors: counter(

@@ -150,6 +150,7 @@ describe('metrics', () => {
       'gauge mayfly_log_lag_seconds',
       'gauge mayfly_log_refused',
       'gauge mayfly_log_size',
+      'gauge mayfly_log_strays',
       'gauge mayfly_oldest_unfinished_revocation_seconds',
       'gauge mayfly_provider_up provider',
       'gauge mayfly_standing_leases',

@@ -1,18 +1,18 @@
 import { html } from 'hono/html'
 import type { EntryId } from '../base/ids.ts'
 import type { Ledger } from '../ledger/connect.ts'
-import { readEntry } from '../ledger/log.ts'
-import { proveEntry } from '../ledger/proofs.ts'
+import { type Placeless, readEntry } from '../ledger/log.ts'
+import { placeless, proveEntry } from '../ledger/proofs.ts'
 import { parseCheckpoint } from '../proof/checkpoint.ts'
 import { type EntryFields, leafHashOf } from '../proof/leaf.ts'
 import { verifyInclusion } from '../proof/merkle.ts'
 import type { EntryProof } from '../proof/entry-proof.ts'
 import type { Html } from './page.ts'
 
-/** An entry with what proves that it is in the signed log; `waiting` for its place there. */
+/** An entry with what proves that it is in the signed log, or why nothing does. */
 export interface Proven {
   readonly entry: EntryFields
-  readonly proof: EntryProof | 'waiting'
+  readonly proof: EntryProof | Placeless
 }
 
 /** Undefined: there is no such entry. @throws BrokerError `internal` where the store has lost a part of the log */
@@ -38,7 +38,7 @@ export function renderEntry(home: string, { entry, proof }: Proven): Html {
     <h2>What was kept</h2>
     <pre tabindex="0" role="region" aria-label="Body of the entry">${JSON.stringify(body, null, 2)}</pre>
     <h2>In the signed log</h2>
-    ${proof === 'waiting' ? html`<p>It has no place there yet. It gets one within seconds.</p>` : renderProof(home, entry, proof)}`
+    ${typeof proof === 'string' ? html`<p${proof === 'stray' ? html` class="stuck"` : ''}>${placeless[proof]}.</p>` : renderProof(home, entry, proof)}`
 }
 
 const named = (name: string, value: Html | string): Html =>

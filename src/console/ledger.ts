@@ -3,6 +3,7 @@ import { html, raw } from 'hono/html'
 import { BrokerError } from '../base/errors.ts'
 import { isId } from '../base/ids.ts'
 import * as contract from '../http/contract.ts'
+import { placeless } from '../ledger/proofs.ts'
 import type { Sequencer } from '../ledger/sequencer.ts'
 import { proofText } from '../proof/entry-proof.ts'
 import type { Broker } from '../tasks/task.ts'
@@ -97,7 +98,7 @@ export function ledgerRoutes(broker: Broker, sequencer: Pick<Sequencer, 'refusal
     })
     .get('/entries/:id/proof', async (c) => {
       const { entry, proof } = await provenIn(c)
-      if (proof === 'waiting') throw new BrokerError('not_found', 'The entry has no place in the log yet: it gets one within seconds')
+      if (typeof proof === 'string') throw new BrokerError('not_found', placeless[proof])
       return c.body(proofText(proof), 200, {
         'content-type': 'text/plain; charset=utf-8',
         'content-disposition': `attachment; filename="${entry.id}.tlog-proof"`,

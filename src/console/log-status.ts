@@ -36,6 +36,14 @@ export function renderLogStatus({ checkpoint, lag, refusal }: LogStatus): Html {
     return html`<div role="alert" class="alarm">
       <p><strong class="stuck">The log is behind the history.</strong> ${signed}</p>
     </div>`
+  if (lag.strays.length > 0)
+    return html`<div role="alert" class="alarm">
+      <p>
+        <strong class="stuck">Entries were written where the log had been already.</strong> No broker does that, and they never get a place:
+        ${lag.strays.join(', ')}.
+      </p>
+      <p>${signed}</p>
+    </div>`
   return html`<p class="quiet">${signed}</p>`
 }
 

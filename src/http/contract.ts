@@ -528,7 +528,7 @@ export type Logs = z.infer<typeof Logs>
 
 export const LogLines = z.string().openapi('LogLines', {
   description:
-    'Each line a JSON object: `number` from 0; `leaf_hash`, what the log has there, which is SHA-256 over a zero byte and the canonical JSON (RFC 8785) of `entry`, base64; `missing` in the place of `entry` where the history does not have it any more; with a decision its `answers`; `checkpoint` where one was signed over the log up to here',
+    'Each line a JSON object: `number` from 0; `leaf_hash`, what the log has there, which is SHA-256 over a zero byte and the canonical JSON (RFC 8785) of `entry`, base64; `missing` in the place of `entry` where the history does not have it any more; with a decision its `answers`; `checkpoint` where one was signed over the log up to here; `stray`, the id of an entry that the history has right before this one and the log nowhere',
 })
 
 export const LedgerCsv = z.string().openapi('LedgerCsv', { description: 'RFC 4180 with a header line; no cell starts a formula' })

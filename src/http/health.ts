@@ -17,6 +17,7 @@ export interface Reaper {
 export interface Sequencer {
   /** What stands in its way; undefined where nothing does. */
   refusal(): string | undefined
+  hasStrays(): boolean
 }
 
 interface Observed {
@@ -50,7 +51,7 @@ export function healthRoutes({ broker, verifier, reaper, sequencer }: Observed) 
         status: writable && laps ? 'ready' : 'not_ready',
         store: condition(writable),
         reaper: { state: condition(laps), last_lap_seconds: Math.round(lap / 100) / 10 },
-        log: { state: condition(sequencer.refusal() === undefined) },
+        log: { state: condition(sequencer.refusal() === undefined && !sequencer.hasStrays()) },
         issuers: verifier.ready().map(({ issuer, ok }) => ({ name: issuer, state: condition(ok) })),
         providers: [...broker.targets].map(([name, target]) => ({ name, state: condition(!target.failing) })),
         ...(found && { clock: clockOf(secondsApart(broker, found)) }),

@@ -5,7 +5,7 @@ import { BrokerError } from '../base/errors.ts'
 import type { LogKey } from '../ledger/log-key.ts'
 import { readLogLines } from '../ledger/log-lines.ts'
 import { latestCheckpoint, listLogs } from '../ledger/log.ts'
-import { proveEntry, readTile } from '../ledger/proofs.ts'
+import { placeless, proveEntry, readTile } from '../ledger/proofs.ts'
 import { openCheckpoint } from '../proof/checkpoint.ts'
 import { type LogLine, lineText } from '../proof/lines.ts'
 import { proofText } from '../proof/entry-proof.ts'
@@ -43,7 +43,7 @@ export function logRoutes(broker: Broker, log: LogName, following: Following) {
     .openapi(proof, async (c) => {
       const proven = await proveEntry(ledger, c.req.valid('param').entry)
       if (proven === undefined) throw new BrokerError('not_found', 'There is no such entry')
-      if (proven === 'waiting') throw new BrokerError('not_found', 'The entry has no place in the log yet: it gets one within seconds')
+      if (typeof proven === 'string') throw new BrokerError('not_found', placeless[proven])
       return c.body(proofText(proven), 200, { 'content-type': text })
     })
     .openapi(lines, async (c) => {

@@ -33,6 +33,8 @@ export interface Lag {
   readonly entries: number
   /** Age of the one that is next; 0 where none waits. */
   readonly seconds: number
+  /** Ids of strays among the newest entries, up to ten: they stand where the log has been already, and wait in vain. */
+  readonly strays: readonly string[]
 }
 
 export interface Look {
@@ -47,6 +49,9 @@ export interface Look {
 
 /** Where counting what waits ends: a count costs what it counts, and this is seconds of a busy broker's history. */
 const mostCounted = 10_000
+
+/** One is an alarm; their names help whoever looks. */
+const mostStrays = 10
 
 /** An entry's row as it is exported; `fieldsOf` drops what does not apply. */
 export const exported = (entry: SQL): SQL => sql`json_build_object('id', ${entry}.id, 'at', ${rfc3339(sql`${entry}.at`)}, 'xid', ${entry}.xid::text,
@@ -95,11 +100,33 @@ export interface OpeningEntry {
 }
 
 /**
+ * The queries `head`, the newest checkpoint, and `last`, the last entry in the order of the history that has its place. Whatever stands before that and has
+ * none is a stray. No broker can leave one, for the log takes only what nothing that commits later can come before; but the owner of the database can write
+ * an entry with whatever transaction they like.
+ */
+const ending = sql`
+    head as materialized (select size, previous, ${headRow} as row from checkpoints order by size desc limit 1),
+    place as (
+      -- Openings may follow one another.
+      select max(place) as last from head, generate_series(head.size - 1 - (select count(*) from logs), head.size - 1) as place
+      where not exists (select from logs where logs.first = place and logs.number > 1)
+    ),
+    last as materialized (
+      select entry.xid, entry.id from place join leaves as leaf on leaf.index = place.last join entries as entry on entry.id = leaf.entry_id
+    )`
+
+/** Whether an entry stands where the log has been already. */
+const isPassed = (entry: SQL): SQL => sql`coalesce((${entry}.xid, ${entry}.id) <= (select xid, id from last), false)`
+
+/**
  * Where the log stands, and up to `limit` entries that come next.
  *
  * In the order of (xid, id), and only those whose transaction is below every one that is still open: nothing that commits later can come before them.
  * So the history alone says which entry comes next, whoever asks and whenever: two who append at once append the same. Read behind the last one and not
  * by what has no leaf yet, which would cost all there ever was. The last one in that order: the opening of a log stands where the log before it was closed.
+ *
+ * Strays are looked for where the store itself would put them: behind the ids that had their place one checkpoint ago, and not while much waits. What is
+ * given an older id too is found by whoever reads the whole log (`readLogLines`).
  */
 export async function lookAtLog(ledger: Ledger, limit: number): Promise<Look> {
   const [row] = await ledger.run<{
@@ -108,16 +135,9 @@ export async function lookAtLog(ledger: Ledger, limit: number): Promise<Look> {
     next: string[] | null
     waiting: number
     seconds: number | null
+    strays: string[] | null
   }>(sql`
-    with head as materialized (select size, ${headRow} as row from checkpoints order by size desc limit 1),
-    place as (
-      -- Openings may follow one another.
-      select max(place) as last from head, generate_series(head.size - 1 - (select count(*) from logs), head.size - 1) as place
-      where not exists (select from logs where logs.first = place and logs.number > 1)
-    ),
-    last as materialized (
-      select entry.xid, entry.id from place join leaves as leaf on leaf.index = place.last join entries as entry on entry.id = leaf.entry_id
-    ),
+    with ${ending},
     after as materialized (select coalesce((select xid from last), '0'::xid8) as xid, coalesce((select id from last), '') as id),
     next as materialized (
       select entry.* from after cross join lateral (
@@ -135,6 +155,15 @@ export async function lookAtLog(ledger: Ledger, limit: number): Promise<Look> {
         -- Ordered, though it only counts: else Postgres would look up everything that waits before it takes the first ones.
         select from entries where (entries.xid, entries.id) > (after.xid, after.id) order by entries.xid, entries.id limit ${mostCounted}
       ) as entry
+    ),
+    newest as (
+      select id, xid from entries
+      where id > coalesce((select entry_id from leaves where index = (select previous - 1 from head)), '')
+        and (select count(*) from waiting) < ${mostCounted} order by id limit ${mostCounted}
+    ),
+    stray as (
+      -- One by one: of a join Postgres might think that it is cheaper to read all leaves.
+      select id from newest where ${isPassed(sql`newest`)} and (select index from leaves where entry_id = newest.id) is null limit ${mostStrays}
     )
     select
       (select row from head) as head,
@@ -143,12 +172,13 @@ export async function lookAtLog(ledger: Ledger, limit: number): Promise<Look> {
         when (select xid from last) >= pg_snapshot_xmin(pg_current_snapshot()) then 'in the future' else 'as it was' end as last,
       (select json_agg(id order by xid, id) from next) as next,
       (select count(*)::int from waiting) as waiting,
-      (select greatest(extract(epoch from clock_timestamp() - at), 0)::double precision from oldest) as seconds`)
+      (select greatest(extract(epoch from clock_timestamp() - at), 0)::double precision from oldest) as seconds,
+      (select json_agg(id) from stray) as strays`)
   return {
     head: row?.head ? headOf(row.head) : undefined,
     last: row?.last ?? 'as it was',
     next: row?.next ?? [],
-    lag: { entries: row?.waiting ?? 0, seconds: row?.seconds ?? 0 },
+    lag: { entries: row?.waiting ?? 0, seconds: row?.seconds ?? 0, strays: row?.strays ?? [] },
   }
 }
 
@@ -318,16 +348,20 @@ export async function readEntries(ledger: Ledger, ids: readonly string[]): Promi
   return rows.map(({ entry }) => fieldsOf(entry))
 }
 
-/** Where an entry is in its log, and the newest or final checkpoint of that. `waiting`: it has no place yet. Undefined: there is no such entry. */
-export async function placeOf(ledger: Ledger, entry: string): Promise<{ index: number; head: SignedHead } | 'waiting' | undefined> {
-  const [row] = await ledger.run<{ index: number | null; head: HeadRow | null }>(sql`
-    select leaf.index::double precision as index, (
+/** Why an entry has no place: it has none yet, or the log has been where it stands, and it never gets one. */
+export type Placeless = 'waiting' | 'stray'
+
+/** Where an entry is in its log, and the newest or final checkpoint of that; or why it has no place. Undefined: there is no such entry. */
+export async function placeOf(ledger: Ledger, entry: string): Promise<{ index: number; head: SignedHead } | Placeless | undefined> {
+  const [row] = await ledger.run<{ index: number | null; passed: boolean; head: HeadRow | null }>(sql`
+    with ${ending}
+    select leaf.index::double precision as index, ${isPassed(sql`entry`)} as passed, (
       select ${headRow} from checkpoints
       where size <= coalesce((select first from logs where first > leaf.index order by first limit 1), ${boundless}) order by size desc limit 1
     ) as head
     from entries as entry left join leaves as leaf on leaf.entry_id = entry.id where entry.id = ${entry}`)
   if (!row) return undefined
-  if (row.index === null || row.head === null) return 'waiting'
+  if (row.index === null || row.head === null) return row.passed ? 'stray' : 'waiting'
   const head = headOf(row.head)
   return { index: row.index - head.log.first, head }
 }

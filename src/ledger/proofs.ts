@@ -4,7 +4,7 @@ import type { EntryProof } from '../proof/entry-proof.ts'
 import { bundleOf, subtreesIn, type Tile, tileWidth, tilesOf, widthIn } from '../proof/tiles.ts'
 import { BrokerError } from '../base/errors.ts'
 import type { Ledger } from './connect.ts'
-import { latestCheckpoint, type LogPlace, placeOf, readLeaves, readTiles } from './log.ts'
+import { latestCheckpoint, type LogPlace, type Placeless, placeOf, readLeaves, readTiles } from './log.ts'
 
 /**
  * The bytes of a tile or a bundle (C2SP tlog-tiles) of one log. They never change. Undefined: there is no such log, or what is signed of it has no such tile,
@@ -24,10 +24,16 @@ export async function readTile(ledger: Ledger, log: number, tile: Tile): Promise
   return hashes ? Buffer.concat(hashes.slice(0, width)) : lost()
 }
 
-/** What proves that an entry is in the log. `waiting`: not yet; ask again in a second. Undefined: there is no such entry. @throws BrokerError `internal` */
-export async function proveEntry(ledger: Ledger, entry: string): Promise<EntryProof | 'waiting' | undefined> {
+/** Why an entry cannot be proven, for whoever asked for its proof. */
+export const placeless: Readonly<Record<Placeless, string>> = {
+  waiting: 'The entry has no place in the log yet: it gets one within seconds',
+  stray: 'The entry has no place in the log and never gets one: it was written where the log had been already, as no broker does',
+}
+
+/** What proves that an entry is in the log. `waiting`: not yet; ask again in a second. `stray`: it never will be. Undefined: there is no such entry. @throws BrokerError `internal` */
+export async function proveEntry(ledger: Ledger, entry: string): Promise<EntryProof | Placeless | undefined> {
   const place = await placeOf(ledger, entry)
-  if (place === undefined || place === 'waiting') return place
+  if (typeof place !== 'object') return place
   const { index, head } = place
   return { index, note: head.note, path: await rootsOf(ledger, head.log, inclusionPath(index, head.size), head.size) }
 }

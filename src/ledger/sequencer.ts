@@ -196,6 +196,8 @@ export async function keptTree(ledger: Ledger, { log, ...head }: SignedHead): Pr
 export interface Sequencer {
   /** What stood in the way when it last looked. Undefined: nothing, or it has not looked yet. */
   refusal(): Refusal | undefined
+  /** Whether it has met entries that stand where the log had been already: nothing is in the way, but the history is not what brokers wrote. */
+  hasStrays(): boolean
   stop(): Promise<void>
   [Symbol.asyncDispose](): Promise<void>
 }
@@ -206,6 +208,9 @@ const pause = 1_000
 /** Seconds that an entry may wait before it is an alarm: a commit lasts 10 s at most, and holds back those that came after it. */
 export const longestWait = 20
 
+/** Strays that are remembered at most: as the log goes on they are behind where it looks, and are no less there. */
+const mostStrays = 1_000
+
 /** Milliseconds between two alarms about the same. */
 const repeatAfter = 60_000
 
@@ -215,6 +220,7 @@ export function startSequencer(log: Log, { log: lines, metrics }: Telemetry, sig
   metrics.logKeyUp.set(1)
   let told: string | undefined
   let refusal: Refusal | undefined
+  const strays = new Set<string>()
   const stopping = new AbortController()
   const alarm = createAlarm((fields, message) => lines.error(fields, message))
 
@@ -225,6 +231,8 @@ export function startSequencer(log: Log, { log: lines, metrics }: Telemetry, sig
     refusal = done.outcome === 'refused' ? done.why : undefined
     metrics.logLagEntries.set(done.lag.entries)
     metrics.logLagSeconds.set(done.lag.seconds)
+    for (const stray of done.lag.strays) if (strays.size < mostStrays) strays.add(stray)
+    metrics.logStrays.set(strays.size)
     // A key that does not answer is an outage, which the lag tells of: nobody has changed anything.
     metrics.logRefused.set(refusal === undefined || refusal === 'key away' ? 0 : 1)
     metrics.logKeyUp.set(refusal === 'key away' ? 0 : 1)
@@ -233,6 +241,11 @@ export function startSequencer(log: Log, { log: lines, metrics }: Telemetry, sig
     if (done.outcome === 'refused')
       alarm({ reason: done.why, ...(done.error !== undefined && { error: done.error }) }, `the log is not signed any further: ${refusals[done.why]}`)
     else if (done.lag.seconds > longestWait) alarm({ entries: done.lag.entries, seconds: done.lag.seconds }, 'the log is behind the history')
+    else if (strays.size > 0)
+      alarm(
+        { entries: [...strays].slice(0, 10), count: strays.size },
+        'entries were written where the log had been already, and never get a place: no broker does that',
+      )
     return done.outcome !== 'refused' && done.more
   }
 
@@ -252,7 +265,7 @@ export function startSequencer(log: Log, { log: lines, metrics }: Telemetry, sig
     stopping.abort()
     await running
   }
-  return { refusal: () => refusal, stop, [Symbol.asyncDispose]: stop }
+  return { refusal: () => refusal, hasStrays: () => strays.size > 0, stop, [Symbol.asyncDispose]: stop }
 }
 
 /** Says what it is told, but the same only once in a while. */

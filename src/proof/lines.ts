@@ -33,6 +33,8 @@ export interface LogLine {
   readonly answers?: readonly Json[]
   /** The signed checkpoint of the log that ended here, where one was signed. */
   readonly checkpoint?: string
+  /** The id of an entry that the history has right before this one, and the log nowhere. */
+  readonly stray?: string
 }
 
 export type ExportLine = ExportHead | PolicyLine | LogLine
@@ -69,12 +71,13 @@ const isPolicy = (value: unknown): boolean => isObject(value) && typeof value['d
 
 const optionalText = (value: unknown): boolean => value === undefined || typeof value === 'string'
 
-const isLogLine = ({ number, leaf_hash: hash, entry, missing, answers, checkpoint }: Record<string, unknown>): boolean =>
+const isLogLine = ({ number, leaf_hash: hash, entry, missing, answers, checkpoint, stray }: Record<string, unknown>): boolean =>
   Number.isSafeInteger(number) &&
   typeof hash === 'string' &&
   (entry === undefined ? typeof missing === 'string' : isEntry(entry)) &&
   (answers === undefined || Array.isArray(answers)) &&
-  optionalText(checkpoint)
+  optionalText(checkpoint) &&
+  optionalText(stray)
 
 const isEntry = (value: unknown): boolean =>
   isObject(value) &&

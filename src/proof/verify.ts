@@ -254,6 +254,12 @@ export function verifyLedger({ keys, checkpoint, logs, since, now }: Question): 
       if (number >= end || !isNext(line)) return
       next = number + 1
       entries++
+      if (line.stray !== undefined)
+        faults.add({
+          number,
+          id: line.stray,
+          message: 'is in the history right before this entry and has no place in the log: it was written there afterwards',
+        })
       const part = turnTo(line)
       const isReadable = addLeaf(part, line)
       compareHere(part, line)

@@ -71,7 +71,7 @@ export async function openConsole(house: House, options: ConsoleOptions = {}): P
   const stop = new AbortController()
   const given = { broker, publicUrl, operators: options.operators ?? operators }
   const log = { key: logKeyOf(new Uint8Array(32)), origin: 'broker.test' }
-  const sequencer = options.sequencer ?? { refusal: () => undefined }
+  const sequencer = { refusal: () => undefined, hasStrays: () => false, ...options.sequencer }
   const app = createApp({ ...given, verifier, reaper: { lastLap: () => 20 }, sequencer, log, stop: stop.signal, resourceServers: [] })
   const settings = { ...people, scopes: ['groups'], allowHttp: true }
   app.route(

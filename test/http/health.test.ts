@@ -57,9 +57,14 @@ describe('a probe', () => {
   })
 
   test('finds the broker ready, and sees that nothing is signed, while the key of the log does not answer', async () => {
-    const house = buildHouse({ ledger: found, targets, parts: { sequencer: { refusal: () => 'key away' } } })
+    const house = buildHouse({ ledger: found, targets, parts: { sequencer: { refusal: () => 'key away', hasStrays: () => false } } })
     const answer = await house.ask('/readyz')
     expect([answer.status, await answer.json()]).toMatchObject([200, { status: 'ready', log: { state: 'failing' } }])
+  })
+
+  test('finds the broker ready, and sees that entries were written behind the back of the log', async () => {
+    const house = buildHouse({ ledger: found, targets, parts: { sequencer: { refusal: () => undefined, hasStrays: () => true } } })
+    expect(await (await house.ask('/readyz')).json()).toMatchObject({ status: 'ready', log: { state: 'failing' } })
   })
 
   test('finds the broker not ready while the store does not answer', async () => {

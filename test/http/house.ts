@@ -77,7 +77,7 @@ export function buildHouse({ ledger, clock, targets, parts, frame }: Built = {})
       close: () => {},
     },
     reaper: { lastLap: () => 20 },
-    sequencer: { refusal: () => undefined },
+    sequencer: { refusal: () => undefined, hasStrays: () => false },
     log: { key: logKeyOf(new Uint8Array(32).fill(7)), origin: 'broker.example.com' },
     stop: new AbortController().signal,
     publicUrl: 'https://broker.example.com',

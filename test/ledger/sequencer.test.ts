@@ -378,9 +378,11 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('the log while a 
     if (before === 'had written') await late()
     await insert(ledger, 4)
     const held = await stepLog(log, memory)
-    expect(held).toMatchObject({ outcome: 'nothing new', lag: { entries: 4 } })
+    expect(held).toMatchObject({ outcome: 'nothing new', lag: { entries: 4, strays: [] } })
     if (before !== 'had written') await late()
     await client.unsafe('commit')
+    const [entry] = await ledger.run<{ id: string }>(sql`select id from entries where body ? 'late'`)
+    expect(await proveEntry(ledger, entry!.id)).toBe('waiting')
 
     await growAll(log, memory)
     expect(memory.head?.size).toBe(8)

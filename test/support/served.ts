@@ -44,7 +44,7 @@ export function serveHouse(house: House): Served {
       close: () => {},
     },
     reaper: { lastLap: () => 0 },
-    sequencer: { refusal: () => undefined },
+    sequencer: { refusal: () => undefined, hasStrays: () => false },
     log,
     stop: new AbortController().signal,
     publicUrl: 'http://broker.test',

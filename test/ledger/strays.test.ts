@@ -1,0 +1,110 @@
+import { Writable } from 'node:stream'
+import { sql } from 'drizzle-orm'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { connect, type Ledger } from '../../src/ledger/connect.ts'
+import { logKeyOf } from '../../src/ledger/log-key.ts'
+import { readLogLines } from '../../src/ledger/log-lines.ts'
+import { latestCheckpoint } from '../../src/ledger/log.ts'
+import { proveEntry } from '../../src/ledger/proofs.ts'
+import { type Log, type Memory, startSequencer, stepLog } from '../../src/ledger/sequencer.ts'
+import { verifyLedger } from '../../src/proof/verify.ts'
+import { createTelemetry } from '../../src/telemetry.ts'
+import { growAll } from '../support/log.ts'
+import { asOwner } from '../support/owner.ts'
+import { type OpenedStore, stores } from '../support/stores.ts'
+
+const origin = 'broker.example.com'
+const key = logKeyOf(new Uint8Array(32).fill(7))
+const { key: verifier } = (await key.signerFor(origin))!
+
+// Long, for what another test of the same cluster holds back.
+describe.each(stores)('an entry that was written where the log had been already, on $name', { timeout: 150_000 }, ({ open }) => {
+  let store: OpenedStore
+  let ledger: Ledger
+  let log: Log
+  let memory: Memory
+
+  beforeEach(async () => {
+    store = await open()
+    ledger = await connect(store.settings)
+    log = { ledger, key, origin }
+    memory = { head: undefined }
+    for (let commit = 0; commit < 3; commit++) await write()
+  })
+  afterEach(async () => {
+    await ledger.close()
+    await store.dispose()
+  })
+
+  /** Two entries of one commit, with their places. */
+  async function write(): Promise<void> {
+    await ledger.run(sql`insert into entries (kind, body) select 'policy.activated', '{}' from generate_series(1, 2)`)
+    await growAll(log, memory)
+  }
+
+  /** Writes an entry into the transaction of the entry at a place. @returns its id */
+  async function stray(place: number, id = 'entry_id()'): Promise<string> {
+    await asOwner(ledger, store, [
+      `insert into entries (id, xid, kind, agent, body) select ${id}, xid, 'policy.activated', 'stray', '{}' from entries where id = (select entry_id from leaves where index = ${place})`,
+    ])
+    const [row] = await ledger.run<{ id: string }>(sql`select id from entries where agent = 'stray' order by id desc limit 1`)
+    return row!.id
+  }
+
+  async function faults(): Promise<readonly string[]> {
+    const verification = verifyLedger({ keys: [verifier], checkpoint: (await latestCheckpoint(ledger))!.note })
+    for (const line of await readLogLines(ledger, 0, 100)) verification.line(line)
+    return verification.finish().faults.map(({ number, id, message }) => `${number} ${id} ${message}`)
+  }
+  const isStray = (number: number, id: string): string =>
+    `${number} ${id} is in the history right before this entry and has no place in the log: it was written there afterwards`
+
+  test('never gets a place, and its proof says so, and verify', async () => {
+    expect(await faults()).toEqual([])
+    const id = await stray(1)
+    expect(await proveEntry(ledger, id)).toBe('stray')
+    expect(await faults()).toEqual([isStray(2, id)])
+    await write()
+    expect(await proveEntry(ledger, id)).toBe('stray')
+    expect(await faults()).toEqual([isStray(2, id)])
+  })
+
+  test.each([
+    ['before all others', 0, 0],
+    ['between two of one commit', 3, 3],
+  ])('with an older id is found %s', async (_, place, number) => {
+    const [entry] = await ledger.run<{ id: string }>(sql`select entry_id as id from leaves where index = ${place}`)
+    const id = await stray(place, `'${entry!.id.slice(0, -1)}!'`)
+    expect(id < entry!.id).toBe(true)
+    expect(await proveEntry(ledger, id)).toBe('stray')
+    expect(await faults()).toEqual([isStray(number, id)])
+  })
+
+  test('is seen by the next look of a broker', async () => {
+    const ids = [await stray(1), await stray(3)].toSorted()
+    expect((await stepLog(log, memory)).lag).toMatchObject({ entries: 0, strays: ids })
+    await ledger.run(sql`insert into entries (kind, body) values ('policy.activated', '{}')`)
+    expect((await stepLog(log, { head: undefined })).lag.strays).toEqual(ids)
+  })
+
+  test('is an alarm that stays when the log goes on', async () => {
+    const lines: string[] = []
+    const destination = new Writable({ write: (chunk: Buffer, _, done) => (lines.push(chunk.toString()), done()) })
+    const telemetry = createTelemetry({ level: 'info', destination })
+    const id = await stray(1)
+    await using sequencer = startSequencer(log, telemetry)
+    while (lines.length === 0) await new Promise((resolve) => setImmediate(resolve))
+    for (let commit = 0; commit < 3; commit++) await write()
+    expect((await stepLog(log, memory)).lag.strays).toEqual([])
+    expect(sequencer.hasStrays()).toBe(true)
+    expect(lines.map((line) => JSON.parse(line) as object)).toMatchObject([{ level: 'error', entries: [id], count: 1 }])
+    expect(await telemetry.metrics.registry.metrics()).toMatch(/^mayfly_log_strays 1$/m)
+  })
+
+  test('is told from one that waits', async () => {
+    await ledger.run(sql`insert into entries (kind, body) values ('policy.activated', '{}')`)
+    const [entry] = await ledger.run<{ id: string }>(sql`select id from entries order by id desc limit 1`)
+    expect(await proveEntry(ledger, entry!.id)).toBe('waiting')
+    expect((await stepLog(log, memory)).lag.strays).toEqual([])
+  })
+})
