@@ -20,6 +20,9 @@ export interface Sight extends Pressing {
 /** Rows of each list. More than anybody reads at once; the ledger has the rest. */
 const most = 25
 
+/** Providers that are shown: a page that is full otherwise stays below 50 kB with them. */
+const mostProviders = 15
+
 /** Milliseconds for which a look is shown to whoever else asks, so that a hundred viewers cost the store no more than one. */
 const freshFor = { sight: 1_000, past: 10_000 } as const
 
@@ -65,7 +68,7 @@ export function nowRegions(home: string, sight: Sight): Record<string, Html> {
     summary: renderSummary(sight),
     unfinished: renderUnfinished(home, sight.unfinished),
     tasks: renderTasks(home, byDeadline(sight)),
-    providers: renderProviders(sight),
+    providers: renderProviders(home, sight),
     past: html`<div class="charts">
       <div>
         <h2>Decisions</h2>
@@ -166,10 +169,30 @@ function renderTasks(home: string, tasks: readonly Task[]): Html {
 
 const liveStates = ['reserved', 'active', 'revoking', 'lapsing'] as const
 
-function renderProviders({ providers, live }: Sight): Html {
+interface ProviderRow {
+  readonly name: string
+  /** Undefined: it is not configured any more. */
+  readonly failing: boolean | undefined
+  readonly live: readonly LiveCount[]
+}
+
+const stuckOf = ({ live }: ProviderRow): number => sum(live, ({ stuck }) => stuck)
+const aliveOf = ({ live }: ProviderRow): number => sum(live, ({ count }) => count)
+
+/** Where somebody has to look before it is looked at where all is well. */
+const byUrgency = (one: ProviderRow, other: ProviderRow): number =>
+  stuckOf(other) - stuckOf(one) || Number(other.failing !== false) - Number(one.failing !== false) || aliveOf(other) - aliveOf(one)
+
+function renderProviders(home: string, { providers, live }: Sight): Html {
   // Leases may outlive the configuration that had their provider.
   const gone = [...new Set(live.map(({ provider }) => provider))].filter((name) => !providers.some((one) => one.name === name))
-  const rows = [...providers.map(({ name, failing }) => ({ name, failing })), ...gone.map((name) => ({ name, failing: undefined }))]
+  const all = [...providers, ...gone.map((name) => ({ name, failing: undefined }))].map(({ name, failing }): ProviderRow => ({
+    name,
+    failing,
+    live: live.filter(({ provider }) => provider === name),
+  }))
+  const urgent = all.toSorted(byUrgency)
+  const [shown, rest] = [new Set(urgent.slice(0, mostProviders)), urgent.slice(mostProviders)]
   return html`<h2>Providers and their live leases</h2>
     <table class="stack">
       <thead>
@@ -181,18 +204,26 @@ function renderProviders({ providers, live }: Sight): Html {
         </tr>
       </thead>
       <tbody>
-        ${rows.map(({ name, failing }) => {
-          const own = live.filter(({ provider }) => provider === name)
-          const counted = liveStates.map((state) => ({ name: state, number: sum(own, (one) => (one.state === state ? one.count : 0)) }))
-          return html`<tr>
-            <td>${name}</td>
-            <td>${renderHealth(failing)}</td>
-            ${[...counted, { name: 'stuck', number: sum(own, ({ stuck }) => stuck) }].map(renderCount)}
-          </tr>`
-        })}
+        ${all
+          .filter((row) => shown.has(row))
+          .map((row) => {
+            const counted = liveStates.map((state) => ({ name: state, number: sum(row.live, (one) => (one.state === state ? one.count : 0)) }))
+            return html`<tr>
+              <td>${row.name}</td>
+              <td>${renderHealth(row.failing)}</td>
+              ${[...counted, { name: 'stuck', number: stuckOf(row) }].map(renderCount)}
+            </tr>`
+          })}
       </tbody>
-    </table>`
+    </table>
+    ${rest.length > 0 ? renderRest(home, rest) : ''}`
 }
+
+const renderRest = (home: string, rest: readonly ProviderRow[]): Html =>
+  html`<p class="quiet">
+    And ${count(rest.length, 'provider')} more, with ${count(sum(rest, aliveOf), 'live lease')} and ${count(sum(rest, stuckOf), 'revocation')} stuck:
+    <a href="${home}/ledger/leases">all leases</a>.
+  </p>`
 
 function renderCount({ name, number }: { readonly name: string; readonly number: number }): Html {
   if (number === 0) return html`<td class="n zero quiet">0</td>`

@@ -4,6 +4,7 @@ import path from 'node:path'
 import { sql } from 'drizzle-orm'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { newId } from '../../src/base/ids.ts'
+import { renderNow } from '../../src/console/now.ts'
 import { listEntries } from '../../src/ledger/lists.ts'
 import { findTask } from '../../src/ledger/records.ts'
 import { type House, loadPolicy } from '../support/house.ts'
@@ -157,6 +158,23 @@ describe.each(stores)('the pages of the console on $name', ({ open }) => {
       await expect.poll(async () => textOf((await pageOf('')).text), patient).toContain('The 25 nearest')
       expect(Buffer.byteLength((await pageOf('')).text)).toBeLessThan(50_000)
       for (const task of tasks) await task.complete()
+    })
+
+    test('shows fifteen providers, those first where somebody has to look, and says what the others have', async () => {
+      const names = Array.from({ length: 100 }, (_, at) => `provider-${at}`)
+      const providers = names.map((name) => ({ name, failing: name === 'provider-98' }))
+      const live = names.flatMap((provider, at) => [
+        { provider, state: 'active' as const, count: 10 + at, stuck: 0 },
+        { provider, state: 'revoking' as const, count: 5, stuck: at === 7 ? 2 : 0 },
+      ])
+      const sight = { open: [], closing: [], unfinished: [], live, minutes: [], times: [], providers, at: 0 }
+      const text = (await renderNow('/console', sight, 0)).toString()
+      const shown = names.filter((name) => text.includes(`<td>${name}</td>`))
+      expect(shown).toEqual(['provider-7', ...names.slice(-14)])
+      const left = live.filter(({ provider }) => !shown.includes(provider)).reduce((total, { count }) => total + count, 0)
+      expect(textOf(text)).toContain(`And 85 providers more, with ${left.toLocaleString('en')} live leases and 0 revocations stuck: all leases`)
+      expect(text).toContain('href="/console/ledger/leases"')
+      expect(Buffer.byteLength(text)).toBeLessThan(10_000)
     })
   })
 
