@@ -8,6 +8,7 @@ import { type ListenSettings, readListen } from './config/listen.ts'
 import { type Kinds, type ProviderSettings, readProviders } from './config/providers.ts'
 import { type Environment, withReferences } from './config/references.ts'
 import * as shapes from './config/shapes.ts'
+import { parseWitnessKey, type WitnessKey } from './proof/cosignature.ts'
 
 /** What a broker is told: plain values, every path absolute, every duration in milliseconds. It holds secrets, so it is never logged. */
 export interface Config {
@@ -40,7 +41,10 @@ export interface Config {
   readonly log: { readonly level: string }
 }
 
-export type AnchorSettings = { readonly file: string } | { readonly url: string; readonly tokenFile?: string }
+export type AnchorSettings =
+  | { readonly file: string }
+  | { readonly url: string; readonly tokenFile?: string }
+  | { readonly witness: string; readonly key: WitnessKey; readonly file: string }
 
 export type StoreSettings = { readonly embedded: string } | { readonly url: string; readonly pool?: number }
 
@@ -187,7 +191,9 @@ function readBearers<Entry extends Bearer>(
 function readAnchors(yaml: YamlFile, value: unknown, folder: string): AnchorSettings[] {
   const list = yaml.parse(shapes.List.default([]), value, ['anchors']) ?? []
   return list.flatMap((one, index): AnchorSettings[] => {
-    const { file, url, token_file: token } = yaml.parse(shapes.AnchorEntry, one, ['anchors', index]) ?? {}
+    const { file, url, token_file: token, witness, key } = yaml.parse(shapes.AnchorEntry, one, ['anchors', index]) ?? {}
+    const witnessKey = parseWitnessKey(key ?? '')
+    if (witness !== undefined && witnessKey && file !== undefined) return [{ witness, key: witnessKey, file: resolve(folder, file) }]
     if (file !== undefined) return [{ file: resolve(folder, file) }]
     return url === undefined ? [] : [{ url, ...(token !== undefined && { tokenFile: resolve(folder, token) }) }]
   })

@@ -16,6 +16,7 @@ import { spendToken } from './ledger/keys.ts'
 import { killLists } from './ledger/kill-lists.ts'
 import { roleSessions } from './ledger/role-sessions.ts'
 import { startAnchors } from './ledger/anchors.ts'
+import { proveGrowth } from './ledger/proofs.ts'
 import { type LogKey, openLogKey, openNextLogKey, originOf, remoteLogKey, takeNextLogKey } from './ledger/log-key.ts'
 import { type Rotated, rotateLog } from './ledger/rotation.ts'
 import { startSequencer } from './ledger/sequencer.ts'
@@ -246,7 +247,7 @@ async function run(config: Config, stop: AbortSignal, { production, ready }: { p
     background,
   }
   const log = { ledger, key: logKey, origin: originOf(config.publicUrl) }
-  await using anchors = startAnchors(config.anchors, telemetry)
+  await using anchors = startAnchors(config.anchors, (checkpoint, from) => proveGrowth(ledger, checkpoint, from), telemetry)
   await using sequencer = startSequencer(log, telemetry, (note) => anchors.write(note))
   await using draining = { [Symbol.asyncDispose]: () => background.drain(drainGrace) }
   await using reaper = startReaper(broker)

@@ -6,6 +6,8 @@ import { ConfigurationError } from '../src/base/errors.ts'
 import { childEnvironment, clientSettings, type Config, loadConfig, type Overrides, wholeEnvironment } from '../src/config.ts'
 import { issuerFaults } from '../src/identity/issuer.ts'
 import { providerKinds } from '../src/providers/kinds.ts'
+import { parseWitnessKey } from '../src/proof/cosignature.ts'
+import { verifierKeyOf } from '../src/proof/note.ts'
 import { canMakeCertificates, createAuthority } from './providers/certificates.ts'
 
 const sound = `public_url: https://broker.example.com
@@ -31,6 +33,9 @@ const publicKey = {
   x: 'f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU',
   y: 'x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0',
 }
+
+const { text: witnessKey } = verifierKeyOf('witness.example/w1', new Uint8Array(32).fill(3), 'cosignature')
+const { text: logVerifier } = verifierKeyOf('broker.example.com', new Uint8Array(32).fill(3))
 
 interface Given {
   readonly text?: string
@@ -159,11 +164,26 @@ describe('a configuration', () => {
 
   test('names anchors for the checkpoints, with absolute paths', async () => {
     const { config, folder } = await load({
-      text: `${sound}anchors: [{ file: ./log/checkpoint }, { url: "https://witness.example.com/", token_file: ./token }]\n`,
+      text: `${sound}anchors: [{ file: ./log/checkpoint }, { url: "https://keep.example.com/", token_file: ./token }, { witness: "https://witness.example.com/w1", key: ${witnessKey}, file: ./cosigned }]\n`,
     })
     expect(config.anchors).toEqual([
       { file: path.join(folder, 'log/checkpoint') },
-      { url: 'https://witness.example.com/', tokenFile: path.join(folder, 'token') },
+      { url: 'https://keep.example.com/', tokenFile: path.join(folder, 'token') },
+      { witness: 'https://witness.example.com/w1', key: parseWitnessKey(witnessKey), file: path.join(folder, 'cosigned') },
+    ])
+  })
+
+  test('refuses a witness that is not known by its key, or whose cosignatures have nowhere to go', async () => {
+    const faults = await faultsOf({
+      text: `${sound}anchors: [{ witness: "https://w.example" }, { witness: "http://w.example", key: ${logVerifier}, file: a }, { file: a, key: ${witnessKey} }, { witness: "https://w.example", url: "https://a.example", key: ${witnessKey}, file: a }]\n`,
+    })
+    expect(faults.map((fault) => fault.replace(/^mayfly.yaml:\d+: /, ''))).toEqual([
+      'anchors.0.file: is where the checkpoints are kept that the witness has cosigned',
+      'anchors.0.key: must be the verifier key of the witness, name+id+key, of type 4 (an Ed25519 cosignature)',
+      'anchors.1.witness: must be an https URL without credentials; http only on loopback',
+      'anchors.1.key: must be the verifier key of the witness, name+id+key, of type 4 (an Ed25519 cosignature)',
+      'anchors.2.key: is for an anchor with a witness',
+      'anchors.3: must have one of file, url and witness',
     ])
   })
 
@@ -172,8 +192,8 @@ describe('a configuration', () => {
       text: `${sound}anchors: [{}, { file: a, url: "https://a.example" }, { url: "http://a.example" }, { url: "https://a:b@a.example" }, { file: a, token_file: t }]\n`,
     })
     expect(faults.map((fault) => fault.replace(/^mayfly.yaml:\d+: /, ''))).toEqual([
-      'anchors.0: must have one of file and url',
-      'anchors.1: must have one of file and url',
+      'anchors.0: must have one of file, url and witness',
+      'anchors.1: must have one of file, url and witness',
       'anchors.2.url: must be an https URL without credentials; http only on loopback',
       'anchors.3.url: must be an https URL without credentials; http only on loopback',
       'anchors.4.token_file: is for an anchor with a url',

@@ -1,8 +1,9 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import { Command } from 'commander'
 import { systemClock } from '../base/time.ts'
+import { parseWitnessKey, type WitnessKey } from '../proof/cosignature.ts'
 import { parseVerifierKey, type VerifierKey } from '../proof/note.ts'
-import { type Fault, type LogVerdict, type Verdict, verifyLedger } from '../proof/verify.ts'
+import { type Fault, type LogVerdict, type Question, type Verdict, verifyLedger } from '../proof/verify.ts'
 import { Unsuccessful, UsageError } from './failure.ts'
 import { type Lines, linesIn, linesOf } from './ledger-lines.ts'
 import { paint, plain, type Output } from './output.ts'
@@ -14,6 +15,7 @@ interface Options {
   readonly export?: string
   readonly key: readonly string[]
   readonly since?: string
+  readonly witness?: readonly string[]
   readonly keep?: string
 }
 
@@ -29,25 +31,29 @@ export const verifyCommand = (outputOf: OutputOf): Command =>
       (key: string, before: readonly string[] | undefined) => [...(before ?? []), key],
     )
     .option('--since <file>', 'a checkpoint that was kept before: the log must still contain it')
+    .option(
+      '--witness <key>',
+      'the verifier key of a witness that must have cosigned the checkpoint of --since, name+id+key; again for each',
+      (key: string, before: readonly string[] | undefined) => [...(before ?? []), key],
+    )
     .option('--keep <file>', 'where to keep the checkpoint, for --since another time; only one that was found to be right')
     .action(async (options: Options, command: Command) => {
       const output = outputOf(command)
       if (options.url !== undefined && options.export !== undefined) throw new UsageError('--url and --export cannot stand together')
+      if (options.witness !== undefined && options.since === undefined) throw new UsageError('--witness is about the checkpoint of --since')
+      const witnesses = options.witness?.map(readWitnessKey)
       const keys = (await Promise.all(options.key.map(readKeys))).flat()
       const since = options.since === undefined ? undefined : await readText(options.since, '--since')
       const lines = options.export === undefined ? linesOf(connect({ url: options.url })) : linesIn(options.export)
       // What a file says is as old as the file; a broker is asked about now.
       const now = options.export === undefined ? systemClock() : undefined
-      const verdict = await verify(lines, { keys, since, now })
+      const verdict = await verify(lines, { keys, since, witnesses, now })
       output.result(viewVerdict(verdict), () => wordsOf(output, verdict, since !== undefined))
       if (verdict.found === 0 && options.keep !== undefined) await writeFile(options.keep, verdict.note)
       if (verdict.found > 0) throw new Unsuccessful()
     })
 
-async function verify(
-  lines: Lines,
-  question: { keys: readonly VerifierKey[]; since: string | undefined; now: number | undefined },
-): Promise<Verdict & { readonly note: string }> {
+async function verify(lines: Lines, question: Pick<Question, 'keys' | 'since' | 'witnesses' | 'now'>): Promise<Verdict & { readonly note: string }> {
   let note = ''
   let verification: ReturnType<typeof verifyLedger> | undefined
   for await (const line of lines) {
@@ -74,13 +80,22 @@ export async function readKeys(given: string): Promise<VerifierKey[]> {
   return keys as VerifierKey[]
 }
 
+function readWitnessKey(given: string): WitnessKey {
+  const key = parseWitnessKey(given)
+  if (!key)
+    throw new UsageError('--witness: not the verifier key of a witness (Ed25519, type 4), which looks like witness.example.com+0a1b2c3d+BAbC…')
+  return key
+}
+
 /** A file that somebody named. @throws UsageError with the option by which they did */
 export const readText = (file: string, option: string): Promise<string> =>
   readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
     throw new UsageError(`${option} ${file} cannot be read (${error.code ?? 'unknown'})`)
   })
 
-const viewVerdict = ({ checkpoint, logs, faults, found, entries, decisions, checkpoints, lives }: Verdict) => ({
+const at = (seconds: number): string => new Date(seconds * 1_000).toISOString()
+
+const viewVerdict = ({ checkpoint, logs, faults, found, entries, decisions, checkpoints, lives, witnessed }: Verdict) => ({
   ok: found === 0,
   found,
   faults,
@@ -88,11 +103,16 @@ const viewVerdict = ({ checkpoint, logs, faults, found, entries, decisions, chec
   decisions,
   checkpoints,
   lives,
+  witnessed: witnessed.map(({ witness, time }) => ({ witness, at: at(time) })),
   logs: logs.map(({ hasKey: has_key, ...log }) => ({ ...log, has_key })),
   ...(checkpoint && { checkpoint: { origin: checkpoint.origin, size: checkpoint.size, root: checkpoint.root.toString('base64') } }),
 })
 
-function wordsOf(output: Output, { faults, found, checkpoint, logs, entries, decisions, checkpoints, lives }: Verdict, isPinned: boolean): string {
+function wordsOf(
+  output: Output,
+  { faults, found, checkpoint, logs, entries, decisions, checkpoints, lives, witnessed }: Verdict,
+  isPinned: boolean,
+): string {
   const { tasks, leases, alive, late, latest } = lives
   return [
     ...logs.slice(0, -1).map((log) => `log         ${closedLog(log)}`),
@@ -102,6 +122,7 @@ function wordsOf(output: Output, { faults, found, checkpoint, logs, entries, dec
     `read        ${entries} entries, ${decisions} decisions with their inputs, ${checkpoints} checkpoints on the way`,
     `lives       ${tasks} tasks, ${leases} leases, ${alive} of them alive`,
     ...(late > 0 ? [`late        the end of ${late} leases was begun late; the worst is ${latest?.lease}, by ${latest?.seconds} s`] : []),
+    ...witnessed.map(({ witness, time }) => `witness     ${plain(witness)} had seen the pinned checkpoint by ${at(time)}, and no other history`),
     ...(isPinned ? [] : ['pinned      nothing: with --since and a checkpoint that you kept, a log that was cut or written anew is found out too']),
     '',
     ...faults.map((fault) => `${paint(output, 'red', 'FAULT')}  ${placeOf(fault)}${plain(fault.message)}`),

@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import { formatDuration, parseDuration } from '../base/time.ts'
+import { parseWitnessKey } from '../proof/cosignature.ts'
 
 const hour = 3_600_000
 
@@ -145,12 +146,24 @@ export const ResourceServerEntry = z.strictObject({
 
 /** Where checkpoints are kept outside the database. Their address has to be one over which a token may travel. */
 export const AnchorEntry = z
-  .strictObject({ file: File.optional(), url: z.string().max(2_048).optional(), token_file: File.optional() })
-  .superRefine(({ file, url, token_file: token }, context) => {
+  .strictObject({
+    file: File.optional(),
+    url: z.string().max(2_048).optional(),
+    token_file: File.optional(),
+    witness: z.string().max(2_048).optional(),
+    key: z.string().max(1_024).optional(),
+  })
+  .superRefine(({ file, url, token_file: token, witness, key }, context) => {
     const fault = (path: string[], message: string): void => context.addIssue({ code: 'custom', path, message })
-    if ((file === undefined) === (url === undefined)) return fault([], 'must have one of file and url')
+    if ([witness ?? file, url].filter((place) => place !== undefined).length !== 1) return fault([], 'must have one of file, url and witness')
     if (token !== undefined && url === undefined) fault(['token_file'], 'is for an anchor with a url')
-    if (url !== undefined && !isSafeUrl(url)) fault(['url'], 'must be an https URL without credentials; http only on loopback')
+    for (const [name, address] of Object.entries({ url, witness }))
+      if (address !== undefined && !isSafeUrl(address)) fault([name], 'must be an https URL without credentials; http only on loopback')
+    if (witness === undefined && key !== undefined) fault(['key'], 'is for an anchor with a witness')
+    if (witness === undefined) return
+    if (file === undefined) fault(['file'], 'is where the checkpoints are kept that the witness has cosigned')
+    if (key === undefined || !parseWitnessKey(key))
+      fault(['key'], 'must be the verifier key of the witness, name+id+key, of type 4 (an Ed25519 cosignature)')
   })
 
 /** What every provider has. Its other keys belong to its kind. */

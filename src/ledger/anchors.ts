@@ -1,11 +1,15 @@
 import { readFile, rename, writeFile } from 'node:fs/promises'
 import { describe } from '../base/errors.ts'
 import { delay } from '../base/time.ts'
+import type { WitnessKey } from '../proof/cosignature.ts'
 import type { Telemetry } from '../telemetry.ts'
+import { createWitness, type ProveGrowth } from './witness.ts'
 
 /** A place outside the database where checkpoints are kept: a file that something else takes away, or whoever takes them by HTTP. */
 export type AnchorSettings =
   | { readonly file: string }
+  /** Who looks whether each checkpoint contains the last, and says so in `file`, which holds the newest that was cosigned. */
+  | { readonly witness: string; readonly key: WitnessKey; readonly file: string }
   | {
       readonly url: string
       /** Read at each use. Absolute. */
@@ -31,11 +35,13 @@ export interface Trying {
 /** All tries of one checkpoint end within two minutes. The next checkpoint, which covers it, begins anew. */
 const usual: Trying = { timeout: 10_000, tries: 5, pause: 2_000 }
 
-export function startAnchors(all: readonly AnchorSettings[], { log, metrics }: Telemetry, trying = usual): Anchors {
+/** @param prove what a witness is shown */
+export function startAnchors(all: readonly AnchorSettings[], prove: ProveGrowth, { log, metrics }: Telemetry, trying = usual): Anchors {
   const stopping = new AbortController()
   const anchors = all.map((settings, index) => createAnchor(settings, String(index)))
 
   function createAnchor(settings: AnchorSettings, name: string) {
+    const keepAt = keeping(settings, prove)
     let waiting: string | undefined
     let running: Promise<void> | undefined
 
@@ -52,7 +58,7 @@ export function startAnchors(all: readonly AnchorSettings[], { log, metrics }: T
     async function keep(note: string): Promise<void> {
       for (let attempt = 1; ; attempt++) {
         try {
-          await writeTo(settings, note, trying.timeout, stopping.signal)
+          await keepAt(note, trying.timeout, stopping.signal)
           metrics.anchors.inc({ anchor: name, outcome: 'kept' })
           return
         } catch (error) {
@@ -88,25 +94,47 @@ export function startAnchors(all: readonly AnchorSettings[], { log, metrics }: T
   }
 }
 
-async function writeTo(settings: AnchorSettings, note: string, timeout: number, stop: AbortSignal): Promise<void> {
-  if ('file' in settings) return await replace(settings.file, note)
-  const token = settings.tokenFile === undefined ? undefined : (await readFile(settings.tokenFile, 'utf8')).trim()
+/** How a checkpoint is kept at one anchor. @param timeout milliseconds, of each request */
+type Keep = (note: string, timeout: number, stop: AbortSignal) => Promise<void>
+
+function keeping(settings: AnchorSettings, prove: ProveGrowth): Keep {
+  if ('witness' in settings) {
+    const witness = createWitness(settings.key, prove)
+    const url = `${settings.witness.replace(/\/$/, '')}/add-checkpoint`
+    return async (note, timeout, stop) => await replace(settings.file, await witness.cosign(note, (body) => post(url, body, {}, timeout, stop)))
+  }
+  if ('url' in settings) {
+    return async (note, timeout, stop) => {
+      const token = settings.tokenFile === undefined ? undefined : (await readFile(settings.tokenFile, 'utf8')).trim()
+      const { status } = await post(settings.url, note, token === undefined ? {} : { authorization: `Bearer ${token}` }, timeout, stop)
+      if (status < 200 || status > 299) throw new Error(`the answer was ${status}`)
+    }
+  }
+  return async (note) => await replace(settings.file, note)
+}
+
+/** Characters of an answer that are read: a witness says one line for each of its keys. */
+const longestAnswer = 65_536
+
+async function post(url: string, body: string, headers: Readonly<Record<string, string>>, timeout: number, stop: AbortSignal) {
   const ending = new AbortController()
   const end = (): void => ending.abort(stop.reason)
   stop.addEventListener('abort', end, { once: true })
   // A timer of our own: on Node 20 a timeout inside `AbortSignal.any` can be collected before it fires (nodejs/node issue 57736).
   const timer = setTimeout(() => ending.abort(new Error('no answer in time')), timeout)
   try {
-    const response = await fetch(settings.url, {
+    const response = await fetch(url, {
       method: 'POST',
-      headers: { 'content-type': 'text/plain; charset=utf-8', ...(token !== undefined && { authorization: `Bearer ${token}` }) },
-      body: note,
+      headers: { 'content-type': 'text/plain; charset=utf-8', ...headers },
+      body,
       // Not followed, since the token would travel along.
       redirect: 'manual',
       signal: ending.signal,
     })
-    await response.body?.cancel()
-    if (!response.ok) throw new Error(`the answer was ${response.status}`)
+    let text = ''
+    // What is too long is cut off, and with it the connection.
+    for await (const part of response.body?.pipeThrough(new TextDecoderStream()) ?? []) if ((text += part).length > longestAnswer) break
+    return { status: response.status, text }
   } finally {
     clearTimeout(timer)
     stop.removeEventListener('abort', end)

@@ -4,7 +4,7 @@ import type { EntryProof } from '../proof/entry-proof.ts'
 import { bundleOf, subtreesIn, type Tile, tileWidth, tilesOf, widthIn } from '../proof/tiles.ts'
 import { BrokerError } from '../base/errors.ts'
 import type { Ledger } from './connect.ts'
-import { latestCheckpoint, type LogPlace, type Placeless, placeOf, readLeaves, readTiles } from './log.ts'
+import { latestCheckpoint, listLogs, type LogPlace, type Placeless, placeOf, readLeaves, readTiles } from './log.ts'
 
 /**
  * The bytes of a tile or a bundle (C2SP tlog-tiles) of one log. They never change. Undefined: there is no such log, or what is signed of it has no such tile,
@@ -43,6 +43,16 @@ export async function proveConsistency(ledger: Ledger, log: number, from: number
   const head = await latestCheckpoint(ledger, log)
   if (!head || from < 1 || from > size || size > head.size) return undefined
   return await rootsOf(ledger, head.log, consistencyPath(from, size), size)
+}
+
+/** What proves that this checkpoint goes on from its log as it was at `from` entries. Undefined: it does not, or there is no such log. @throws BrokerError `internal` */
+export async function proveGrowth(
+  ledger: Ledger,
+  { origin, size }: { readonly origin: string; readonly size: number },
+  from: number,
+): Promise<readonly Hash[] | undefined> {
+  const named = (await listLogs(ledger)).find((known) => known.origin === origin)
+  return named && (await proveConsistency(ledger, named.log.number, from, size))
 }
 
 async function rootsOf(ledger: Ledger, log: LogPlace, ranges: readonly Range[], size: number): Promise<readonly Hash[]> {

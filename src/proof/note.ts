@@ -23,8 +23,10 @@ export type OpenedNote =
   /** `unknown_key`: nobody who is trusted has signed. `bad_signature`: somebody pretends to be one who is. */
   | { readonly ok: false; readonly fault: 'malformed' | 'unknown_key' | 'bad_signature' }
 
-/** Ed25519, the one type that is spoken here (C2SP signed-note, "Signature types"). */
-const ed25519 = Buffer.of(1)
+/** The types of signatures that are spoken here (C2SP signed-note, "Signature types"): Ed25519, and Ed25519 of a witness, with a time. */
+const types = { signature: Buffer.of(1), cosignature: Buffer.of(4) }
+
+type SignatureType = keyof typeof types
 
 /** What stands before the 32 bytes of a key in the encodings that Node reads (RFC 8410, section 10). */
 const [pkcs8, spki] = [Buffer.from('302e020100300506032b657004220420', 'hex'), Buffer.from('302a300506032b6570032100', 'hex')]
@@ -44,21 +46,21 @@ const keyId = (name: string, key: Buffer): string =>
     .slice(0, 8)
 
 /** @param raw the 32 bytes of an Ed25519 public key (RFC 8032, 5.1.5) @throws RangeError where it has another length, or the name cannot stand in a note */
-export function verifierKeyOf(name: string, raw: Uint8Array): VerifierKey {
+export function verifierKeyOf(name: string, raw: Uint8Array, type: SignatureType = 'signature'): VerifierKey {
   if (raw.length !== 32 || !isName(name)) throw new RangeError('a verifier key needs 32 bytes and a name without white space and plus')
-  const typed = Buffer.concat([ed25519, raw])
+  const typed = Buffer.concat([types[type], raw])
   const id = keyId(name, typed)
   const publicKey = createPublicKey({ key: Buffer.concat([spki, raw]), format: 'der', type: 'spki' })
   return { name, id, text: `${name}+${id}+${typed.toString('base64')}`, publicKey }
 }
 
 /** A verifier key (C2SP signed-note, "Verifier keys"). Undefined where it is not one, is of another type, or its id is not its own. */
-export function parseVerifierKey(text: string): VerifierKey | undefined {
+export function parseVerifierKey(text: string, type: SignatureType = 'signature'): VerifierKey | undefined {
   // Base64 may hold the sign that separates the parts.
   const [, name = '', id = '', encoded = ''] = /^([^+]+)\+([0-9a-f]{8})\+(.+)$/.exec(text) ?? []
   const typed = fromBase64(encoded)
-  if (!isName(name) || typed?.length !== 33 || !typed.subarray(0, 1).equals(ed25519) || keyId(name, typed) !== id) return undefined
-  return verifierKeyOf(name, typed.subarray(1))
+  if (!isName(name) || typed?.length !== 33 || !typed.subarray(0, 1).equals(types[type]) || keyId(name, typed) !== id) return undefined
+  return verifierKeyOf(name, typed.subarray(1), type)
 }
 
 /** The note of a text that this key has signed. @param signature over the text as UTF-8 @throws RangeError where the text cannot stand in a note */
@@ -100,7 +102,8 @@ interface NamedSignature {
   readonly signature: Buffer
 }
 
-function parseNote(note: string): { readonly text: string; readonly signatures: readonly NamedSignature[] } | undefined {
+/** The parts of a note, of which nothing is proven yet. Undefined where it is not one. */
+export function parseNote(note: string): { readonly text: string; readonly signatures: readonly NamedSignature[] } | undefined {
   if (note.length > longest || notInNotes.test(note) || !note.endsWith('\n')) return undefined
   const blank = note.lastIndexOf('\n\n')
   if (blank === -1) return undefined

@@ -1,5 +1,6 @@
 import type { Json } from '../base/json.ts'
 import { type Checkpoint, openCheckpoint } from './checkpoint.ts'
+import { cosignedAt, type WitnessKey } from './cosignature.ts'
 import { type CompactTree, emptyTree, grow, headOf } from './compact.ts'
 import { createDecisionCheck } from './decisions.ts'
 import { type EntryFields, leafHashOf } from './leaf.ts'
@@ -32,6 +33,14 @@ export interface Verdict {
   readonly decisions: number
   readonly checkpoints: number
   readonly lives: Lives
+  /** What witnesses have said of the pinned checkpoint. */
+  readonly witnessed: readonly Witnessed[]
+}
+
+export interface Witnessed {
+  readonly witness: string
+  /** When it had seen the checkpoint and nothing that contradicts it, by its own clock. Seconds since 1970. */
+  readonly time: number
 }
 
 /** How far a log could be verified. */
@@ -55,6 +64,8 @@ export interface Question {
   readonly logs?: readonly LogStart[] | undefined
   /** One that the reader pinned before: the log must still contain what it covers. */
   readonly since?: string | undefined
+  /** Who must have cosigned that one. */
+  readonly witnesses?: readonly WitnessKey[] | undefined
   /** Milliseconds since 1970 at which the ledger was read; where absent, the time of its last entry. */
   readonly now?: number | undefined
 }
@@ -96,7 +107,7 @@ interface Part extends LogStart {
  * Two trees are grown of each log: one over the leaf hashes as they are kept, one over the entries as they are. Where the first comes to the signed root, an entry that does
  * not come to its leaf is exactly what was changed; where only the second does, it was the leaf.
  */
-export function verifyLedger({ keys, checkpoint, logs, since, now }: Question): Verification {
+export function verifyLedger({ keys, checkpoint, logs, since, witnesses = [], now }: Question): Verification {
   const faults = createFaults()
   const parts = (logs ?? [{ origin: checkpoint.slice(0, checkpoint.indexOf('\n')), first: 0 }]).map(partOf)
   const newest = parts.at(-1)!
@@ -104,6 +115,7 @@ export function verifyLedger({ keys, checkpoint, logs, since, now }: Question): 
   const keyless = logs ? parts.filter((part) => part.keys.length === 0) : []
   const signed = opened(checkpoint, 'the checkpoint')
   const pinned = since === undefined ? undefined : opened(since, 'the pinned checkpoint')
+  const witnessed = witnesses.flatMap(witnessedBy)
   const end = signed?.origin === newest.origin ? newest.first + signed.size : Infinity
   const decisions = createDecisionCheck(faults.add)
   const stories = createStories(faults.add)
@@ -130,6 +142,12 @@ export function verifyLedger({ keys, checkpoint, logs, since, now }: Question): 
     const isOfNoKey = result.fault === 'unknown_key' && keyless.some(({ origin }) => note.startsWith(`${origin}\n`))
     if (!isOfNoKey) faults.add({ number, message: `${what} ${notes[result.fault]}` })
     return undefined
+  }
+
+  function witnessedBy(key: WitnessKey): Witnessed[] {
+    const time = cosignedAt(since ?? '', key)
+    if (time === undefined) faults.add({ message: `the pinned checkpoint is not cosigned by ${key.name}` })
+    return time === undefined ? [] : [{ witness: key.name, time }]
   }
 
   function checkPinned({ origin, size }: Checkpoint): void {
@@ -273,7 +291,7 @@ export function verifyLedger({ keys, checkpoint, logs, since, now }: Question): 
       if (end !== Infinity && next < end)
         faults.add({ number: next, message: `the log ends before entry ${next}, but ${end} were signed: its tail was cut` })
       const lives = stories.finish(now)
-      return { ...faults.all(), checkpoint: signed, logs: parts.map(judge), entries, decisions: decisions.count(), checkpoints, lives }
+      return { ...faults.all(), checkpoint: signed, logs: parts.map(judge), entries, decisions: decisions.count(), checkpoints, lives, witnessed }
     },
   }
 }

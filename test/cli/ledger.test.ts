@@ -1,20 +1,25 @@
 import { readdir, readFile, rename, writeFile } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
 import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import type { OpenedTask } from '../../src/http/contract.ts'
 import { createSigner } from '../../src/proof/note.ts'
 import { makeSite, mayfly, type RunningBroker, type Site } from '../support/program.ts'
 import { openEmbedded, type OpenedStore } from '../support/stores.ts'
+import { createTestWitness, serveWitness, witnessedAt } from '../support/witness.ts'
 
 let store: OpenedStore
 let site: Site
 let broker: RunningBroker
 let key: string
 let environment: Record<string, string>
+let witness: Awaited<ReturnType<typeof serveWitness>>
+const { key: witnessKey, ...peer } = createTestWitness('witness.example/w1', 'any')
 
 beforeAll(async () => {
   store = await openEmbedded()
-  site = await makeSite({ store: store.settings })
+  witness = await serveWitness({ ...peer, key: witnessKey })
+  site = await makeSite({ store: store.settings, extra: `anchors: [{ witness: "${witness.url}", key: "${witnessKey.text}", file: ./cosigned }]\n` })
   broker = await site.start()
   environment = { MAYFLY_URL: broker.url, MAYFLY_TOKEN: await site.token('operator:ops') }
   const ask = (at: string) => fetch(`${broker.url}${at}`, { headers: { authorization: `Bearer ${environment['MAYFLY_TOKEN']}` } })
@@ -23,6 +28,7 @@ beforeAll(async () => {
 })
 afterAll(async () => {
   await broker.stop()
+  await witness[Symbol.asyncDispose]()
   await site.remove()
   await store.dispose()
 })
@@ -38,6 +44,26 @@ test('a ledger is verified where it is, and in its export, against a checkpoint 
   const here = await mayfly(['ledger', 'verify', '--export', at('export'), '--key', at('key'), '--since', at('pinned'), '--json'])
   expect(here.status).toBe(0)
   expect(JSON.parse(here.stdout)).toMatchObject({ ok: true, found: 0, checkpoint: { size: 1 } })
+})
+
+test('a checkpoint that a witness has cosigned is kept by the broker, and proves what the ledger was', async () => {
+  await vi.waitUntil(() => existsSync(at('cosigned')), { timeout: 60_000 })
+  const check = (...more: string[]) => mayfly(['ledger', 'verify', '--export', at('export'), '--key', key, ...more])
+  const told = `witness     witness.example/w1 had seen the pinned checkpoint by ${new Date(witnessedAt * 1_000).toISOString()}, and no other history`
+  const cosigned = await check('--since', at('cosigned'), '--witness', witnessKey.text)
+  expect(cosigned).toMatchObject({ status: 0, stdout: expect.stringContaining(told) as string })
+
+  const bare = await check('--since', at('pinned'), '--witness', witnessKey.text, '--json')
+  expect(bare.status).toBe(1)
+  expect(JSON.parse(bare.stdout)).toMatchObject({
+    witnessed: [],
+    faults: [{ message: 'the pinned checkpoint is not cosigned by witness.example/w1' }],
+  })
+  expect(await check('--witness', witnessKey.text)).toMatchObject({ status: 2, stderr: expect.stringContaining('--since') as string })
+  expect(await check('--since', at('cosigned'), '--witness', key)).toMatchObject({
+    status: 2,
+    stderr: expect.stringContaining('--witness: not') as string,
+  })
 })
 
 test('one that was changed is told with its place, and its checkpoint is not kept', async () => {

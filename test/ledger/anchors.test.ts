@@ -6,7 +6,12 @@ import path from 'node:path'
 import { Writable } from 'node:stream'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { type Anchors, type AnchorSettings, startAnchors } from '../../src/ledger/anchors.ts'
+import { signCheckpoint } from '../../src/proof/checkpoint.ts'
+import { cosignedAt } from '../../src/proof/cosignature.ts'
+import { createSigner } from '../../src/proof/note.ts'
 import { createTelemetry } from '../../src/telemetry.ts'
+import { naiveConsistency, naiveRoot } from '../proof/naive.ts'
+import { createTestWitness, serveWitness, witnessedAt } from '../support/witness.ts'
 
 let folder: string
 let server: Server
@@ -48,7 +53,7 @@ function start(settings: AnchorSettings): { anchors: Anchors; counted(outcome: s
     level: 'info',
     destination: new Writable({ write: (chunk: Buffer, _, done) => ((logged += chunk.toString()), done()) }),
   })
-  const anchors = startAnchors([settings], telemetry, { timeout, tries: 3, pause: 1 })
+  const anchors = startAnchors([settings], async ({ size }, from) => naiveConsistency(from, size), telemetry, { timeout, tries: 3, pause: 1 })
   return {
     anchors,
     async counted(outcome) {
@@ -123,4 +128,25 @@ test('stopping does not wait for a receiver that says nothing', async () => {
   await expect.poll(() => got.length).toBe(1)
   await anchors.stop()
   expect(logged).toBe('')
+})
+
+test('a file holds the newest checkpoint that a witness has cosigned, and no other', async () => {
+  const signer = createSigner('broker.example.com', new Uint8Array(32).fill(7))
+  const noteOf = (start: number, count: number) => signCheckpoint(signer, { size: count, root: naiveRoot({ start, count }) })
+  const witness = createTestWitness('witness.example', [signer.key])
+  await using served = await serveWitness(witness)
+  const file = path.join(folder, 'cosigned')
+  const { anchors, counted } = start({ witness: `${served.url}/`, key: witness.key, file })
+  for (const size of [3, 300]) {
+    anchors.write(noteOf(0, size))
+    await expect.poll(() => readFile(file, 'utf8').catch(() => '')).toContain(noteOf(0, size))
+  }
+  const cosigned = await readFile(file, 'utf8')
+  expect(cosignedAt(cosigned, witness.key)).toBe(witnessedAt)
+
+  anchors.write(noteOf(1, 400))
+  await expect.poll(() => counted('failed')).toBe(3)
+  await expect.poll(() => logged).toContain('has seen another history of the log')
+  expect(await readFile(file, 'utf8')).toBe(cosigned)
+  await anchors.stop()
 })

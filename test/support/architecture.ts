@@ -15,9 +15,9 @@ interface Import {
 const floors: Readonly<Record<string, number>> = {
   base: 0,
   proof: 1,
-  config: 1,
   telemetry: 1,
   identity: 1,
+  config: 2,
   policy: 2,
   client: 2,
   providers: 3,
@@ -42,6 +42,8 @@ const typesFrom: Readonly<Record<string, readonly string[]>> = {
 const narrowed: Readonly<Record<string, readonly string[]>> = {
   // Of identity it needs one function, which says whether an actor is the one that an entry means.
   policy: ['base', 'proof', 'identity'],
+  // A key that somebody names is read at the door.
+  config: ['base', 'proof'],
   client: ['base'],
   providers: ['base', 'proof'],
   // Its pages hang under http's door, and share its shapes and its words for refusals: a second set of either would drift away from the first.
