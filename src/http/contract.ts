@@ -334,6 +334,13 @@ export const FollowQuery = z.strictObject({
   format: z.literal('ocsf', 'must be ocsf, or absent').optional(),
 })
 
+/** The same as OpenAPI has it: `FollowQuery` is read where a page is not asked for. */
+export const followParameters = [
+  { in: 'query', name: 'follow', schema: { const: true }, description: 'A stream in the place of a page, oldest first; without any filter' },
+  { in: 'query', name: 'after', schema: { type: 'integer', minimum: 0 }, description: 'With `follow`: begins behind the entry with this number' },
+  { in: 'query', name: 'format', schema: { const: 'ocsf' }, description: 'With `follow`: events of OCSF in the place of lines of the log' },
+] as const
+
 /** The first log has no number in its address: it was there before there were others. */
 export const LogPath = z.object({ log: z.string().regex(/^([2-9]|[1-9]\d{1,8})$/) })
 
@@ -532,6 +539,11 @@ export const LogLines = z.string().openapi('LogLines', {
 })
 
 export const LedgerCsv = z.string().openapi('LedgerCsv', { description: 'RFC 4180 with a header line; no cell starts a formula' })
+
+export const LedgerEvents = z.string().openapi('LedgerEvents', {
+  description:
+    'With `follow`: server-sent events, whose `id` is the number of the entry and whose `data` is its line; one that comes back says so in `Last-Event-ID`',
+})
 
 export const OpenedTask = z
   .object({

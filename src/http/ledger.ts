@@ -73,6 +73,8 @@ const list = createRoute({
   description:
     'With `follow=true` and no filter it is no page but a stream, oldest first, behind the entry with the number `after`; NDJSON or server-sent events. `format=ocsf` makes events of OCSF of it',
   ...callableBy(reader),
+  // Beside the filters of a page and not among them: neither goes with the other.
+  parameters: [...contract.followParameters],
   request: { query: contract.EntryFilter },
   responses: {
     200: {
@@ -81,6 +83,7 @@ const list = createRoute({
         'application/json': { schema: contract.EntryPage },
         'application/x-ndjson': { schema: contract.EntryView },
         'text/csv': { schema: contract.LedgerCsv },
+        'text/event-stream': { schema: contract.LedgerEvents },
       },
     },
     ...problems,

@@ -51,6 +51,13 @@ describe('the OpenAPI document', async () => {
     })
   })
 
+  test('tells how the ledger is followed, beside what filters a page of it', () => {
+    const { parameters = [], responses } = document.paths['/ledger']!['get']!
+    expect(parameters.map(({ name }) => name)).toEqual(expect.arrayContaining(['follow', 'after', 'format', 'agent', 'cursor']))
+    expect(new Set(parameters.map(({ name }) => name)).size).toBe(parameters.length)
+    expect(JSON.stringify(responses['200'])).toContain('text/event-stream')
+  })
+
   test('is for everybody, and the same each time', async () => {
     expect(await (await house.ask('/openapi.json')).json()).toEqual(document)
   })
