@@ -120,8 +120,10 @@ describe("the reviewer's questions in the console", () => {
 
   test('the answer of the history can be downloaded whole, in both forms of the API, and by nobody who has not signed in', async () => {
     for (let at = 0; at < 3; at++)
-      await house.ledger.run(sql`insert into entries (kind, agent, body) select 'policy.activated', 'many', '{}' from generate_series(1, 400)`)
-    await house.ledger.run(sql`insert into entries (kind, agent, body) values ('policy.activated', 'many', '"=1+1"')`)
+      await house.ledger.run(
+        sql`insert into entries (kind, agent, body) select 'policy.activated', 'many', '{"policy_digest": "none"}' from generate_series(1, 400)`,
+      )
+    await house.ledger.run(sql`insert into entries (kind, agent, body) values ('policy.activated', 'many', '{"policy_digest": "=1+1"}')`)
     const address = /href="\/console(\/ledger\/export\/csv[^"]*)"/.exec((await pageOf('/ledger?agent=many&kind=policy.activated&limit=5')).text)![1]!
     const csv = await reviewer.get(address.replaceAll('&amp;', '&'))
     expect(csv.headers.get('content-disposition')).toBe('attachment; filename="ledger.csv"')
@@ -159,7 +161,7 @@ describe("the reviewer's questions in the console", () => {
     refusal = undefined
     expect(text).toContain('<div role="alert" class="alarm">')
     expect(textOf(text)).toContain('The tree in the store does not come to the root that was signed')
-    await house.ledger.run(sql`insert into entries (kind, agent, body) values ('policy.activated', 'late', '{}')`)
+    await house.ledger.run(sql`insert into entries (kind, agent, body) values ('policy.activated', 'late', '{"policy_digest": "none"}')`)
     expect(textOf((await pageOf('/ledger')).text)).toMatch(/1 entry waits, the oldest for \d+\.\d s/)
   })
 
@@ -167,7 +169,7 @@ describe("the reviewer's questions in the console", () => {
     const task = await house.declare(['api'], { purpose: markup })
     const { text: list } = await pageOf(`/ledger?task=${task.id}&kind=task.opened`)
     const [, id = ''] = /\/console\/entries\/(ent_\w+)/.exec(list) ?? []
-    expect(textOf((await pageOf(`/entries/${id}`)).text)).toContain('It has no place there yet')
+    expect(textOf((await pageOf(`/entries/${id}`)).text)).toContain('The entry has no place in the log yet')
     expect((await pageOf(`/entries/${id}/proof`)).status).toBe(404)
 
     await growAll(log())
