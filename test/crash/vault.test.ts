@@ -68,7 +68,7 @@ function recovery(one: {
   readonly words: string
   readonly crosses: readonly string[]
   leave(scene: VaultScene, count: number): Promise<string[]>
-  /** Seconds since the lease was announced, where that counts. */
+  /** Seconds since the lease was announced: however long the cells before took, it is as old as that. */
   readonly after?: number
   readonly becomes: { readonly state: string; readonly cause: string | null }
 }): Deed<unknown, undefined, VaultScene> {
@@ -82,7 +82,7 @@ function recovery(one: {
     },
     given: async () => left.pop()!,
     due: ({ owner }, lease) => owner`
-      update leases set due_at = now(), reserved_at = reserved_at - make_interval(secs => ${one.after ?? 0}) where id = ${lease}`,
+      update leases set due_at = now(), reserved_at = now() - make_interval(secs => ${one.after ?? 0}) where id = ${lease}`,
     through: async ({ owner }, lease) =>
       (await owner`select 1 from leases where id = ${lease} and state = ${state} and (due_at is null or error is not null)`).length > 0,
     async holds(scene, lease) {

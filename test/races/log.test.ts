@@ -14,7 +14,7 @@ test.runIf(stores.some(({ name }) => name === 'Postgres'))(
       Promise.all(Array.from({ length: 12 }, (_, at) => fleet.declare(brokers[living[at % living.length]!]!, ['api'])))
 
     await declareMany([0, 1])
-    await owner`insert into entries (kind, body) select 'policy.activated', '{}' from generate_series(1, 3000)`
+    await owner`insert into entries (kind, body) select 'policy.activated', '{"policy_digest": "none"}' from generate_series(1, 3000)`
     await brokers[1]!.kill()
     await declareMany([0])
     await everyEntryPlaced(ledger)
