@@ -24,14 +24,14 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a broker that is
       const before = await owner<{ size: number }[]>`select max(size)::int as size from checkpoints`
 
       tripwire.arm(scene.strike, { side, what: 'append to the log', nth })
-      await owner`insert into entries (kind, body) select 'policy.activated', '{}' from generate_series(1, 3200)`
+      await owner`insert into entries (kind, body) select 'policy.activated', '{"policy_digest": "none"}' from generate_series(1, 8000)`
       while (!tripwire.struck()) await owner`select 1`
       await scene.bury()
 
       const [after] = await owner<{ size: number; leaves: number }[]>`
         select (select max(size)::int from checkpoints) as size, (select count(*)::int from leaves) as leaves`
       expect(after!.leaves, 'what has its place is signed, and what is signed has its place').toBe(after!.size)
-      expect(after!.size - before[0]!.size).toBe((side === 'after' ? nth : nth - 1) * 1_000)
+      expect(after!.size - before[0]!.size).toBe((side === 'after' ? nth : nth - 1) * 2_500)
       await scene.recover()
       await everyEntryPlaced(ledger)
       expect(await auditLog(ledger, await verifiersOf(ledger, scene.folder))).toEqual([])
