@@ -34,13 +34,13 @@ export interface FieldFault {
 /** What may accompany an error: `cause` is for operators only, the rest is shown to whoever asked. */
 export interface ErrorContext {
   readonly cause?: unknown
-  readonly decision?: DecisionId
-  readonly task?: TaskId
+  readonly decision?: DecisionId | undefined
+  readonly task?: TaskId | undefined
   /** Of what the ledger keeps of the refusal. */
   readonly receipts?: readonly Receipt[]
   readonly errors?: readonly FieldFault[]
   /** Seconds after which the same request makes sense again. */
-  readonly retryAfter?: number
+  readonly retryAfter?: number | undefined
 }
 
 /** The only error that crosses rooms: a stable code, a detail that is safe to show, and a cause that is not. */
@@ -64,6 +64,12 @@ export class BrokerError extends Error {
     this.receipts = context.receipts ?? []
     this.errors = context.errors ?? []
     this.retryAfter = context.retryAfter
+  }
+
+  /** The same error with the receipts of what the ledger was told about it. */
+  telling(receipts: readonly Receipt[]): BrokerError {
+    const { code, detail, cause, decision, task, errors, retryAfter } = this
+    return new BrokerError(code, detail, { cause, decision, task, receipts, errors, retryAfter })
   }
 }
 

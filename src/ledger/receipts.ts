@@ -45,6 +45,13 @@ export function receiptsOf(ledger: Ledger, told: readonly EntryFields[]): readon
 export const receiptsOfRows = (ledger: Ledger, rows: readonly ExportedRow[] | null | undefined): readonly Receipt[] =>
   receiptsOf(ledger, (rows ?? []).map(fieldsOf))
 
+/** Receipts of all that was told of a task that came to nothing: a few entries, of several statements. */
+export async function receiptsOfTask(ledger: Ledger, task: TaskId): Promise<readonly Receipt[]> {
+  const [row] = await ledger.run<{ told: ExportedRow[] | null }>(sql`
+    select json_agg(${exported(sql`entry`)} order by entry.id) as told from entries as entry where entry.task_id = ${task}`)
+  return receiptsOfRows(ledger, row?.told)
+}
+
 /** The kinds of what is told of an end, its beginning first. */
 const ofAnEnd = sql`('task.closing', 'lease.revoking', 'lease.lapsing', 'lease.revoked', 'lease.expired', 'lease.failed', 'task.ended')`
 

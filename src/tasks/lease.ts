@@ -4,6 +4,7 @@ import type { Receipt } from '../base/receipt.ts'
 import { announceLeases, recordDecision, recordKeptBack } from '../ledger/announce.ts'
 import { concludeRefresh, extendLease, type Extension, type Refreshed } from '../ledger/extend.ts'
 import type { NewDecision } from '../ledger/entries.ts'
+import { receiptsOfEnd } from '../ledger/receipts.ts'
 import type { Stopped } from '../ledger/stops.ts'
 import { type DecisionRecord, findLease, findTask, type Lease, type Task } from '../ledger/records.ts'
 import { digestsOf } from '../providers/credential.ts'
@@ -47,7 +48,8 @@ export async function addLease(broker: Broker, caller: Caller, id: TaskId, asked
   const issued = confirmed?.issued[0]
   if (!confirmed || !issued) {
     for (const lease of announced.leases) await endLeaseNow(broker, lease, { cause: 'mint_failed', by: 'broker' })
-    throw minted.ok ? hasEnded(id) : minted.error
+    const ends = await Promise.all(announced.leases.map((lease) => receiptsOfEnd(broker.ledger, { lease: lease.id })))
+    throw (minted.ok ? hasEnded(id) : minted.error).telling([...announced.receipts, ...ends.flat()])
   }
   const receipts = [...announced.receipts, ...confirmed.receipts]
   return { decision: keptDecision(decision, id, issued.lease.reservedAt), lease: issued, receipts }

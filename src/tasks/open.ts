@@ -6,6 +6,7 @@ import type { Actor } from '../identity/actor.ts'
 import { type Announcing, announceLeases, announceTask, type LeaseLimits, type NewTask, recordDenial } from '../ledger/announce.ts'
 import type { NewDecision } from '../ledger/entries.ts'
 import { findKey, type HeldKey, holdKey, keepKey, type KeyClaim, releaseKey } from '../ledger/keys.ts'
+import { receiptsOfTask } from '../ledger/receipts.ts'
 import { type DecisionRecord, findTask, hasEnded as leaseHasEnded, type Task } from '../ledger/records.ts'
 import type { Agent } from '../policy/catalogue.ts'
 import type { Inquiry } from '../policy/inquiry.ts'
@@ -175,7 +176,7 @@ async function reissue(broker: Broker, opening: Opening, task: TaskId, claim: Ke
 async function fail(broker: Broker, task: Task, claim: KeyClaim | undefined, error: BrokerError): Promise<never> {
   if (!(await beginClosing(broker, task.id, 'failed', { cause: 'mint_failed', by: 'broker', under: claim }))) throw inFlight()
   if (claim) await releaseKey(broker.ledger, claim)
-  throw error
+  throw error.telling(await receiptsOfTask(broker.ledger, task.id))
 }
 
 async function refuse(broker: Broker, { task, decision }: Opening, claim: KeyClaim | undefined): Promise<never> {

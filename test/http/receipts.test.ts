@@ -117,6 +117,20 @@ describe.each(stores)('the receipts of an answer, on $name', ({ open }) => {
     await complete(second.body.task.id)
   })
 
+  test('to what fails at a provider are of all that was told until then', async () => {
+    await house.lab.next('put', 'refuses', { done: false })
+    const failed = await declare(['crm'])
+    expect(failed.status).toBe(502)
+    expect(await held(failed)).toEqual(['task.opened', 'decision.made', 'lease.reserved', 'lease.failed', 'task.closing', 'task.ended'])
+
+    const { body } = await declare(['api'])
+    await house.lab.next('put', 'refuses', { done: false })
+    const further = await post(`/tasks/${body.task.id}/leases`, body.task_token, { name: 'crm' })
+    expect(await held(further)).toEqual(['decision.made', 'lease.reserved', 'lease.failed'])
+    await complete(body.task.id)
+    await house.reap()
+  })
+
   test('to whatever goes on with a task are of the fresh decision and of what came of it', async () => {
     const { body } = await declare(['slow-api'])
     expect(await held(await post(`/tasks/${body.task.id}/leases`, body.task_token, { name: 'api' }))).toEqual(['decision.made', 'lease.issued'])
