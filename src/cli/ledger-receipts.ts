@@ -7,7 +7,7 @@ import { type CheckedProof, checkProof } from '../proof/entry-proof.ts'
 import type { VerifierKey } from '../proof/note.ts'
 import { fromBase64 } from '../proof/spelling.ts'
 import { Unsuccessful, UsageError } from './failure.ts'
-import { readKeys, readText } from './ledger-verify.ts'
+import { oneMore, readKeys, readText } from './ledger-verify.ts'
 import { paint, plain, type Output } from './output.ts'
 import type { OutputOf } from './program.ts'
 import { connect } from './session.ts'
@@ -27,7 +27,7 @@ export const checkReceiptsCommand = (outputOf: OutputOf): Command =>
     .requiredOption(
       '--key <key>',
       'the verifier key of the log, name+id+key, or a file that holds it, one a line; again for each log that was closed',
-      (key: string, before: readonly string[] | undefined) => [...(before ?? []), key],
+      oneMore,
     )
     .option('--url <url>', 'of the broker that is asked for the proofs (operators and reviewers); MAYFLY_URL where absent')
     .option('--proofs <folder>', 'where they were kept, in the place of a broker')

@@ -28,13 +28,13 @@ export const verifyCommand = (outputOf: OutputOf): Command =>
     .requiredOption(
       '--key <key>',
       'the verifier key of the log, name+id+key, or a file that holds it, one a line; again for each log that was closed',
-      (key: string, before: readonly string[] | undefined) => [...(before ?? []), key],
+      oneMore,
     )
     .option('--since <file>', 'a checkpoint that was kept before: the log must still contain it')
     .option(
       '--witness <key>',
       'the verifier key of a witness that must have cosigned the checkpoint of --since, name+id+key; again for each',
-      (key: string, before: readonly string[] | undefined) => [...(before ?? []), key],
+      oneMore,
     )
     .option('--keep <file>', 'where to keep the checkpoint, for --since another time; only one that was found to be right')
     .action(async (options: Options, command: Command) => {
@@ -68,6 +68,9 @@ async function verify(lines: Lines, question: Pick<Question, 'keys' | 'since' | 
   if (!verification) throw new UsageError('the export is empty')
   return { ...verification.finish(), note }
 }
+
+/** Of an option that may stand more than once. */
+export const oneMore = (key: string, before: readonly string[] | undefined): readonly string[] => [...(before ?? []), key]
 
 /** Verifier keys as they were given: one itself, or a file that holds them, one a line. @throws UsageError */
 export async function readKeys(given: string): Promise<VerifierKey[]> {

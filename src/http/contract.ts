@@ -339,7 +339,7 @@ export const followParameters = [
   { in: 'query', name: 'follow', schema: { const: true }, description: 'A stream in the place of a page, oldest first; without any filter' },
   { in: 'query', name: 'after', schema: { type: 'integer', minimum: 0 }, description: 'With `follow`: begins behind the entry with this number' },
   { in: 'query', name: 'format', schema: { const: 'ocsf' }, description: 'With `follow`: events of OCSF in the place of lines of the log' },
-] as const
+] as const satisfies readonly { readonly name: keyof z.infer<typeof FollowQuery>; readonly [more: string]: unknown }[]
 
 /** The first log has no number in its address: it was there before there were others. */
 export const LogPath = z.object({ log: z.string().regex(/^([2-9]|[1-9]\d{1,8})$/) })

@@ -101,13 +101,13 @@ function keeping(settings: AnchorSettings, prove: ProveGrowth): Keep {
   if ('witness' in settings) {
     const witness = createWitness(settings.key, prove)
     const url = `${settings.witness.replace(/\/$/, '')}/add-checkpoint`
-    return async (note, timeout, stop) => await replace(settings.file, await witness.cosign(note, (body) => post(url, body, {}, timeout, stop)))
+    return async (note, timeout, stop) =>
+      await replace(settings.file, await witness.cosign(note, (body) => post(url, body, {}, timeout, stop, answerOf)))
   }
   if ('url' in settings) {
     return async (note, timeout, stop) => {
       const token = settings.tokenFile === undefined ? undefined : (await readFile(settings.tokenFile, 'utf8')).trim()
-      const { status } = await post(settings.url, note, token === undefined ? {} : { authorization: `Bearer ${token}` }, timeout, stop)
-      if (status < 200 || status > 299) throw new Error(`the answer was ${status}`)
+      await post(settings.url, note, token === undefined ? {} : { authorization: `Bearer ${token}` }, timeout, stop, taken)
     }
   }
   return async (note) => await replace(settings.file, note)
@@ -116,7 +116,27 @@ function keeping(settings: AnchorSettings, prove: ProveGrowth): Keep {
 /** Characters of an answer that are read: a witness says one line for each of its keys. */
 const longestAnswer = 65_536
 
-async function post(url: string, body: string, headers: Readonly<Record<string, string>>, timeout: number, stop: AbortSignal) {
+/** What a witness says. What is too long is cut off, and with it the connection. */
+async function answerOf({ status, body }: Response): Promise<{ status: number; text: string }> {
+  let text = ''
+  for await (const part of body?.pipeThrough(new TextDecoderStream()) ?? []) if ((text += part).length > longestAnswer) break
+  return { status, text }
+}
+
+/** What a receiver says besides its status is not waited for. */
+async function taken({ ok, status, body }: Response): Promise<void> {
+  await body?.cancel()
+  if (!ok) throw new Error(`the answer was ${status}`)
+}
+
+async function post<Answer>(
+  url: string,
+  body: string,
+  headers: Readonly<Record<string, string>>,
+  timeout: number,
+  stop: AbortSignal,
+  read: (response: Response) => Promise<Answer>,
+): Promise<Answer> {
   const ending = new AbortController()
   const end = (): void => ending.abort(stop.reason)
   stop.addEventListener('abort', end, { once: true })
@@ -131,10 +151,7 @@ async function post(url: string, body: string, headers: Readonly<Record<string, 
       redirect: 'manual',
       signal: ending.signal,
     })
-    let text = ''
-    // What is too long is cut off, and with it the connection.
-    for await (const part of response.body?.pipeThrough(new TextDecoderStream()) ?? []) if ((text += part).length > longestAnswer) break
-    return { status: response.status, text }
+    return await read(response)
   } finally {
     clearTimeout(timer)
     stop.removeEventListener('abort', end)

@@ -19,7 +19,7 @@ import {
 import { claimKeys, holds, type KeyClaim } from './keys.ts'
 import type { EntryFields } from '../proof/leaf.ts'
 import type { ExportedRow } from './log.ts'
-import { bareColumns, type BareRow, bareRows, receiptsOf, receiptsOfRows, returningTold, type ToldRow, toldRows } from './receipts.ts'
+import { bareColumns, type BareRow, bareRows, receiptsOf, receiptsOfRows, receiptsTold, returningTold, type ToldRow, toldRows } from './receipts.ts'
 import { type Declarant, type JsonRow, type Lease, leasesOf, type Task, taskOf } from './records.ts'
 import { forgottenAfter, openRoles, namedHandles, takeNames } from './session-names.ts'
 import { type Stopped, stoppedOf } from './stops.ts'
@@ -296,57 +296,31 @@ export async function recordDenial(
     ${returningTold}`,
     'later',
   )
-  return receiptsOfRows(
-    ledger,
-    rows.map(({ told }) => told),
-  )
+  return receiptsTold(ledger, rows)
 }
 
-/** Keeps a decision about a task that exists already: a refused further lease, refresh or renewal. */
-export async function recordDecision(ledger: Ledger, task: TaskId, decision: NewDecision): Promise<readonly Receipt[]> {
-  const rows = await ledger.run<ToldRow>(
-    sql`
-    with ${decidedRows([{ task, decision }])},
-    task as (select id from tasks where id = ${task}),
-    kept as (${keepDecisions(sql`select id from task`)})
-    ${entryColumns} ${decisionEntries(sql`select id from task`)}
-    ${returningTold}`,
-    'later',
-  )
-  return receiptsOfRows(
-    ledger,
-    rows.map(({ told }) => told),
-  )
+/** Why a request was refused though the policy permitted it. */
+export interface KeptBack {
+  readonly cause: 'limit' | 'stopped'
+  /** The one that stood in the way. */
+  readonly stop?: StopId
 }
 
-/**
- * Keeps that a request about an existing task was refused though the policy permitted it: because of a limit, or of an operator's stop.
- *
- * @param stop the one that stood in the way
- */
-export async function recordKeptBack(
-  ledger: Ledger,
-  task: TaskId,
-  decision: NewDecision,
-  cause: 'limit' | 'stopped',
-  stop?: StopId,
-): Promise<readonly Receipt[]> {
+/** Keeps a decision about a task that exists already: a refused further lease, refresh or renewal; where it permitted it, with what kept it back. */
+export async function recordDecision(ledger: Ledger, task: TaskId, decision: NewDecision, keptBack?: KeptBack): Promise<readonly Receipt[]> {
+  const denied = sql`
+    union all
+    select 'request.denied', task.agent, task.id, null, ${decision.id}::text, ${json({ action: decision.action, ...keptBack })} from task`
   const rows = await ledger.run<ToldRow>(
     sql`
     with ${decidedRows([{ task, decision }])},
     task as (select id, agent from tasks where id = ${task}),
     kept as (${keepDecisions(sql`select id from task`)})
-    ${entryColumns}
-    ${decisionEntries(sql`select id from task`)}
-    union all
-    select 'request.denied', task.agent, task.id, null, ${decision.id}::text, ${json({ action: decision.action, cause, ...(stop && { stop }) })} from task
+    ${entryColumns} ${decisionEntries(sql`select id from task`)} ${keptBack ? denied : sql``}
     ${returningTold}`,
     'later',
   )
-  return receiptsOfRows(
-    ledger,
-    rows.map(({ told }) => told),
-  )
+  return receiptsTold(ledger, rows)
 }
 
 export const milliseconds = (count: number): SQL => sql`make_interval(secs => ${count}::double precision / 1000)`

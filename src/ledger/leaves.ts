@@ -30,16 +30,16 @@ export function rememberLeaves(ledger: Ledger, receipts: readonly Receipt[]): vo
 /** The leaves of these entries, in their order; what is remembered of them is forgotten. Undefined where one has no canonical form and so can be no leaf, or is gone. */
 export async function leavesOf(ledger: Ledger, entries: readonly string[]): Promise<readonly Leaf[] | undefined> {
   const told = leavesTold.get(ledger)
-  const hashes = new Map(entries.map((entry) => [entry, hashTold(told?.get(entry))]))
-  for (const entry of entries) told?.delete(entry)
-  const others = entries.filter((entry) => hashes.get(entry) === undefined)
+  const hashes = new Map<string, Leaf['hash'] | undefined>()
+  for (const entry of entries) {
+    const hash = told?.get(entry)
+    if (hash !== undefined) hashes.set(entry, Buffer.from(hash, 'base64'))
+    told?.delete(entry)
+  }
+  const others = entries.filter((entry) => !hashes.has(entry))
   for (let at = 0; at < others.length; at += most) {
     for (const fields of await readEntries(ledger, others.slice(at, at + most))) hashes.set(fields.id, leafHashOf(fields))
   }
-  const leaves = entries.flatMap((entry) => ifHashed(entry, hashes.get(entry)))
-  return leaves.length === entries.length ? leaves : undefined
+  const leaves = entries.map((entry) => ({ entry, hash: hashes.get(entry) }))
+  return leaves.every((leaf): leaf is Leaf => leaf.hash !== undefined) ? leaves : undefined
 }
-
-const hashTold = (hash: Receipt['leafHash'] | undefined): Leaf['hash'] | undefined => (hash === undefined ? undefined : Buffer.from(hash, 'base64'))
-
-const ifHashed = (entry: string, hash: Leaf['hash'] | undefined): Leaf[] => (hash === undefined ? [] : [{ entry, hash }])

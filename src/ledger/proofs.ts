@@ -2,7 +2,7 @@ import { leafOf } from '../proof/leaf.ts'
 import { consistencyPath, type Hash, inclusionPath, type Range, rangeRoot } from '../proof/merkle.ts'
 import type { EntryProof } from '../proof/entry-proof.ts'
 import { bundleOf, subtreesIn, type Tile, tileWidth, tilesOf, widthIn } from '../proof/tiles.ts'
-import { BrokerError } from '../base/errors.ts'
+import { BrokerError, ifInRange } from '../base/errors.ts'
 import type { Ledger } from './connect.ts'
 import { latestCheckpoint, listLogs, type LogPlace, type Placeless, placeOf, readLeaves, readTiles } from './log.ts'
 
@@ -55,14 +55,12 @@ export async function proveGrowth(
   return named && (await proveConsistency(ledger, named.log.number, from, size))
 }
 
-async function rootsOf(ledger: Ledger, log: LogPlace, ranges: readonly Range[], size: number): Promise<readonly Hash[]> {
+const rootsOf = async (...asked: Parameters<typeof readRoots>): Promise<readonly Hash[]> => (await readRoots(...asked)) ?? lost()
+
+/** The roots of these ranges of a log, out of what is kept of its tree. Undefined where a part of that is missing. */
+export async function readRoots(ledger: Ledger, log: LogPlace, ranges: readonly Range[], size: number): Promise<readonly Hash[] | undefined> {
   const root = subtreesIn(await readTiles(ledger, log, tilesOf(ranges), size))
-  try {
-    return ranges.map((range) => rangeRoot(range, root))
-  } catch (error) {
-    if (error instanceof RangeError) return lost()
-    throw error
-  }
+  return ifInRange(() => ranges.map((range) => rangeRoot(range, root)))
 }
 
 function lost(): never {

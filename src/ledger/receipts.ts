@@ -41,16 +41,20 @@ export function receiptsOf(ledger: Ledger, told: readonly EntryFields[]): readon
   return receipts
 }
 
-/** The same of its rows. */
+/** The same of its rows, where a statement returns them in one. */
 export const receiptsOfRows = (ledger: Ledger, rows: readonly ExportedRow[] | null | undefined): readonly Receipt[] =>
   receiptsOf(ledger, (rows ?? []).map(fieldsOf))
 
+/** The same where it returns a row for each (`returningTold`). */
+export const receiptsTold = (ledger: Ledger, rows: readonly ToldRow[]): readonly Receipt[] =>
+  receiptsOfRows(
+    ledger,
+    rows.map(({ told }) => told),
+  )
+
 /** Receipts of all that was told of a task that came to nothing: a few entries, of several statements. */
-export async function receiptsOfTask(ledger: Ledger, task: TaskId): Promise<readonly Receipt[]> {
-  const [row] = await ledger.run<{ told: ExportedRow[] | null }>(sql`
-    select json_agg(${exported(sql`entry`)} order by entry.id) as told from entries as entry where entry.task_id = ${task}`)
-  return receiptsOfRows(ledger, row?.told)
-}
+export const receiptsOfTask = async (ledger: Ledger, task: TaskId): Promise<readonly Receipt[]> =>
+  (await readTold(ledger, sql`entry.task_id = ${task}`)).map(receiptOf)
 
 /** The kinds of what is told of an end, its beginning first. */
 const ofAnEnd = sql`('task.closing', 'lease.revoking', 'lease.lapsing', 'lease.revoked', 'lease.expired', 'lease.failed', 'task.ended')`
@@ -61,10 +65,15 @@ const ofAnEnd = sql`('task.closing', 'lease.revoking', 'lease.lapsing', 'lease.r
  */
 export async function receiptsOfEnd(ledger: Ledger, about: { readonly task: TaskId } | { readonly lease: LeaseId }): Promise<readonly Receipt[]> {
   const whose = 'task' in about ? sql`entry.task_id = ${about.task}` : sql`entry.lease_id = ${about.lease}`
-  const [row] = await ledger.run<{ told: ExportedRow[] | null }>(sql`
-    select json_agg(${exported(sql`entry`)} order by entry.id) as told from entries as entry where ${whose} and entry.kind in ${ofAnEnd}`)
-  const told = row?.told ?? []
+  const told = await readTold(ledger, sql`${whose} and entry.kind in ${ofAnEnd}`)
   // Leases that ended before their task began to are not of its end.
   const first = 'task' in about ? told.findIndex(({ kind }) => kind === 'task.closing') : 0
-  return first === -1 ? [] : told.slice(first).map((row) => receiptOf(fieldsOf(row)))
+  return first === -1 ? [] : told.slice(first).map(receiptOf)
+}
+
+/** What the history has of it, whoever wrote it: not remembered, for it may have its place already. */
+async function readTold(ledger: Ledger, condition: SQL): Promise<readonly EntryFields[]> {
+  const [row] = await ledger.run<{ told: ExportedRow[] | null }>(sql`
+    select json_agg(${exported(sql`entry`)} order by entry.id) as told from entries as entry where ${condition}`)
+  return (row?.told ?? []).map(fieldsOf)
 }

@@ -2,13 +2,14 @@ import { BrokerError, describe, ifInRange } from '../base/errors.ts'
 import { delay, stopwatch } from '../base/time.ts'
 import { openCheckpoint } from '../proof/checkpoint.ts'
 import { type CompactTree, compactTreeOf, emptyTree, grow, headOf } from '../proof/compact.ts'
-import { consistencyPath, type Head, rangeRoot, verifyConsistency } from '../proof/merkle.ts'
+import { consistencyPath, type Head, verifyConsistency } from '../proof/merkle.ts'
 import type { VerifierKey } from '../proof/note.ts'
 import { subtreesIn, tileLevel, tilesOf } from '../proof/tiles.ts'
 import type { Telemetry } from '../telemetry.ts'
 import { isUnlawful, type Ledger } from './connect.ts'
 import { leavesOf } from './leaves.ts'
 import type { LogKey, LogSigner } from './log-key.ts'
+import { readRoots } from './proofs.ts'
 import {
   appendToLog,
   type Lag,
@@ -179,9 +180,7 @@ async function memoryFault(ledger: Ledger, known: SignedHead | undefined, head: 
   const newest = wasClosed ? await latestCheckpoint(ledger, known.log.number) : head
   if (wasClosed && newest?.note === known.note) return undefined
   if (newest?.log.number !== known.log.number || newest.size <= known.size) return 'rolled back'
-  const ranges = consistencyPath(known.size, newest.size)
-  const root = subtreesIn(await readTiles(ledger, newest.log, tilesOf(ranges), newest.size))
-  const path = ifInRange(() => ranges.map((range) => rangeRoot(range, root)))
+  const path = await readRoots(ledger, newest.log, consistencyPath(known.size, newest.size), newest.size)
   return path && verifyConsistency(known, newest, path) ? undefined : 'rolled back'
 }
 

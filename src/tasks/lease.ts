@@ -1,7 +1,7 @@
 import { BrokerError } from '../base/errors.ts'
 import type { LeaseId, TaskId } from '../base/ids.ts'
 import type { Receipt } from '../base/receipt.ts'
-import { announceLeases, recordDecision, recordKeptBack } from '../ledger/announce.ts'
+import { announceLeases, recordDecision } from '../ledger/announce.ts'
 import { concludeRefresh, extendLease, type Extension, type Refreshed } from '../ledger/extend.ts'
 import type { NewDecision } from '../ledger/entries.ts'
 import { receiptsOfEnd } from '../ledger/receipts.ts'
@@ -129,7 +129,7 @@ export async function denied(broker: Broker, task: TaskId, decision: NewDecision
 
 /** The same where the policy permitted it and an operator has stopped it. @returns the error to throw */
 export async function refusedByStop(broker: Broker, task: TaskId, decision: NewDecision, stopped: Stopped): Promise<BrokerError> {
-  return isStopped(task, decision, stopped, await recordKeptBack(broker.ledger, task, decision, 'stopped', stopped.stop))
+  return isStopped(task, decision, stopped, await recordDecision(broker.ledger, task, decision, { cause: 'stopped', stop: stopped.stop }))
 }
 
 /** Without the operator's words: whoever is stopped for what they did need not read what is known about them. */
@@ -146,7 +146,7 @@ async function ownOpenTask(broker: Broker, caller: Caller, id: TaskId): Promise<
 
 /** The same where it was too much for a limit. @returns the error to throw */
 export async function refusedByLimit(broker: Broker, task: TaskId, decision: NewDecision): Promise<BrokerError> {
-  return tooManyLeases(broker, await recordKeptBack(broker.ledger, task, decision, 'limit'))
+  return tooManyLeases(broker, await recordDecision(broker.ledger, task, decision, { cause: 'limit' }))
 }
 
 /** @param receipts of what the ledger keeps of it */

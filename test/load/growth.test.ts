@@ -5,7 +5,7 @@ import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Ledger } from '../../src/ledger/connect.ts'
 import { newId, type LeaseId, type TaskId } from '../../src/base/ids.ts'
-import { recordDecision, recordKeptBack } from '../../src/ledger/announce.ts'
+import { recordDecision } from '../../src/ledger/announce.ts'
 import { archivePolicySet, recordRefusal } from '../../src/ledger/entries.ts'
 import { concludeRefresh, extendLease } from '../../src/ledger/extend.ts'
 import { keepKey, spendToken } from '../../src/ledger/keys.ts'
@@ -125,7 +125,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
       const stop = { id: newId('stop'), selector: { grant: 'api', agent: 'agent-none' }, reason: 'growth', by: 'operator:o', lasts: 60_000 }
       await putStop(broker.ledger, stop)
       const renewal = { id: newId('dec'), agent: 'bot', kind: 'work', action: 'renew', made: { ...decision, answers: [] } } as const
-      await recordKeptBack(broker.ledger, retried.id, renewal, 'stopped', stop.id)
+      await recordDecision(broker.ledger, retried.id, renewal, { cause: 'stopped', stop: stop.id })
       await liftStop(broker.ledger, stop.id, 'growth', 'operator:o')
       await keepKey(broker.ledger, { key: 'growth', requestDigest: '', holder: decision.id, from: undefined })
       await spendToken(broker.ledger, 'growth', daysAgo(0))
