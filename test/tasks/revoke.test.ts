@@ -9,6 +9,7 @@ import { lap } from '../../src/reaper.ts'
 import { advanceRevocations, phraseOf, planRevocation, resumeIssuing, revokeMany, showRevocation, stopIssuing } from '../../src/tasks/revoke.ts'
 import type { Broker } from '../../src/tasks/task.ts'
 import { type Declared, type House, startHouse } from '../support/house.ts'
+import { settled } from '../support/log.ts'
 import { type OpenedStore, stores } from '../support/stores.ts'
 
 const page = { limit: 100 }
@@ -42,8 +43,12 @@ describe.each(stores)('on $name', ({ open }) => {
     await house.reap(on)
   }
 
-  /** The same until what failed has been tried again: on a busy machine the answer of a backend that is well comes too late now and then. */
+  /**
+   * The same until what failed has been tried again: on a busy machine the answer of a backend that is well comes too late now and then. A revocation is
+   * begun only when whatever was under way when it was started has ended, in any database of the cluster.
+   */
   async function reap(on: Broker = house.broker): Promise<void> {
+    await settled(house.ledger)
     const failed = () => house.ledger.run(sql`update leases set due_at = now() where state = 'revoking' and error is not null returning id`)
     await house.reap(on)
     for (let round = 0; round < 20 && (await failed()).length > 0; round++) await house.reap(on)
