@@ -3,22 +3,25 @@ import { drizzle } from 'drizzle-orm/postgres-js'
 import { migrate } from 'drizzle-orm/postgres-js/migrator'
 import postgres from 'postgres'
 import { BrokerError, ConfigurationError, describe } from '../base/errors.ts'
-import { stopwatch } from '../base/time.ts'
 import type { Door } from './connect.ts'
+import { openConnections } from './connections.ts'
 
 export const migrationsFolder = path.join(import.meta.dirname, '../../migrations')
 
 /** Any number will do, as long as every broker takes the same: the advisory lock under which migrations run. */
 const migrationLock = 7420_0001
 
-/** Milliseconds after which a statement is given up by this side, for a connection that was cut without a word. Postgres' own limit is lower. */
-const patience = 12_000
-
 /**
  * How the store is to look for rows. Every statement of the broker reads few rows by their keys, whatever the tables hold; a plan made while they
  * were small or unknown, and kept by a connection for as long as it lives, would read all of them instead. Compiling pays for large reports only.
  */
 export const planByKey = { enable_seqscan: 'off', enable_hashjoin: 'off', enable_mergejoin: 'off', jit: 'off' } as const
+
+/**
+ * The types of arrays are of no use here, and asking for them is what postgres.js does behind everybody's back: where the server ends the connection just
+ * then, nobody catches the error, and the process dies of it.
+ */
+const ofAnyClient = { fetch_types: false, onnotice: () => {} }
 
 /** Where NOTIFY and LISTEN meet. The payload is empty: due work is found by looking. */
 export const dueChannel = 'mayfly_due'
@@ -29,13 +32,14 @@ export const dueChannel = 'mayfly_due'
  */
 export async function openPostgres(url: string, pool: number): Promise<Door> {
   await migratePostgres(url)
-  const open = () =>
+  const open = (onclose?: () => void) =>
     postgres(url, {
-      max: pool,
-      // A recovered database has to be found again within seconds: an attempt that began before is lost, and the default backs off to many.
+      ...ofAnyClient,
+      max: 1,
+      // A recovered database has to be found again within seconds.
       connect_timeout: 2,
       backoff: (failures: number) => Math.min(0.05 * 2 ** failures, 1),
-      onnotice: () => {},
+      ...(onclose && { onclose }),
       connection: {
         application_name: 'mayfly',
         role: 'mayfly_app',
@@ -45,68 +49,18 @@ export async function openPostgres(url: string, pool: number): Promise<Door> {
         ...planByKey,
       },
     })
-  let client = open()
-  let sinceRenewal = () => Infinity
+  const connections = openConnections(open)
   const waking = open()
-
-  /** Other connections from now on. Those that wait for a dead peer would be waited for until TCP gives up, a quarter of an hour later. */
-  function renew(stale: postgres.Sql): void {
-    if (stale !== client || sinceRenewal() < renewEvery) return
-    client = open()
-    sinceRenewal = stopwatch()
-    void stale.end({ timeout: 1 })
-  }
-
   return {
     embedded: false,
     connections: pool,
-    async query(text, parameters, plan) {
-      const ask = async () => {
-        const asked = client
-        try {
-          return await withPatience(asked.unsafe(text, parameters as postgres.ParameterOrJSON<never>[], { prepare: plan !== 'fresh' }))
-        } catch (error) {
-          if (isOfItsConnection(error)) renew(asked)
-          throw error
-        }
-      }
-      try {
-        return await ask()
-      } catch (error) {
-        if (!isReadOnly(error)) throw error
-        // It had not happened, so this is safe. A connection that was opened meanwhile may be allowed to write.
-        return await ask()
-      }
-    },
+    query: connections.query,
     async onDue(listener) {
       await waking.listen(dueChannel, listener, listener)
     },
     hasRoom: async () => true,
     // By now nothing is under way but LISTEN, whose connection may be one that was lost.
-    close: async () => void (await Promise.all([client.end({ timeout: 1 }), waking.end({ timeout: 1 })])),
-  }
-}
-
-/** Milliseconds between two times that all connections are replaced: while the store fails, each statement would be a reason. */
-const renewEvery = 500
-
-const tooLate = 'The ledger did not answer in time'
-
-/** Whether a statement was refused because it writes, by a connection to a server that could only be read, as the primary of yesterday is. */
-const isReadOnly = (error: unknown): boolean => (error as { code?: unknown }).code === '25006'
-
-/** What another connection may not have: no answer at all, or a server that can only be read. */
-const isOfItsConnection = (error: unknown): boolean => (error instanceof BrokerError && error.detail === tooLate) || isReadOnly(error)
-
-async function withPatience<Row>(query: PromiseLike<Row>): Promise<Row> {
-  let timer: NodeJS.Timeout | undefined
-  const tooLong = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new BrokerError('store_unavailable', tooLate, { retryAfter: 1 })), patience)
-  })
-  try {
-    return await Promise.race([query, tooLong])
-  } finally {
-    clearTimeout(timer)
+    close: async () => void (await Promise.all([connections.close(), waking.end({ timeout: 1 })])),
   }
 }
 
@@ -116,9 +70,9 @@ async function withPatience<Row>(query: PromiseLike<Row>): Promise<Row> {
  */
 export async function migratePostgres(url: string): Promise<void> {
   const client = postgres(url, {
+    ...ofAnyClient,
     max: 1,
     connect_timeout: 5,
-    onnotice: () => {},
     connection: { application_name: 'mayfly migrate', TimeZone: 'UTC' },
   })
   try {
