@@ -72,7 +72,7 @@ export function openConnections(open: (onclose: () => void) => postgres.Sql): Co
   function forgetIdle(): void {
     if (sinceRenewal() < renewEvery) return
     sinceRenewal = stopwatch()
-    for (const one of [...idle]) forget(one)
+    for (const one of idle.splice(0)) forget(one)
   }
 
   async function ask(text: string, parameters: readonly unknown[], prepare: boolean): Promise<postgres.Row[]> {
