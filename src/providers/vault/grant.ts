@@ -96,20 +96,35 @@ export function vaultGrantFaults(
 /** How a secret of this grant can be ended before its time. */
 export const revocationOf = ({ endedBy }: VaultGrant): Revocation => (endedBy === 'time' ? 'expiry' : 'provider')
 
+/** Seconds: Kubernetes makes no token of a service account for less (`MinTokenAgeSec` of its API server). */
+export const leastAccountToken = 600
+
 /**
- * What is asked of Vault for a grant. A parameter fills one segment, never two, and never one that leads elsewhere.
+ * What is asked of Vault for a grant.
  *
  * @param life whole seconds that the secret may live
- * @throws ProviderError `refused` for a value that cannot be part of a path: nothing was asked
+ * @throws ProviderError `refused` for a value that cannot be part of a path, and for a life that is shorter than any that there is: nothing was asked
  */
 export function secretQuestion(grant: VaultGrant, parameters: Readonly<Record<string, string>>, life: number): Pick<Question, 'path' | 'body'> {
-  const path = grant.parts
+  const path = secretPath(grant, parameters)
+  if (!grant.writes) return { path }
+  const data = Object.entries(grant.data).map(([key, value]) => [key, typeof value === 'string' ? filled(value, parameters) : value])
+  return { path, body: { ...Object.fromEntries(data), ttl: `${askedLife(grant, life)}s` } }
+}
+
+/** Where a secret of this grant is. A parameter fills one segment, never two, and never one that leads elsewhere. @throws ProviderError as above */
+export const secretPath = ({ parts }: VaultGrant, parameters: Readonly<Record<string, string>>): string =>
+  parts
     .map((part) => filled(part, parameters))
     .map(checkedSegment)
     .join('/')
-  if (!grant.writes) return { path }
-  const data = Object.entries(grant.data).map(([key, value]) => [key, typeof value === 'string' ? filled(value, parameters) : value])
-  return { path, body: { ...Object.fromEntries(data), ttl: `${life}s` } }
+
+/** Where the account dies with its lease, and its tokens with it, one may be made for longer than the task. Where the account stays none may. */
+function askedLife({ engine, endedBy }: VaultGrant, life: number): number {
+  if (engine !== 'kubernetes' || life >= leastAccountToken) return life
+  if (endedBy === 'lease') return leastAccountToken
+  const message = `Kubernetes makes no token for less than ${leastAccountToken} s, and one of a service account that stays would outlive its ${life} s`
+  throw new ProviderError('refused', message, 'no')
 }
 
 /** In one pass: a value that looks like a placeholder stays what it is. */

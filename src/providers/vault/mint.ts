@@ -51,7 +51,8 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
     // Parsed by `vaultGrant` when the catalogue was loaded.
     const grant = reservation.settings as VaultGrant
     const life = lifeOf(reservation)
-    const question = secretQuestion(grant, reservation.parameters, life.left().seconds)
+    const asked = life.left()
+    const question = secretQuestion(grant, reservation.parameters, asked.seconds)
     const { token, accessor } = await newToken(reservation, grant.policy, signal)
     const handle = { ...place, accessor }
     await journal(handle)
@@ -63,7 +64,11 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
         throw new ProviderError('refused', `${name} gave a secret without a lease, and the catalogue says that its lease ends it`, 'maybe')
       const credential = credentialOf(grant, secret.data)
       if (!credential) throw new ProviderError('garbage', `${name} gave a secret that is none of its kind`, 'maybe')
-      if (tokenEnds) return { credential, expiresAt: earlier(tokenEnds, await renewLease(secret, life, signal)) }
+      if (tokenEnds) {
+        // What cannot be renewed ends by the time that was asked for with it, however long it took to be journaled.
+        const leaseEnds = secret.renewable ? await renewLease(secret, life, signal) : asked.after(secret.lease_duration)
+        return { credential, expiresAt: earlier(tokenEnds, leaseEnds) }
+      }
       // Nothing hangs on the token any more: it has done its work.
       await ending.contain({ accessor, namespace }, signal)
       return { credential, expiresAt: life.until(endOf(secret)) }
@@ -168,10 +173,9 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
     return after(renewed.auth.lease_duration)
   }
 
-  /** The same for a lease, where its engine renews it. */
+  /** The same for a lease. */
   async function renewLease(secret: SecretAnswer, life: Life, signal: AbortSignal): Promise<Date> {
     const { seconds, after } = life.left()
-    if (!secret.renewable) return after(secret.lease_duration)
     const answer = await identity.ask({ path: 'sys/leases/renew', body: { lease_id: secret.lease_id, increment: seconds }, namespace }, signal)
     const renewed = renewedOf(answer)
     if (!renewed) throw unexpected(name, 'longer lease', answer, 'maybe')

@@ -210,7 +210,7 @@ describe('a database role', async () => {
 })
 
 describe('a role', () => {
-  const judge = (entry: object, data: object) => told(judgeRole({ subject: 'role', grant: grantOf(entry), longest: 600 }, data))
+  const judge = (entry: object, data: object) => told(judgeRole({ subject: 'role', grant: grantOf(entry), longest: 601 }, data))
 
   test.each<[string, object, object, RegExp | undefined]>([
     ['certificates with the lease that ends them', { path: 'pki/issue/x', ended_by: 'lease' }, { generate_lease: true }, undefined],
@@ -228,6 +228,18 @@ describe('a role', () => {
       /^fault: lends a service account that stays/,
     ],
     ['accounts of its own', { path: 'kubernetes/creds/x', engine: 'kubernetes', ended_by: 'lease' }, { service_account_name: '' }, undefined],
+    [
+      'accounts of its own that nobody uses',
+      { path: 'kubernetes/creds/x', engine: 'kubernetes' },
+      { service_account_name: '' },
+      /^warning: makes a service account for each lease/,
+    ],
+    [
+      'tokens for less than there is',
+      { path: 'kubernetes/creds/x', engine: 'kubernetes', ended_by: 'lease' },
+      { token_max_ttl: 599 },
+      /^fault: token_max_ttl: asks for 599 s at most/,
+    ],
   ])('of %s', (_, entry, data, message) => expect(judge(entry, data)).toEqual(message === undefined ? [] : [expect.stringMatching(message)]))
 
   test.each([

@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import type { Finding } from '../../provider.ts'
 import { texts } from '../answers.ts'
-import { secretQuestion, type VaultGrant } from '../grant.ts'
+import { secretPath, type VaultGrant } from '../grant.ts'
 import type { VaultSettings } from '../settings.ts'
 import { definitionOf } from './roles.ts'
 import { seconds } from './trial.ts'
@@ -87,7 +87,7 @@ const writes = ['create', 'update', 'patch', 'delete'] as const
 
 /** What would make a broker more than a broker: each is looked for by its path. */
 export function excessesOf({ token_role: role }: VaultSettings, grants: readonly VaultGrant[], own: readonly string[]): Excess[] {
-  const secrets = grants.map((grant) => secretQuestion(grant, anything(grant), 1).path)
+  const secrets = grants.map((grant) => secretPath(grant, anything(grant)))
   const definitions = secrets.flatMap((path) => definitionOf(path)?.path ?? [])
   const policies = [...own, ...grants.map(({ policy }) => policy)]
   const excesses: Excess[] = [

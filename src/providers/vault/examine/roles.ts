@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import type { Finding } from '../../provider.ts'
+import { leastAccountToken } from '../grant.ts'
 import { judgeDatabaseRole } from './database.ts'
 import { type RoleOnTrial, seconds, tooShort } from './trial.ts'
 
@@ -58,14 +59,33 @@ function judgePkiRole(trial: RoleOnTrial, role: z.output<typeof pkiRole> | undef
 }
 
 function judgeKubernetesRole(trial: RoleOnTrial, role: z.output<typeof kubernetesRole> | undefined): Finding[] {
-  const { subject, grant } = trial
-  const findings = tooShort(trial, role?.token_max_ttl)
+  const { subject, grant, longest } = trial
+  const most = role?.token_max_ttl ?? 0
+  const none: Finding = {
+    level: 'fault',
+    subject,
+    message: `token_max_ttl: asks for ${most} s at most, and Kubernetes makes no token for less than ${leastAccountToken} s. Raise it`,
+  }
+  const findings = most > 0 && most < leastAccountToken ? [none] : tooShort(trial, most)
   if (grant.endedBy === 'lease' && role?.service_account_name)
     findings.push({
       level: 'fault',
       subject,
       message:
         'lends a service account that stays, so the end of a lease ends nothing, and the grant says ended_by: lease. Let the role make the account, or the grant say time',
+    })
+  if (grant.endedBy === 'time' && role && !role.service_account_name)
+    findings.push({
+      level: 'warning',
+      subject,
+      message:
+        'makes a service account for each lease, and the grant does not use it: let it say ended_by: lease, and it is deleted when its task ends',
+    })
+  if (grant.endedBy === 'time' && longest <= leastAccountToken)
+    findings.push({
+      level: 'fault',
+      subject,
+      message: `lends tokens that live for ${leastAccountToken} s at least, and the grant promises ${longest} s: no task gets one. Raise max_ttl in the catalogue to some minutes more`,
     })
   return findings
 }
