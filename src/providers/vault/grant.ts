@@ -67,13 +67,20 @@ export const vaultGrant = z
   })
 
 /**
- * The mount that revokes what was issued at a path: `pki` for `pki/issue/service`. Undefined for a path that does not end so, and for one that names an
- * issuer: what is revoked below that is the issuer itself.
+ * The mount that revokes what was issued at a path: `pki` for `pki/issue/service`, and for `pki/issuer/name/issue/service`, since a serial number names
+ * no issuer. Undefined for a path that does not end so.
  */
 function authorityOf(parts: readonly string[]): string | undefined {
-  const [mount, verb] = [parts.slice(0, -2), parts.at(-2)]
-  const plain = mount.every((part) => literal.test(part)) && !mount.includes('issuer')
-  return plain && (verb === 'issue' || verb === 'sign') ? mount.join('/') : undefined
+  const verb = parts.at(-2)
+  const mount = mountOf(parts)
+  return mount.every((part) => literal.test(part)) && (verb === 'issue' || verb === 'sign') ? mount.join('/') : undefined
+}
+
+/** The mount of a path that ends with what is done and a role, perhaps below a named issuer of `pki`. */
+export function mountOf(parts: readonly string[]): readonly string[] {
+  const [before, verb] = [parts.slice(0, -2), parts.at(-2)]
+  const isNamed = before.length > 2 && before.at(-2) === 'issuer' && (verb === 'issue' || verb === 'sign')
+  return isNamed ? before.slice(0, -2) : before
 }
 
 export type VaultGrant = z.output<typeof vaultGrant>

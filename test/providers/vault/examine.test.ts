@@ -246,6 +246,8 @@ describe('a role', () => {
     ['database/creds/reader', 'database/roles/reader'],
     ['teams/db/creds/reader', 'teams/db/roles/reader'],
     ['pki/issue/service', 'pki/roles/service'],
+    ['pki/issuer/next/issue/service', 'pki/roles/service'],
+    ['teams/issuer/db/creds/reader', 'teams/issuer/db/roles/reader'],
     ['secret/data/app', undefined],
     ['aws/sts/deploy', undefined],
   ])('of the path %s lies at %s', (at, role) => expect(definitionOf(at)?.path).toBe(role))

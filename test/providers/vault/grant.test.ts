@@ -9,19 +9,21 @@ describe('a certificate that its serial number ends', () => {
     ['pki/sign/service', 'pki'],
     ['team/authority/issue/{role}', 'team/authority'],
     ['issue/issue/service', 'issue'],
+    ['issuer/issue/service', 'issuer'],
+    ['pki/issuer/next/issue/service', 'pki'],
+    ['pki/issuer/{issuer}/sign/service', 'pki'],
   ])('is revoked at the mount that made it: %s', (path, authority) => {
     expect(parsed(path).data).toMatchObject({ endedBy: 'serial', authority })
   })
 
   test.each([
     ['whose mount an agent fills in', 'team/{name}/issue/service'],
-    ['below an issuer, where revoking means the issuer', 'pki/issuer/default/issue/service'],
     ['that neither issues nor signs', 'pki/sign-verbatim/service'],
   ])('is refused at a path %s', (_, path) => {
     expect(parsed(path).error?.issues).toMatchObject([{ path: ['path'] }])
   })
 
   test('is taken at any path where time ends it', () => {
-    expect(vaultGrant.safeParse({ path: 'pki/issuer/default/issue/service', policy: 'p' }).data).toMatchObject({ endedBy: 'time' })
+    expect(vaultGrant.safeParse({ path: 'team/{name}/issue/service', policy: 'p' }).data).toMatchObject({ endedBy: 'time' })
   })
 })

@@ -1,3 +1,5 @@
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { inspect } from 'node:util'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import type { Handle } from '../../../src/base/evidence.ts'
@@ -209,6 +211,78 @@ describe.runIf(vaultRuns)('Vault', () => {
       const minted = await mint(reservation)
       expect(minted.expiresAt.getTime()).toBeLessThanOrEqual(reservation.expiresAt.getTime())
       expect(minted.credential).toMatchObject({ type: 'fields' })
+    })
+
+    describe('a certificate that its serial number ends', () => {
+      let revoker: Provider
+
+      beforeAll(async () => {
+        await vault.root('POST', 'pki/root/generate/internal', { common_name: 'next root', ttl: '24h', key_type: 'ec', issuer_name: 'next' })
+        const [issuing, revoking] = ['pki/issuer/next/issue/service', 'pki/revoke'].map((at) => ({
+          policy: `path "${at}" { capabilities = ["update"] }`,
+        }))
+        await vault.root('POST', 'sys/policies/acl/mayfly-task-next-certificate', issuing)
+        await vault.root('POST', 'sys/policies/acl/mayfly-revokes-certificates', revoking)
+        const policies = ['mayfly-broker', 'mayfly-revokes-certificates']
+        const { body } = await vault.root('POST', 'auth/token/create-orphan', { policies, no_default_policy: true, ttl: '1h' })
+        const file = join(vault.folder, 'revoker-token')
+        await writeFile(file, body.auth.client_token)
+        revoker = await connectTo(vault, front.address, { auth: { method: 'token', token_file: file } })
+      })
+
+      const issued = (path: string, policy: string): Reservation =>
+        reserve({ path, policy, ended_by: 'serial', data: { common_name: 'api.example.com' } })
+      const serialOf = ({ credential }: Minted): string => secretsOf(credential)['serial_number']!.open()
+      /** Milliseconds since 1970; 0 where it was not revoked. */
+      async function revokedAt(serial: string): Promise<number> {
+        return (await vault.root<{ revocation_time: number }>('GET', `pki/cert/${serial}`)).body.data.revocation_time * 1_000
+      }
+      /** Whether it is on the list that relying parties read. */
+      async function isListed(issuer: string, serial: string): Promise<boolean> {
+        const { crl } = (await vault.root('GET', `pki/issuer/${issuer}/crl`)).body.data
+        return Buffer.from(crl!.replaceAll(/-----[^-]+-----|\s/g, ''), 'base64').includes(Buffer.from(serial.replaceAll(':', ''), 'hex'))
+      }
+
+      test.each([
+        ['by the default issuer', 'pki/issue/service', 'mayfly-task-service-certificate', 'default'],
+        ['by an issuer that its path names', 'pki/issuer/next/issue/service', 'mayfly-task-next-certificate', 'next'],
+      ])('and that was signed %s is on its revocation list when its lease has ended', async (_, path, policy, issuer) => {
+        const reservation = issued(path, policy)
+        expect(revoker.revocation(reservation.settings)).toBe('provider')
+        const serial = serialOf(await mint(reservation, patient, revoker))
+        expect(journaled.get(reservation.lease)!.at(-1)).toMatchObject({ mount: 'pki', serial_number: serial })
+        expect([await revokedAt(serial), await isListed(issuer, serial)]).toEqual([0, false])
+
+        const evidence = await revoker.revoke(referenceTo(reservation, 0), patient)
+        expect(evidence).toMatchObject({ by: 'provider', statement: expect.stringContaining('certificate revoked') })
+        const first = await revokedAt(serial)
+        expect(first).toBeGreaterThan(0)
+        expect(await isListed(issuer, serial)).toBe(true)
+        // The issuer is not what was revoked.
+        await expect(mint(issued(path, policy), patient, revoker)).resolves.toMatchObject({ credential: { type: 'fields' } })
+
+        await expect(revoker.revoke(referenceTo(reservation, 0), patient)).resolves.toMatchObject({ by: 'provider' })
+        expect(await revokedAt(serial)).toBe(first)
+      })
+
+      test('is not said to be revoked by a broker that may not', async () => {
+        const reservation = issued('pki/issue/service', 'mayfly-task-service-certificate')
+        const serial = serialOf(await mint(reservation))
+        expect(await failureOf(provider.revoke(referenceTo(reservation, 0), patient))).toMatchObject({
+          fault: 'refused',
+          message: 'vault could not end it: permission denied',
+        })
+        expect(await revokedAt(serial)).toBe(0)
+        await expect(revoker.revoke(referenceTo(reservation, 0), patient)).resolves.toMatchObject({ by: 'provider' })
+        expect(await revokedAt(serial)).toBeGreaterThan(0)
+      })
+
+      test('is made, ended and found by provider check, below a named issuer too', async () => {
+        const settings = issued('pki/issuer/next/issue/service', 'mayfly-task-next-certificate').settings
+        const findings = await revoker.examine!([{ name: 'next', settings, maxTtl: 600_000, parameters: {} }])
+        expect(findings.filter(({ level }) => level !== 'ok' && level !== 'unchecked')).toEqual([])
+        expect(findings.find(({ subject }) => subject === 'grant next')?.message).toContain('revoked and gone (provider, by its serial number')
+      })
     })
 
     test('a certificate that the catalogue says has a lease, and has none, is not handed out', async () => {

@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import type { Finding } from '../../provider.ts'
-import { leastAccountToken } from '../grant.ts'
+import { leastAccountToken, mountOf } from '../grant.ts'
 import { judgeDatabaseRole } from './database.ts'
 import { type RoleOnTrial, seconds, tooShort } from './trial.ts'
 
@@ -8,7 +8,7 @@ import { type RoleOnTrial, seconds, tooShort } from './trial.ts'
 export function definitionOf(path: string): { readonly mount: string; readonly path: string } | undefined {
   const parts = path.split('/')
   const [verb, role] = parts.slice(-2)
-  const mount = parts.slice(0, -2).join('/')
+  const mount = mountOf(parts).join('/')
   return mount !== '' && ['creds', 'issue', 'sign'].includes(verb!) ? { mount, path: `${mount}/roles/${role}` } : undefined
 }
 
