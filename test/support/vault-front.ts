@@ -36,6 +36,8 @@ export interface SeenRequest {
   readonly what: VaultRequest
   readonly method: string
   readonly path: string
+  /** Where it was asked; undefined outside of namespaces. */
+  readonly namespace: string | undefined
   /** How OpenBao answered, whatever was passed on; undefined where it never heard of it, or has not answered yet. */
   readonly status: number | undefined
   /** Whether who asked hung up before there was an answer. */
@@ -70,7 +72,8 @@ export async function frontVault(target: string): Promise<VaultFront> {
 
   async function take(incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> {
     const [method, path] = [incoming.method!, incoming.url!]
-    const one = { what: nameOfVaultRequest(method, path), method, path, status: undefined as number | undefined, hungUp: false }
+    const namespace = incoming.headers['x-vault-namespace'] as string | undefined
+    const one = { what: nameOfVaultRequest(method, path), method, path, namespace, status: undefined as number | undefined, hungUp: false }
     const body = await buffer(incoming)
     seen.push(one)
     const hangUp = new AbortController()

@@ -52,8 +52,8 @@ export interface RunningVault extends Openbao {
   /** Has the broker's token, of the policy `mayfly-broker` alone, for a day. */
   readonly tokenFile: string
   readonly database: VaultDatabase
-  /** Runs deploy/vault/setup.sh once more. @returns what it printed */
-  setUp(): Promise<string>
+  /** Runs deploy/vault/setup.sh once more. @param changes of its environment. @returns what it printed */
+  setUp(changes?: Readonly<Record<string, string>>): Promise<string>
 }
 
 /** Whether `startVault` can do it here: for `describe.runIf`. What is missing is said on stderr, and is an error in CI. */
@@ -97,7 +97,8 @@ async function setUpVault(cluster: TestPostgres, bao: Openbao, stops: (() => Pro
     CONNECTION_URL: connection(new URL(wire.url).port),
     BROKER_TOKEN_FILE: tokenFile,
   }
-  const setUp = async (): Promise<string> => (await run(path.join(deployed, 'setup.sh'), { env: environment })).stdout
+  const setUp = async (changes: Readonly<Record<string, string>> = {}): Promise<string> =>
+    (await run(path.join(deployed, 'setup.sh'), { env: { ...environment, ...changes } })).stdout
 
   async function write(at: string, body: object): Promise<void> {
     const { status, body: answer } = await bao.root('POST', at, body)

@@ -101,7 +101,8 @@ export function meaning(answer: VaultAnswer): { readonly fault: ProviderFault; r
   if (says(answer, 'failed to revoke entry') || says(answer, 'failed to renew entry'))
     return { fault: 'downstream', reason: 'the backend behind it failed' }
   if (status === 403) return { fault: 'refused', reason: 'permission denied' }
-  if (status === 404) return { fault: 'refused', reason: 'there is nothing at that path' }
+  if (status === 404)
+    return { fault: 'refused', reason: says(answer, 'namespace not found') ? 'there is no such namespace' : 'there is nothing at that path' }
   if (status === 500 && errorsOf(answer).length > 0) return { fault: 'downstream', reason: 'the backend behind it failed' }
   if (status >= 500) return { fault: 'unavailable', reason: `it answered with status ${status}` }
   return status >= 400
