@@ -6,6 +6,7 @@
 #
 # Speaks with `bao` or `vault` as whoever they are logged in as, and with `psql` as whoever PGUSER and the rest of libpq's environment name: an
 # administrator here and a superuser there. Also from the environment:
+#   BAO_NAMESPACE      where all of it is set up, and where the broker logs in, if not in the root namespace
 #   CONNECTION_URL     how OpenBao reaches the database, if not at the same address and with its certificate verified. {{username}} and {{password}} stay
 #                      as they are: OpenBao fills them in
 #   BROKER_TOKEN_FILE  writes a token for the broker into this file, unless it is there already. For development and tests: it lives as long as
