@@ -14,6 +14,8 @@ export interface Ending {
   contain(token: Held['tokens'][number], signal: AbortSignal): Promise<void>
   /** Ends one lease, and returns when the backend behind it has done so. @throws ProviderError */
   revokeLease(lease: Held['leases'][number], signal: AbortSignal): Promise<void>
+  /** The same of a certificate. @throws ProviderError */
+  revokeCertificate(certificate: Held['certificates'][number], signal: AbortSignal): Promise<void>
   /** @throws ProviderError */
   revoke(lease: LeaseReference, signal: AbortSignal): Promise<Evidence>
   /** @throws ProviderError */
@@ -79,6 +81,7 @@ export function createEnding(name: string, identity: Identity, slots: Slots, und
   return {
     contain,
     revokeLease,
+    revokeCertificate,
 
     async revoke({ handles, age }, signal) {
       const held = heldBy(handles)
@@ -123,11 +126,12 @@ async function allOf(ends: readonly Promise<void>[]): Promise<void> {
 }
 
 /** What a reviewer reads. Neither accessors nor lease ids: with an accessor a token can be revoked. */
-function statementOf({ tokens, leases, certificates, undecided }: Held, contained: string): string {
+function statementOf({ tokens, leases, certificates, undecided, unseen }: Held, contained: string): string {
   if (tokens.length === 0) return 'no token was journaled, and its bootstrap time has passed: nothing was read'
   const parts = [`task token gone since ${contained}`]
   if (leases.length > 0) parts.push(`sys/leases/revoke answered 204 for ${leases.length === 1 ? 'its lease' : `its ${leases.length} leases`}`)
   if (certificates.length > 0) parts.push('certificate revoked: relying parties have to read the revocation list')
-  if (undecided) parts.push('what a read that failed may have brought has passed its own end')
+  if (unseen.length > 0) parts.push(`a certificate that ${unseen.join(', ')} may have signed reached nobody, and ends at its own time`)
+  else if (undecided) parts.push('what a read that failed may have brought has passed its own end')
   return parts.join('; ')
 }

@@ -11,7 +11,8 @@ const place = { namespace: z.string().optional() }
 const vaultHandle = z.union([
   z.strictObject({ ...place, accessor: z.string(), lease_id: z.string() }),
   z.strictObject({ ...place, accessor: z.string(), mount: z.string(), serial_number: z.string() }),
-  z.strictObject({ ...place, accessor: z.string() }),
+  // With a mount the read is one of a certificate, which has no lease that ends with the token.
+  z.strictObject({ ...place, accessor: z.string(), mount: z.string().optional() }),
 ])
 
 /** What an end has to deal with. */
@@ -22,6 +23,8 @@ export interface Held {
   readonly certificates: readonly { readonly mount: string; readonly serialNumber: string; readonly namespace: string | undefined }[]
   /** Whether for some token nothing says what was read with it. */
   readonly undecided: boolean
+  /** Mounts that may have signed a certificate whose serial number nobody knows. */
+  readonly unseen: readonly string[]
 }
 
 /** @throws ZodError for a handle that this folder did not write */
@@ -31,10 +34,12 @@ export function heldBy(handles: readonly Handle[]): Held {
   const leases = all.flatMap((handle) => ('lease_id' in handle ? [{ ...handle, leaseId: handle.lease_id }] : []))
   const certificates = all.flatMap((handle) => ('serial_number' in handle ? [{ ...handle, serialNumber: handle.serial_number }] : []))
   const decided = new Set([...leases, ...certificates].map(({ accessor }) => accessor))
+  const unseen = all.flatMap((handle) => ('mount' in handle && handle.mount !== undefined && !decided.has(handle.accessor) ? [handle.mount] : []))
   return {
     tokens: [...tokens.values()],
     leases: leases.map(({ leaseId, namespace }) => ({ leaseId, namespace })),
     certificates: certificates.map(({ mount, serialNumber, namespace }) => ({ mount, serialNumber, namespace })),
     undecided: [...tokens.keys()].some((accessor) => !decided.has(accessor)),
+    unseen: [...new Set(unseen)],
   }
 }

@@ -55,11 +55,11 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
     const question = secretQuestion(grant, reservation.parameters, asked.seconds)
     const { token, accessor } = await newToken(reservation, grant.policy, signal)
     const handle = { ...place, accessor }
-    await journal(handle)
+    await journal(grant.endedBy === 'serial' ? { ...handle, mount: grant.authority! } : handle)
     try {
-      const secret = await readSecret(question, token, handle, journal, signal)
+      const secret = await readSecret(grant, question, token, handle, journal, signal)
       const tokenEnds = secret.lease_id ? await journalBesideRenewal(secret, handle, journal, life, signal) : undefined
-      if (grant.endedBy === 'serial') await journal({ ...handle, mount: grant.authority!, serial_number: serialOf(secret, name) })
+      if (grant.endedBy === 'serial') await journalCertificate(secret, grant, handle, journal)
       if (grant.endedBy === 'lease' && !secret.lease_id)
         throw new ProviderError('refused', `${name} gave a secret without a lease, and the catalogue says that its lease ends it`, 'maybe')
       const credential = credentialOf(grant, secret.data)
@@ -107,6 +107,7 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
    * mint stops waiting, and what arrives later is journaled and ended.
    */
   async function readSecret(
+    grant: VaultGrant,
     question: ReturnType<typeof secretQuestion>,
     token: string,
     handle: { readonly accessor: string },
@@ -120,7 +121,7 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
       throw new Ambiguous(asProviderError(name, error))
     })
     if (answer === undefined) {
-      void endLate(reading, handle, journal)
+      void endLate(grant, reading, handle, journal)
       throw new ProviderError('timed_out', `${name} gave no secret in time`, 'maybe')
     }
     const secret = secretOf(answer)
@@ -130,16 +131,21 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
 
   /**
    * Nobody waits for this secret any more. Its lease is journaled, so that it is ended with proof, and ended at once, in case the store cannot be written.
-   * What fails here is not lost: the token is contained, and the lease ends by its own first time.
+   * What fails here is not lost: the token is contained, and the lease ends by its own first time; nobody has the certificate, which ends at its own.
    */
-  async function endLate(reading: Promise<VaultAnswer>, handle: { readonly accessor: string }, journal: Journal): Promise<void> {
+  async function endLate(grant: VaultGrant, reading: Promise<VaultAnswer>, handle: { readonly accessor: string }, journal: Journal): Promise<void> {
     const answer = await reading.catch(() => undefined)
-    const leaseId = answer && secretOf(answer)?.lease_id
-    if (!leaseId) return
-    await Promise.allSettled([
-      journal({ ...handle, lease_id: leaseId }),
-      ending.revokeLease({ leaseId, namespace }, AbortSignal.timeout(vault.timeout)),
-    ])
+    const secret = answer && secretOf(answer)
+    if (!secret) return
+    const signal = AbortSignal.timeout(vault.timeout)
+    const { lease_id: leaseId } = secret
+    const serialNumber = grant.endedBy === 'serial' ? serialOf(secret) : undefined
+    const ofLease = leaseId ? [journal({ ...handle, lease_id: leaseId }), ending.revokeLease({ leaseId, namespace }, signal)] : []
+    const mount = grant.authority!
+    const ofCertificate = serialNumber
+      ? [journal({ ...handle, mount, serial_number: serialNumber }), ending.revokeCertificate({ mount, serialNumber, namespace }, signal)]
+      : []
+    await Promise.allSettled([...ofLease, ...ofCertificate])
   }
 
   /**
@@ -162,6 +168,12 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
     if (journaled.status === 'rejected') throw journaled.reason
     if (renewed.status === 'rejected') throw renewed.reason
     return renewed.value
+  }
+
+  async function journalCertificate(secret: SecretAnswer, grant: VaultGrant, handle: { readonly accessor: string }, journal: Journal): Promise<void> {
+    const serialNumber = serialOf(secret)
+    if (serialNumber === undefined) throw new ProviderError('garbage', `${name} gave a certificate without a serial number`, 'maybe')
+    await journal({ ...handle, mount: grant.authority!, serial_number: serialNumber })
   }
 
   /** Makes a token last to the end of the reservation, and no longer. @returns when it ends: sooner where Vault allowed less */
@@ -218,7 +230,6 @@ async function unlessFired<T>(work: Promise<T>, signal: AbortSignal): Promise<T 
   return await Promise.race([work, fired]).finally(() => signal.removeEventListener('abort', stop))
 }
 
-function serialOf({ data }: SecretAnswer, name: string): string {
-  if (typeof data.serial_number === 'string' && data.serial_number !== '') return data.serial_number
-  throw new ProviderError('garbage', `${name} gave a certificate without a serial number`, 'maybe')
-}
+/** The serial number of a certificate. Undefined: it is none. */
+const serialOf = ({ data }: SecretAnswer): string | undefined =>
+  typeof data.serial_number === 'string' && data.serial_number !== '' ? data.serial_number : undefined

@@ -277,6 +277,30 @@ describe.runIf(vaultRuns)('Vault', () => {
         expect(await revokedAt(serial)).toBeGreaterThan(0)
       })
 
+      test('and that arrives too late is journaled and revoked, though nobody waits for it', async () => {
+        const reservation = issued('pki/issue/service', 'mayfly-task-service-certificate')
+        const impatient = new AbortController()
+        front.next('read pki/issue/service', 'held', { done: true })
+        const minting = failureOf(mint(reservation, impatient.signal, revoker))
+        await front.hanging('read pki/issue/service')
+        impatient.abort()
+        expect(await minting).toMatchObject({ fault: 'timed_out', minted: 'maybe' })
+        await front.release()
+        const serial = () => journaled.get(reservation.lease)!.flatMap((handle) => ('serial_number' in handle ? [handle['serial_number']] : []))
+        while (serial().length === 0) await vault.root('GET', 'sys/health')
+        while ((await revokedAt(serial()[0]!)) === 0);
+        await expect(revoker.revoke(referenceTo(reservation, 0), patient)).resolves.toMatchObject({ by: 'provider' })
+      })
+
+      test('whose serial number nobody knows is not claimed to be revoked: nobody has it', async () => {
+        const reservation = issued('pki/issue/service', 'mayfly-task-service-certificate')
+        await mint(reservation, patient, revoker)
+        // Where a crash comes before the serial number is known.
+        journaled.set(reservation.lease, journaled.get(reservation.lease)!.slice(0, 1))
+        const evidence = await revoker.revoke(referenceTo(reservation), patient)
+        expect(evidence.statement).toMatch(/; a certificate that pki may have signed reached nobody, and ends at its own time$/)
+      })
+
       test('is made, ended and found by provider check, below a named issuer too', async () => {
         const settings = issued('pki/issuer/next/issue/service', 'mayfly-task-next-certificate').settings
         const findings = await revoker.examine!([{ name: 'next', settings, maxTtl: 600_000, parameters: {} }])
