@@ -27,6 +27,12 @@ const longestPause = 1_000
 /** Milliseconds between two looks when what is due is held by somebody else. */
 const shortestPause = 20
 
+/**
+ * Milliseconds from one round to the next where all that calls for one is room. In a storm there is room again every few milliseconds: what is due is
+ * claimed each time, and what passes its deadline meanwhile is looked for ten times a second.
+ */
+const roundEvery = 100
+
 /** Seconds that a provider's silence outweighs a credential's own end: its clock may be behind. */
 const expiryGrace = 30
 
@@ -47,22 +53,28 @@ export async function lap(broker: Broker, done: () => void = () => {}): Promise<
     broker,
     closed.flatMap(({ ended }) => ended),
   )
-  const begin = (leases: readonly Lease[]): void => {
-    for (const lease of leases) void broker.background.run((signal) => endLease(broker, lease, signal)).then(done)
-  }
   const { taken, left, rooms } = fill(
     roomsOf(broker),
     closed.flatMap(({ revoking }) => revoking),
   )
   // Before the store is asked again: where that fails, what is claimed here would wait for the end of its claim.
-  begin(taken)
+  begin(broker, taken, done)
   // A storm closes more at once than its providers can be asked about. Each by itself would find no room, and be put back by a commit of its own.
   if (left.length > 0) await putBack(broker.ledger, left)
   const expired = await expireLeases(broker.ledger, batch, expiryGrace)
   noteEnded(broker, expired)
-  begin(await claimDue(broker.ledger, rooms))
+  await claim(broker, rooms, done)
   await flagStuck(broker)
   return overdue.tasks.length === batch || revoked.length > 0 || expired.length === batch
+}
+
+/** Claims what is due, as far as there is room for it, and begins to end it. */
+async function claim(broker: Broker, rooms: readonly Room[], done: () => void): Promise<void> {
+  begin(broker, await claimDue(broker.ledger, rooms), done)
+}
+
+function begin(broker: Broker, leases: readonly Lease[], done: () => void): void {
+  for (const lease of leases) void broker.background.run((signal) => endLease(broker, lease, signal)).then(done)
 }
 
 export function startReaper(broker: Broker): Reaper {
@@ -70,31 +82,41 @@ export function startReaper(broker: Broker): Reaper {
   let stopped = false
   let wakeUp: (() => void) | undefined
   let woken = false
+  let hasRoom = false
   // Not the clock: one that jumps would call the loop late, or hide that it stands still.
   let sinceLap = stopwatch()
   let sinceSweep: (() => number) | undefined
   let failures = 0
   const tend = createTending(broker)
 
-  async function round(): Promise<boolean> {
+  /** Milliseconds until the next one: 0 where there may be more right behind. */
+  async function round(): Promise<number> {
     const seen = ledger.failures()
     if (seen !== failures) await releaseClaims(ledger)
     failures = seen
     tend()
-    const more = await lap(broker, wake)
+    const more = await lap(broker, noteRoom)
     if ((sinceSweep?.() ?? Infinity) > sweepEvery && (await sweep(ledger, batch)) < batch) sinceSweep = stopwatch()
     sinceLap = stopwatch()
-    return more
+    if (more) woken = true
+    return more ? 0 : await pauseUntilDue(broker)
+  }
+
+  /** The same where nothing has called but room that there is again. */
+  async function refill(): Promise<number> {
+    await claim(broker, roomsOf(broker), noteRoom)
+    return Math.max(shortestPause, roundEvery - sinceLap())
   }
 
   async function loop(): Promise<void> {
     while (!stopped) {
-      const pause = await round()
-        .then(async (more) => (more ? 0 : await pauseUntilDue(broker)))
-        .catch((error: unknown) => {
-          telemetry.log.warn({ error: describe(error) }, 'the reaper could not look at the store; it looks again in a second')
-          return longestPause
-        })
+      const onlyRoom = hasRoom && !woken && sinceLap() < roundEvery
+      hasRoom = false
+      woken = false
+      const pause = await (onlyRoom ? refill() : round()).catch((error: unknown) => {
+        telemetry.log.warn({ error: describe(error) }, 'the reaper could not look at the store; it looks again in a second')
+        return longestPause
+      })
       if (!stopped && pause > 0) await sleep(pause)
     }
   }
@@ -104,9 +126,14 @@ export function startReaper(broker: Broker): Reaper {
     wakeUp?.()
   }
 
+  function noteRoom(): void {
+    hasRoom = true
+    wakeUp?.()
+  }
+
   /** A call that came during the lap counts: what it was about may have become due behind the lap's back. */
   async function sleep(pause: number): Promise<void> {
-    if (!woken) {
+    if (!woken && !hasRoom) {
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, pause)
         wakeUp = () => {
@@ -115,7 +142,6 @@ export function startReaper(broker: Broker): Reaper {
         }
       })
     }
-    woken = false
   }
 
   const running = loop()
