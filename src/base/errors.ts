@@ -36,7 +36,7 @@ export interface ErrorContext {
   readonly cause?: unknown
   readonly decision?: DecisionId | undefined
   readonly task?: TaskId | undefined
-  /** Of what the ledger keeps of the refusal. */
+  /** Of what the ledger was told of the refusal or failure. */
   readonly receipts?: readonly Receipt[]
   readonly errors?: readonly FieldFault[]
   /** Seconds after which the same request makes sense again. */

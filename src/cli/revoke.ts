@@ -41,7 +41,7 @@ export const revokeCommand = (outputOf: OutputOf): Command =>
       if (started.stop)
         output.note(`nothing of it is issued any more (${started.stop}); let it again: mayfly issuing resume ${started.stop} --reason …`)
       const last = await watch(client, started, options.wait, output)
-      output.result(last, () => describeRevocation(last))
+      output.result({ ...last, stop: started.stop, receipts: started.receipts }, () => describeRevocation(last))
       if (last.state !== 'ended') throw new Unsuccessful()
     })
 

@@ -66,12 +66,12 @@ export interface Client {
   /** What a revocation of many would end. */
   planRevocation(selector: contract.Selector): Promise<contract.RevocationPlan>
   /** Starts it; it goes on by itself. Where no answer came it may have been started: look at `listRevocations` before asking again. */
-  startRevocation(request: contract.RevocationRequest): Promise<contract.RevocationView>
+  startRevocation(request: contract.RevocationRequest): Promise<contract.StartedRevocation>
   showRevocation(id: string): Promise<contract.RevocationView>
   listRevocations(filter?: Filter): Promise<contract.Page<contract.RevocationView>>
-  stopIssuing(request: contract.StopRequest): Promise<contract.StopView>
+  stopIssuing(request: contract.StopRequest): Promise<contract.ChangedStop>
   listStops(filter?: Filter): Promise<contract.Page<contract.StopView>>
-  resumeIssuing(stop: string, reason: string): Promise<contract.StopView>
+  resumeIssuing(stop: string, reason: string): Promise<contract.ChangedStop>
   introspect(token: string): Promise<contract.Introspection>
 }
 

@@ -1,11 +1,12 @@
 import type { MiddlewareHandler } from 'hono'
 import { routePath } from 'hono/route'
 import { BrokerError } from '../base/errors.ts'
+import type { Receipt } from '../base/receipt.ts'
 import type { Clock } from '../base/time.ts'
 import { type Actor, type Match, matches } from '../identity/actor.ts'
 import { type OperatorEntry, type Role, rolesOf } from '../identity/operators.ts'
 import type { Verifier } from '../identity/verify.ts'
-import { recordRefusal } from '../ledger/entries.ts'
+import { recordRefusal } from '../ledger/announce.ts'
 import type { Broker, Caller } from '../tasks/task.ts'
 import { isTaskToken, taskOfToken } from '../tasks/token.ts'
 import { createBuckets, type Rate } from './bucket.ts'
@@ -39,7 +40,7 @@ export interface Gate {
   /** @throws BrokerError `forbidden`, `agent_unknown` */
   admit(caller: Caller, callers: readonly Callers[]): void
   /** Keeps in the ledger that somebody was refused. Within the rate of new work, so that nobody fills the ledger with it. @throws BrokerError `rate_limited` */
-  keepRefusal(caller: Caller, call: string): Promise<void>
+  keepRefusal(caller: Caller, call: string): Promise<readonly Receipt[]>
   /** @throws BrokerError `rate_limited` */
   limit(what: keyof Rates, caller: Caller): void
   /** Which audiences the caller may ask about. Operators: all. */
@@ -86,7 +87,7 @@ export function createGate(parts: GateParts): Gate {
 
     async keepRefusal(caller, call) {
       gate.limit('issue', caller)
-      await recordRefusal(parts.broker.ledger, call, calledIn(caller), { agent: caller.agent?.name ?? caller.task?.agent })
+      return await recordRefusal(parts.broker.ledger, call, calledIn(caller), { agent: caller.agent?.name ?? caller.task?.agent })
     },
 
     limit(what, caller) {
@@ -140,8 +141,8 @@ export function callableBy(callers: readonly Callers[], limited?: keyof Rates) {
     try {
       gate.admit(caller, callers)
     } catch (error) {
-      if (operatorsAlone) await gate.keepRefusal(caller, `${c.req.method} ${routePath(c, -1).replaceAll(/:(\w+)/g, '{$1}')}`)
-      throw error
+      if (!operatorsAlone || !(error instanceof BrokerError)) throw error
+      throw error.telling(await gate.keepRefusal(caller, `${c.req.method} ${routePath(c, -1).replaceAll(/:(\w+)/g, '{$1}')}`))
     }
     if (limited) gate.limit(limited, caller)
     await next()

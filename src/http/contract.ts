@@ -606,10 +606,15 @@ export const RevocationView = z
     tasks: z.partialRecord(TaskStates, Count).optional().openapi({ description: 'How many of them are in which state' }),
     leases: z.partialRecord(LeaseStates, Count).optional(),
     stuck: Count.optional().openapi({ description: 'Leases whose provider has failed to end them for too long: `GET /leases?stuck=true`' }),
-    stop: StopIdentifier.optional(),
   })
   .openapi('Revocation')
 export type RevocationView = z.infer<typeof RevocationView>
+
+export const StartedRevocation = RevocationView.extend({
+  stop: StopIdentifier.optional().openapi({ description: 'With `stop_issuing`' }),
+  receipts: Receipts,
+}).openapi('StartedRevocation')
+export type StartedRevocation = z.infer<typeof StartedRevocation>
 
 export const StopView = z
   .object({
@@ -625,6 +630,10 @@ export const StopView = z
   })
   .openapi('Stop')
 export type StopView = z.infer<typeof StopView>
+
+/** As it was just put, or lifted. */
+export const ChangedStop = StopView.extend({ receipts: Receipts }).openapi('ChangedStop')
+export type ChangedStop = z.infer<typeof ChangedStop>
 
 /** One page, newest first; `next` is the cursor of the following page, or null on the last. */
 export interface Page<Item> {
@@ -739,7 +748,7 @@ export const ProblemDetails = z
     }),
     decision: DecisionIdentifier.optional(),
     task: TaskIdentifier.optional(),
-    receipts: z.array(ReceiptView).optional().openapi({ description: 'Of what the ledger keeps of this refusal' }),
+    receipts: z.array(ReceiptView).optional().openapi({ description: 'Of what the ledger was told of this refusal, or of what failed' }),
     errors: z
       .array(z.object({ pointer: z.string(), message: z.string() }))
       .optional()

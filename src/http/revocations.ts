@@ -2,6 +2,7 @@ import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
 import { parseDuration } from '../base/time.ts'
 import { listRevocations, listStops } from '../ledger/lists.ts'
 import type { Selector } from '../ledger/selector.ts'
+import type { ChangedStop } from '../ledger/stops.ts'
 import { planRevocation, resumeIssuing, revokeMany, showRevocation, stopIssuing } from '../tasks/revoke.ts'
 import type { Broker } from '../tasks/task.ts'
 import { body, conflicts, json, problems } from './answers.ts'
@@ -9,7 +10,7 @@ import type { Env } from './app.ts'
 import { callableBy } from './authenticate.ts'
 import * as contract from './contract.ts'
 import { pageOf } from './paging.ts'
-import { viewRevocation, viewStop } from './views.ts'
+import { viewReceipts, viewRevocation, viewStop } from './views.ts'
 
 /** Ending many at once, and keeping the same from being issued. */
 export function revocationRoutes(broker: Broker) {
@@ -26,8 +27,8 @@ export function revocationRoutes(broker: Broker) {
         confirm: confirm!,
         stopFor: stop === undefined ? undefined : parseDuration(stop),
       }
-      const started = await revokeMany(broker, c.var.caller, asked)
-      return c.json({ ...viewRevocation(started.revocation), ...(started.stop && { stop: started.stop }) }, 202)
+      const { revocation, stop: put, receipts } = await revokeMany(broker, c.var.caller, asked)
+      return c.json({ ...viewRevocation(revocation), ...(put && { stop: put }), receipts: viewReceipts(receipts) }, 202)
     })
     .openapi(list, async (c) => {
       const { ended, ...page } = c.req.valid('query')
@@ -40,18 +41,24 @@ export function revocationRoutes(broker: Broker) {
     })
     .openapi(stop, async (c) => {
       const { selector, reason, duration } = c.req.valid('json')
-      return c.json(viewStop(await stopIssuing(broker, c.var.caller, { selector: selected(selector), reason, lasts: parseDuration(duration)! })), 201)
+      const asked = { selector: selected(selector), reason, lasts: parseDuration(duration)! }
+      return c.json(viewChangedStop(await stopIssuing(broker, c.var.caller, asked)), 201)
     })
     .openapi(stops, async (c) => {
       const { in_force: inForce, ...page } = c.req.valid('query')
       const found = await listStops(broker.ledger, inForce === undefined ? undefined : inForce === 'true', pageOf(page))
       return c.json({ items: found.items.map(viewStop), next: found.next }, 200)
     })
-    .openapi(lift, async (c) => c.json(viewStop(await resumeIssuing(broker, c.var.caller, c.req.valid('param').id, c.req.valid('json').reason)), 200))
+    .openapi(lift, async (c) => {
+      const lifted = await resumeIssuing(broker, c.var.caller, c.req.valid('param').id, c.req.valid('json').reason)
+      return c.json(viewChangedStop(lifted), 200)
+    })
 }
 
 /** Everything is what a selector means that names nothing. */
 export const selected = ({ everything: _everything, ...named }: contract.Selector): Selector => named
+
+const viewChangedStop = ({ receipts, ...stop }: ChangedStop): contract.ChangedStop => ({ ...viewStop(stop), receipts: viewReceipts(receipts) })
 
 const reader = ['operator', 'reviewer'] as const
 
@@ -63,7 +70,7 @@ const revoke = createRoute({
   request: body(contract.RevocationRequest),
   responses: {
     200: json('The dry run: nothing was changed', contract.RevocationPlan),
-    202: json('Started. It goes on by itself until the last is dead: `GET /revocations/{id}`', contract.RevocationView),
+    202: json('Started. It goes on by itself until the last is dead: `GET /revocations/{id}`', contract.StartedRevocation),
     ...problems,
     ...conflicts,
   },
@@ -93,7 +100,7 @@ const stop = createRoute({
   summary: 'Stop issuing what a selector means, on every broker at once, until it is lifted or its time is over; what lives goes on',
   ...callableBy(['operator']),
   request: body(contract.StopRequest),
-  responses: { 201: json('In force: nothing of it is issued from now on', contract.StopView), ...problems },
+  responses: { 201: json('In force: nothing of it is issued from now on', contract.ChangedStop), ...problems },
 })
 
 const stops = createRoute({
@@ -111,5 +118,5 @@ const lift = createRoute({
   summary: 'Let what was stopped be issued again',
   ...callableBy(['operator']),
   request: { params: contract.StopPath, ...body(contract.LiftRequest) },
-  responses: { 200: json('Lifted', contract.StopView), ...problems },
+  responses: { 200: json('Lifted', contract.ChangedStop), ...problems },
 })

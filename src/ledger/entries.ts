@@ -114,22 +114,6 @@ export const leaseBody = ({ grant, provider, revocation, standing, outlivesRevoc
 /** The facts about leases that the query `announced` has just written. */
 export const leaseEntries = leaseEntriesOf(sql`case when announced.state = 'active' then 'lease.issued' else 'lease.reserved' end`)
 
-/** Keeps that somebody was refused who asked for what only operators may do. @param about the agent behind the request, and the task that it was about, where there are such */
-export async function recordRefusal(
-  ledger: Ledger,
-  call: string,
-  by: string,
-  about: { readonly agent?: string | undefined; readonly task?: TaskId },
-): Promise<void> {
-  await ledger.run(
-    sql`
-    ${entryColumns}
-    select ${'request.refused' satisfies EntryKind}, coalesce(${about.agent ?? null}::text, task.agent), task.id, null, null, ${json({ call, by })}
-      from (select) as once left join tasks as task on task.id = ${about.task ?? null}::text`,
-    'later',
-  )
-}
-
 /** Keeps a policy set under its digest, and says in the history that it is in force. */
 export async function archivePolicySet(ledger: Ledger, digest: string, document: Json): Promise<void> {
   await ledger.run(sql`

@@ -1,11 +1,14 @@
 import { sql, type SQL } from 'drizzle-orm'
 import type { RevocationId } from '../base/ids.ts'
+import type { Receipt } from '../base/receipt.ts'
 import type { Ledger } from './connect.ts'
 import { entryColumns } from './entries.ts'
+import type { ExportedRow } from './log.ts'
 import { dueChannel } from './postgres.ts'
+import { receiptsOfRows, toldRows } from './receipts.ts'
 import { type JsonRow, type Lease, type LeaseState, type Revocation, revocationOf, type TaskState } from './records.ts'
 import { agreesWithLease, agreesWithTask, meansLeases, type Selector, selectorColumns, selectorIn, selectorValues } from './selector.ts'
-import { type NewStop, stopRows } from './stops.ts'
+import { type NewStop, stopEntries, stopRows } from './stops.ts'
 
 /** What a selector means at this moment: what is open and alive. */
 export interface Reach {
@@ -58,15 +61,22 @@ export async function reachOf(ledger: Ledger, selector: Selector): Promise<Reach
   return row!
 }
 
+/** A revocation that was just started, with what it meant then and the receipts of it and of its stop. */
+export interface StartedRevocation {
+  readonly revocation: Revocation
+  readonly reach: Reach
+  readonly receipts: readonly Receipt[]
+}
+
 /**
  * Starts a revocation, and stops issuing the same where that is asked for. From the commit on every broker's reaper ends what it means, step by step.
  * Undefined: there is more to be ended than whoever asked knew of, and nothing was started.
  */
-export async function startRevocation(ledger: Ledger, revocation: NewRevocation): Promise<{ revocation: Revocation; reach: Reach } | undefined> {
+export async function startRevocation(ledger: Ledger, revocation: NewRevocation): Promise<StartedRevocation | undefined> {
   const { id, selector, reason, by, most, stop } = revocation
   // Checked before a stop is put, which would stay.
   if (most !== undefined && countOf(selector, await reachOf(ledger, selector)) > most) return undefined
-  const [row] = await ledger.run<{ revocation: JsonRow } & Reach>(
+  const [row] = await ledger.run<{ revocation: JsonRow; told: ExportedRow[] } & Reach>(
     sql`
     with ${reachRows(selector)},
     ${stop ? sql`${stopRows(stop)},` : sql``}
@@ -75,16 +85,18 @@ export async function startRevocation(ledger: Ledger, revocation: NewRevocation)
     ),
     told as (
       ${entryColumns}
+      ${stop ? sql`${stopEntries} union all` : sql``}
       select 'revocation.started', null, null, null, null, jsonb_build_object('revocation', started.id, 'selector', ${selectorIn(sql`started`)},
         'reason', started.reason, 'by', started.by, 'tasks', reach.tasks, 'leases', reach.leases) from started, reach
+      returning *
     ),
     woken as (select pg_notify(${dueChannel}, '') from started)
-    select to_json(started) as revocation, reach.tasks, reach.leases, (select count(*) from woken) as woken from started, reach`,
+    select to_json(started) as revocation, reach.tasks, reach.leases, ${toldRows()} as told, (select count(*) from woken) as woken from started, reach`,
     'first',
     'fresh',
   )
-  const { tasks, leases } = row!
-  return { revocation: revocationOf(row!.revocation), reach: { tasks, leases } }
+  const { tasks, leases, told } = row!
+  return { revocation: revocationOf(row!.revocation), reach: { tasks, leases }, receipts: receiptsOfRows(ledger, told) }
 }
 
 /** What a confirmation counts: tasks, or leases where single ones are meant. */

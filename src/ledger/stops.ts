@@ -1,7 +1,10 @@
 import { sql, type SQL } from 'drizzle-orm'
 import type { StopId } from '../base/ids.ts'
+import type { Receipt } from '../base/receipt.ts'
 import type { Ledger } from './connect.ts'
 import { entryColumns, rfc3339 } from './entries.ts'
+import type { ExportedRow } from './log.ts'
+import { receiptsOfRows, toldRows } from './receipts.ts'
 import { type JsonRow, type Stop, stopOf } from './records.ts'
 import { agreesWithLease, agreesWithTask, namesLeases, type Selector, selectorColumns, selectorIn, selectorValues } from './selector.ts'
 
@@ -23,30 +26,45 @@ export interface Stopped {
   readonly until: string
 }
 
+/** A stop as it was just put or lifted, with the receipts of that. */
+export interface ChangedStop extends Stop {
+  readonly receipts: readonly Receipt[]
+}
+
+interface ChangedRow {
+  readonly stop: JsonRow
+  readonly told: ExportedRow[]
+}
+
 /**
  * Stops issuing what the selector means, on every broker at once, until it is lifted or its time is over by the store's clock. From the commit on nothing
  * of it is announced: the statement waits for what is being announced at this moment (trigger `stops_shut_the_door`).
  */
-export async function putStop(ledger: Ledger, stop: NewStop): Promise<Stop> {
-  const [row] = await ledger.run<{ stop: JsonRow }>(sql`with ${stopRows(stop)} select to_json(stop) as stop from stop`)
-  return stopOf(row!.stop)
+export async function putStop(ledger: Ledger, stop: NewStop): Promise<ChangedStop> {
+  const [row] = await ledger.run<ChangedRow>(sql`
+    with ${stopRows(stop)},
+    told as (${entryColumns} ${stopEntries} returning *)
+    select to_json(stop) as stop, ${toldRows()} as told from stop`)
+  return changed(ledger, row!)
 }
 
-/** The query `stop`, which puts it, and its entry; for those that do it together with something else. */
+const changed = (ledger: Ledger, { stop, told }: ChangedRow): ChangedStop => ({ ...stopOf(stop), receipts: receiptsOfRows(ledger, told) })
+
+/** The query `stop`, which puts it; for those that do it together with something else. */
 export const stopRows = ({ id, selector, reason, by, lasts }: NewStop): SQL => sql`
   stop as (
     insert into stops (id, ${selectorColumns}, reason, by, until)
     values (${id}, ${selectorValues(selector)}, ${reason}, ${by}, now() + make_interval(secs => ${lasts / 1_000}::double precision)) returning *
-  ),
-  stop_told as (
-    ${entryColumns}
-    select 'stop.began', null, null, null, null, jsonb_build_object('stop', stop.id, 'selector', ${selectorIn(sql`stop`)}, 'reason', stop.reason, 'by', stop.by,
-      'until', ${rfc3339(sql`stop.until`)}) from stop
   )`
 
+/** The fact that the query `stop` has put it. */
+export const stopEntries = sql`
+  select 'stop.began', null, null, null, null, jsonb_build_object('stop', stop.id, 'selector', ${selectorIn(sql`stop`)}, 'reason', stop.reason, 'by', stop.by,
+    'until', ${rfc3339(sql`stop.until`)}) from stop`
+
 /** Lets be issued again what a stop kept back. Undefined: there is no such stop, or it is over. */
-export async function liftStop(ledger: Ledger, id: StopId, reason: string, by: string): Promise<Stop | undefined> {
-  const [row] = await ledger.run<{ stop: JsonRow }>(sql`
+export async function liftStop(ledger: Ledger, id: StopId, reason: string, by: string): Promise<ChangedStop | undefined> {
+  const [row] = await ledger.run<ChangedRow>(sql`
     with lifted as (
       update stops set lifted_at = now(), lifted_by = ${by}, lift_reason = ${reason}
       where id = ${id} and lifted_at is null and until > now() returning *
@@ -54,9 +72,10 @@ export async function liftStop(ledger: Ledger, id: StopId, reason: string, by: s
     told as (
       ${entryColumns}
       select 'stop.lifted', null, null, null, null, jsonb_build_object('stop', lifted.id, 'reason', lifted.lift_reason, 'by', lifted.lifted_by) from lifted
+      returning *
     )
-    select to_json(lifted) as stop from lifted`)
-  return row && stopOf(row.stop)
+    select to_json(lifted) as stop, ${toldRows()} as told from lifted`)
+  return row && changed(ledger, row)
 }
 
 /**

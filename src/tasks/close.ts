@@ -3,7 +3,7 @@ import type { LeaseId, TaskId } from '../base/ids.ts'
 import type { Receipt } from '../base/receipt.ts'
 import { delay, stopwatch } from '../base/time.ts'
 import { closeLease, type ClosedTask as Closed, closeTask, type Ending } from '../ledger/endings.ts'
-import { recordRefusal } from '../ledger/entries.ts'
+import { recordRefusal } from '../ledger/announce.ts'
 import { keepKey } from '../ledger/keys.ts'
 import { receiptsOfEnd } from '../ledger/receipts.ts'
 import { findLease, findTask, hasEnded, type Lease, type Task, type TaskState } from '../ledger/records.ts'
@@ -48,8 +48,8 @@ async function ownTask(broker: Broker, caller: Caller, id: TaskId): Promise<Pick
  */
 export async function revokeTask(broker: Broker, caller: Caller, id: TaskId, reason: string, wait: number, signal: AbortSignal): Promise<ClosedTask> {
   if (!caller.roles.has('operator')) {
-    await recordRefusal(broker.ledger, 'POST /tasks/:id/revoke', nameOf(caller), { task: id })
-    throw new BrokerError('forbidden', 'Only an operator may revoke a task')
+    const receipts = await recordRefusal(broker.ledger, 'POST /tasks/:id/revoke', nameOf(caller), { task: id })
+    throw new BrokerError('forbidden', 'Only an operator may revoke a task', { receipts })
   }
   const closed = await beginClosing(broker, id, 'revoked', { cause: 'revoked', reason, by: nameOf(caller) })
   return await outcomeOf(broker, id, closed, wait, signal)

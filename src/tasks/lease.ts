@@ -85,7 +85,7 @@ export async function refreshLease(broker: Broker, caller: Caller, id: LeaseId, 
   const minted = await mintAgain(broker, target, extension, reservation, signal)
   const refreshed = lease.local ? { ...extension, receipts: [] } : await concludeRefresh(broker.ledger, extension, freshOne(broker, minted))
   // Ended while the provider was asked, and its end committed: what came too late is dropped unopened.
-  if (!refreshed) throw leaseHasEnded(lease)
+  if (!refreshed) throw leaseHasEnded(lease).telling(extension.receipts)
   return {
     decision: keptDecision(decision, task.id, extension.lease.issuedAt!),
     lease: { lease: refreshed.lease, credential: minted.credential },
@@ -116,8 +116,9 @@ async function mintAgain(broker: Broker, target: Target, extension: Extension, r
   } catch (error) {
     if (!(error instanceof ProviderError)) throw error
     const known = error.minted === 'no' ? former : error.endsBy
-    if (!lease.local) await concludeRefresh(broker.ledger, extension, { to: 'not_refreshed', until: known, error: error.message })
-    throw asBrokerError(error, lease)
+    const outcome = { to: 'not_refreshed', until: known, error: error.message } as const
+    const concluded = lease.local ? undefined : await concludeRefresh(broker.ledger, extension, outcome)
+    throw asBrokerError(error, lease).telling([...extension.receipts, ...(concluded?.receipts ?? [])])
   }
 }
 

@@ -1,7 +1,7 @@
 import { BrokerError } from '../base/errors.ts'
 import { newId, type RevocationId, type StopId } from '../base/ids.ts'
 import { type Closed, closeSelected } from '../ledger/endings.ts'
-import type { Revocation, Stop } from '../ledger/records.ts'
+import type { Revocation } from '../ledger/records.ts'
 import {
   countOf,
   noteProgress,
@@ -9,11 +9,12 @@ import {
   progressOf,
   reachOf,
   type Reach,
+  type StartedRevocation,
   startRevocation,
   unfinishedRevocations,
 } from '../ledger/revocations.ts'
 import type { Selector } from '../ledger/selector.ts'
-import { liftStop, type NewStop, putStop } from '../ledger/stops.ts'
+import { type ChangedStop, liftStop, type NewStop, putStop } from '../ledger/stops.ts'
 import { nameOf } from './close.ts'
 import type { Broker, Caller } from './task.ts'
 
@@ -51,11 +52,7 @@ export interface AskedRevocation {
  *
  * @throws BrokerError `forbidden`, `invalid_request` (not confirmed), `conflict` (there is more than was confirmed), `store_unavailable`
  */
-export async function revokeMany(
-  broker: Broker,
-  caller: Caller,
-  asked: AskedRevocation,
-): Promise<Progress & { reach: Reach; stop: StopId | undefined }> {
+export async function revokeMany(broker: Broker, caller: Caller, asked: AskedRevocation): Promise<StartedRevocation & { stop: StopId | undefined }> {
   const by = operatorNamed(caller)
   const { selector, reason, confirm, stopFor } = asked
   if (typeof confirm === 'string' && confirm !== phraseOf(selector)) throw notConfirmed(selector)
@@ -64,7 +61,7 @@ export async function revokeMany(
   const started = await startRevocation(broker.ledger, { id: newId('rev'), selector, reason, by, most, stop })
   if (!started) throw new BrokerError('conflict', 'There is more to end than was confirmed: ask again for a dry run')
   broker.telemetry.log.info({ revocation: started.revocation.id, by, tasks: started.reach.tasks, stop: stop?.id }, 'an operator revokes many')
-  return { revocation: started.revocation, tasks: {}, leases: {}, stuck: 0, reach: started.reach, stop: stop?.id }
+  return { ...started, stop: stop?.id }
 }
 
 const notConfirmed = (selector: Selector): BrokerError =>
@@ -100,12 +97,16 @@ export async function advanceRevocations(broker: Broker): Promise<readonly Close
 const movedBy = ({ tasks, ended, revoking }: Closed): boolean => tasks.length + ended.length + revoking.length > 0
 
 /** Stops issuing what a selector means, on every broker at once. @param lasts milliseconds. @throws BrokerError `forbidden`, `store_unavailable` */
-export async function stopIssuing(broker: Broker, caller: Caller, asked: { selector: Selector; reason: string; lasts: number }): Promise<Stop> {
+export async function stopIssuing(
+  broker: Broker,
+  caller: Caller,
+  asked: { selector: Selector; reason: string; lasts: number },
+): Promise<ChangedStop> {
   return await putStop(broker.ledger, { id: newId('stop'), ...asked, by: operatorNamed(caller) })
 }
 
 /** Lets what was stopped be issued again. @throws BrokerError `forbidden`, `not_found` (or it is over), `store_unavailable` */
-export async function resumeIssuing(broker: Broker, caller: Caller, id: StopId, reason: string): Promise<Stop> {
+export async function resumeIssuing(broker: Broker, caller: Caller, id: StopId, reason: string): Promise<ChangedStop> {
   const lifted = await liftStop(broker.ledger, id, reason, operatorNamed(caller))
   if (!lifted) throw new BrokerError('not_found', 'No such stop is in force')
   return lifted

@@ -182,7 +182,13 @@ describe('mayfly revoke', () => {
     })
     const { status, stdout } = await run!
     expect(status).toBe(0)
-    expect(said(stdout)).toMatchObject({ state: 'ended', tasks: { revoked: 2 }, leases: { revoked: 4 }, stuck: 0 })
+    expect(said(stdout)).toMatchObject({
+      state: 'ended',
+      tasks: { revoked: 2 },
+      leases: { revoked: 4 },
+      stuck: 0,
+      receipts: [{ kind: 'revocation.started' }],
+    })
     expect(await lab.alive()).toEqual([])
   })
 

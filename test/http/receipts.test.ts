@@ -2,13 +2,14 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import fc from 'fast-check'
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
 import type { AddedLease, ClosedTask, OpenedTask, ReceiptView } from '../../src/http/contract.ts'
 import { archivePolicySet } from '../../src/ledger/entries.ts'
 import { checkProof } from '../../src/proof/entry-proof.ts'
 import { leafOf } from '../../src/proof/leaf.ts'
 import { type LogLine, parseLine } from '../../src/proof/lines.ts'
 import { leafHash } from '../../src/proof/merkle.ts'
+import { type AwsSite, startAwsSite } from '../support/aws/site.ts'
 import { type House, loadPolicy, startHouse } from '../support/house.ts'
 import { growAll } from '../support/log.ts'
 import { type Answer, bearer, log, serveHouse, type Served } from '../support/served.ts'
@@ -25,11 +26,20 @@ describe.each(stores)('the receipts of an answer, on $name', ({ open }) => {
   let house: House
   let served: Served
   let folder: string
+  let aws: AwsSite
 
   beforeAll(async () => {
     folder = await mkdtemp(path.join(tmpdir(), 'mayfly-receipts-'))
     store = await open()
-    house = await startHouse(store.settings)
+    aws = await startAwsSite()
+    for (const [name, value] of Object.entries(aws.environment)) vi.stubEnv(name, value)
+    const { region, account, url: endpoint } = aws.peer
+    house = await startHouse(store.settings, {
+      kind: 'aws-sts',
+      name: 'aws',
+      settings: { region, account, endpoint, external_id: aws.externalId, mode: 'children' },
+      grants: { bucket: `role: ${aws.role}, allow: [{ actions: [s3:GetObject], resources: ["arn:aws:s3:::invoices/acme/*"] }]` },
+    })
     served = serveHouse(house)
   })
   afterEach(async () => {
@@ -38,6 +48,8 @@ describe.each(stores)('the receipts of an answer, on $name', ({ open }) => {
   afterAll(async () => {
     await house.stop()
     await store.dispose()
+    await aws.peer.stop()
+    vi.unstubAllEnvs()
     await rm(folder, { recursive: true })
   })
 
@@ -131,6 +143,18 @@ describe.each(stores)('the receipts of an answer, on $name', ({ open }) => {
     await house.reap()
   })
 
+  test('to a refresh that fails at a provider are of its decision, what it announced and what came of it', async () => {
+    const { body } = await declare(['bucket'])
+    const refresh = () => post(`/leases/${body.leases[0]!.id}/refresh`, body.task_token)
+    aws.peer.faults.next('GetScopedCredentials', 'throttles', 3)
+    const failed = await refresh()
+    expect([failed.status, await held(failed)]).toEqual([503, ['decision.made', 'lease.refreshing', 'lease.not_refreshed']])
+    expect(await held(await refresh())).toEqual(['decision.made', 'lease.refreshing', 'lease.refreshed'])
+    await complete(body.task.id, 0)
+    await house.backdate(body.task.id, '10 minutes')
+    await house.reap()
+  })
+
   test('to whatever goes on with a task are of the fresh decision and of what came of it', async () => {
     const { body } = await declare(['slow-api'])
     expect(await held(await post(`/tasks/${body.task.id}/leases`, body.task_token, { name: 'api' }))).toEqual(['decision.made', 'lease.issued'])
@@ -171,6 +195,46 @@ describe.each(stores)('the receipts of an answer, on $name', ({ open }) => {
     expect(await held(await post(`/leases/${api!.id}/revoke`, body.task_token))).toEqual(['lease.revoked'])
     expect(await held(await post(`/leases/${crm!.id}/revoke`, ops, { reason: 'seen in a log' }))).toEqual(['lease.revoking', 'lease.revoked'])
     expect(await held(await post(`/tasks/${body.task.id}/revoke`, ops, { reason: 'seen in a log' }))).toEqual(['task.closing', 'task.ended'])
+  })
+
+  test('to a revocation of many are of its start and of the stop that was put with it', async () => {
+    const many = (more: object = {}) =>
+      post<Told['body'] & { stop: string }>('/revocations', ops, {
+        selector: { agent: 'bot' },
+        reason: 'it attacks',
+        confirm: 'revoke agent bot',
+        ...more,
+      })
+    const { body } = await declare(['api'])
+    const started = await many({ stop_issuing: '1h' })
+    expect([started.status, await held(started)]).toEqual([202, ['stop.began', 'revocation.started']])
+    const lifted = await post(`/stops/${started.body.stop}/lift`, ops, { reason: 'over' })
+    expect([lifted.status, await held(lifted)]).toEqual([200, ['stop.lifted']])
+    const alone = await many()
+    expect([alone.status, await held(alone)]).toEqual([202, ['revocation.started']])
+    await house.reap()
+    expect(await held(await complete(body.task.id))).toEqual(['task.closing', 'lease.revoked', 'task.ended'])
+
+    const dry = await post('/revocations', ops, { selector: { agent: 'bot' }, dry_run: true })
+    expect([dry.status, dry.body]).toEqual([200, expect.not.objectContaining({ receipts: expect.anything() as unknown })])
+  })
+
+  test('to a stop are of its beginning, and of its end to whoever lifts it', async () => {
+    const stop = await post<Told['body'] & { id: string }>('/stops', ops, { selector: { agent: 'rival' }, reason: 'strange', duration: '1h' })
+    expect([stop.status, await held(stop)]).toEqual([201, ['stop.began']])
+    const lift = () => post(`/stops/${stop.body.id}/lift`, ops, { reason: 'over' })
+    expect(await held(await lift())).toEqual(['stop.lifted'])
+    const again = await lift()
+    expect([again.status, again.body.receipts]).toEqual([404, undefined])
+  })
+
+  test('to whoever tries what only operators may do are of what the ledger keeps of that', async () => {
+    const { body } = await declare(['api'])
+    for (const path of ['/revocations', '/stops', `/tasks/${body.task.id}/revoke`]) {
+      const refused = await post(path, eve, { selector: { agent: 'bot' }, reason: 'curious', duration: '1h', confirm: 'revoke agent bot' })
+      expect([path, refused.status, await held(refused)]).toEqual([path, 403, ['request.refused']])
+    }
+    await complete(body.task.id)
   })
 
   test('to a refusal are of what the ledger keeps of it', async () => {
@@ -219,5 +283,8 @@ describe.each(stores)('the receipts of an answer, on $name', ({ open }) => {
 function secretsIn(text: string): readonly string[] {
   const { task_token: token, leases = [], lease } = JSON.parse(text) as Partial<OpenedTask & AddedLease>
   const boxes = [...leases, ...(lease ? [lease] : [])].flatMap(({ credential }) => Object.entries(credential ?? {}))
-  return [...(token === undefined ? [] : [token]), ...boxes.flatMap(([name, value]) => (name === 'type' ? [] : [String(value)]))]
+  return [
+    ...(token === undefined ? [] : [token]),
+    ...boxes.flatMap(([name, value]) => (name === 'type' || name === 'expiration' ? [] : [String(value)])),
+  ]
 }

@@ -1,5 +1,6 @@
 import { sql } from 'drizzle-orm'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
+import type { BrokerError } from '../../src/base/errors.ts'
 import { viewLease } from '../../src/http/views.ts'
 import type { StoreSettings } from '../../src/ledger/connect.ts'
 import { listLeases } from '../../src/ledger/lists.ts'
@@ -169,7 +170,7 @@ describe.each(stores)('a task with children of an AWS session, on $name', ({ ope
       const made = asked('GetScopedCredentials')
       const refreshing = task.refresh(task.leases[0]!).then(
         () => 'given',
-        (error: { code: string }) => error.code,
+        ({ code, receipts }: BrokerError) => [code, ...receipts.map(({ kind }) => kind)],
       )
       await expect.poll(() => asked('GetScopedCredentials'), { interval: 1 }).toBe(made + 1)
       const { task: ended } = await task.complete(0)
@@ -179,7 +180,7 @@ describe.each(stores)('a task with children of an AWS session, on $name', ({ ope
       const story = await house.ledger.run<{ kind: string }>(sql`select kind from entries where task_id = ${task.id} order by id`)
       const told = story.map(({ kind }) => kind)
       if (outcome === 'given') expect(told.indexOf('lease.refreshed')).toBeLessThan(told.indexOf('task.closing'))
-      else expect([outcome, told.includes('lease.refreshed')]).toEqual(['conflict', false])
+      else expect([outcome, told.includes('lease.refreshed')]).toEqual([['conflict', 'decision.made', 'lease.refreshing'], false])
     }
   })
 
