@@ -1,5 +1,5 @@
 import { randomBytes, randomUUID } from 'node:crypto'
-import { link, lstat, mkdir, readFile, unlink, writeFile } from 'node:fs/promises'
+import { link, lstat, mkdir, open, readFile, unlink, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { ConfigurationError, describe } from './errors.ts'
 
@@ -26,10 +26,13 @@ async function createOnce(file: string, length: number): Promise<void> {
   await mkdir(path.dirname(file), { recursive: true, mode: 0o700 })
   if (await lstat(file).then(() => true, isMissing)) return
   const draft = `${file}.${randomUUID()}`
-  await writeFile(draft, randomBytes(length), { mode: 0o600, flag: 'wx' })
+  await writeFile(draft, randomBytes(length), { mode: 0o600, flag: 'wx', flush: true })
   // A link fails where the name is taken: of two first starters one wins, and both read the same key.
   await link(draft, file).catch(unlessTaken)
   await unlink(draft)
+  // What is signed with it, or encrypted, may be committed a moment later, and must not outlive it where the power fails.
+  await using folder = await open(path.dirname(file))
+  await folder.sync()
 }
 
 const codeOf = (error: unknown): unknown => (error as { code?: unknown }).code

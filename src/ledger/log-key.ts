@@ -1,4 +1,4 @@
-import { link, rename } from 'node:fs/promises'
+import { link, readdir, rename, unlink } from 'node:fs/promises'
 import path from 'node:path'
 import { BrokerError, ConfigurationError, describe, ifInRange } from '../base/errors.ts'
 import { openKeyFile } from '../base/key-file.ts'
@@ -52,6 +52,9 @@ export async function takeNextLogKey(folder: string, closed: number | undefined)
   const [current, next] = [path.join(folder, 'log.key'), path.join(folder, nextFile)]
   if (closed !== undefined) await link(current, path.join(folder, `log.${closed}.key`)).catch(unless('EEXIST', 'ENOENT'))
   await rename(next, current).catch(unless('ENOENT'))
+  // Whoever was killed while making the key may have left a copy of it, which would outlive it unnoticed.
+  const left = (await readdir(folder)).filter((name) => name.startsWith(`${nextFile}.`))
+  for (const draft of left) await unlink(path.join(folder, draft)).catch(unless('ENOENT'))
 }
 
 const unless =
