@@ -25,13 +25,23 @@ export async function mayfly(
   input = '',
   heard: (stderr: string) => void = () => {},
 ): Promise<Ran> {
+  return await startMayfly(args, environment, input, heard).ended
+}
+
+/** The same, with its process while it goes on. Its status is null where it was killed. */
+export function startMayfly(
+  args: readonly string[],
+  environment: Record<string, string> = {},
+  input = '',
+  heard: (stderr: string) => void = () => {},
+): { readonly process: ChildProcess; readonly ended: Promise<Ran> } {
   const child = spawn(process.execPath, [command, ...args], { env: { ...plainEnvironment(), ...environment }, stdio: 'pipe' })
   // It may end before it has read all.
   child.stdin.on('error', () => {}).end(input)
   const [stdout, stderr] = [collect(child.stdout), collect(child.stderr)]
   child.stderr.on('data', () => heard(stderr()))
-  const [status] = (await once(child, 'close')) as [number | null]
-  return { status, stdout: stdout(), stderr: stderr() }
+  const ended = once(child, 'close').then(([status]: (number | null)[]) => ({ status: status ?? null, stdout: stdout(), stderr: stderr() }))
+  return { process: child, ended }
 }
 
 /**
