@@ -126,7 +126,7 @@ const isPassed = (entry: SQL): SQL => sql`coalesce((${entry}.xid, ${entry}.id) <
  * by what has no leaf yet, which would cost all there ever was. The last one in that order: the opening of a log stands where the log before it was closed.
  *
  * Strays are looked for where the store itself would put them: behind the ids that had their place one checkpoint ago, and not while much waits. What is
- * given an older id too is found by whoever reads the whole log (`readLogLines`).
+ * elsewhere is found later, by whoever goes through the whole history (`seekStrays`, `readLogLines`).
  */
 export async function lookAtLog(ledger: Ledger, limit: number): Promise<Look> {
   const [row] = await ledger.run<{
@@ -180,6 +180,36 @@ export async function lookAtLog(ledger: Ledger, limit: number): Promise<Look> {
     next: row?.next ?? [],
     lag: { entries: row?.waiting ?? 0, seconds: row?.seconds ?? 0, strays: row?.strays ?? [] },
   }
+}
+
+/** How far somebody has gone through the history, in the order of the log. */
+export interface Reached {
+  readonly xid: string
+  readonly id: string
+}
+
+/** Before the first entry. */
+export const beginning: Reached = { xid: '0', id: '' }
+
+/** Which of the next `limit` entries that the log has been past are strays. @returns how far that is; undefined: to where the log is */
+export async function seekStrays(
+  ledger: Ledger,
+  from: Reached,
+  limit: number,
+): Promise<{ readonly strays: readonly string[]; readonly reached: Reached | undefined }> {
+  const [row] = await ledger.run<{ strays: string[] | null; reached: Reached | null }>(sql`
+    with ${ending},
+    passed as materialized (
+      select entry.* from last cross join lateral (
+        select xid, id from entries where (entries.xid, entries.id) > (${from.xid}::text::xid8, ${from.id}::text) and (entries.xid, entries.id) <= (last.xid, last.id)
+        order by entries.xid, entries.id limit ${limit}
+      ) as entry
+    )
+    select
+      -- One by one, as above.
+      (select json_agg(id) from passed where (select index from leaves where entry_id = passed.id) is null) as strays,
+      (select json_build_object('xid', xid::text, 'id', id) from passed order by xid, id offset ${limit - 1}) as reached`)
+  return { strays: row?.strays ?? [], reached: row?.reached ?? undefined }
 }
 
 /** An entry with what it comes to in the tree. */

@@ -12,6 +12,7 @@ import type { LogKey, LogSigner } from './log-key.ts'
 import { readRoots } from './proofs.ts'
 import {
   appendToLog,
+  beginning,
   type Lag,
   latestCheckpoint,
   type Leaf,
@@ -20,6 +21,7 @@ import {
   lookAtLog,
   originOfNote,
   readTiles,
+  seekStrays,
   type SignedHead,
   signedEntries,
   type TreeHash,
@@ -210,6 +212,15 @@ export const longestWait = 20
 /** Strays that are remembered at most: as the log goes on they are behind where it looks, and are no less there. */
 const mostStrays = 1_000
 
+/**
+ * Entries of the history that are gone through each second for strays that this broker was not there to see, or that have an older id: 7 ms of the store's
+ * time, and a million in a quarter of an hour.
+ */
+const seekBatch = 1_000
+
+/** Milliseconds between two rounds through the history: a short one is not read again and again while nothing happens. */
+const betweenRounds = 60_000
+
 /** Milliseconds between two alarms about the same. */
 const repeatAfter = 60_000
 
@@ -220,6 +231,9 @@ export function startSequencer(log: Log, { log: lines, metrics }: Telemetry, sig
   let told: string | undefined
   let refusal: Refusal | undefined
   const strays = new Set<string>()
+  let sought = beginning
+  const running = stopwatch()
+  let seekAt = 0
   const stopping = new AbortController()
   const alarm = createAlarm((fields, message) => lines.error(fields, message))
 
@@ -230,8 +244,7 @@ export function startSequencer(log: Log, { log: lines, metrics }: Telemetry, sig
     refusal = done.outcome === 'refused' ? done.why : undefined
     metrics.logLagEntries.set(done.lag.entries)
     metrics.logLagSeconds.set(done.lag.seconds)
-    for (const stray of done.lag.strays) if (strays.size < mostStrays) strays.add(stray)
-    metrics.logStrays.set(strays.size)
+    remember(done.lag.strays)
     // A key that does not answer is an outage, which the lag tells of: nobody has changed anything.
     metrics.logRefused.set(refusal === undefined || refusal === 'key away' ? 0 : 1)
     metrics.logKeyUp.set(refusal === 'key away' ? 0 : 1)
@@ -248,9 +261,29 @@ export function startSequencer(log: Log, { log: lines, metrics }: Telemetry, sig
     return done.outcome !== 'refused' && done.more
   }
 
+  function remember(found: readonly string[]): void {
+    for (const stray of found) if (strays.size < mostStrays) strays.add(stray)
+    metrics.logStrays.set(strays.size)
+  }
+
+  /** Also while much waits, where a step looks for none. */
+  async function seek(): Promise<void> {
+    if (stopping.signal.aborted || running() < seekAt) return
+    const { strays: found, reached } = await seekStrays(log.ledger, sought, seekBatch)
+    remember(found)
+    sought = reached ?? beginning
+    seekAt = running() + (reached ? pause : betweenRounds)
+  }
+
+  async function round(): Promise<boolean> {
+    const more = await step()
+    await seek()
+    return more
+  }
+
   async function loop(): Promise<void> {
     while (!stopping.signal.aborted) {
-      const more = await step().catch((error: unknown) => {
+      const more = await round().catch((error: unknown) => {
         lines.warn({ error: describe(error) }, 'the log could not be looked at or written; it is tried again in a second')
         return false
       })
@@ -259,10 +292,10 @@ export function startSequencer(log: Log, { log: lines, metrics }: Telemetry, sig
     }
   }
 
-  const running = loop()
+  const looping = loop()
   async function stop(): Promise<void> {
     stopping.abort()
-    await running
+    await looping
   }
   return { refusal: () => refusal, hasStrays: () => strays.size > 0, stop, [Symbol.asyncDispose]: stop }
 }

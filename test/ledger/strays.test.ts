@@ -1,10 +1,11 @@
 import { Writable } from 'node:stream'
 import { sql } from 'drizzle-orm'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { BrokerError } from '../../src/base/errors.ts'
 import { connect, type Ledger } from '../../src/ledger/connect.ts'
 import { logKeyOf } from '../../src/ledger/log-key.ts'
 import { readLogLines } from '../../src/ledger/log-lines.ts'
-import { latestCheckpoint } from '../../src/ledger/log.ts'
+import { beginning, latestCheckpoint, type Reached, seekStrays } from '../../src/ledger/log.ts'
 import { proveEntry } from '../../src/ledger/proofs.ts'
 import { type Log, type Memory, startSequencer, stepLog } from '../../src/ledger/sequencer.ts'
 import { verifyLedger } from '../../src/proof/verify.ts'
@@ -76,6 +77,7 @@ describe.each(stores)('an entry that was written where the log had been already,
     const [entry] = await ledger.run<{ id: string }>(sql`select entry_id as id from leaves where index = ${place}`)
     const id = await stray(place, `'${entry!.id.slice(0, -1)}!'`)
     expect(id < entry!.id).toBe(true)
+    expect(await seekStrays(ledger, beginning, 10)).toEqual({ strays: [id], reached: undefined })
     expect(await proveEntry(ledger, id)).toBe('stray')
     expect(await faults()).toEqual([isStray(number, id)])
   })
@@ -101,10 +103,38 @@ describe.each(stores)('an entry that was written where the log had been already,
     expect(await telemetry.metrics.registry.metrics()).toMatch(/^mayfly_log_strays 1$/m)
   })
 
+  test('is met by whoever goes through the history, step by step to where the log is', async () => {
+    const ids = [await stray(1), await stray(3)]
+    await ledger.run(sql`insert into entries (kind, body) values ('policy.activated', '{}')`)
+    const steps: (readonly string[])[] = []
+    for (let at: Reached | undefined = beginning; at;) {
+      const { strays, reached } = await seekStrays(ledger, at, 3)
+      steps.push(strays)
+      at = reached
+    }
+    // The places 0 and 1 with the first stray, 2 and 3 with the second, then 4 and 5.
+    expect(steps).toEqual([[ids[0]], [ids[1]], []])
+  })
+
+  test('is met by a broker that starts long after, also while more waits than it counts', async () => {
+    const id = await stray(1)
+    for (let commit = 0; commit < 3; commit++) await write()
+    await ledger.run(sql`insert into entries (kind, body) select 'policy.activated', '{}' from generate_series(1, 10000)`)
+    const away = new BrokerError('provider_unavailable', 'The key does not answer')
+    const held = { ...log, key: { signerFor: () => Promise.reject(away) } }
+    expect((await stepLog(held, memory)).lag).toMatchObject({ entries: 10_000, strays: [] })
+    const telemetry = createTelemetry({ level: 'silent' })
+    await using sequencer = startSequencer(held, telemetry)
+    while (!sequencer.hasStrays()) await new Promise((resolve) => setImmediate(resolve))
+    expect(await seekStrays(ledger, beginning, 100)).toMatchObject({ strays: [id] })
+    expect(await telemetry.metrics.registry.metrics()).toMatch(/^mayfly_log_strays 1$/m)
+  })
+
   test('is told from one that waits', async () => {
     await ledger.run(sql`insert into entries (kind, body) values ('policy.activated', '{}')`)
     const [entry] = await ledger.run<{ id: string }>(sql`select id from entries order by id desc limit 1`)
     expect(await proveEntry(ledger, entry!.id)).toBe('waiting')
     expect((await stepLog(log, memory)).lag.strays).toEqual([])
+    expect((await seekStrays(ledger, beginning, 100)).strays).toEqual([])
   })
 })

@@ -12,7 +12,7 @@ import { keepKey, spendToken } from '../../src/ledger/keys.ts'
 import { killLists } from '../../src/ledger/kill-lists.ts'
 import { counts, listDenials, listEntries, listLeases, listTasks, policySetOf, showDecision } from '../../src/ledger/lists.ts'
 import { decisionsByMinute, liveByProvider, pressing, timesToDead } from '../../src/ledger/overview.ts'
-import { latestCheckpoint, listLogs, nextEntry, readEntry, readLeaves } from '../../src/ledger/log.ts'
+import { beginning, latestCheckpoint, listLogs, nextEntry, readEntry, readLeaves, seekStrays } from '../../src/ledger/log.ts'
 import { logKeyOf } from '../../src/ledger/log-key.ts'
 import { readLogLines } from '../../src/ledger/log-lines.ts'
 import { proveConsistency, proveEntry } from '../../src/ledger/proofs.ts'
@@ -317,6 +317,7 @@ async function keepLog(ledger: Ledger): Promise<void> {
   expect(await readEntry(ledger, first!.id)).toEqual(first)
   expect(await listLogs(ledger)).toHaveLength(1)
   await nextEntry(ledger)
+  expect(await seekStrays(ledger, beginning, 64)).toMatchObject({ strays: [] })
   expect(await proveConsistency(ledger, 1, 1, size)).toBeDefined()
 }
 
