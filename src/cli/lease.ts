@@ -25,14 +25,14 @@ const listCommand = (outputOf: OutputOf): Command =>
     .option('--grant <name>', 'of this grant')
     .option('--provider <name>', 'of this provider')
     .option('--task <task>', 'of this task')
-    .option('--stuck <boolean>', 'true: only those whose revocation has failed for too long')
-    .option('--standing', 'only those of secrets that live on when the lease ends')
+    .option('--stuck [boolean]', 'only those whose revocation has failed for too long; false: all others')
+    .option('--standing [boolean]', 'only those of secrets that live on when the lease ends; false: all others')
     .option('--ended-late <duration>', 'only those that ended so long after their end was decided or due, such as 10s')
     .option('--outlived-task <duration>', 'only those that have not ended so long after their task, such as 1m: there must be none')
     .option('--limit <count>', 'at most', '50')
     .option('--cursor <cursor>', 'from the page before')
-    .action(async ({ standing, ...filter }: Record<string, string>, command: Command) => {
-      const page = await connect().listLeases({ ...filterOf(filter), ...(standing && { standing }) })
+    .action(async (filter: Record<string, string | boolean>, command: Command) => {
+      const page = await connect().listLeases(filterOf(filter))
       const aboutTime = [filter['from'], filter['to'], filter['endedLate'], filter['outlivedTask']].some((given) => given !== undefined)
       outputOf(command).result(page, () => paged(aboutTime ? heldTable(page.items) : leaseTable(page.items), page))
     })

@@ -1,4 +1,5 @@
 import { Command } from 'commander'
+import { counted } from './output.ts'
 import type { OutputOf } from './program.ts'
 
 /** `mayfly ledger rotate-key`: on a machine that has the store and the keys folder, as whoever runs the broker. */
@@ -16,7 +17,7 @@ export const rotateCommand = (outputOf: OutputOf): Command =>
       }
       outputOf(command).result(
         view,
-        () => `closed      ${closed.origin}, ${closed.size} entries, root ${view.closed.root}
+        () => `closed      ${closed.origin}, ${counted(closed.size, 'entry', 'entries')}, root ${view.closed.root}
 opened      ${opened.origin}, from entry ${opened.log.first} on
 key         ${opened.key}
 

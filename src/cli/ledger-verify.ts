@@ -6,7 +6,7 @@ import { parseVerifierKey, type VerifierKey } from '../proof/note.ts'
 import { type Fault, type LogVerdict, type Question, type Verdict, verifyLedger } from '../proof/verify.ts'
 import { Unsuccessful, UsageError } from './failure.ts'
 import { type Lines, linesIn, linesOf } from './ledger-lines.ts'
-import { paint, plain, type Output } from './output.ts'
+import { counted, paint, plain, type Output } from './output.ts'
 import type { OutputOf } from './program.ts'
 import { connect } from './session.ts'
 
@@ -120,11 +120,11 @@ function wordsOf(
   return [
     ...logs.slice(0, -1).map((log) => `log         ${closedLog(log)}`),
     checkpoint
-      ? `log         ${plain(checkpoint.origin)}, ${checkpoint.size} entries, root ${checkpoint.root.toString('base64')}`
+      ? `log         ${plain(checkpoint.origin)}, ${entriesOf(checkpoint.size)}, root ${checkpoint.root.toString('base64')}`
       : `log         ${logs.length > 1 ? `${plain(logs.at(-1)!.origin)}, ` : ''}not signed by ${logs.length > 1 ? 'a key that was given' : 'this key'}`,
-    `read        ${entries} entries, ${decisions} decisions with their inputs, ${checkpoints} checkpoints on the way`,
-    `lives       ${tasks} tasks, ${leases} leases, ${alive} of them alive`,
-    ...(late > 0 ? [`late        the end of ${late} leases was begun late; the worst is ${latest?.lease}, by ${latest?.seconds} s`] : []),
+    `read        ${entriesOf(entries)}, ${counted(decisions, 'decision')} with ${decisions === 1 ? 'its' : 'their'} inputs, ${counted(checkpoints, 'checkpoint')} on the way`,
+    `lives       ${counted(tasks, 'task')}, ${counted(leases, 'lease')}, ${alive} of them alive`,
+    ...(late > 0 ? [`late        the end of ${counted(late, 'lease')} was begun late; the worst is ${latest?.lease}, by ${latest?.seconds} s`] : []),
     ...witnessed.map(({ witness, time }) => `witness     ${plain(witness)} had seen the pinned checkpoint by ${at(time)}, and no other history`),
     ...(isPinned ? [] : ['pinned      nothing: with --since and a checkpoint that you kept, a log that was cut or written anew is found out too']),
     '',
@@ -134,15 +134,17 @@ function wordsOf(
       ? paint(output, 'green', 'The ledger is complete and unaltered, and every promise in it was kept.')
       : found === logs.filter(({ hasKey }) => !hasKey).length
         ? `As far as keys were given all is as it should be: ${provenOf(logs)}. Nothing else is proven.`
-        : `${found} faults: this ledger is not what was signed, or tells of broken promises.`,
+        : `${counted(found, 'fault')}: this ledger is not what was signed, or tells of broken promises.`,
   ].join('\n')
 }
+
+const entriesOf = (count: number): string => counted(count, 'entry', 'entries')
 
 /** How far a log is proven that another one goes on from. */
 const closedLog = ({ origin, first, read, proven, root }: LogVerdict): string =>
   proven === read
-    ? `${plain(origin)}, ${read} entries, closed, root ${root}`
-    : `${plain(origin)}, closed, ${proven === 0 ? 'nothing of it' : `entries ${first} to ${first + proven - 1}`} proven of ${read} entries`
+    ? `${plain(origin)}, ${entriesOf(read)}, closed, root ${root}`
+    : `${plain(origin)}, closed, ${proven === 0 ? 'nothing of it' : `entries ${first} to ${first + proven - 1}`} proven of ${entriesOf(read)}`
 
 /** The entries that are proven, in words. */
 const provenOf = (logs: readonly LogVerdict[]): string =>

@@ -101,7 +101,7 @@ const states = (counts: Readonly<Record<string, number | undefined>> = {}): stri
     .join(', ') || 'none'
 
 const describeRevocation = ({ id, state, tasks, leases, stuck }: RevocationView): string =>
-  `${id}  ${state}  tasks: ${states(tasks)}  leases: ${states(leases)}${stuck ? `  STUCK: ${stuck} (mayfly lease list --stuck true)` : ''}`
+  `${id}  ${state}  tasks: ${states(tasks)}  leases: ${states(leases)}${stuck ? `  STUCK: ${stuck} (mayfly lease list --stuck)` : ''}`
 
 /** `mayfly revocations …`: how far those are that were started. */
 export const revocationsCommand = (outputOf: OutputOf): Command =>

@@ -200,7 +200,7 @@ export const some = <Values extends Readonly<Record<string, unknown>>>(values: V
   Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as { [Name in keyof Values]?: NonNullable<Values[Name]> }
 
 /** The options of a list as the API names them, without commander's own. */
-export const filterOf = ({ json: _json, ...filter }: Record<string, string>): Record<string, string> =>
+export const filterOf = ({ json: _json, ...filter }: Record<string, string | boolean>): Record<string, string | boolean> =>
   Object.fromEntries(Object.entries(filter).map(([name, value]) => [name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`), value]))
 
 /** The time that a list is about. */

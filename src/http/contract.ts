@@ -22,7 +22,7 @@ export const longestDuration = 24 * 3_600_000
 /** A duration such as `"90s"`, `"15m"`, `"2h"`, from a second to 24 hours. */
 const Duration = z
   .string()
-  .max(6)
+  .max(6, { abort: true })
   .refine((text) => (parseDuration(text) ?? Infinity) <= longestDuration, 'must be a duration between 1s and 24h, such as "90s" or "15m"')
   .openapi({ type: 'string', pattern: durationPattern.source, example: '15m' })
 
@@ -156,7 +156,7 @@ const longestStop = 30 * 24 * 3_600_000
 
 const StopDuration = z
   .string()
-  .max(6)
+  .max(6, { abort: true })
   .refine((value) => (parseDuration(value) ?? Infinity) <= longestStop, 'must be a duration between 1s and 720h, such as "8h"')
   .openapi({ type: 'string', pattern: durationPattern.source, example: '8h' })
 
@@ -227,8 +227,7 @@ export const Preference = z.object({
 const paging = (cursor: z.ZodType<string>) => ({
   limit: z
     .string()
-    .regex(/^[1-9]\d{0,2}$/, 'must be a whole number from 1 to 500')
-    .refine((value) => Number(value) <= 500, 'must be a whole number from 1 to 500')
+    .regex(/^([1-9]\d?|[1-4]\d\d|500)$/, 'must be a whole number from 1 to 500')
     .optional()
     .openapi({ type: 'integer', minimum: 1, maximum: 500, default: 50 }),
   cursor: cursor.optional(),

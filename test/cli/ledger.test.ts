@@ -91,7 +91,7 @@ test('the key is rotated while no broker has the store, and the ledger is verifi
   expect(await rotate()).toMatchObject({ status: 1, stderr: expect.stringContaining('in use by another broker') as string })
   await broker.stop()
   const rotated = await rotate()
-  expect(rotated, rotated.stderr).toMatchObject({ status: 0, stdout: expect.stringMatching(/^closed +\S+, 1 entries/) as string })
+  expect(rotated, rotated.stderr).toMatchObject({ status: 0, stdout: expect.stringMatching(/^closed +\S+, 1 entry,/) as string })
   const newKey = /^key +(\S+)$/m.exec(rotated.stdout)![1]!
   expect(await readdir(at('keys'))).toEqual(expect.arrayContaining(['log.key', 'log.1.key']))
   expect(await readdir(at('keys'))).not.toContain('log.next.key')

@@ -161,6 +161,16 @@ describe('mayfly revoke', () => {
   beforeEach(openAll)
   afterEach(endAll)
 
+  test.each(['--stuck', '--standing'])('has leases beside it that are told apart with %s, with a value and without', async (which) => {
+    const listed = async (...given: string[]) => {
+      const { stdout } = await mayfly(['lease', 'list', '--state', 'active', which, ...given, '--json'], environment)
+      return (said(stdout) as { items: unknown[] }).items.length
+    }
+    expect([await listed(), await listed('true'), await listed('false')]).toEqual([0, 0, 5])
+    const refused = await mayfly(['lease', 'list', which, 'yes'], environment)
+    expect(refused).toMatchObject({ status: 1, stderr: expect.stringContaining(`?${which.slice(2)}`) as string })
+  })
+
   test('does what the dry run said once its phrase is typed, and nothing else', async () => {
     const { status, screen } = await typing('revoke agent bot\r', ['revoke', '--agent', 'bot', '--reason', "it's seen in a log"], environment)
     expect(screen).toContain('To go on, type: revoke agent bot')

@@ -107,6 +107,9 @@ describe('the Idempotency-Key', () => {
 describe('a list', () => {
   test.each([
     ['/tasks?limit=0', '?limit'],
+    ['/tasks?limit=', '?limit'],
+    ['/ledger?limit=abc', '?limit'],
+    ['/ledger?limit=1000', '?limit'],
     ['/tasks?limit=501', '?limit'],
     ['/tasks?limit=1e2', '?limit'],
     ['/tasks?limit=5&limit=6', '?limit'],
