@@ -341,6 +341,11 @@ export async function recordRefusal(
   return receiptsTold(ledger, rows)
 }
 
+/** A lease whose minting changes nothing outside the broker ends with its token, which counts in whole seconds: so says every answer. */
+export function endOf(lease: SQL, latest: SQL): SQL {
+  return sql`case when ${lease}.local then date_trunc('second', ${latest}) else ${latest} end`
+}
+
 export const milliseconds = (count: number): SQL => sql`make_interval(secs => ${count}::double precision / 1000)`
 
 /** The earlier of what was asked for as a duration, in milliseconds, and as a moment. Null where no moment was named. */
@@ -401,7 +406,7 @@ function namesFor(leases: readonly NewLease[]): Names {
 }
 
 /** When a lease of `wanted` ends, in its task. */
-const endsAt = sql`least(wanted.until, task.deadline)`
+const endsAt = endOf(sql`wanted`, sql`least(wanted.until, task.deadline)`)
 
 /** Writes those of `wanted` whose task is in `task`. */
 const insertLeases = ({ column, handles }: Names): SQL => sql`

@@ -1,7 +1,7 @@
 import { sql } from 'drizzle-orm'
 import type { LeaseId, TaskId } from '../base/ids.ts'
 import type { Receipt } from '../base/receipt.ts'
-import { deadlineOf, milliseconds, type NewTask } from './announce.ts'
+import { deadlineOf, endOf, milliseconds, type NewTask } from './announce.ts'
 import type { Ledger } from './connect.ts'
 import {
   decidedRows,
@@ -85,7 +85,7 @@ export async function extendLease(
     task as (select * from tasks where id = ${lease.taskId} and state = 'open' and deadline > now() for update),
     ${stoppedOf(sql`task`, sql`(select task_id as task, grant_name as "grant", provider from leases where id = ${lease.id})`)},
     seen as (
-      select lease.id, lease.expires_at as former, least(now() + ${milliseconds(ttl)}, task.deadline)::timestamptz(3) as until
+      select lease.id, lease.expires_at as former, ${endOf(sql`lease`, sql`least(now() + ${milliseconds(ttl)}, task.deadline)`)}::timestamptz(3) as until
       from leases as lease join task on task.id = lease.task_id
       where lease.id = ${lease.id} and lease.state = 'active' and lease.expires_at > now() for update of lease
     ),

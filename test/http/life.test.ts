@@ -93,6 +93,26 @@ describe('over HTTP, a task', () => {
     await call('POST', `/tasks/${body.task.id}/complete`, bot)
   })
 
+  test('has leases that end at one and the same moment in every answer, in the ledger and in the token', async () => {
+    const { body } = await declare([{ name: 'api' }, { name: 'crm' }])
+    const { body: refreshed } = await call<AddedLease>('POST', `/leases/${body.leases[0]!.id}/refresh`, body.task_token)
+    for (const [leases, given] of [
+      [body.leases, tokenOf(body)],
+      [[refreshed.lease, body.leases[1]!], (refreshed.lease.credential as { token: string }).token],
+    ] as const) {
+      const { exp } = JSON.parse(Buffer.from(given.split('.')[1]!, 'base64url').toString()) as { exp: number }
+      expect(leases[0].expires_at).toBe(new Date(exp * 1_000).toISOString())
+    }
+    const ends = [refreshed.lease, body.leases[1]!].map(({ expires_at: end }) => end)
+    const shown = await call<ShownTask>('GET', `/tasks/${body.task.id}`, bot)
+    expect(shown.body.leases.map(({ expires_at: end }) => end)).toEqual(ends)
+    const told = await call<Page<EntryView>>('GET', `/ledger?task=${body.task.id}&kind=lease.issued`, eve)
+    expect(told.body.items.map(({ body: fact }) => (fact as { expires_at: string }).expires_at).toSorted()).toEqual(
+      body.leases.map(({ expires_at: end }) => end).toSorted(),
+    )
+    await call('POST', `/tasks/${body.task.id}/complete`, bot)
+  })
+
   test('of another agent cannot be told from one that does not exist, whatever is asked of it', async () => {
     const { body } = await declare([{ name: 'api' }])
     const other = (await call<OpenedTask>('POST', '/tasks', 'agent:rival', { kind: 'work', grants: [] })).body
