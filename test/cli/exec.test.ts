@@ -227,7 +227,7 @@ describe('a broker that is away', () => {
   })
 
   test('at the end is waited for', async () => {
-    const running = run(`leave('ready'); process.on('SIGTERM', () => process.exit(3)); ${forever}`)
+    const running = run(`process.on('SIGTERM', () => process.exit(3)); leave('ready'); ${forever}`)
     await appears('ready')
     await broker.close()
     process.kill(process.pid, 'SIGTERM')
@@ -267,7 +267,7 @@ describe('a broker that is away', () => {
 describe('a task that is ended early', () => {
   test('stops its command, and the status is 1', async () => {
     const running = run(
-      `leave('ready'); process.on('SIGTERM', () => { leave('terminated'); process.exit(0) }); ${forever}`,
+      `process.on('SIGTERM', () => { leave('terminated'); process.exit(0) }); leave('ready'); ${forever}`,
       {},
       { timing: { look: 20 } },
     )
