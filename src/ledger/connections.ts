@@ -3,7 +3,7 @@ import { BrokerError } from '../base/errors.ts'
 import { delay, stopwatch } from '../base/time.ts'
 import type { Door } from './connect.ts'
 
-/** Connections to one Postgres, each for one statement at a time. There are as many as there ever were statements at once. */
+/** Connections to one Postgres, each for one statement at a time. */
 export interface Connections {
   /** Rejects with the driver's error. */
   readonly query: Door['query']
@@ -16,11 +16,16 @@ const patience = 12_000
 /** Milliseconds between two times that all connections are replaced: while the store fails, each statement would be a reason. */
 const renewEvery = 500
 
+/** Milliseconds that a connection is used for. The server keeps every statement that was prepared on it, and a balancer may have a better place by then. */
+const lifetime = 45 * 60_000
+
 /** Milliseconds to wait after so many connections failed that never answered, so that a store which comes up is not asked by everybody at once. */
 const pauseAfter = (failures: number): number => (failures === 0 ? 0 : Math.min(50 * 2 ** failures, 1_000))
 
 interface Connection {
   readonly client: postgres.Sql
+  /** Milliseconds since it was opened. */
+  readonly age: () => number
   answered: boolean
   /** Its socket was closed, or it may not be what it was: it is never used again. */
   lost: boolean
@@ -33,7 +38,7 @@ interface Connection {
  * connect again (porsager/postgres issues 1154 and 1208), answer a statement that was never sent as if it had been done, or put rows of the one before in
  * front of an answer. So its own pool is not used: a client has one connection, and both are forgotten together.
  *
- * @param open a client of one connection; `onclose` has to be called when the socket of it is closed
+ * @param open a client of one connection, which never ends it by itself; `onclose` has to be called when the socket of it is closed
  */
 export function openConnections(open: (onclose: () => void) => postgres.Sql): Connections {
   const all = new Set<Connection>()
@@ -45,14 +50,22 @@ export function openConnections(open: (onclose: () => void) => postgres.Sql): Co
   let sinceRenewal = () => Infinity
 
   async function connection(): Promise<Connection> {
-    if (closed) throw new BrokerError('store_unavailable', 'The ledger is closed')
-    const free = idle.pop()
-    if (free) return free
-    const wait = pauseAfter(failures) - sinceFailure()
-    if (wait > 0) await delay(wait)
-    const opened: Connection = { client: open(() => forget(opened)), answered: false, lost: false }
+    for (;;) {
+      if (closed) throw new BrokerError('store_unavailable', 'The ledger is closed')
+      const free = idle.pop()
+      if (free) return free
+      const wait = pauseAfter(failures) - sinceFailure()
+      if (wait <= 0) break
+      await delay(wait)
+    }
+    const opened: Connection = { client: open(() => forget(opened)), age: stopwatch(), answered: false, lost: false }
     all.add(opened)
     return opened
+  }
+
+  function noteAnswer(one: Connection): void {
+    if (!one.answered) failures = 0
+    one.answered = true
   }
 
   function forget(one: Connection): void {
@@ -79,14 +92,15 @@ export function openConnections(open: (onclose: () => void) => postgres.Sql): Co
     const asked = await connection()
     try {
       const rows = await withPatience(asked.client.unsafe(text, parameters as postgres.ParameterOrJSON<never>[], { prepare }))
-      asked.answered = true
-      failures = 0
+      noteAnswer(asked)
       return rows
     } catch (error) {
+      if (isRefusal(error)) noteAnswer(asked)
       if (!isRefusal(error) || isReadOnly(error)) forget(asked)
       if (isTooLate(error) || isReadOnly(error)) forgetIdle()
       throw error
     } finally {
+      if (asked.age() > lifetime) forget(asked)
       if (!asked.lost) idle.push(asked)
     }
   }

@@ -39,6 +39,9 @@ export async function openPostgres(url: string, pool: number): Promise<Door> {
       // A recovered database has to be found again within seconds.
       connect_timeout: 2,
       backoff: (failures: number) => Math.min(0.05 * 2 ** failures, 1),
+      // The driver would end a connection under a statement that it was just given.
+      max_lifetime: 0,
+      idle_timeout: 0,
       ...(onclose && { onclose }),
       connection: {
         application_name: 'mayfly',

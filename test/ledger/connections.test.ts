@@ -73,6 +73,16 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('connections to P
     expect(rows.flat().map((row) => row['each'])).toEqual(['1', '2', '3', '4'])
   })
 
+  test('a connection that has grown old is replaced, between two statements', async () => {
+    const backend = async () => (await connections.query('select pg_backend_pid()::text as pid', []))[0]!['pid']
+    const young = await backend()
+    expect(await backend()).toBe(young)
+    const now = performance.now.bind(performance)
+    vi.spyOn(performance, 'now').mockImplementation(() => now() + 46 * 60_000)
+    expect(await backend()).toBe(young)
+    expect(await backend()).not.toBe(young)
+  })
+
   test('a server that ends every connection, again and again and at work, is asked again each time', async () => {
     const door = await openPostgres(wire.url, 8)
     await door.onDue(() => {})
