@@ -29,7 +29,8 @@ async function createOnce(file: string, length: number): Promise<void> {
   await writeFile(draft, randomBytes(length), { mode: 0o600, flag: 'wx', flush: true })
   // A link fails where the name is taken: of two first starters one wins, and both read the same key.
   await link(draft, file).catch(unlessTaken)
-  await unlink(draft)
+  // Whoever finished a rotation meanwhile may have removed it.
+  await unlink(draft).catch(isMissing)
   // What is signed with it, or encrypted, may be committed a moment later, and must not outlive it where the power fails.
   await using folder = await open(path.dirname(file))
   await folder.sync()

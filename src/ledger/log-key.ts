@@ -53,9 +53,12 @@ export async function takeNextLogKey(folder: string, closed: number | undefined)
   if (closed !== undefined) await link(current, path.join(folder, `log.${closed}.key`)).catch(unless('EEXIST', 'ENOENT'))
   await rename(next, current).catch(unless('ENOENT'))
   // Whoever was killed while making the key may have left a copy of it, which would outlive it unnoticed.
-  const left = (await readdir(folder)).filter((name) => name.startsWith(`${nextFile}.`))
+  const left = (await readdir(folder)).filter((name) => isDraft.test(name))
   for (const draft of left) await unlink(path.join(folder, draft)).catch(unless('ENOENT'))
 }
+
+/** What the next key is written to before it has its name (base/key-file.ts). */
+const isDraft = /^log\.next\.key\.[0-9a-f-]{36}$/
 
 const unless =
   (...expected: readonly string[]) =>

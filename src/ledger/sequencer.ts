@@ -236,6 +236,8 @@ export function startSequencer(log: Log, { log: lines, metrics }: Telemetry, sig
   let seekAt = 0
   const stopping = new AbortController()
   const alarm = createAlarm((fields, message) => lines.error(fields, message))
+  /** One of its own: what else is wrong with the log must not hide it. */
+  const alarmOfStrays = createAlarm((fields, message) => lines.error(fields, message))
 
   async function step(): Promise<boolean> {
     const done = await stepLog(log, memory, usualBatch, stopping.signal)
@@ -253,17 +255,17 @@ export function startSequencer(log: Log, { log: lines, metrics }: Telemetry, sig
     if (done.outcome === 'refused')
       alarm({ reason: done.why, ...(done.error !== undefined && { error: done.error }) }, `the log is not signed any further: ${refusals[done.why]}`)
     else if (done.lag.seconds > longestWait) alarm({ entries: done.lag.entries, seconds: done.lag.seconds }, 'the log is behind the history')
-    else if (strays.size > 0)
-      alarm(
-        { entries: [...strays].slice(0, 10), count: strays.size },
-        'entries were written where the log had been already, and never get a place: no broker does that',
-      )
     return done.outcome !== 'refused' && done.more
   }
 
   function remember(found: readonly string[]): void {
     for (const stray of found) if (strays.size < mostStrays) strays.add(stray)
     metrics.logStrays.set(strays.size)
+    if (strays.size > 0)
+      alarmOfStrays(
+        { entries: [...strays].slice(0, 10), count: strays.size },
+        'entries were written where the log had been already, and never get a place: no broker does that',
+      )
   }
 
   /** Also while much waits, where a step looks for none. */
@@ -277,7 +279,9 @@ export function startSequencer(log: Log, { log: lines, metrics }: Telemetry, sig
 
   async function round(): Promise<boolean> {
     const more = await step()
-    await seek()
+    await seek().catch((error: unknown) =>
+      lines.warn({ error: describe(error) }, 'the history could not be gone through for entries without a place'),
+    )
     return more
   }
 
