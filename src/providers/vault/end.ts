@@ -132,6 +132,6 @@ function statementOf({ tokens, leases, certificates, undecided, unseen }: Held, 
   if (leases.length > 0) parts.push(`sys/leases/revoke answered 204 for ${leases.length === 1 ? 'its lease' : `its ${leases.length} leases`}`)
   if (certificates.length > 0) parts.push('certificate revoked: relying parties have to read the revocation list')
   if (unseen.length > 0) parts.push(`a certificate that ${unseen.join(', ')} may have signed reached nobody, and ends at its own time`)
-  else if (undecided) parts.push('what a read that failed may have brought has passed its own end')
+  else if (undecided) parts.push('what a read that failed may have brought reached nobody, and Vault ends it with the token or by its own first time')
   return parts.join('; ')
 }

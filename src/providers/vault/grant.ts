@@ -116,7 +116,7 @@ export function secretQuestion(grant: VaultGrant, parameters: Readonly<Record<st
   const path = secretPath(grant, parameters)
   if (!grant.writes) return { path }
   const data = Object.entries(grant.data).map(([key, value]) => [key, typeof value === 'string' ? filled(value, parameters) : value])
-  return { path, body: { ...Object.fromEntries(data), ttl: `${askedLife(grant, life)}s` } }
+  return { path, body: { ...Object.fromEntries(data), ttl: `${checkedLife(grant, life)}s` } }
 }
 
 /** Where a secret of this grant is. A parameter fills one segment, never two, and never one that leads elsewhere. @throws ProviderError as above */
@@ -126,12 +126,13 @@ export const secretPath = ({ parts }: VaultGrant, parameters: Readonly<Record<st
     .map(checkedSegment)
     .join('/')
 
-/** Where the account dies with its lease, and its tokens with it, one may be made for longer than the task. Where the account stays none may. */
-function askedLife({ engine, endedBy }: VaultGrant, life: number): number {
+/**
+ * Also where the account is deleted with the lease: the ledger lets a lease that cannot be ended expire at its own end, which would be said of a token
+ * that works, wherever Kubernetes does not let its accounts be deleted.
+ */
+function checkedLife({ engine }: VaultGrant, life: number): number {
   if (engine !== 'kubernetes' || life >= leastAccountToken) return life
-  if (endedBy === 'lease') return leastAccountToken
-  const message = `Kubernetes makes no token for less than ${leastAccountToken} s, and one of a service account that stays would outlive its ${life} s`
-  throw new ProviderError('refused', message, 'no')
+  throw new ProviderError('refused', `Kubernetes makes no token for less than ${leastAccountToken} s, which would outlive a lease of ${life} s`, 'no')
 }
 
 /** In one pass: a value that looks like a placeholder stays what it is. */

@@ -51,12 +51,15 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
     // Parsed by `vaultGrant` when the catalogue was loaded.
     const grant = reservation.settings as VaultGrant
     const life = lifeOf(reservation)
-    const asked = life.left()
-    const question = secretQuestion(grant, reservation.parameters, asked.seconds)
+    // Refused before anything is made.
+    secretQuestion(grant, reservation.parameters, life.left().seconds)
     const { token, accessor } = await newToken(reservation, grant.policy, signal)
     const handle = { ...place, accessor }
     await journal(grant.endedBy === 'serial' ? { ...handle, mount: grant.authority! } : handle)
     try {
+      // As late as can be: what only time ends lives from when it is made.
+      const asked = life.left()
+      const question = secretQuestion(grant, reservation.parameters, asked.seconds)
       const secret = await readSecret(grant, question, token, handle, journal, signal)
       const tokenEnds = secret.lease_id ? await journalBesideRenewal(secret, handle, journal, life, signal) : undefined
       if (grant.endedBy === 'serial') await journalCertificate(secret, grant, handle, journal)
@@ -67,7 +70,8 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
       if (tokenEnds) {
         // What cannot be renewed ends by the time that was asked for with it, however long it took to be journaled.
         const leaseEnds = secret.renewable ? await renewLease(secret, life, signal) : asked.after(secret.lease_duration)
-        return { credential, expiresAt: earlier(tokenEnds, leaseEnds) }
+        // What only time ends does not end with the token.
+        return { credential, expiresAt: grant.endedBy === 'time' ? leaseEnds : earlier(tokenEnds, leaseEnds) }
       }
       // Nothing hangs on the token any more: it has done its work.
       await ending.contain({ accessor, namespace }, signal)
@@ -139,13 +143,12 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
     if (!secret) return
     const signal = AbortSignal.timeout(vault.timeout)
     const { lease_id: leaseId } = secret
-    const serialNumber = grant.endedBy === 'serial' ? serialOf(secret) : undefined
-    const ofLease = leaseId ? [journal({ ...handle, lease_id: leaseId }), ending.revokeLease({ leaseId, namespace }, signal)] : []
-    const mount = grant.authority!
-    const ofCertificate = serialNumber
-      ? [journal({ ...handle, mount, serial_number: serialNumber }), ending.revokeCertificate({ mount, serialNumber, namespace }, signal)]
-      : []
-    await Promise.allSettled([...ofLease, ...ofCertificate])
+    const ends: Promise<unknown>[] = []
+    if (leaseId) ends.push(journal({ ...handle, lease_id: leaseId }), ending.revokeLease({ leaseId, namespace }, signal))
+    const [mount, serialNumber] = [grant.authority, serialOf(secret)]
+    if (grant.endedBy === 'serial' && mount !== undefined && serialNumber !== undefined)
+      ends.push(journal({ ...handle, mount, serial_number: serialNumber }), ending.revokeCertificate({ mount, serialNumber, namespace }, signal))
+    await Promise.allSettled(ends)
   }
 
   /**

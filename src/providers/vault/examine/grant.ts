@@ -11,7 +11,7 @@ import { definitionOf, judgeRole } from './roles.ts'
 
 /** Milliseconds that a secret is asked for which is made for trial: short, for a check may be killed, and some secrets cannot be taken back. */
 const trialLife = 60_000
-/** The same for a token of a service account that stays: for less there is none, and whole seconds take one of it. */
+/** The same for a token of a service account: for less there is none, and whole seconds take one of it. */
 const accountTrialLife = (leastAccountToken + 5) * 1_000
 
 /** A grant as an agent would have it: how it is set up, then made, ended, and looked for. */
@@ -53,7 +53,7 @@ async function tryGrant(vault: Examined, trial: TrialGrant, path: string): Promi
   const grant = trial.settings as VaultGrant
   const { clock, mint } = vault
   const now = clock()
-  const life = Math.min(trial.maxTtl, staysInKubernetes(grant) ? accountTrialLife : trialLife)
+  const life = Math.min(trial.maxTtl, grant.engine === 'kubernetes' ? accountTrialLife : trialLife)
   const handles: Handle[] = []
   const lease = { lease: newId('lease'), task: newId('task'), age: 0, handles }
   const nobody = { agent: 'provider-check', owner: 'provider-check', kind: 'provider-check', subject: 'provider-check', policyDigest: '' }
@@ -105,8 +105,6 @@ async function end({ ask, ending, settings: { timeout } }: Examined, subject: st
     message: `made, revoked and gone (provider${held.certificates.length > 0 ? ', by its serial number: relying parties have to read the revocation list' : ''})`,
   }
 }
-
-const staysInKubernetes = ({ engine, endedBy }: VaultGrant): boolean => engine === 'kubernetes' && endedBy === 'time'
 
 const lasting = (subject: string, { engine }: VaultGrant): Finding => ({
   level: 'ok',

@@ -61,12 +61,16 @@ function judgePkiRole(trial: RoleOnTrial, role: z.output<typeof pkiRole> | undef
 function judgeKubernetesRole(trial: RoleOnTrial, role: z.output<typeof kubernetesRole> | undefined): Finding[] {
   const { subject, grant, longest } = trial
   const most = role?.token_max_ttl ?? 0
-  const none: Finding = {
-    level: 'fault',
-    subject,
-    message: `token_max_ttl: asks for ${most} s at most, and Kubernetes makes no token for less than ${leastAccountToken} s. Raise it`,
-  }
-  const findings = most > 0 && most < leastAccountToken ? [none] : tooShort(trial, most)
+  const findings: Finding[] =
+    most > 0 && most < leastAccountToken
+      ? [
+          {
+            level: 'fault',
+            subject,
+            message: `token_max_ttl: asks for ${most} s at most, and Kubernetes makes no token for less than ${leastAccountToken} s. Raise it`,
+          },
+        ]
+      : tooShort(trial, most)
   if (grant.endedBy === 'lease' && role?.service_account_name)
     findings.push({
       level: 'fault',
@@ -81,11 +85,11 @@ function judgeKubernetesRole(trial: RoleOnTrial, role: z.output<typeof kubernete
       message:
         'makes a service account for each lease, and the grant does not use it: let it say ended_by: lease, and it is deleted when its task ends',
     })
-  if (grant.endedBy === 'time' && longest <= leastAccountToken)
+  if (longest <= leastAccountToken)
     findings.push({
       level: 'fault',
       subject,
-      message: `lends tokens that live for ${leastAccountToken} s at least, and the grant promises ${longest} s: no task gets one. Raise max_ttl in the catalogue to some minutes more`,
+      message: `makes tokens that live for ${leastAccountToken} s at least, and the grant promises ${longest} s: no task gets one. Raise max_ttl in the catalogue to some minutes more`,
     })
   return findings
 }
