@@ -135,10 +135,14 @@ describe.each(stores)('the pages of the console on $name', ({ open }) => {
       await house.lab.down()
       await task.complete(0)
       await house.broker.background.settled()
-      await house.ledger.run(sql`update leases set closing_at = closing_at - interval '6 minutes' where task_id = ${task.id}`)
-      await house.reap()
+      await house.ledger.run(sql`update leases set closing_at = closing_at - interval '6 minutes', due_at = now() where task_id = ${task.id}`)
 
-      await expect.poll(async () => textOf((await pageOf('')).text), patient).toContain('1 revocation is stuck')
+      // One round asks the backend once more, and a later one sees how long it has failed.
+      const afterRound = async () => {
+        await house.reap()
+        return textOf((await pageOf('')).text)
+      }
+      await expect.poll(afterRound, patient).toContain('1 revocation is stuck')
       const { text } = await pageOf('')
       const [state, lease, provider, , retries, error] = rowOf(text, 'stuck')
       expect([state, provider]).toEqual(['stuck', 'lab'])
