@@ -48,9 +48,9 @@ export async function putBack(ledger: Ledger, leases: readonly Pick<Lease, 'id'>
   const ids = JSON.stringify(leases.map(({ id }) => id))
   await ledger.run(sql`
     with back as (
-      update leases as lease set due_at = now() from json_array_elements_text(${ids}::text::json) as back(id)
-      where lease.id = back.id and lease.state in ('reserved', 'revoking')
-      returning lease.id
+      update leases set due_at = now()
+      where id = any(array(select json_array_elements_text(${ids}::text::json))) and state in ('reserved', 'revoking')
+      returning id
     )
     select pg_notify(${dueChannel}, '') from (select from back limit 1) as one`)
 }

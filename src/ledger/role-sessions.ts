@@ -98,7 +98,8 @@ async function denyAll(ledger: Ledger, all: readonly Denial[]): Promise<readonly
     ),
     living as (
       select session.provider, session.role, session.name from asked join role_sessions as session on session.lease_id = asked.lease and session.provider = asked.provider
-      where session.denied_at is null order by session.provider, session.role, session.name for update of session
+      where session.lease_id = any(array(select lease from asked)) and session.denied_at is null
+      order by session.provider, session.role, session.name for update of session
     ),
     denied as (
       update role_sessions as session set denied_at = now() from living

@@ -14,6 +14,8 @@ export interface Examined {
   readonly scans: readonly string[]
   /** Of 8 KiB, in tables and indexes. */
   readonly pages: number
+  /** Most rows of a table that one step of it read and had no use for. */
+  readonly vain: number
 }
 
 /** Runs statements to see what they do, and takes back whatever they did. */
@@ -27,6 +29,8 @@ interface Node {
   readonly 'Relation Name'?: string
   /** 0 where nothing was asked of it. */
   readonly 'Actual Loops': number
+  /** Of one loop. */
+  readonly 'Rows Removed by Filter'?: number
   readonly Plans?: readonly Node[]
   readonly 'Shared Hit Blocks': number
   readonly 'Shared Read Blocks': number
@@ -54,7 +58,7 @@ export function createExaminer(owner: postgres.Sql): Examiner {
   async function examine(verb: string, text: string, params: readonly unknown[], kept: Plan | undefined): Promise<void> {
     for (const plan of kept === 'fresh' ? (['custom'] as const) : (['custom', 'generic'] as const)) {
       const top = await explain(plan, text, params)
-      found.push({ verb, text, params, plan, scans: scansOf(top), pages: top['Shared Hit Blocks'] + top['Shared Read Blocks'] })
+      found.push({ verb, text, params, plan, scans: scansOf(top), pages: top['Shared Hit Blocks'] + top['Shared Read Blocks'], vain: vainOf(top) })
     }
   }
 
@@ -66,6 +70,11 @@ export function createExaminer(owner: postgres.Sql): Examiner {
       await turn
     },
   }
+}
+
+function vainOf(node: Node): number {
+  const removed = node['Relation Name'] === undefined ? 0 : (node['Rows Removed by Filter'] ?? 0) * node['Actual Loops']
+  return Math.max(removed, ...(node.Plans ?? []).map(vainOf))
 }
 
 /** Text, a number, a boolean or null: what a parameter of the ledger may be. */
