@@ -10,6 +10,14 @@ export interface Connections {
   close(): Promise<void>
 }
 
+/** What a client of the driver calls. */
+export interface Hooks {
+  /** When its socket is closed, or there is none to be had. */
+  readonly onclose: () => void
+  /** When something was announced, with the channel. The driver knows it, and its types do not. */
+  readonly onnotify?: (channel: string) => void
+}
+
 /** Milliseconds after which a statement is given up by this side, for a connection that was cut without a word. Postgres' own limit is lower. */
 const patience = 12_000
 
@@ -20,7 +28,7 @@ const renewEvery = 500
 const lifetime = 45 * 60_000
 
 /** Milliseconds to wait after so many connections failed that never answered, so that a store which comes up is not asked by everybody at once. */
-const pauseAfter = (failures: number): number => (failures === 0 ? 0 : Math.min(50 * 2 ** failures, 1_000))
+export const pauseAfter = (failures: number): number => (failures === 0 ? 0 : Math.min(50 * 2 ** failures, 1_000))
 
 interface Connection {
   readonly client: postgres.Sql
@@ -38,9 +46,9 @@ interface Connection {
  * connect again (porsager/postgres issues 1154 and 1208), answer a statement that was never sent as if it had been done, or put rows of the one before in
  * front of an answer. So its own pool is not used: a client has one connection, and both are forgotten together.
  *
- * @param open a client of one connection, which never ends it by itself; `onclose` has to be called when the socket of it is closed
+ * @param open a client of one connection, which never ends it by itself
  */
-export function openConnections(open: (onclose: () => void) => postgres.Sql): Connections {
+export function openConnections(open: (hooks: Hooks) => postgres.Sql): Connections {
   const all = new Set<Connection>()
   /** The last one used last: those that a quiet broker does not need are left alone. */
   const idle: Connection[] = []
@@ -58,7 +66,7 @@ export function openConnections(open: (onclose: () => void) => postgres.Sql): Co
       if (wait <= 0) break
       await delay(wait)
     }
-    const opened: Connection = { client: open(() => forget(opened)), age: stopwatch(), answered: false, lost: false }
+    const opened: Connection = { client: open({ onclose: () => forget(opened) }), age: stopwatch(), answered: false, lost: false }
     all.add(opened)
     return opened
   }
@@ -133,7 +141,8 @@ const tooLate = 'The ledger did not answer in time'
 
 const isTooLate = (error: unknown): boolean => error instanceof BrokerError && error.detail === tooLate
 
-async function withPatience<Answer>(query: PromiseLike<Answer>): Promise<Answer> {
+/** What a statement comes to, if it does so in time. @throws BrokerError `store_unavailable` */
+export async function withPatience<Answer>(query: PromiseLike<Answer>): Promise<Answer> {
   let timer: NodeJS.Timeout | undefined
   const tooLong = new Promise<never>((_, reject) => {
     timer = setTimeout(() => reject(new BrokerError('store_unavailable', tooLate, { retryAfter: 1 })), patience)

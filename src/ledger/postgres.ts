@@ -1,10 +1,11 @@
 import path from 'node:path'
-import { drizzle } from 'drizzle-orm/postgres-js'
-import { migrate } from 'drizzle-orm/postgres-js/migrator'
+import type { MigrationMeta } from 'drizzle-orm/migrator'
 import postgres from 'postgres'
 import { BrokerError, ConfigurationError, describe } from '../base/errors.ts'
 import type { Door } from './connect.ts'
-import { openConnections } from './connections.ts'
+import { type Hooks, openConnections } from './connections.ts'
+import { type Listening, startListening } from './listening.ts'
+import { socketsOf } from './sockets.ts'
 
 export const migrationsFolder = path.join(import.meta.dirname, '../../migrations')
 
@@ -32,17 +33,17 @@ export const dueChannel = 'mayfly_due'
  */
 export async function openPostgres(url: string, pool: number): Promise<Door> {
   await migratePostgres(url)
-  const open = (onclose?: () => void) =>
+  const open = (hooks: Hooks) =>
     postgres(url, {
       ...ofAnyClient,
+      ...hooks,
+      ...socketsOf(hooks.onclose),
       max: 1,
-      // A recovered database has to be found again within seconds.
+      // Seconds from an accepted connection to one that can be asked.
       connect_timeout: 2,
-      backoff: (failures: number) => Math.min(0.05 * 2 ** failures, 1),
       // The driver would end a connection under a statement that it was just given.
       max_lifetime: 0,
       idle_timeout: 0,
-      ...(onclose && { onclose }),
       connection: {
         application_name: 'mayfly',
         role: 'mayfly_app',
@@ -53,17 +54,18 @@ export async function openPostgres(url: string, pool: number): Promise<Door> {
       },
     })
   const connections = openConnections(open)
-  const waking = open()
+  const listening: Listening[] = []
   return {
     embedded: false,
     connections: pool,
     query: connections.query,
     async onDue(listener) {
-      await waking.listen(dueChannel, listener, listener)
+      const one = startListening(open, dueChannel, listener)
+      listening.push(one)
+      await one.began
     },
     hasRoom: async () => true,
-    // By now nothing is under way but LISTEN, whose connection may be one that was lost.
-    close: async () => void (await Promise.all([connections.close(), waking.end({ timeout: 1 })])),
+    close: async () => void (await Promise.all([connections.close(), ...listening.map((one) => one.stop())])),
   }
 }
 
@@ -72,30 +74,47 @@ export async function openPostgres(url: string, pool: number): Promise<Door> {
  * A login that may not create tables passes as long as nothing is pending, since it finds that out by reading.
  */
 export async function migratePostgres(url: string): Promise<void> {
-  const client = postgres(url, {
+  const client: postgres.Sql = postgres(url, {
     ...ofAnyClient,
+    ...socketsOf(() => void client.end({ timeout: 0 })),
     max: 1,
     connect_timeout: 5,
     connection: { application_name: 'mayfly migrate', TimeZone: 'UTC' },
   })
   try {
     await client`select pg_advisory_lock(${migrationLock})`
-    if (await pending(client)) await migrate(drizzle(client), { migrationsFolder, migrationsSchema: 'mayfly_schema' })
+    const pending = await pendingMigrations(client)
+    if (pending.length > 0) await client.unsafe(inOneTransaction(pending))
   } catch (error) {
     throw migrationFault(error)
   } finally {
-    await client.end({ timeout: 5 })
+    await client.end({ timeout: 1 })
   }
 }
 
-async function pending(client: postgres.Sql): Promise<boolean> {
+async function pendingMigrations(client: postgres.Sql): Promise<MigrationMeta[]> {
   const { readMigrationFiles } = await import('drizzle-orm/migrator')
-  const newest = readMigrationFiles({ migrationsFolder }).at(-1)!
   const [table] = await client`select to_regclass('mayfly_schema.__drizzle_migrations') as name`
-  if (!table?.['name']) return true
-  const [last] = await client`select max(created_at) as at from mayfly_schema.__drizzle_migrations`
-  return Number(last?.['at'] ?? 0) < newest.folderMillis
+  const [last] = table?.['name'] ? await client`select max(created_at) as at from mayfly_schema.__drizzle_migrations` : []
+  return readMigrationFiles({ migrationsFolder }).filter(({ folderMillis }) => folderMillis > Number(last?.['at'] ?? 0))
 }
+
+/**
+ * Migrations with their notes, as drizzle's own migrator of the embedded store writes them, in one message. That migrator would go through the driver's
+ * `begin`, which ends the process where the connection is lost within it: its `rollback` is written to a socket that is gone.
+ */
+const inOneTransaction = (migrations: readonly MigrationMeta[]): string =>
+  [
+    'begin',
+    'create schema if not exists mayfly_schema',
+    'create table if not exists mayfly_schema.__drizzle_migrations (id serial primary key, hash text not null, created_at bigint)',
+    ...migrations.flatMap(({ sql, hash, folderMillis }) => [
+      ...sql,
+      `insert into mayfly_schema.__drizzle_migrations (hash, created_at) values ('${hash}', ${folderMillis})`,
+    ]),
+    'commit',
+    // A statement may end with a comment.
+  ].join('\n;\n')
 
 function migrationFault(error: unknown): Error {
   const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error

@@ -2,7 +2,8 @@ import { Socket } from 'node:net'
 import postgres from 'postgres'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { type Connections, openConnections } from '../../src/ledger/connections.ts'
-import { openPostgres } from '../../src/ledger/postgres.ts'
+import { dueChannel, openPostgres } from '../../src/ledger/postgres.ts'
+import { socketsOf } from '../../src/ledger/sockets.ts'
 import { type OpenedStore, openDatabase, stores } from '../support/stores.ts'
 import { type FaultyWire, faultyWire } from '../support/wire.ts'
 
@@ -23,8 +24,8 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('connections to P
     const connect = vi.spyOn(Socket.prototype, 'connect')
     const { port } = new URL(wire.url)
     socket = () => (connect.mock.contexts as Socket[]).findLast(({ remotePort }) => String(remotePort) === port)!
-    const options = { max: 1, fetch_types: false, connect_timeout: 2, backoff: () => 0.05, onnotice: () => {} }
-    connections = openConnections((onclose) => postgres(wire.url, { ...options, onclose }))
+    const options = { max: 1, fetch_types: false, connect_timeout: 2, onnotice: () => {} }
+    connections = openConnections((hooks) => postgres(wire.url, { ...options, ...hooks, ...socketsOf(hooks.onclose) }))
     await say('first')
   })
   afterEach(async () => {
@@ -106,6 +107,74 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('connections to P
     }
     over = true
     await Promise.all(asking)
+    await door.close()
+  })
+
+  test('whoever listens hears what is announced, and is called when the connection was lost, for something may have been announced meanwhile', async () => {
+    const door = await openPostgres(wire.url, 8)
+    let heard = 0
+    await door.onDue(() => heard++)
+    expect(heard).toBe(1)
+    await owner.notify(dueChannel, '')
+    await owner.notify('another', '')
+    await vi.waitUntil(() => heard === 2)
+    await wire.cut()
+    await owner.notify(dueChannel, '')
+    await wire.mend()
+    await vi.waitUntil(() => heard === 3, { timeout: 5_000 })
+    await owner.notify(dueChannel, '')
+    await vi.waitUntil(() => heard === 4)
+    await door.close()
+  })
+
+  test('a server that accepts and hangs up is asked with pauses, fails what is asked soon, and is found again', async () => {
+    const door = await openPostgres(wire.url, 8)
+    let heard = 0
+    await door.onDue(() => heard++)
+    wire.hangUp()
+    await vi.waitUntil(() =>
+      door.query('select 1', []).then(
+        () => false,
+        () => true,
+      ),
+    )
+    const before = wire.accepted()
+    const [rounds, each] = [4, 16]
+    for (let round = 0; round < rounds; round++) {
+      const answers = await Promise.allSettled(Array.from({ length: each }, () => door.query('select 1', [])))
+      expect(answers.map(({ status }) => status)).toEqual(Array.from({ length: each }, () => 'rejected'))
+    }
+    // One for each statement, and some by whoever listens.
+    expect(wire.accepted() - before).toBeLessThan(rounds * each + 20)
+    const since = heard
+    await wire.mend()
+    expect(await door.query('select 1 as one', [])).toEqual([{ one: 1 }])
+    await vi.waitUntil(() => heard > since, { timeout: 5_000 })
+    await door.close()
+  }, 20_000)
+
+  test('a server that accepts and hangs up fails a start at once', async () => {
+    wire.hangUp()
+    await expect(openPostgres(wire.url, 8)).rejects.toMatchObject({ code: 'store_unavailable' })
+  })
+
+  test('a connection that is lost while the schema is brought up to date fails the start, and the next one finds it whole', async () => {
+    await owner.unsafe(
+      'create schema mayfly_schema; create table mayfly_schema.__drizzle_migrations (id serial primary key, hash text not null, created_at bigint)',
+    )
+    const holder = postgres((store.settings as { url: string }).url, { max: 1, onnotice: () => {} })
+    await holder.begin(async (sql) => {
+      await sql`lock table mayfly_schema.__drizzle_migrations in share mode`
+      const failed = expect(openPostgres(wire.url, 2)).rejects.toMatchObject({ code: 'store_unavailable' })
+      const waiting = () => owner`select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`
+      await vi.waitUntil(async () => (await waiting()).length > 0, { timeout: 10_000 })
+      await wire.cut()
+      await failed
+    })
+    await holder.end()
+    await wire.mend()
+    const door = await openPostgres(wire.url, 2)
+    expect(await door.query('select count(*)::int as count from tasks', [])).toEqual([{ count: 0 }])
     await door.close()
   })
 })

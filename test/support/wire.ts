@@ -8,8 +8,12 @@ export interface FaultyWire {
   cut(): Promise<void>
   /** Connections stand and new ones are accepted, and whatever is sent is lost without a word. */
   hang(): void
+  /** Every connection is closed, and new ones are accepted and closed at once, as by a proxy that has nothing behind it. */
+  hangUp(): void
   /** New connections pass again. Those that hung stay silent for ever, as behind a firewall that has lost track of them. */
   mend(): Promise<void>
+  /** How many connections were accepted so far. */
+  accepted(): number
   stop(): Promise<void>
 }
 
@@ -18,6 +22,8 @@ export async function faultyWire(target: string): Promise<FaultyWire> {
   const { hostname, port } = new URL(target)
   const ends = new Set<Socket>()
   let hangs = false
+  let hangsUp = false
+  let accepted = 0
 
   function hold(end: Socket, close: () => void): void {
     ends.add(end)
@@ -31,7 +37,12 @@ export async function faultyWire(target: string): Promise<FaultyWire> {
   const server = createServer((near) => {
     // It was accepted while the wire was being cut, which waits for every connection to be gone.
     if (!server.listening) return void near.resetAndDestroy()
-    if (hangs) return hold(near.resume(), () => {})
+    accepted++
+    if (hangs || hangsUp) {
+      hold(near.resume(), () => {})
+      if (hangsUp) near.end()
+      return
+    }
     const far = connect(Number(port), hostname)
     // Else each small message waits up to 40 ms for the acknowledgement of the one before it.
     near.setNoDelay(true)
@@ -58,8 +69,13 @@ export async function faultyWire(target: string): Promise<FaultyWire> {
       hangs = true
       for (const end of ends) end.unpipe().resume()
     },
+    hangUp() {
+      hangsUp = true
+      for (const end of ends) end.end()
+    },
+    accepted: () => accepted,
     async mend() {
-      hangs = false
+      hangs = hangsUp = false
       if (!server.listening) await listen(own)
     },
     stop: cut,
