@@ -128,7 +128,7 @@ function measure(pattern: readonly string[]): Cost {
 
   /** The least and the greatest count of the quantifier that stands here, lazy or not. */
   function quantifier(): readonly [number, number] | undefined {
-    const [whole, braces] = /^(?:[*+?]|\{([\d,]+)\})\??/.exec(pattern.slice(at, at + 16).join('')) ?? []
+    const [whole, braces] = /^(?:[*+?]|\{([\d,]+)\})\??/.exec(pattern.slice(at).join('')) ?? []
     if (whole === undefined) return undefined
     at += whole.length
     if (whole.startsWith('*')) return [0, Number.POSITIVE_INFINITY]

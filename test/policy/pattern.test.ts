@@ -31,6 +31,9 @@ describe('the pattern of a parameter', () => {
     ['(?:a|b|ab){1,20}', 'can be tried in more than 100000 ways'],
     ['a*a*a*', 'can be tried in more than 100000 ways'],
     ['(a|a)'.repeat(17), 'can be tried in more than 100000 ways'],
+    // Zeros in front are part of a count, however many there are.
+    ['(?:a{0000000000000001,}){0000000000000001,}', 'can be tried in more than 100000 ways'],
+    ['a{000000000000000257}', 'nothing can be repeated more often'],
     ['(?:a?)*', 'what is repeated must match at least one character'],
     ['(?:){200}', 'what is repeated must match at least one character'],
     ['a{257}', 'nothing can be repeated more often'],
