@@ -51,6 +51,8 @@ export function pageRoutes(broker: Broker, publicUrl: string, sequencer: Pick<Se
     })
     .post('/tasks/:id/revoke', ownForm(publicUrl), async (c) => {
       const id = taskIn(c)
+      // That they were refused is kept: within the rate of new work, so that nobody fills the ledger with it.
+      if (!c.var.caller.roles.has('operator')) c.var.gate.limit('issue', c.var.caller)
       // Not waited for: the page shows each lease die.
       await revokeTask(broker, c.var.caller, id, reasonIn(c.var.form), 0, c.var.signal)
       return c.redirect(`${c.var.visit.home}/tasks/${id}`, 303)

@@ -1,5 +1,6 @@
 import { sql } from 'drizzle-orm'
 import { createApp } from '../../src/http/app.ts'
+import type { Rates } from '../../src/http/authenticate.ts'
 import { listen } from '../../src/http/listen.ts'
 import { createConsole } from '../../src/console/console.ts'
 import { writeLink } from '../../src/console/link.ts'
@@ -52,6 +53,7 @@ export const operators: readonly OperatorEntry[] = [
 export interface ConsoleOptions {
   readonly operators?: readonly OperatorEntry[]
   readonly live?: StreamLimits
+  readonly rates?: Partial<Rates>
   readonly sequencer?: Pick<Sequencer, 'refusal'>
   /** Milliseconds. */
   readonly sessionLifetime?: number
@@ -72,7 +74,16 @@ export async function openConsole(house: House, options: ConsoleOptions = {}): P
   const given = { broker, publicUrl, operators: options.operators ?? operators }
   const log = { key: logKeyOf(new Uint8Array(32)), origin: 'broker.test' }
   const sequencer = { refusal: () => undefined, hasStrays: () => false, ...options.sequencer }
-  const app = createApp({ ...given, verifier, reaper: { lastLap: () => 20 }, sequencer, log, stop: stop.signal, resourceServers: [] })
+  const app = createApp({
+    ...given,
+    verifier,
+    reaper: { lastLap: () => 20 },
+    sequencer,
+    log,
+    stop: stop.signal,
+    resourceServers: [],
+    ...(options.rates && { rates: options.rates }),
+  })
   const settings = { ...people, scopes: ['groups'], allowHttp: true }
   app.route(
     '/console',

@@ -9,7 +9,7 @@ import { listEntries } from '../../src/ledger/lists.ts'
 import { findTask } from '../../src/ledger/records.ts'
 import { type House, loadPolicy } from '../support/house.ts'
 import { stores } from '../support/stores.ts'
-import { type ConsoleHouse, type FurnishedHouse, furnish, textOf, untilDead, type Visitor } from './given.ts'
+import { type ConsoleHouse, type FurnishedHouse, furnish, openConsole, textOf, untilDead, type Visitor } from './given.ts'
 
 /** A look is shown to all for a second. */
 const patient = { interval: 200 }
@@ -264,6 +264,19 @@ describe.each(stores)('the pages of the console on $name', ({ open }) => {
       ])
       expect(textOf((await pageOf(`/tasks/${task.id}`)).text)).toContain('reviewer:local/operator:reader was refused POST /tasks/:id/revoke')
       await task.complete()
+    })
+
+    test('keeps no more attempts of a reviewer than a caller may ask for new things', async () => {
+      const narrow = await openConsole(house, { rates: { issue: { burst: 2, perSecond: 0.001 } } })
+      const [reader, ops] = await Promise.all([narrow.signedIn('reader'), narrow.signedIn('ops')])
+      const task = await house.declare(['api'])
+      const statuses: number[] = []
+      for (let attempt = 0; attempt < 3; attempt++) statuses.push((await reader.post(`/tasks/${task.id}/revoke`, { reason: 'let me' })).status)
+      expect(statuses).toEqual([403, 403, 429])
+      expect((await listEntries(house.ledger, { kind: 'request.refused', task: task.id }, { limit: 5 })).items.length).toBe(2)
+      // Ending is never limited.
+      for (let attempt = 0; attempt < 4; attempt++) expect((await ops.post(`/tasks/${task.id}/revoke`, { reason: 'over' })).status).toBe(303)
+      await narrow.stop()
     })
 
     test('wants a reason of 1 to 500 characters, in one line', async () => {
