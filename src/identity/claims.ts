@@ -8,14 +8,20 @@ export const skew = 30
 /** Seconds since 1970, fractions allowed (RFC 7519 section 2); bounded so that it is always a date. */
 const numericDate = z.number().min(0).max(1e11)
 
+/** Control characters, which garble a terminal that shows who somebody is and of which the ledger cannot keep NUL, and halves of a surrogate pair, which it cannot keep either. */
+const unprintable = /[\p{Cc}\p{Cs}]/u
+
+/** Whether text of a token can be kept and shown as it is. What cannot is no name of anybody. */
+export const isPrintable = (text: string): boolean => !unprintable.test(text)
+
 const registered = z.looseObject({
   iss: z.string().max(2_048).optional(),
-  sub: z.string().min(1).max(2_048),
+  sub: z.string().min(1).max(2_048).refine(isPrintable),
   aud: z.union([z.string(), z.array(z.string())]).optional(),
   exp: numericDate.optional(),
   nbf: numericDate.optional(),
   iat: numericDate.optional(),
-  jti: z.string().min(1).max(1_024).optional(),
+  jti: z.string().min(1).max(1_024).refine(isPrintable).optional(),
 })
 
 /** The registered claims of RFC 7519 section 4.1, and all others as they came. */

@@ -4,7 +4,7 @@ export type TokenFault =
   | 'missing'
   /** More than 8 KiB. */
   | 'too_large'
-  /** Not three segments of canonical base64url, not JSON, or a registered claim or header of another type than its own. */
+  /** Not three segments of canonical base64url, not JSON, or a registered claim or header of another type than its own, or with control characters. */
   | 'malformed'
   /** A header outside of the closed list, such as `jwk`, `jku`, `x5c` or `crit`. */
   | 'header_not_allowed'

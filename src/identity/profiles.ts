@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import type { Actor, ProfileName } from './actor.ts'
-import type { Claims } from './claims.ts'
+import { type Claims, isPrintable } from './claims.ts'
 import type { Compact } from './compact.ts'
 import type { Rules } from './issuer.ts'
 import { lift } from './lift.ts'
@@ -91,7 +91,7 @@ export function isOfKind({ typ, headers }: Compact, profile: Profile): boolean {
 /** What is taken from any OpenID token that has it. More, such as names or addresses of people, has to be asked for. */
 const oidcAttributes = ['iss', 'sub', 'azp', 'client_id', 'groups', 'roles']
 
-const text = z.string().min(1)
+const text = z.string().min(1).refine(isPrintable)
 const named = z.looseObject({ name: text, uid: text })
 
 const kubernetesShape = z.looseObject({

@@ -190,6 +190,8 @@ describe('A claim becomes an attribute', () => {
     ['unless it is null', { a: null }, 'a', undefined],
     ['unless it is a list of other things', { a: ['b', 1] }, 'a', undefined],
     ['unless it is a fraction', { a: 0.5 }, 'a', undefined],
+    ['unless the ledger cannot keep it', { a: 'b\0' }, 'a', undefined],
+    ['unless one of a list is half a surrogate pair', { a: ['b', '\ud83e'] }, 'a', undefined],
     ['unless two have its name', { 'a/b': 'c', a: { b: 'd' } }, 'a/b', undefined],
     ['unless it is what every object has', {}, 'constructor/name', undefined],
   ])('%s', (_, claims, name, attribute) => {
