@@ -7,8 +7,9 @@ import type { NewDecision } from '../ledger/entries.ts'
 import { receiptsOfEnd } from '../ledger/receipts.ts'
 import type { Stopped } from '../ledger/stops.ts'
 import { type DecisionRecord, findLease, findTask, type Lease, type Task } from '../ledger/records.ts'
+import type { Grant } from '../policy/catalogue.ts'
 import { digestsOf } from '../providers/credential.ts'
-import { type Minted, ProviderError, type Reservation } from '../providers/provider.ts'
+import { type Minted, type Provider, ProviderError, type Reservation } from '../providers/provider.ts'
 import type { Target } from '../providers/target.ts'
 import { endLeaseNow } from './close.ts'
 import { decideOn, keptDecision, within } from './decision.ts'
@@ -60,7 +61,7 @@ export async function addLease(broker: Broker, caller: Caller, id: TaskId, asked
  *
  * Where it is made outside the broker, the end that it may have is announced first, and what came of it is told afterwards. A crash between any two lines
  * leaves a lease that ends too late at worst: no credential ever outlives what the ledger says of it.
- * @throws BrokerError `not_found`, `conflict` (the lease has ended, or its provider has no fresh credentials), `denied`, `provider_failed`
+ * @throws BrokerError `not_found`, `conflict` (the lease has ended, its provider has no fresh credentials, or its grant is another by now), `denied`, `provider_failed`
  */
 export async function refreshLease(broker: Broker, caller: Caller, id: LeaseId, signal: AbortSignal): Promise<AddedLease> {
   const found = await findLease(broker.ledger, id)
@@ -74,6 +75,8 @@ export async function refreshLease(broker: Broker, caller: Caller, id: LeaseId, 
   const duration = Math.min(Math.max(1, left), longestOf(broker, task))
   const declared = { kind: task.kind, duration, grants: [{ name: lease.grant, parameters: lease.parameters }] }
   const inquiry = broker.policy().catalogue.resolve(agent, actor, 'issue', declared)
+  if (!isAsAnnounced(lease, inquiry.grants[0]!.grant, target.provider))
+    throw new BrokerError('conflict', 'The catalogue has changed what this lease says of itself: ask for the grant anew', { task: task.id })
   const decision = decideOn(broker, inquiry)
   if (decision.made.outcome === 'deny') throw await denied(broker, task.id, decision)
 
@@ -94,6 +97,19 @@ export async function refreshLease(broker: Broker, caller: Caller, id: LeaseId, 
 }
 
 const leaseHasEnded = ({ taskId }: Lease): BrokerError => new BrokerError('conflict', 'This lease has ended', { task: taskId })
+
+/**
+ * Whether what the lease says of itself would be true of a fresh credential: from its provider, which is what the policy is asked about; ended no worse; and
+ * good for nothing that outlives it besides. The catalogue may have been changed since it was announced.
+ */
+function isAsAnnounced(lease: Lease, grant: Grant, provider: Provider): boolean {
+  return (
+    grant.provider === lease.provider &&
+    (lease.standing || !grant.standing) &&
+    (lease.revocation === 'expiry' || lease.revocation === provider.revocation(grant.settings)) &&
+    (provider.outlives?.(grant.settings) ?? []).every((name) => lease.outlivesRevocation.includes(name))
+  )
+}
 
 const freshOne = (broker: Broker, { expiresAt, credential }: Minted): Refreshed => ({
   to: 'refreshed',

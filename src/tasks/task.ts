@@ -1,6 +1,6 @@
 import { BrokerError } from '../base/errors.ts'
 import type { Clock } from '../base/time.ts'
-import type { Actor } from '../identity/actor.ts'
+import { type Actor, matches } from '../identity/actor.ts'
 import type { Ledger } from '../ledger/connect.ts'
 import type { Task } from '../ledger/records.ts'
 import type { Agent, Catalogue } from '../policy/catalogue.ts'
@@ -83,8 +83,16 @@ export const notFound = (noun: 'task' | 'lease' | 'decision'): BrokerError => ne
 export function agentBehind(broker: Broker, caller: Caller, task: Task): { actor: Actor; agent: Agent } {
   if (caller.actor && caller.agent) return agentOf(broker, caller)
   const agent = broker.policy().catalogue.agents.get(task.agent)
-  if (!agent) throw new BrokerError('agent_unknown', 'The agent of this task is no longer in the catalogue')
+  if (!agent || !mayStillBe(agent, task.actor))
+    throw new BrokerError('agent_unknown', 'The catalogue no longer has the agent that declared this task')
   return { actor: task.actor, agent }
+}
+
+/** Whether an entry of the catalogue still means whoever declared a task, as far as the ledger keeps what was proven: issuer, subject, what the policy saw. */
+function mayStillBe({ issuer, match }: Agent, declarant: Actor): boolean {
+  const attributes = { ...declarant.attributes, sub: declarant.subject }
+  const known = Object.fromEntries(Object.entries(match).filter(([name]) => Object.hasOwn(attributes, name)))
+  return matches({ ...declarant, attributes }, issuer, known)
 }
 
 /** Milliseconds that a request wants to last, from a duration or from a moment. @param now milliseconds */

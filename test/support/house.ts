@@ -257,11 +257,16 @@ export async function startHouse(store: StoreSettings | 'embedded', annex?: Anne
   return house
 }
 
-/** The policy of the house, with further lines for catalogue and policies. */
-export async function loadPolicy(folder: string, extra: { catalogue?: string; policies?: string } = {}, annex?: Annex): Promise<ActivePolicy> {
+/** The policy of the house, with further lines for catalogue and policies, or with lines of the catalogue changed. */
+export async function loadPolicy(
+  folder: string,
+  extra: { catalogue?: string; policies?: string; edited?: (catalogue: string) => string } = {},
+  annex?: Annex,
+): Promise<ActivePolicy> {
   const policies = await mkdtemp(path.join(folder, 'policies-'))
   const catalogue = path.join(folder, 'catalogue.yaml')
-  await writeFile(catalogue, catalogueText(extra.catalogue ?? '', annex))
+  const text = catalogueText(extra.catalogue ?? '', annex)
+  await writeFile(catalogue, extra.edited?.(text) ?? text)
   await writeFile(path.join(policies, 'house.cedar'), policyText + (extra.policies ?? ''))
   const shapes = new Map([
     ['tokens', providerKinds.get('jwt')!],
@@ -269,7 +274,7 @@ export async function loadPolicy(folder: string, extra: { catalogue?: string; po
     ['lapsing', providerKinds.get('http')!],
     ...(annex ? [[annex.name, providerKinds.get(annex.kind)!] as const] : []),
   ])
-  return { catalogue: await loadCatalogue(catalogue, shapes, new Set(['local'])), set: await loadPolicySet(policies) }
+  return { catalogue: await loadCatalogue(catalogue, shapes, new Set(['local', 'other'])), set: await loadPolicySet(policies) }
 }
 
 async function connectTargets(

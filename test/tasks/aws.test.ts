@@ -5,6 +5,7 @@ import { viewLease } from '../../src/http/views.ts'
 import type { StoreSettings } from '../../src/ledger/connect.ts'
 import { listLeases } from '../../src/ledger/lists.ts'
 import { findLease, type Lease } from '../../src/ledger/records.ts'
+import type { Inquiry } from '../../src/policy/inquiry.ts'
 import type { IssuedLease } from '../../src/tasks/mint.ts'
 import { agentOf, readObject } from '../support/aws-agent.ts'
 import { type AwsSite, startAwsSite } from '../support/aws/site.ts'
@@ -182,6 +183,20 @@ describe.each(stores)('a task with children of an AWS session, on $name', ({ ope
       if (outcome === 'given') expect(told.indexOf('lease.refreshed')).toBeLessThan(told.indexOf('task.closing'))
       else expect([outcome, told.includes('lease.refreshed')]).toEqual([['conflict', 'decision.made', 'lease.refreshing'], false])
     }
+  })
+
+  test('is not refreshed once its grant lifts what its lease does not say outlives it', async () => {
+    const task = await house.declare(['bucket'])
+    const policy = house.broker.policy()
+    const { settings } = policy.catalogue.grants.get('database')!
+    const lifted = (inquiry: Inquiry): Inquiry => ({
+      ...inquiry,
+      grants: inquiry.grants.map((asked) => ({ ...asked, grant: { ...asked.grant, settings } })),
+    })
+    house.use({ ...policy, catalogue: { ...policy.catalogue, resolve: (...asked) => lifted(policy.catalogue.resolve(...asked)) } })
+    await expect(task.refresh(task.leases[0]!)).rejects.toMatchObject({ code: 'conflict' })
+    house.use(policy)
+    await task.refresh(task.leases[0]!)
   })
 
   test('is refreshed at another broker, which has no parent, under the same name, and by two at once', async () => {

@@ -1,10 +1,15 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { findTask, isAlive } from '../../src/ledger/records.ts'
 import { listEntries } from '../../src/ledger/lists.ts'
+import { completeTask } from '../../src/tasks/close.ts'
 import { introspect } from '../../src/tasks/introspect.ts'
+import { addLease, refreshLease } from '../../src/tasks/lease.ts'
 import { showTask } from '../../src/tasks/show.ts'
 import { taskOfToken } from '../../src/tasks/token.ts'
-import { type House, startHouse } from '../support/house.ts'
+import { type House, loadPolicy, never, startHouse } from '../support/house.ts'
 import { type OpenedStore, stores } from '../support/stores.ts'
 
 describe.each(stores)('the life of a task on $name', ({ open }) => {
@@ -26,6 +31,22 @@ describe.each(stores)('the life of a task on $name', ({ open }) => {
   })
 
   const stateOf = async (id: Parameters<typeof findTask>[1]) => (await findTask(house.ledger, id))!
+  /** With another text in the place of one in the catalogue, for as long as something takes. */
+  async function withCatalogue([before, after]: readonly [string, string], work: () => Promise<void>): Promise<void> {
+    const usual = house.broker.policy()
+    const folder = await mkdtemp(path.join(tmpdir(), 'mayfly-catalogue-'))
+    const edited = (catalogue: string): string => {
+      expect(catalogue).toContain(before)
+      return catalogue.replace(before, after)
+    }
+    try {
+      house.use(await loadPolicy(folder, { edited }))
+      await work()
+    } finally {
+      house.use(usual)
+      await rm(folder, { recursive: true, force: true })
+    }
+  }
   const isActive = async (token: string) => (await introspect(house.broker, token, 'all')) !== undefined
 
   test('a signed token is active until its task is completed, and inactive in the very next introspection', async () => {
@@ -195,6 +216,34 @@ describe.each(stores)('the life of a task on $name', ({ open }) => {
     expect(await isActive(token)).toBe(false)
     expect(await isActive(task.secrets[0]!)).toBe(false)
     await expect(task.refresh(lease!)).rejects.toMatchObject({ code: 'conflict' })
+  })
+
+  test('a lease is not refreshed from another provider than the one that the policy is asked about, nor as more than it says of itself', async () => {
+    const changes = [
+      ['api: { provider: tokens, audience: "https://api.example.com", scope: "read",', 'api: { provider: lab,'],
+      ['scope: "read", max_ttl: 10m }', 'scope: "read", max_ttl: 10m, standing: true }'],
+    ] as const
+    for (const [before, after] of changes) {
+      const task = await house.declare(['api'])
+      await withCatalogue([before, after], async () => {
+        await expect(task.refresh(task.leases[0]!)).rejects.toMatchObject({ code: 'conflict', task: task.id })
+      })
+      await task.refresh(task.leases[0]!)
+      await task.complete()
+    }
+  })
+
+  test('a task token gets nothing further once the catalogue means somebody else by the agent that declared its task, and ends the task all the same', async () => {
+    const bot = 'bot: { issuer: local, match: { sub: "agent:bot" }'
+    for (const another of ['bot: { issuer: other, match: { sub: "agent:bot" }', 'bot: { issuer: local, match: { sub: "agent:robot" }']) {
+      const task = await house.declare(['api'])
+      const holder = { actor: undefined, agent: undefined, task: (await taskOfToken(house.broker, task.token))!, roles: new Set<never>() }
+      await withCatalogue([bot, another], async () => {
+        await expect(addLease(house.broker, holder, task.id, { name: 'api', parameters: {} }, never)).rejects.toMatchObject({ code: 'agent_unknown' })
+        await expect(refreshLease(house.broker, holder, task.leases[0]!.id, never)).rejects.toMatchObject({ code: 'agent_unknown' })
+        expect((await completeTask(house.broker, holder, task.id, 5, never)).ended).toBe(true)
+      })
+    }
   })
 
   test('a refresh never reaches past the deadline', async () => {
