@@ -323,24 +323,6 @@ export async function recordDecision(ledger: Ledger, task: TaskId, decision: New
   return receiptsTold(ledger, rows)
 }
 
-/** Keeps that somebody was refused who asked for what only operators may do. @param about the agent behind the request, and the task that it was about, where there are such */
-export async function recordRefusal(
-  ledger: Ledger,
-  call: string,
-  by: string,
-  about: { readonly agent?: string | undefined; readonly task?: TaskId },
-): Promise<readonly Receipt[]> {
-  const rows = await ledger.run<ToldRow>(
-    sql`
-    ${entryColumns}
-    select 'request.refused', coalesce(${about.agent ?? null}::text, task.agent), task.id, null, null, ${json({ call, by })}
-      from (select) as once left join tasks as task on task.id = ${about.task ?? null}::text
-    ${returningTold}`,
-    'later',
-  )
-  return receiptsTold(ledger, rows)
-}
-
 /** A lease whose minting changes nothing outside the broker ends with its token, which counts in whole seconds: so says every answer. */
 export function endOf(lease: SQL, latest: SQL): SQL {
   return sql`case when ${lease}.local then date_trunc('second', ${latest}) else ${latest} end`
