@@ -48,7 +48,7 @@ async function ownTask(broker: Broker, caller: Caller, id: TaskId): Promise<Pick
  */
 export async function revokeTask(broker: Broker, caller: Caller, id: TaskId, reason: string, wait: number, signal: AbortSignal): Promise<ClosedTask> {
   if (!caller.roles.has('operator')) {
-    const receipts = await recordRefusal(broker.ledger, 'POST /tasks/:id/revoke', nameOf(caller), { task: id })
+    const receipts = await recordRefusal(broker.ledger, 'POST /tasks/{id}/revoke', nameOf(caller), { task: id })
     throw new BrokerError('forbidden', 'Only an operator may revoke a task', { receipts })
   }
   const closed = await beginClosing(broker, id, 'revoked', { cause: 'revoked', reason, by: nameOf(caller) })

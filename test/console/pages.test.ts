@@ -260,9 +260,9 @@ describe.each(stores)('the pages of the console on $name', ({ open }) => {
       expect((await findTask(house.ledger, task.id))!.task.state).toBe('open')
       const kept = await listEntries(house.ledger, { kind: 'request.refused', task: task.id }, { limit: 5 })
       expect(kept.items.map(({ body, agent }) => ({ body, agent }))).toEqual([
-        { agent: 'bot', body: { by: 'reviewer:local/operator:reader', call: 'POST /tasks/:id/revoke' } },
+        { agent: 'bot', body: { by: 'reviewer:local/operator:reader', call: 'POST /tasks/{id}/revoke' } },
       ])
-      expect(textOf((await pageOf(`/tasks/${task.id}`)).text)).toContain('reviewer:local/operator:reader was refused POST /tasks/:id/revoke')
+      expect(textOf((await pageOf(`/tasks/${task.id}`)).text)).toContain('reviewer:local/operator:reader was refused POST /tasks/{id}/revoke')
       await task.complete()
     })
 

@@ -154,7 +154,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
       await keepLog(broker.ledger)
       await refreshOutside(broker.ledger, retried.opened.decision)
       await counts(broker.ledger)
-      await recordRefusal(broker.ledger, 'POST /tasks/:id/revoke', 'reviewer:local/x', { task: retried.id })
+      await recordRefusal(broker.ledger, 'POST /tasks/{id}/revoke', 'reviewer:local/x', { task: retried.id })
       await pressing(broker.ledger, 25)
       await liveByProvider(broker.ledger)
       await decisionsByMinute(broker.ledger, Date.now() - 1_800_000)
