@@ -58,8 +58,12 @@ export async function mintAll(broker: Broker, issue: Issue, leases: readonly Lea
   const issued: IssuedLease[] = []
   let error: BrokerError | undefined
   for (const [index, outcome] of outcomes.entries()) {
-    if (outcome.status === 'fulfilled') issued.push(outcome.value)
-    else error ??= await noteFailure(broker, leases[index]!, outcome.reason)
+    if (outcome.status === 'fulfilled') {
+      issued.push(outcome.value)
+      continue
+    }
+    const failure = await noteFailure(broker, leases[index]!, outcome.reason)
+    error ??= failure
   }
   return error ? { ok: false, error } : { ok: true, issued }
 }

@@ -75,6 +75,19 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
     for (const lease of leases) expect(['revoked', 'failed']).toContain(lease.state)
   })
 
+  test('of several leases that were not minted for certain each has failed at once, and no provider is asked to end one', async () => {
+    await house.lab.next('put', 'refuses', { times: 2 })
+    const asked = (await house.lab.calls()).length
+
+    const refused: unknown = await house.declare(['crm', 'crm-for']).catch((error: unknown) => error)
+
+    expect(refused).toMatchObject({ code: 'provider_failed' })
+    const { task, leases } = await stateOf((refused as { task: TaskId }).task)
+    expect(task).toMatchObject({ state: 'failed', cause: 'mint_failed' })
+    expect(leases.map(({ state }) => state)).toEqual(['failed', 'failed'])
+    expect((await house.lab.calls()).slice(asked).map(({ call }) => call)).toEqual(['put', 'put'])
+  })
+
   test.each(faults)('ending $words: it never says revoked before there is proof, and dies in the end', async ({ how, done }) => {
     const task = await house.declare(['crm'])
     await house.lab.next('delete', how, { done })
