@@ -13,7 +13,7 @@ import { type Minted, type Provider, ProviderError, type Reservation } from '../
 import type { Target } from '../providers/target.ts'
 import { endLeaseNow } from './close.ts'
 import { decideOn, keptDecision, within } from './decision.ts'
-import { asBrokerError, confirmAll, hasEnded, type IssuedLease, mintAll, newLeases, reservationOf, targetOf } from './mint.ts'
+import { asBrokerError, confirmAll, type IssuedLease, mintAll, newLeases, reservationOf, targetOf, taskHasEnded } from './mint.ts'
 import { agentBehind, type Broker, type Caller, type GrantRequest, notFound, owns } from './task.ts'
 
 /** One lease that was issued, or issued anew. */
@@ -40,7 +40,7 @@ export async function addLease(broker: Broker, caller: Caller, id: TaskId, asked
 
   const limits = { perAgent: agent.maxLiveLeases, perTask: broker.limits.leasesPerTask }
   const announced = await announceLeases(broker.ledger, id, decision, newLeases(broker, inquiry, decision), limits)
-  if (announced.outcome === 'not_open') throw hasEnded(id)
+  if (announced.outcome === 'not_open') throw taskHasEnded(id)
   if (announced.outcome === 'limit') throw await refusedByLimit(broker, id, decision)
   if (announced.outcome === 'stopped') throw await refusedByStop(broker, id, decision, announced)
 
@@ -50,7 +50,7 @@ export async function addLease(broker: Broker, caller: Caller, id: TaskId, asked
   if (!confirmed || !issued) {
     for (const lease of announced.leases) await endLeaseNow(broker, lease, { cause: 'mint_failed', by: 'broker' })
     const ends = await Promise.all(announced.leases.map((lease) => receiptsOfEnd(broker.ledger, { lease: lease.id })))
-    throw (minted.ok ? hasEnded(id) : minted.error).telling([...announced.receipts, ...ends.flat()])
+    throw (minted.ok ? taskHasEnded(id) : minted.error).telling([...announced.receipts, ...ends.flat()])
   }
   const receipts = [...announced.receipts, ...confirmed.receipts]
   return { decision: keptDecision(decision, id, issued.lease.reservedAt), lease: issued, receipts }
@@ -157,7 +157,7 @@ export const isStopped = (task: TaskId, decision: NewDecision, { stop, until }: 
 async function ownOpenTask(broker: Broker, caller: Caller, id: TaskId): Promise<{ task: Task; left: number }> {
   const found = await findTask(broker.ledger, id)
   if (!found || !owns(caller, found.task)) throw notFound('task')
-  if (found.task.state !== 'open') throw hasEnded(id)
+  if (found.task.state !== 'open') throw taskHasEnded(id)
   return found
 }
 

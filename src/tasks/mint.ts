@@ -96,8 +96,8 @@ export async function confirmAll(broker: Broker, task: Task, issued: readonly Is
   return { issued, receipts }
 }
 
-/** Whoever asks too late. */
-export const hasEnded = (task: TaskId): BrokerError => new BrokerError('conflict', 'This task has ended', { task })
+/** What whoever asks too late is told. */
+export const taskHasEnded = (task: TaskId): BrokerError => new BrokerError('conflict', 'This task has ended', { task })
 
 async function mint(broker: Broker, issue: Issue, lease: Lease, signal: AbortSignal): Promise<IssuedLease> {
   const target = targetOf(broker, lease.provider)
@@ -105,7 +105,7 @@ async function mint(broker: Broker, issue: Issue, lease: Lease, signal: AbortSig
     reservationOf(issue, lease),
     async (handle) => {
       const state = await journal(broker.ledger, lease, handle)
-      if (state !== 'reserved') throw hasEnded(issue.task.id)
+      if (state !== 'reserved') throw taskHasEnded(issue.task.id)
     },
     signal,
   )

@@ -7,13 +7,13 @@ import { type Announcing, announceLeases, announceTask, type LeaseLimits, type N
 import type { NewDecision } from '../ledger/entries.ts'
 import { findKey, type HeldKey, holdKey, keepKey, type KeyClaim, releaseKey } from '../ledger/keys.ts'
 import { receiptsOfTask } from '../ledger/receipts.ts'
-import { type DecisionRecord, findTask, hasEnded as leaseHasEnded, type Task } from '../ledger/records.ts'
+import { type DecisionRecord, findTask, hasEnded, type Task } from '../ledger/records.ts'
 import type { Agent } from '../policy/catalogue.ts'
 import type { Inquiry } from '../policy/inquiry.ts'
 import { digestOf } from '../proof/canonical.ts'
 import { beginClosing, endLeaseNow } from './close.ts'
 import { decideOn, keptDecision, within } from './decision.ts'
-import { confirmAll, hasEnded, type IssuedLease, mintAll, newLeases } from './mint.ts'
+import { confirmAll, type IssuedLease, mintAll, newLeases, taskHasEnded } from './mint.ts'
 import { isStopped, refusedByLimit, refusedByStop, tooManyLeases } from './lease.ts'
 import { agentOf, type Broker, type Caller, type Declaration, durationOf } from './task.ts'
 import { newTaskToken } from './token.ts'
@@ -109,7 +109,7 @@ async function issue(
 
   // Confirmed: the answer is the only copy of the secrets.
   const { issued, receipts } = await confirmAll(broker, task, minted.issued, claim)
-  if (issued.length < leases.length) return await fail(broker, task, claim, hasEnded(task.id))
+  if (issued.length < leases.length) return await fail(broker, task, claim, taskHasEnded(task.id))
   return {
     task,
     taskToken,
@@ -130,7 +130,7 @@ async function retry(broker: Broker, opening: Opening, claim: KeyClaim, signal: 
   if (before?.task.state === 'open') return await reissue(broker, opening, held.task, claim, signal)
   // One that failed may still be closing: what it left is being ended, and stands in nobody's way.
   const became = before?.task.outcome ?? before?.task.state
-  if (became !== undefined && became !== 'denied' && became !== 'failed') throw hasEnded(held.task)
+  if (became !== undefined && became !== 'denied' && became !== 'failed') throw taskHasEnded(held.task)
   return await openAnew(broker, opening, held, claim, signal)
 }
 
@@ -149,7 +149,7 @@ async function reissue(broker: Broker, opening: Opening, task: TaskId, claim: Ke
   const before = await findTask(broker.ledger, task)
   await Promise.all(
     (before?.leases ?? [])
-      .filter((lease) => !leaseHasEnded(lease))
+      .filter((lease) => !hasEnded(lease))
       .map((lease) => endLeaseNow(broker, lease, { cause: 'answer_lost', by: 'broker', under: claim })),
   )
   const { inquiry, decision, limits } = opening
@@ -162,7 +162,7 @@ async function reissue(broker: Broker, opening: Opening, task: TaskId, claim: Ke
     if (!(await keepKey(broker.ledger, claim))) throw inFlight()
     await releaseKey(broker.ledger, claim)
     if (announced.outcome === 'stopped') throw await refusedByStop(broker, task, decision, announced)
-    throw announced.outcome === 'limit' ? await refusedByLimit(broker, task, decision) : hasEnded(task)
+    throw announced.outcome === 'limit' ? await refusedByLimit(broker, task, decision) : taskHasEnded(task)
   }
   const opened = await issue(broker, { ...opening, taskToken: token }, announced, claim, signal)
   await releaseKey(broker.ledger, claim)

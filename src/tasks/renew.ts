@@ -2,10 +2,10 @@ import { BrokerError } from '../base/errors.ts'
 import type { TaskId } from '../base/ids.ts'
 import type { Receipt } from '../base/receipt.ts'
 import { extendTask } from '../ledger/extend.ts'
-import { type DecisionRecord, findTask, hasEnded as leaseHasEnded, type Lease, type Task } from '../ledger/records.ts'
+import { type DecisionRecord, findTask, hasEnded, type Lease, type Task } from '../ledger/records.ts'
 import { decideOn, keptDecision, within } from './decision.ts'
 import { denied, refusedByStop } from './lease.ts'
-import { hasEnded } from './mint.ts'
+import { taskHasEnded } from './mint.ts'
 import { agentOf, type Broker, type Caller, type Declaration, durationOf, notFound, owns } from './task.ts'
 
 /**
@@ -23,10 +23,10 @@ export async function renewTask(
   if (!caller.actor) throw new BrokerError('forbidden', 'Renewing needs a live workload token; the task token alone will not do')
   const found = await findTask(broker.ledger, id)
   if (!found || !owns(caller, found.task)) throw notFound('task')
-  if (found.task.state !== 'open') throw hasEnded(id)
+  if (found.task.state !== 'open') throw taskHasEnded(id)
 
   const { actor, agent } = agentOf(broker, caller)
-  const grants = found.leases.filter((lease) => !leaseHasEnded(lease)).map(({ grant, parameters }) => ({ name: grant, parameters }))
+  const grants = found.leases.filter((lease) => !hasEnded(lease)).map(({ grant, parameters }) => ({ name: grant, parameters }))
   const declared = { kind: found.task.kind, ...durationOf(asked, broker.clock()), grants }
   const inquiry = broker.policy().catalogue.resolve(agent, actor, grants.length > 0 ? 'renew' : 'declare', declared)
   const decision = decideOn(broker, inquiry)
@@ -34,7 +34,7 @@ export async function renewTask(
 
   const duration = within(inquiry.duration, decision.made.obligations.maxTtl)
   const extended = await extendTask(broker.ledger, id, decision, { duration, deadline: asked.deadline })
-  if (!extended) throw hasEnded(id)
+  if (!extended) throw taskHasEnded(id)
   if ('stop' in extended) throw await refusedByStop(broker, id, decision, extended)
   return { ...extended, decision: keptDecision(decision, id, new Date(broker.clock())), leases: found.leases }
 }
