@@ -1,5 +1,5 @@
 import { html } from 'hono/html'
-import type { Lease, LeaseState, TaskState } from '../ledger/records.ts'
+import type { Cause, Lease, LeaseState, TaskState } from '../ledger/records.ts'
 import type { Html } from './page.ts'
 
 /** What a state means for whoever looks: something works, something is being ended, something resists, nothing is left. */
@@ -59,7 +59,7 @@ export function shortened(text: string, longest = 140): string {
 export const count = (number: number, noun: string): string => `${number.toLocaleString('en')} ${noun}${number === 1 ? '' : 's'}`
 
 /** Causes as they are kept, for whoever reads a sentence. */
-const causes: Readonly<Record<string, string>> = {
+const causes: Readonly<Record<Cause, string>> = {
   completed: 'completed',
   deadline: 'at its deadline',
   revoked: 'revoked',
@@ -67,8 +67,10 @@ const causes: Readonly<Record<string, string>> = {
   interrupted: 'because its request broke off',
   answer_lost: 'because its answer was lost',
   lease_expired: 'at the end of its time',
-  limit: 'by a limit',
   policy: 'by policy',
+  limit: 'by a limit',
+  stopped: 'because an operator had stopped it',
 }
 
-export const causeOf = (cause: string): string => causes[cause] ?? cause
+/** One that only a newer broker knows is said as it is kept. */
+export const causeOf = (cause: Cause): string => (Object.hasOwn(causes, cause) ? causes[cause] : cause)

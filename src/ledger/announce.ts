@@ -20,7 +20,7 @@ import { claimKeys, holds, type KeyClaim } from './keys.ts'
 import type { EntryFields } from '../proof/leaf.ts'
 import type { ExportedRow } from './log.ts'
 import { bareColumns, type BareRow, bareRows, receiptsOf, receiptsOfRows, receiptsTold, returningTold, type ToldRow, toldRows } from './receipts.ts'
-import { type Declarant, type JsonRow, type Lease, leasesOf, type Task, taskOf } from './records.ts'
+import { type Cause, type Declarant, type JsonRow, type Lease, leasesOf, type Task, taskOf } from './records.ts'
 import { forgottenAfter, openRoles, namedHandles, takeNames } from './session-names.ts'
 import { type Stopped, stoppedOf } from './stops.ts'
 import { together } from './together.ts'
@@ -275,7 +275,7 @@ export async function recordDenial(
   ledger: Ledger,
   task: NewTask,
   decision: NewDecision,
-  cause: 'policy' | 'limit' | 'stopped',
+  cause: Extract<Cause, 'policy' | 'limit' | 'stopped'>,
   claim: KeyClaim | undefined,
   stop?: StopId,
 ): Promise<readonly Receipt[]> {
@@ -301,7 +301,7 @@ export async function recordDenial(
 
 /** Why a request was refused though the policy permitted it. */
 export interface KeptBack {
-  readonly cause: 'limit' | 'stopped'
+  readonly cause: Extract<Cause, 'limit' | 'stopped'>
   /** The one that stood in the way. */
   readonly stop?: StopId
 }

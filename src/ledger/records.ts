@@ -15,8 +15,18 @@ export type LeaseState = (typeof leaseStates)[number]
 /** The actor who declared a task, with those attributes that the policy may see: what else was proven may name people, and is not kept. */
 export type Declarant = Actor
 
-/** Why a task or a lease ended, or is ending. */
-export type Cause = 'completed' | 'deadline' | 'revoked' | 'mint_failed' | 'interrupted' | 'answer_lost' | 'lease_expired' | 'limit' | 'stopped'
+/** Why a task or a lease ended, or is ending; of a task that was refused, what refused it: `policy`, `limit` or `stopped`. */
+export type Cause =
+  | 'completed'
+  | 'deadline'
+  | 'revoked'
+  | 'mint_failed'
+  | 'interrupted'
+  | 'answer_lost'
+  | 'lease_expired'
+  | 'policy'
+  | 'limit'
+  | 'stopped'
 
 /** A declared unit of work. */
 export interface Task {

@@ -3,10 +3,11 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { sql } from 'drizzle-orm'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
-import { newId } from '../../src/base/ids.ts'
+import { newId, type TaskId } from '../../src/base/ids.ts'
 import { renderNow } from '../../src/console/now.ts'
 import { listEntries } from '../../src/ledger/lists.ts'
 import { findTask } from '../../src/ledger/records.ts'
+import { resumeIssuing, stopIssuing } from '../../src/tasks/revoke.ts'
 import { type House, loadPolicy } from '../support/house.ts'
 import { stores } from '../support/stores.ts'
 import { type ConsoleHouse, type FurnishedHouse, furnish, openConsole, textOf, untilDead, type Visitor } from './given.ts'
@@ -37,6 +38,15 @@ describe.each(stores)('the pages of the console on $name', ({ open }) => {
     const answer = await visitor.get(path)
     return { status: answer.status, headers: answer.headers, text: await answer.text() }
   }
+
+  test('say of a task that a stop refused that an operator had stopped it', async () => {
+    const { id } = await stopIssuing(house.broker, house.operator, { selector: { agent: 'rival' }, reason: 'a test', lasts: 60_000 })
+    const refused = (await house.declare(['api'], { agent: 'rival' }).catch((error: unknown) => error)) as { code: string; task: TaskId }
+    await resumeIssuing(house.broker, house.operator, id, 'the test is over')
+
+    expect(refused.code).toBe('denied')
+    expect(textOf((await pageOf(`/tasks/${refused.task}`)).text)).toMatch(/denied .*, because an operator had stopped it/)
+  })
 
   test('run no script and load nothing but what they brought, say so in their headers, and are stored nowhere', async () => {
     const task = await house.declare(['api'])
