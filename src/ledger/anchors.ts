@@ -140,6 +140,8 @@ async function post<Answer>(
   const ending = new AbortController()
   const end = (): void => ending.abort(stop.reason)
   stop.addEventListener('abort', end, { once: true })
+  // It may have fired while something was read that is to be sent.
+  if (stop.aborted) end()
   // A timer of our own: on Node 20 a timeout inside `AbortSignal.any` can be collected before it fires (nodejs/node issue 57736).
   const timer = setTimeout(() => ending.abort(new Error('no answer in time')), timeout)
   try {

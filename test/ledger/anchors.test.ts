@@ -130,6 +130,16 @@ test('stopping does not wait for a receiver that says nothing', async () => {
   expect(logged).toBe('')
 })
 
+test('stopping does not wait for what was still to be read when it began, and nothing is sent any more', async () => {
+  const tokenFile = path.join(folder, 'token')
+  await writeFile(tokenFile, 'first')
+  answers.push('silence')
+  const { anchors } = start({ url, tokenFile })
+  anchors.write('one\n')
+  await anchors.stop()
+  expect([got, logged]).toEqual([[], ''])
+})
+
 test('a file holds the newest checkpoint that a witness has cosigned, and no other', async () => {
   const signer = createSigner('broker.example.com', new Uint8Array(32).fill(7))
   const noteOf = (start: number, count: number) => signCheckpoint(signer, { size: count, root: naiveRoot({ start, count }) })
