@@ -94,17 +94,23 @@ export function createIdentity(
   function renewInTime({ token, life, renewable }: Login): void {
     clearTimeout(renewal)
     if (life === 0) return
-    renewal = setTimeout(() => void renew().catch(() => (current = undefined)), Math.min(longestTimer, life * 1_000 * renewedAfter)).unref()
+    const own = current
+    renewal = setTimeout(() => void renew().catch(() => follow(undefined)), Math.min(longestTimer, life * 1_000 * renewedAfter)).unref()
+
+    /** Unless another login has taken its place while Vault was asked: that one is renewed by itself. */
+    function follow(next: Login | undefined): void {
+      if (current !== own) return
+      current = next && Promise.resolve(next)
+      if (next) renewInTime(next)
+    }
 
     async function renew(): Promise<void> {
       const signal = AbortSignal.timeout(settings.timeout)
       const renewed = renewable ? authOf(await put({ path: 'auth/token/renew-self', body: {}, token }, signal)) : undefined
       const lasting = renewed && renewed.auth.lease_duration >= life / 2
       // A file is all there is of that method: its token is used to its end.
-      if (!lasting && settings.auth.method !== 'token') return void (current = undefined)
-      const next = renewed ? { token, life: renewed.auth.lease_duration, renewable: renewed.auth.renewable } : { token, life: 0, renewable: false }
-      current = Promise.resolve(next)
-      renewInTime(next)
+      if (!lasting && settings.auth.method !== 'token') return follow(undefined)
+      follow(renewed ? { token, life: renewed.auth.lease_duration, renewable: renewed.auth.renewable } : { token, life: 0, renewable: false })
     }
   }
 

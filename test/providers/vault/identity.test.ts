@@ -112,6 +112,29 @@ describe.runIf(vaultRuns)('the broker as Vault knows it', () => {
     expect(await self(identity)).toBe(second.accessor)
   })
 
+  // Before any other identity here has a token that is soon renewed.
+  test('keeps a login that took the place of another one whose renewal was under way', async () => {
+    await vault.root('POST', 'auth/approle/role/mayfly', { token_policies: ['mayfly-broker'], token_no_default_policy: true, token_ttl: '3s' })
+    front.next('renew own token', 'held')
+    const identity = identityOf(await approle())
+    const first = await self(identity)
+    await vault.root('POST', 'auth/approle/role/mayfly', { token_ttl: '20m' })
+    await front.hanging('renew own token')
+    await revoke(first)
+    now += 5_000
+    const second = await self(identity)
+
+    await front.release()
+    const renewals = () => front.requests().filter(({ what }) => what === 'renew own token')
+    while (renewals()[0]?.status === undefined) await vault.root('GET', 'sys/health')
+    // The broker hears of it a moment later: so many questions take much longer than that.
+    for (let look = 0; look < 20; look++) await vault.root('GET', 'sys/health')
+
+    expect(renewals()[0]!.status).toBe(403)
+    expect(await self(identity)).toBe(second)
+    expect(logins()).toBe(2)
+  })
+
   test('renews its token before it ends', async () => {
     await vault.root('POST', 'auth/approle/role/mayfly', { token_policies: ['mayfly-broker'], token_no_default_policy: true, token_ttl: '3s' })
     const identity = identityOf(await approle())
