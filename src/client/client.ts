@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { z, type ZodType } from 'zod'
+import { isLoopback } from '../base/loopback.ts'
 import type * as contract from '../http/contract.ts'
 import { held, type HeldLease } from './credential.ts'
 import { BrokerUnreachable, MayflyProblem } from './problem.ts'
@@ -194,8 +195,7 @@ function checkedUrl(text: string, allowHttp: boolean): string {
   if (!URL.canParse(text)) throw new TypeError('the URL of the broker is not a URL')
   const { protocol, hostname, href, username, password } = new URL(text)
   if (username || password) throw new TypeError('the URL of the broker must not hold a name or a password')
-  const local = hostname === 'localhost' || hostname === '[::1]' || /^127\.\d+\.\d+\.\d+$/.test(hostname)
-  if (protocol !== 'https:' && !(protocol === 'http:' && (local || allowHttp))) {
+  if (protocol !== 'https:' && !(protocol === 'http:' && (isLoopback(hostname) || allowHttp))) {
     throw new TypeError('tokens travel to the broker: its URL must be https, or http on loopback')
   }
   return href.replace(/\/$/, '')

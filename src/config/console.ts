@@ -1,6 +1,7 @@
+import { isLoopback } from '../base/loopback.ts'
 import type { YamlFile } from '../base/yaml-file.ts'
 import type { IssuerSettings } from './identity.ts'
-import { Console, isLoopback } from './shapes.ts'
+import { Console } from './shapes.ts'
 
 /** How people sign in to the console. */
 export interface ConsoleSettings {

@@ -1,8 +1,9 @@
 import { resolve } from 'node:path'
 import { z } from 'zod'
 import { parseJson } from '../base/json.ts'
+import { isLoopback } from '../base/loopback.ts'
 import type { Path, YamlFile } from '../base/yaml-file.ts'
-import { IdentityEntry, isLoopback, List } from './shapes.ts'
+import { IdentityEntry, List } from './shapes.ts'
 import { readText } from './text.ts'
 
 /** Somebody whose tokens are accepted: what the identity room makes a verifier of. */

@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { isLoopback } from '../base/loopback.ts'
 import { formatDuration, parseDuration } from '../base/time.ts'
 import { parseWitnessKey } from '../proof/cosignature.ts'
 
@@ -187,10 +188,6 @@ export const LogSettings = z.strictObject({ level: z.enum(['debug', 'info', 'war
 
 /** Lists that are read entry by entry. */
 export const List = z.array(z.unknown()).max(1_000)
-
-/** Whether only this machine can reach it, by its name alone. */
-export const isLoopback = (host: string): boolean =>
-  host === 'localhost' || host === '::1' || host === '[::1]' || /^127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(host)
 
 function isSafeUrl(text: string): boolean {
   if (!URL.canParse(text)) return false

@@ -1,5 +1,6 @@
 import { Agent as PlainAgent, type ClientRequest, request as plainRequest, type RequestOptions } from 'node:http'
 import { Agent as SecureAgent, request as secureRequest } from 'node:https'
+import { isLoopback } from '../base/loopback.ts'
 import { type FileText, freshFile } from './files.ts'
 
 /** Where a backend listens, and the files with which it and the broker know each other, PEM; read again when they change. */
@@ -10,9 +11,6 @@ export interface Connection {
   /** The broker's client certificate. */
   readonly mtls?: { readonly cert: string; readonly key: string } | undefined
 }
-
-/** Whether a host, as a URL names it, is this machine: the only one to which secrets may travel in clear text. */
-export const isLoopback = (host: string): boolean => host === 'localhost' || host === '[::1]' || /^127\.\d+\.\d+\.\d+$/.test(host)
 
 /** What is wrong with an address to which secrets travel; undefined if nothing is. Of what follows the host it says nothing. */
 export function addressFault(text: string, allowHttp: boolean): string | undefined {

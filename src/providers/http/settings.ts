@@ -1,5 +1,6 @@
 import { z } from 'zod'
-import { addressFault, isLoopback } from '../connection.ts'
+import { isLoopback } from '../../base/loopback.ts'
+import { addressFault } from '../connection.ts'
 import { durationWithin, path } from '../shapes.ts'
 
 /** Its entry under `providers:`. `timeout` is for one whole call; `concurrency` holds for mints and, apart from them, for ends. */
