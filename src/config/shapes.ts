@@ -1,20 +1,9 @@
 import { z } from 'zod'
+import { durationWithin } from '../base/duration.ts'
 import { isLoopback } from '../base/loopback.ts'
-import { formatDuration, parseDuration } from '../base/time.ts'
 import { parseWitnessKey } from '../proof/cosignature.ts'
 
 const hour = 3_600_000
-
-/** A duration such as `"90s"` within limits, both inclusive; milliseconds once parsed. */
-const duration = (shortest: number, longest: number) => {
-  const message = `must be a duration from "${formatDuration(shortest)}" to "${formatDuration(longest)}"`
-  return z.string(message).transform((text, context) => {
-    const milliseconds = parseDuration(text)
-    if (milliseconds !== undefined && milliseconds >= shortest && milliseconds <= longest) return milliseconds
-    context.addIssue({ code: 'custom', message })
-    return z.NEVER
-  })
-}
 
 /** A whole number within limits, both inclusive. Also as text, because that is what an environment variable holds. */
 const whole = (least: number, most: number) =>
@@ -110,7 +99,7 @@ export const IdentityEntry = z.strictObject({
     .min(1)
     .optional(),
   /** The shortest that anybody issues is minutes. A week: whoever wants longer-lived tokens does not want this broker. */
-  max_lifetime: duration(60_000, 168 * hour).optional(),
+  max_lifetime: durationWithin(60_000, 168 * hour).optional(),
   replay: z.enum(['reusable', 'single-use']).optional(),
   allow_http: z.boolean().optional(),
   allow_private: z.boolean().optional(),
@@ -132,7 +121,7 @@ export const Console = z.strictObject({
     .max(16)
     .default([]),
   /** What a copied cookie is good for. Whoever is still known to the issuer comes back without noticing, so that short costs little. */
-  session: duration(5 * 60_000, 12 * hour).prefault('1h'),
+  session: durationWithin(5 * 60_000, 12 * hour).prefault('1h'),
 })
 
 export const ResourceServerEntry = z.strictObject({
@@ -179,9 +168,9 @@ export const Limits = z.strictObject({
   introspections_per_second: whole(1, 100_000).default(1_000),
   in_flight: whole(1, 100_000).default(256),
   connections: whole(1, 100_000).default(4_096),
-  request_timeout: duration(1_000, hour / 12).prefault('30s'),
+  request_timeout: durationWithin(1_000, hour / 12).prefault('30s'),
   leases_per_task: whole(1, 1_000).default(16),
-  stuck_after: duration(1_000, 24 * hour).prefault('5m'),
+  stuck_after: durationWithin(1_000, 24 * hour).prefault('5m'),
 })
 
 export const LogSettings = z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info') })

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { durationWithin } from '../shapes.ts'
+import { durationWithin } from '../../base/duration.ts'
 import { roleName } from './grant.ts'
 
 /** Milliseconds that the session of a role lasts at most which another role assumed (IAM User Guide, "Role chaining"). */

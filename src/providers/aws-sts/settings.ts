@@ -1,6 +1,6 @@
 import { z } from 'zod'
+import { durationWithin } from '../../base/duration.ts'
 import { addressFault } from '../connection.ts'
-import { durationWithin } from '../shapes.ts'
 import { identityFaults, identityShape } from './identity-settings.ts'
 
 /** What a role is without its path: names of roles are unique in an account whatever their paths. */

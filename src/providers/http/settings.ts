@@ -1,7 +1,8 @@
 import { z } from 'zod'
+import { durationWithin } from '../../base/duration.ts'
 import { isLoopback } from '../../base/loopback.ts'
 import { addressFault } from '../connection.ts'
-import { durationWithin, path } from '../shapes.ts'
+import { path } from '../shapes.ts'
 
 /** Its entry under `providers:`. `timeout` is for one whole call; `concurrency` holds for mints and, apart from them, for ends. */
 export const httpSettings = z

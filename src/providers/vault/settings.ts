@@ -1,6 +1,7 @@
 import { z } from 'zod'
+import { durationWithin } from '../../base/duration.ts'
 import { addressFault } from '../connection.ts'
-import { durationWithin, path } from '../shapes.ts'
+import { path } from '../shapes.ts'
 
 /** A path of Vault's API, such as a mount: segments that need no escaping and lead nowhere else. */
 export const apiPath = z
