@@ -328,8 +328,6 @@ export function endOf(lease: SQL, latest: SQL): SQL {
   return sql`case when ${lease}.local then date_trunc('second', ${latest}) else ${latest} end`
 }
 
-export const milliseconds = (count: number): SQL => sql`make_interval(secs => ${count}::double precision / 1000)`
-
 /** The earlier of what was asked for as a duration, in milliseconds, and as a moment. Null where no moment was named. */
 const deadlineIn = (duration: SQL, moment: SQL): SQL => sql`least(now() + make_interval(secs => ${duration} / 1000), ${moment})`
 

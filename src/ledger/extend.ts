@@ -1,7 +1,7 @@
 import { sql } from 'drizzle-orm'
 import type { LeaseId, TaskId } from '../base/ids.ts'
 import type { Receipt } from '../base/receipt.ts'
-import { deadlineOf, endOf, milliseconds, type NewTask } from './announce.ts'
+import { deadlineOf, endOf, type NewTask } from './announce.ts'
 import type { Ledger } from './connect.ts'
 import {
   decidedRows,
@@ -14,6 +14,7 @@ import {
   type NewDecision,
   rfc3339,
 } from './entries.ts'
+import { milliseconds } from './intervals.ts'
 import { type KeyClaim, release } from './keys.ts'
 import type { ExportedRow } from './log.ts'
 import { receiptsOfRows, toldRows } from './receipts.ts'

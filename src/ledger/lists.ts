@@ -2,6 +2,7 @@ import { and, sql, type SQL } from 'drizzle-orm'
 import { type DecisionId, idFrom, type LeaseId, type TaskId } from '../base/ids.ts'
 import type { Json } from '../base/json.ts'
 import type { Ledger } from './connect.ts'
+import { milliseconds } from './intervals.ts'
 import {
   type DecisionRecord,
   decisionOf,
@@ -126,7 +127,7 @@ export const listLeases = (ledger: Ledger, filter: LeaseFilter, page: Page): Pro
       filter.standing === undefined ? undefined : filter.standing ? sql`standing` : sql`not standing`,
       filter.endedLate === undefined
         ? undefined
-        : sql`ended_at - closing_at > interval '1 second' and ended_at - closing_at > ${lasting(filter.endedLate)}`,
+        : sql`ended_at - closing_at > interval '1 second' and ended_at - closing_at > ${milliseconds(filter.endedLate)}`,
       filter.outlivedTask === undefined ? undefined : outlived(filter.outlivedTask),
       // What was not minted was not held.
       filter.from || filter.to ? sql`state <> 'failed'` : undefined,
@@ -136,8 +137,8 @@ export const listLeases = (ledger: Ledger, filter: LeaseFilter, page: Page): Pro
 
 /** A task that was decided to end has a time for that; one that was not has its deadline; and the earliest counts. */
 const outlived = (by: number): SQL => sql`
-  not (state = 'lapsing' and expires_at > now() - ${lasting(by)}) and exists (
-    select from tasks as task where task.id = task_id and least(task.closing_at, task.ended_at, task.deadline) <= now() - ${lasting(by)})`
+  not (state = 'lapsing' and expires_at > now() - ${milliseconds(by)}) and exists (
+    select from tasks as task where task.id = task_id and least(task.closing_at, task.ended_at, task.deadline) <= now() - ${milliseconds(by)})`
 
 export const listEntries = (ledger: Ledger, filter: EntryFilter, page: Page): Promise<Listed<Entry>> =>
   list(ledger, sql`entries`, entryOf, page, [
@@ -184,7 +185,6 @@ const longestStatement = 15_000
  */
 const mostApart = 5 * 60_000
 
-const lasting = (ms: number): SQL => sql`make_interval(secs => ${ms / 1_000}::double precision)`
 const moment = (date: Date): SQL => sql`${date.toISOString()}::text::timestamptz`
 
 interface Between {

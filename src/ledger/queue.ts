@@ -2,6 +2,7 @@ import { sql } from 'drizzle-orm'
 import type { Ledger } from './connect.ts'
 import { claimSeconds } from './endings.ts'
 import { entryColumns } from './entries.ts'
+import { milliseconds } from './intervals.ts'
 import { dueChannel } from './postgres.ts'
 import { type JsonRow, type Lease, leasesOf } from './records.ts'
 import { forgetAt } from './role-sessions.ts'
@@ -38,7 +39,7 @@ export async function claimDue(ledger: Ledger, rooms: readonly Room[]): Promise<
  */
 export async function retryLater(ledger: Ledger, lease: Pick<Lease, 'id'>, error: string, wait: number): Promise<boolean> {
   const rows = await ledger.run(sql`
-    update leases set error = ${error}, due_at = now() + make_interval(secs => ${wait / 1000}::double precision)
+    update leases set error = ${error}, due_at = now() + ${milliseconds(wait)}
     where id = ${lease.id} and state in ('reserved', 'revoking') returning id`)
   return rows.length > 0
 }

@@ -3,6 +3,7 @@ import type { StopId } from '../base/ids.ts'
 import type { Receipt } from '../base/receipt.ts'
 import type { Ledger } from './connect.ts'
 import { entryColumns, rfc3339 } from './entries.ts'
+import { milliseconds } from './intervals.ts'
 import type { ExportedRow } from './log.ts'
 import { receiptsOfRows, toldRows } from './receipts.ts'
 import { type JsonRow, type Stop, stopOf } from './records.ts'
@@ -54,7 +55,7 @@ const changed = (ledger: Ledger, { stop, told }: ChangedRow): ChangedStop => ({ 
 export const stopRows = ({ id, selector, reason, by, lasts }: NewStop): SQL => sql`
   stop as (
     insert into stops (id, ${selectorColumns}, reason, by, until)
-    values (${id}, ${selectorValues(selector)}, ${reason}, ${by}, now() + make_interval(secs => ${lasts / 1_000}::double precision)) returning *
+    values (${id}, ${selectorValues(selector)}, ${reason}, ${by}, now() + ${milliseconds(lasts)}) returning *
   )`
 
 /** The fact that the query `stop` has put it. */
