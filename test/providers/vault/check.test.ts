@@ -1,20 +1,15 @@
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { readFile, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { loginOf } from '../../../src/cli/sweep.ts'
-import { openLocalIssuer } from '../../../src/identity/local-issuer.ts'
 import { checkProviders } from '../../../src/main.ts'
 import type { Finding } from '../../../src/providers/provider.ts'
 import { freePort } from '../../support/port.ts'
 import { mayfly } from '../../support/program.ts'
 import { deployed, type RunningVault, startVault, vaultRuns } from '../../support/vault.ts'
+import { type CheckSite, makeCheckSite } from './check-site.ts'
 
-const catalogue = `
-agents: {}
-kinds: {}
-grants:
-  ledger: { provider: vault, path: database/creds/ledger-read, policy: mayfly-task-ledger-read, max_ttl: 30m }
+const grants = `  ledger: { provider: vault, path: database/creds/ledger-read, policy: mayfly-task-ledger-read, max_ttl: 30m }
   settings: { provider: vault, path: secret/data/app, policy: mayfly-task-app-settings, max_ttl: 30m, standing: true }
   certificate: { provider: vault, path: pki/issue/service, policy: mayfly-task-service-certificate, max_ttl: 10m, data: { common_name: a.example.com } }
   leased: { provider: vault, path: pki/issue/leased, policy: mayfly-task-leased-certificate, max_ttl: 10m, ended_by: lease, data: { common_name: a.example.com } }
@@ -27,33 +22,16 @@ grants:
     parameters: { key: { pattern: "[A-Za-z0-9 +/=-]{1,200}" } }
 `
 
-const configuration = (provider: object): string => `
-public_url: http://127.0.0.1:7420
-listen: { host: 127.0.0.1, port: 7420 }
-store: { embedded: ./data }
-catalogue: ./catalogue.yaml
-policies: ./policies
-identity: [{ name: local, profile: oidc, issuer: "urn:mayfly:local-issuer", keys: ./jwks.json }]
-providers:
-  - { name: tokens, kind: jwt }
-  - ${JSON.stringify({ name: 'vault', kind: 'vault', token_role: 'mayfly-task', ...provider })}
-`
-
 const publicKey = 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIK0vHPNd2pKrYb2kSKLPUAgtCqpCSCsgqTdrFHhBWdfx'
 
 describe.runIf(vaultRuns)('mayfly provider check, of a Vault', () => {
   let vault: RunningVault
-  let folder: string
+  let site: CheckSite
   /** What undoes what a test broke, last first. */
   let mend: (() => Promise<unknown>)[] = []
 
   beforeAll(async () => {
-    ;[vault, folder] = await Promise.all([startVault(), mkdtemp(path.join(tmpdir(), 'mayfly-check-'))])
-    const { jwks } = await openLocalIssuer(path.join(folder, 'issuer.json'))
-    await mkdir(path.join(folder, 'policies'))
-    await writeFile(path.join(folder, 'jwks.json'), JSON.stringify(jwks))
-    await writeFile(path.join(folder, 'policies/nobody.cedar'), '@id("nobody")\nforbid(principal, action, resource);\n')
-    await writeFile(path.join(folder, 'catalogue.yaml'), catalogue)
+    ;[vault, site] = await Promise.all([startVault(), makeCheckSite(grants)])
   })
   afterEach(async () => {
     for (const undo of mend.toReversed()) await undo()
@@ -62,15 +40,12 @@ describe.runIf(vaultRuns)('mayfly provider check, of a Vault', () => {
   })
   afterAll(async () => {
     await vault?.stop()
-    await rm(folder, { recursive: true, force: true })
+    await site?.remove()
   })
 
   /** Writes a configuration. @param over of the provider's settings */
-  async function configure(over: object = {}): Promise<string> {
-    const file = path.join(folder, 'mayfly.yaml')
-    await writeFile(file, configuration({ address: vault.address, auth: { method: 'token', token_file: vault.tokenFile }, ...over }))
-    return file
-  }
+  const configure = (over: object = {}): Promise<string> =>
+    site.configure({ address: vault.address, auth: { method: 'token', token_file: vault.tokenFile }, ...over })
 
   /** What a check finds, but for what is well. */
   async function amiss(over: object = {}): Promise<readonly Finding[]> {
@@ -103,7 +78,7 @@ describe.runIf(vaultRuns)('mayfly provider check, of a Vault', () => {
 
   /** A file with a token for the broker. */
   async function tokenFile(token: string): Promise<{ auth: object }> {
-    const file = path.join(folder, 'another-token')
+    const file = path.join(site.folder, 'another-token')
     await writeFile(file, token)
     return { auth: { method: 'token', token_file: file } }
   }

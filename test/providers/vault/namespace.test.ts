@@ -1,10 +1,8 @@
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import type { Handle } from '../../../src/base/evidence.ts'
 import { systemClock } from '../../../src/base/time.ts'
-import { openLocalIssuer } from '../../../src/identity/local-issuer.ts'
 import { checkProviders } from '../../../src/main.ts'
 import type { LeaseReference, Minted, Provider, Reservation } from '../../../src/providers/provider.ts'
 import { vaultKind } from '../../../src/providers/vault/vault.ts'
@@ -12,6 +10,7 @@ import { frontVault, type VaultFront } from '../../support/vault-front.ts'
 import { type RunningVault, startVault, vaultRuns } from '../../support/vault.ts'
 import { failureOf } from '../contract.ts'
 import { reservationOf } from '../reservation.ts'
+import { type CheckSite, makeCheckSite } from './check-site.ts'
 
 const patient = new AbortController().signal
 const reading = vaultKind.grant.parse({ path: 'database/creds/ledger-read', policy: 'mayfly-task-ledger-read' })
@@ -163,33 +162,14 @@ describe.runIf(vaultRuns)('a Vault with namespaces', () => {
     })
 
     describe('provider check', () => {
-      let folder: string
+      let site: CheckSite
       beforeAll(async () => {
-        folder = await mkdtemp(path.join(tmpdir(), 'mayfly-check-'))
-        const { jwks } = await openLocalIssuer(path.join(folder, 'issuer.json'))
-        await mkdir(path.join(folder, 'policies'))
-        await writeFile(path.join(folder, 'jwks.json'), JSON.stringify(jwks))
-        await writeFile(path.join(folder, 'policies/nobody.cedar'), '@id("nobody")\nforbid(principal, action, resource);\n')
-        const grant = 'path: database/creds/ledger-read, policy: mayfly-task-ledger-read, max_ttl: 30m'
-        await writeFile(path.join(folder, 'catalogue.yaml'), `agents: {}\nkinds: {}\ngrants:\n  ledger: { provider: vault, ${grant} }\n`)
+        site = await makeCheckSite('  ledger: { provider: vault, path: database/creds/ledger-read, policy: mayfly-task-ledger-read, max_ttl: 30m }\n')
       })
-      afterAll(() => rm(folder, { recursive: true, force: true }))
+      afterAll(() => site?.remove())
 
       async function findings(own: object): Promise<readonly string[]> {
-        const settings = { name: 'vault', kind: 'vault', address: front.address, token_role: 'mayfly-task', namespace, ...own }
-        const file = path.join(folder, 'mayfly.yaml')
-        await writeFile(
-          file,
-          `
-public_url: http://127.0.0.1:7420
-listen: { host: 127.0.0.1, port: 7420 }
-store: { embedded: ./data }
-catalogue: ./catalogue.yaml
-policies: ./policies
-identity: [{ name: local, profile: oidc, issuer: "urn:mayfly:local-issuer", keys: ./jwks.json }]
-providers: [${JSON.stringify(settings)}]
-`,
-        )
+        const file = await site.configure({ address: front.address, namespace, ...own })
         const [checked] = await checkProviders(file, { only: 'vault', parameters: {} })
         return checked!.findings.map(({ level, subject, message }) => `${level}: ${subject}: ${message}`)
       }
