@@ -10,7 +10,7 @@ import { latestCheckpoint, listLogs } from '../../src/ledger/log.ts'
 import { stepLog } from '../../src/ledger/sequencer.ts'
 import type { VerifierKey } from '../../src/proof/note.ts'
 import { verifyLedger } from '../../src/proof/verify.ts'
-import { auditLog, growAll, settled, verifiersOf } from '../support/log.ts'
+import { auditLog, growAll, settled, verifiersOf, writeEntries } from '../support/log.ts'
 import { makeSite, type Ran, type Site, startMayfly } from '../support/program.ts'
 import { isLook } from '../support/statements.ts'
 import { openDatabase, type OpenedStore, stores } from '../support/stores.ts'
@@ -58,7 +58,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('the rotation of 
   const log = async () => ({ ledger, key: await openLogKey(keys()), origin: 'broker.example.com' })
 
   async function write(): Promise<void> {
-    await ledger.run(sql`insert into entries (kind, body) select 'policy.activated', '{"policy_digest": "none"}' from generate_series(1, 3)`)
+    await writeEntries(ledger, 3)
     entries += 3
   }
 

@@ -13,7 +13,7 @@ import { parseVerifierKey } from '../../src/proof/note.ts'
 import { checkProof } from '../../src/proof/entry-proof.ts'
 import { openCheckpoint } from '../../src/proof/checkpoint.ts'
 import { entriesOf, hashesOf } from '../../src/proof/tiles.ts'
-import { growAll } from '../support/log.ts'
+import { growAll, writeEntries } from '../support/log.ts'
 import { faultsOf } from '../support/ocsf.ts'
 import { openEmbedded, type OpenedStore } from '../support/stores.ts'
 import { buildHouse, type House } from './house.ts'
@@ -26,10 +26,7 @@ let store: OpenedStore
 let ledger: Ledger
 let house: House
 
-const write = (count: number): Promise<unknown> =>
-  ledger.run(
-    sql`insert into entries (kind, body) select 'policy.activated', json_build_object('at', at) from generate_series(1, ${count}::int) as at`,
-  )
+const write = (count: number): Promise<unknown> => writeEntries(ledger, count)
 
 const grow = (): Promise<void> => growAll({ ledger, key, origin })
 
@@ -144,11 +141,11 @@ describe('the log over HTTP', () => {
     }
     void closing
     Object.assign(house.parts.broker.ledger, { run: apart.run.bind(apart) })
-    await apart.run(sql`insert into entries (kind, body) select 'policy.activated', '{}' from generate_series(1, 300)`)
+    await writeEntries(apart, 300)
     await growAll({ ledger: apart, key, origin })
     const final = await (await get('/checkpoint')).text()
     const { opened } = await rotateLog({ ledger: apart, key, next })
-    await apart.run(sql`insert into entries (kind, body) select 'policy.activated', '{}' from generate_series(1, 300)`)
+    await writeEntries(apart, 300)
     await growAll({ ledger: apart, key: next, origin })
 
     expect(await (await get('/checkpoint')).text()).toBe(final)

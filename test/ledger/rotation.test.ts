@@ -7,7 +7,7 @@ import { latestCheckpoint, listLogs } from '../../src/ledger/log.ts'
 import { proveEntry } from '../../src/ledger/proofs.ts'
 import { rotateLog } from '../../src/ledger/rotation.ts'
 import { type Log, type Memory, stepLog } from '../../src/ledger/sequencer.ts'
-import { auditLog, growAll, settled } from '../support/log.ts'
+import { auditLog, growAll, settled, writeEntries } from '../support/log.ts'
 import { asOwner } from '../support/owner.ts'
 import { type OpenedStore, stores } from '../support/stores.ts'
 
@@ -47,9 +47,7 @@ describe.each(stores)('the log on $name whose key is rotated', { timeout: 150_00
   })
 
   async function write(count: number): Promise<void> {
-    await ledger.run(
-      sql`insert into entries (kind, body) select 'policy.activated', json_build_object('at', at) from generate_series(1, ${count}::int) as at`,
-    )
+    await writeEntries(ledger, count)
     await settled(ledger)
   }
 

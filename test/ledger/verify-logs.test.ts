@@ -1,4 +1,3 @@
-import { sql } from 'drizzle-orm'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { connect, type Ledger } from '../../src/ledger/connect.ts'
 import { type LogKey, logKeyOf } from '../../src/ledger/log-key.ts'
@@ -12,7 +11,7 @@ import { lineText, type LogLine, type LogStart, parseLine } from '../../src/proo
 import { leafHash } from '../../src/proof/merkle.ts'
 import { createSigner, type Signer, type VerifierKey } from '../../src/proof/note.ts'
 import { type Verdict, verifyLedger } from '../../src/proof/verify.ts'
-import { growAll, settled } from '../support/log.ts'
+import { growAll, writeEntries } from '../support/log.ts'
 import { asOwner } from '../support/owner.ts'
 import { type OpenedStore, stores } from '../support/stores.ts'
 
@@ -65,10 +64,7 @@ describe.each(stores)('a ledger of several logs on $name', { timeout: 150_000 },
     store = await open()
     ledger = await connect(store.settings)
     const write = async (count: number, key: LogKey): Promise<string> => {
-      await ledger.run(
-        sql`insert into entries (kind, body) select 'policy.activated', json_build_object('at', at) from generate_series(1, ${count}::int) as at`,
-      )
-      await settled(ledger)
+      await writeEntries(ledger, count)
       await growAll({ ledger, key, origin })
       return (await latestCheckpoint(ledger))!.note
     }

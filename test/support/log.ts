@@ -25,6 +25,12 @@ export async function settled(ledger: Ledger): Promise<void> {
   while (!(await ledger.run<{ settled: boolean }>(isSettled))[0]!.settled) await delay(20)
 }
 
+/** Writes so many entries that are about no task, in one commit. Their place they get from whoever grows the log. */
+export const writeEntries = (ledger: Ledger, count: number): Promise<unknown> =>
+  ledger.run(
+    sql`insert into entries (kind, body) select 'policy.activated', json_build_object('at', at) from generate_series(1, ${count}::int) as at`,
+  )
+
 /** Steps until every entry has its place. Bounded by the test's own time. */
 export async function growAll(log: Log, memory: Memory = { head: undefined }, batch?: number): Promise<void> {
   await settled(log.ledger)
