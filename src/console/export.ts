@@ -19,7 +19,7 @@ export interface ExportLimits {
   readonly patience: number
 }
 
-export const houseExports: ExportLimits = { downloads: 4, patience: 60_000 }
+const houseExports: ExportLimits = { downloads: 4, patience: 60_000 }
 
 /** Entries of one read: the most that a page of the API has. */
 const batch = '500'

@@ -108,7 +108,7 @@ function renderPlan({ home, formToken }: Visit, asked: Question, selector: Selec
 }
 
 /** What a selector names, in words. */
-export const meantBy = (row: Parameters<typeof selectorOf>[0]): string => phraseOf(selectorOf(row)).replace(/^revoke /, '')
+const meantBy = (row: Parameters<typeof selectorOf>[0]): string => phraseOf(selectorOf(row)).replace(/^revoke /, '')
 
 function renderStops({ home, formToken }: Visit, stops: readonly Stop[], isOperator: boolean): Html {
   if (stops.length === 0)

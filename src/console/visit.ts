@@ -16,7 +16,7 @@ export interface ConsoleEnv {
 }
 
 /** Where the console is: the public URL may have a path of its own. */
-export const homeOf = (publicUrl: string): string => `${new URL(publicUrl).pathname.replace(/\/$/, '')}/console`
+const homeOf = (publicUrl: string): string => `${new URL(publicUrl).pathname.replace(/\/$/, '')}/console`
 
 /** Who looks, and what their page needs. In front of everything else of the console. */
 export function receive(broker: Broker, sessions: Sessions, publicUrl: string): MiddlewareHandler<ConsoleEnv> {

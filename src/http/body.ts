@@ -3,7 +3,7 @@ import { BrokerError } from '../base/errors.ts'
 import { parseJson } from '../base/json.ts'
 
 /** 64 KiB: sixteen grants with every parameter filled take a fifth of it. */
-export const longestBody = 65_536
+const longestBody = 65_536
 
 const utf8 = new TextDecoder('utf-8', { fatal: true })
 

@@ -58,10 +58,10 @@ export const githubIssuer = 'https://token.actions.githubusercontent.com'
  * One hour, in milliseconds, whatever the profile: as long as Kubernetes, GCP and most others make a token by default, and short enough to bound what a deleted workload
  * can still do. It shuts out the year-long default tokens of Kubernetes and the day-long ones of Azure.
  */
-export const defaultLifetime = 3_600_000
+const defaultLifetime = 3_600_000
 
 /** SPIFFE: JWT-SVID section 2.1, which has no EdDSA. Kubernetes: what an API server can sign with. */
-export const defaultAlgorithms: Readonly<Record<ProfileName, readonly Algorithm[]>> = {
+const defaultAlgorithms: Readonly<Record<ProfileName, readonly Algorithm[]>> = {
   spiffe: ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512'],
   kubernetes: ['RS256', 'ES256', 'ES384', 'ES512'],
   'github-actions': ['RS256'],
@@ -69,7 +69,7 @@ export const defaultAlgorithms: Readonly<Record<ProfileName, readonly Algorithm[
 }
 
 /** GitHub makes a token for each request of a job; the others hand out the same one until it is renewed. */
-export const defaultReplay: Readonly<Record<ProfileName, ReplayRule>> = {
+const defaultReplay: Readonly<Record<ProfileName, ReplayRule>> = {
   spiffe: 'reusable',
   kubernetes: 'reusable',
   'github-actions': 'single-use',

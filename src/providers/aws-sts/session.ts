@@ -14,7 +14,7 @@ export function newSessionName(): string {
 }
 
 /** What is journaled of a session. */
-export const handleOf = ({ role, name }: RoleSession): Handle => ({ kind: 'session', role, session_name: name })
+const handleOf = ({ role, name }: RoleSession): Handle => ({ kind: 'session', role, session_name: name })
 
 /**
  * The name of a session that may be asked for now: the ledger knows it. As a rule since the lease was announced; else it is taken now, from the store
@@ -56,7 +56,7 @@ export function journaledSession(handles: readonly Handle[]): RoleSession | unde
 }
 
 /** One of the roles, at random: sessions of one grant spread over its pool. */
-export const pickRole = (roles: readonly string[]): string => roles[randomInt(roles.length)]!
+const pickRole = (roles: readonly string[]): string => roles[randomInt(roles.length)]!
 
 /**
  * SourceIdentity: it follows the session through every further role, and AWS writes it into CloudTrail. A digest, for names of agents may have

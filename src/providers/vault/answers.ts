@@ -71,7 +71,7 @@ export const dataOf = <T>(answer: VaultAnswer, shape: z.ZodType<T>): T | undefin
 export const healthOf = (answer: VaultAnswer): Health | undefined => healthAnswer.safeParse(answer.body).data
 
 /** Vault's own words about a failure; empty where they are not Vault's. For classifying only: they may name accessors and leases, so nobody else sees them. */
-export function errorsOf({ body }: VaultAnswer): readonly string[] {
+function errorsOf({ body }: VaultAnswer): readonly string[] {
   return z.looseObject({ errors: z.array(z.string()) }).safeParse(body).data?.errors ?? []
 }
 

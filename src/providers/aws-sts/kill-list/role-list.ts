@@ -5,7 +5,7 @@ import { createWatch } from './watch.ts'
 import { type RoleList, writeList } from './writer.ts'
 
 /** Milliseconds from the beginning of one document to that of the next, of all brokers together. The first after a pause is written at once; who comes meanwhile shares the next. */
-export const writePause = 1_200
+const writePause = 1_200
 /** Milliseconds after which a list that somebody else holds is asked for again: soon, for nobody but one that died holds it for its whole claim. */
 const untilReleased = 100
 /** Milliseconds that one look may take. */
