@@ -24,6 +24,9 @@ export interface ResourceServerEntry {
 /** Those for whom a call can be: by catalogue, by the token of a task, by role, by audience. */
 export type Callers = 'agent' | 'task' | Role | 'resource_server'
 
+/** Those who may look at everything. */
+export const readers = ['operator', 'reviewer'] as const satisfies readonly Callers[]
+
 /** How often one caller may ask for something new, and about tokens. Ending is never limited. */
 export interface Rates {
   readonly issue: Rate

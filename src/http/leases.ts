@@ -5,7 +5,7 @@ import { showLease } from '../tasks/show.ts'
 import type { Broker } from '../tasks/task.ts'
 import { conflicts, json, optionalBody, problems, refusals } from './answers.ts'
 import type { Env } from './app.ts'
-import { callableBy } from './authenticate.ts'
+import { callableBy, readers } from './authenticate.ts'
 import * as contract from './contract.ts'
 import { waitSeconds } from './prefer.ts'
 import { askForLeases } from './questions.ts'
@@ -36,7 +36,7 @@ const list = createRoute({
   method: 'get',
   path: '/leases',
   summary: 'Leases, newest first',
-  ...callableBy(['operator', 'reviewer']),
+  ...callableBy(readers),
   request: { query: contract.LeaseFilter },
   responses: { 200: json('A page', contract.LeasePage), ...problems },
 })
@@ -45,7 +45,7 @@ const show = createRoute({
   method: 'get',
   path: '/leases/{id}',
   summary: 'One lease',
-  ...callableBy(['agent', 'task', 'operator', 'reviewer']),
+  ...callableBy(['agent', 'task', ...readers]),
   request: { params: contract.LeasePath },
   responses: { 200: json('The lease, without its credential', contract.LeaseView), ...problems },
 })

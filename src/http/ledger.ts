@@ -7,7 +7,7 @@ import { replayDecision } from '../tasks/replay.ts'
 import type { Broker } from '../tasks/task.ts'
 import { json, problems } from './answers.ts'
 import type { Env } from './app.ts'
-import { callableBy } from './authenticate.ts'
+import { callableBy, readers } from './authenticate.ts'
 import * as contract from './contract.ts'
 import { asCsv, asLines } from './export.ts'
 import { askForDenials, askForEntries } from './questions.ts'
@@ -64,15 +64,13 @@ function following(c: Context, cursor: string): string {
   return `/ledger?${query.toString()}`
 }
 
-const reader = ['operator', 'reviewer'] as const
-
 const list = createRoute({
   method: 'get',
   path: '/ledger',
   summary: 'Entries of the ledger, newest first; as JSON, as one JSON text a line, or as CSV',
   description:
     'With `follow=true` and no filter it is no page but a stream, oldest first, behind the entry with the number `after`; NDJSON or server-sent events. `format=ocsf` makes events of OCSF of it',
-  ...callableBy(reader),
+  ...callableBy(readers),
   // Beside the filters of a page and not among them: neither goes with the other.
   parameters: [...contract.followParameters],
   request: { query: contract.EntryFilter },
@@ -94,7 +92,7 @@ const denials = createRoute({
   method: 'get',
   path: '/denials',
   summary: 'Decisions that said no, newest first',
-  ...callableBy(reader),
+  ...callableBy(readers),
   request: { query: contract.DenialFilter },
   responses: { 200: json('A page', contract.DenialPage), ...problems },
 })
@@ -103,7 +101,7 @@ const decision = createRoute({
   method: 'get',
   path: '/decisions/{id}',
   summary: 'A decision with every answer and its whole input',
-  ...callableBy(reader),
+  ...callableBy(readers),
   request: { params: contract.DecisionPath },
   responses: { 200: json('The decision', contract.DecisionDetail), ...problems },
 })
@@ -112,7 +110,7 @@ const replay = createRoute({
   method: 'get',
   path: '/decisions/{id}/replay',
   summary: "Decide again, on the archived policy set and on today's",
-  ...callableBy(reader),
+  ...callableBy(readers),
   request: { params: contract.DecisionPath },
   responses: { 200: json('What both say now', contract.ReplayView), ...problems },
 })
@@ -121,7 +119,7 @@ const policies = createRoute({
   method: 'get',
   path: '/policies/{digest}',
   summary: 'A policy set that was active once',
-  ...callableBy(reader),
+  ...callableBy(readers),
   request: { params: contract.PolicyPath },
   responses: { 200: json('The set as archived', contract.PolicySetView), ...problems },
 })

@@ -13,7 +13,7 @@ import { parseTilePath, tileWidth } from '../proof/tiles.ts'
 import type { Broker } from '../tasks/task.ts'
 import { json, problems } from './answers.ts'
 import type { Env } from './app.ts'
-import { callableBy } from './authenticate.ts'
+import { callableBy, readers } from './authenticate.ts'
 import { type Following, formats, forms } from './follow.ts'
 import { fieldFaults } from './problem.ts'
 import { viewLog } from './views.ts'
@@ -54,7 +54,7 @@ export function logRoutes(broker: Broker, log: LogName, following: Following) {
     })
   // Described by hand: the place of a tile is several segments of its path, for which OpenAPI has no word.
   for (const each of [tile, tileOf]) routes.openAPIRegistry.registerPath({ ...each, path: each.path })
-  const [authenticate] = callableBy(reader).middleware
+  const [authenticate] = callableBy(readers).middleware
   routes.get('/ledger', whereFollowed(authenticate), async (c, next) => {
     if (!isFollowed(c)) return await next()
     return followFrom(c, following)
@@ -135,15 +135,13 @@ async function serveTile(c: Context<Env>, ledger: Broker['ledger'], log: number,
   return c.body(new Uint8Array(bytes), 200, { 'content-type': 'application/octet-stream', 'cache-control': `private, ${age}`, vary: 'authorization' })
 }
 
-const reader = ['operator', 'reviewer'] as const
-
 const plain = (description: string, type: string) => ({ 200: { description, content: { [type]: { schema: z.string() } } }, ...problems })
 
 const checkpoint = createRoute({
   method: 'get',
   path: '/checkpoint',
   summary: 'The newest signed checkpoint of the first log (C2SP tlog-checkpoint); the final one where it was closed: the others are in /ledger/logs',
-  ...callableBy(reader),
+  ...callableBy(readers),
   responses: plain('A signed note', 'text/plain'),
 })
 
@@ -151,7 +149,7 @@ const checkpointOf = createRoute({
   method: 'get',
   path: '/log/{log}/checkpoint',
   summary: 'The same of a later log, from the second on',
-  ...callableBy(reader),
+  ...callableBy(readers),
   request: { params: contract.LogPath },
   responses: plain('A signed note', 'text/plain'),
 })
@@ -160,7 +158,7 @@ const logs = createRoute({
   method: 'get',
   path: '/ledger/logs',
   summary: 'The logs that the history was signed into, oldest first. The last one is open; each other one was closed when its key was rotated',
-  ...callableBy(reader),
+  ...callableBy(readers),
   responses: { 200: json('All of them', contract.Logs), ...problems },
 })
 
@@ -169,7 +167,7 @@ const key = createRoute({
   path: '/ledger/key',
   summary:
     'The verifier key of the open log, `name+id+key` (C2SP signed-note). Get it from somebody else too: this is the broker speaking for itself',
-  ...callableBy(reader),
+  ...callableBy(readers),
   responses: plain('One line', 'text/plain'),
 })
 
@@ -177,7 +175,7 @@ const proof = createRoute({
   method: 'get',
   path: '/ledger/{entry}/proof',
   summary: 'What proves offline that an entry is in the log (C2SP tlog-proof). 404 while it has no place yet, which is a second or two',
-  ...callableBy(reader),
+  ...callableBy(readers),
   request: { params: contract.EntryPath },
   responses: plain('A proof', 'text/plain'),
 })
@@ -186,7 +184,7 @@ const lines = createRoute({
   method: 'get',
   path: '/ledger/log',
   summary: 'The log from its beginning on, oldest first, with all that is needed to verify it: one JSON text a line',
-  ...callableBy(reader),
+  ...callableBy(readers),
   request: { query: contract.LogQuery },
   responses: {
     200: { description: 'Up to `limit` lines; none behind the end', content: { 'application/x-ndjson': { schema: contract.LogLines } } },
@@ -201,7 +199,7 @@ const tile = createRoute({
   method: 'get',
   path: '/tile/{level}/{place}',
   summary: 'A tile of hashes of the first log, or with `entries` as its level a bundle of entries (C2SP tlog-tiles), such as /tile/0/x001/234.p/17',
-  ...callableBy(reader),
+  ...callableBy(readers),
   request: { params: z.object(tilePlace) },
   responses: plain('Hashes of 32 bytes, or entries, each behind its length', 'application/octet-stream'),
 })

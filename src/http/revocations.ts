@@ -7,7 +7,7 @@ import { planRevocation, resumeIssuing, revokeMany, showRevocation, stopIssuing 
 import type { Broker } from '../tasks/task.ts'
 import { body, conflicts, json, problems } from './answers.ts'
 import type { Env } from './app.ts'
-import { callableBy } from './authenticate.ts'
+import { callableBy, readers } from './authenticate.ts'
 import * as contract from './contract.ts'
 import { pageOf } from './paging.ts'
 import { viewReceipts, viewRevocation, viewStop } from './views.ts'
@@ -60,8 +60,6 @@ export const selected = ({ everything: _everything, ...named }: contract.Selecto
 
 const viewChangedStop = ({ receipts, ...stop }: ChangedStop): contract.ChangedStop => ({ ...viewStop(stop), receipts: viewReceipts(receipts) })
 
-const reader = ['operator', 'reviewer'] as const
-
 const revoke = createRoute({
   method: 'post',
   path: '/revocations',
@@ -80,7 +78,7 @@ const list = createRoute({
   method: 'get',
   path: '/revocations',
   summary: 'Revocations of many, newest first',
-  ...callableBy(reader),
+  ...callableBy(readers),
   request: { query: contract.RevocationFilter },
   responses: { 200: json('A page', contract.RevocationPage), ...problems },
 })
@@ -89,7 +87,7 @@ const show = createRoute({
   method: 'get',
   path: '/revocations/{id}',
   summary: 'How far a revocation is',
-  ...callableBy(reader),
+  ...callableBy(readers),
   request: { params: contract.RevocationPath },
   responses: { 200: json('With counts by state', contract.RevocationView), ...problems },
 })
@@ -107,7 +105,7 @@ const stops = createRoute({
   method: 'get',
   path: '/stops',
   summary: 'Stops, newest first',
-  ...callableBy(reader),
+  ...callableBy(readers),
   request: { query: contract.StopFilter },
   responses: { 200: json('A page', contract.StopPage), ...problems },
 })

@@ -7,7 +7,7 @@ import { showTask } from '../tasks/show.ts'
 import type { Broker } from '../tasks/task.ts'
 import { body, conflicts, json, optionalBody, problems, refusals } from './answers.ts'
 import type { Env } from './app.ts'
-import { callableBy } from './authenticate.ts'
+import { callableBy, readers } from './authenticate.ts'
 import * as contract from './contract.ts'
 import { readDeclaration, readGrant, readTiming } from './declaration.ts'
 import { waitSeconds } from './prefer.ts'
@@ -84,7 +84,7 @@ const list = createRoute({
   method: 'get',
   path: '/tasks',
   summary: 'Tasks, newest first',
-  ...callableBy(['operator', 'reviewer']),
+  ...callableBy(readers),
   request: { query: contract.TaskFilter },
   responses: { 200: json('A page', contract.TaskPage), ...problems },
 })
@@ -93,7 +93,7 @@ const show = createRoute({
   method: 'get',
   path: '/tasks/{id}',
   summary: 'A task with its leases and decisions',
-  ...callableBy(['agent', 'task', 'operator', 'reviewer']),
+  ...callableBy(['agent', 'task', ...readers]),
   request: { params: contract.TaskPath },
   responses: { 200: json('The task, without any secret', contract.ShownTask), ...problems },
 })
