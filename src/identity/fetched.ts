@@ -71,6 +71,8 @@ export function fetchedKeys(rules: Rules, clock: Clock, fetched: (outcome: Fetch
   }
 
   async function attempt(): Promise<void> {
+    // Due from now on: else an old set would be used for as much longer as the clock was set back.
+    if (wasSetBack()) [refreshAt, retryAt, usableUntil] = [clock(), 0, Math.min(usableUntil, clock() + staleFor)]
     askedAt = clock()
     try {
       adopt(await fetchSet())
@@ -94,7 +96,9 @@ export function fetchedKeys(rules: Rules, clock: Clock, fetched: (outcome: Fetch
   }
 
   const dueAt = (): number => Math.max(refreshAt, retryAt)
-  const due = (): boolean => !stop.signal.aborted && clock() >= dueAt()
+  /** Behind the last fetch: then it says nothing of how old the set is. */
+  const wasSetBack = (): boolean => clock() < askedAt
+  const due = (): boolean => !stop.signal.aborted && (clock() >= dueAt() || wasSetBack())
   const usable = (): KeySet | undefined => (clock() < usableUntil ? set : undefined)
 
   /** So that the set is fresh when the next token comes, and the probe tells the truth when none does. */

@@ -76,6 +76,20 @@ describe('Keys that are fetched', () => {
     await gate.accept(tokenBy(next, gate))
   })
 
+  test('are fetched anew when the clock was set back, and old ones are trusted no longer for it', async () => {
+    const { issuer, gate, asks } = await published()
+    await gate.accept(tokenBy(key, gate))
+    gate.now = start - 24 * hour
+    issuer.answers('/keys', (response) => void response.writeHead(500).end())
+    await gate.accept(tokenBy(key, gate))
+    await issuer.askedFor('/keys', 2)
+    await expect.poll(() => gate.fetches.at(-1)?.outcome).toBe('failed')
+    expect(asks()).toBe(2)
+
+    gate.now += hour
+    expect((await gate.refusal(tokenBy(key, gate)))?.reason).toBe('keys_unavailable')
+  })
+
   test('rotate: an unknown key is looked for once, found, and the old one is gone with its set', async () => {
     const { issuer, gate, asks } = await published()
     await gate.accept(tokenBy(key, gate))
