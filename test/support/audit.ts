@@ -171,6 +171,8 @@ async function storedSecrets(ledger: Ledger, secrets: readonly string[]): Promis
     'agents',
     'role_sessions',
     'kill_lists',
+    'revocations',
+    'stops',
   ]
   // The random bits of a task token stand at its end, and so does the signature of a JWT: either is looked for without what stands before it.
   const ends = secrets.map((secret) => secret.slice(-43))
