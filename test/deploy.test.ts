@@ -1,4 +1,4 @@
-import { readFile, stat } from 'node:fs/promises'
+import { readdir, readFile, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { sql } from 'drizzle-orm'
 import postgres from 'postgres'
@@ -140,6 +140,8 @@ describe('the Dockerfile', () => {
       ).toBe(true)
     }
     expect(instructions.some(([word, ...rest]) => word === 'RUN' && rest.join(' ').startsWith('npm ci'))).toBe(true)
+    // Whose the folder of keys is that compose.yaml mounts a new volume over.
+    expect(last).toContainEqual(['COPY', '--from=build', '--chown=65532:65532', '/var/lib/mayfly', '/var/lib/mayfly'])
   })
 })
 
@@ -194,6 +196,10 @@ describe('the manifests for Kubernetes', () => {
       }),
     }),
   })
+  /** It has no folders of its own: a key becomes a file in one by its path. */
+  const ConfigMap = z.looseObject({
+    configMap: z.strictObject({ name: z.literal('mayfly'), items: z.array(z.strictObject({ key: z.string(), path: z.string() })) }),
+  })
   const kinds = ['ServiceAccount', 'PersistentVolumeClaim', 'Deployment', 'Service', 'PodDisruptionBudget', 'NetworkPolicy'] as const
 
   test('run two brokers that own nothing but their keys, and probe them truthfully', async () => {
@@ -208,6 +214,18 @@ describe('the manifests for Kubernetes', () => {
     expect([broker.readinessProbe.httpGet.path, broker.livenessProbe.httpGet.path]).toEqual(['/readyz', '/healthz'])
     expect(broker.volumeMounts.map(({ name }) => name).toSorted()).toEqual(spec.template.spec.volumes.map(({ name }) => name).toSorted())
     expect(broker.volumeMounts.filter(({ readOnly }) => !readOnly).map(({ name }) => name)).toEqual(['keys', 'temporary'])
+  })
+
+  test('put each file of deploy/production where its configuration looks for it', async () => {
+    const [, , deployment] = parseAllDocuments(await read('deploy/kubernetes/mayfly.yaml'))
+    const { volumes } = Deployment.parse(deployment!.toJS()).spec.template.spec
+    const { items } = ConfigMap.parse(volumes.find(({ name }) => name === 'configuration')).configMap
+    const files = await readdir(path.join(root, 'deploy/production'), { recursive: true, withFileTypes: true })
+    const shipped = files
+      .filter((file) => file.isFile())
+      .map((file) => path.relative(path.join(root, 'deploy/production'), path.join(file.parentPath, file.name)))
+    expect(items.map((item) => item.path).toSorted()).toEqual(shipped.toSorted())
+    for (const item of items) expect(path.basename(item.path)).toBe(item.key)
   })
 })
 
