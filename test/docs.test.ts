@@ -1,40 +1,69 @@
-import { readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { expect, test } from 'vitest'
+import { onTheWire } from '../src/http/problem.ts'
 import { entryKinds } from '../src/ledger/entries.ts'
+import { createTelemetry } from '../src/telemetry.ts'
 import { documentedBodies, documentedFields } from './support/documented.ts'
 
 const root = path.join(import.meta.dirname, '..')
 const pages = [
   'README.md',
+  'CHANGELOG.md',
+  'deploy/anchors/README.md',
   ...readdirSync(path.join(root, 'docs'))
     .filter((name) => name.endsWith('.md'))
     .map((name) => `docs/${name}`),
 ]
 
-/** Tests that a page names as `test/…ts`: *title*. A title may stop short, with `…`. */
+const textOf = (file: string): string => readFileSync(path.join(root, file), 'utf8')
+
+/** What people read of a page: blocks of code have neither links nor headings. */
+const proseOf = (page: string): string => textOf(page).replaceAll(/^( *)```.*?^\1```/gms, '')
+
+/** Tests that a page names as `test/…ts`: *title*, *another*. A title may stop short, with `…`. */
 function citations(page: string): { readonly file: string; readonly title: string }[] {
-  const text = readFileSync(path.join(root, page), 'utf8')
-  return [...text.matchAll(/`(test\/[\w/.-]+\.ts)`: \*([^*]+)\*/g)].map(([, file, title]) => ({ file: file!, title: title!.replace(/ ?….*/, '') }))
+  const cited = textOf(page).matchAll(/`(test\/[\w/.-]+\.ts)`((?:(?::|, and|,| and)\s+\*[^*]+\*)*)/g)
+  return [...cited].flatMap(([, file, titles]) => [
+    { file: file!, title: '' },
+    ...[...titles!.matchAll(/\*([^*]+)\*/g)].map(([, title]) => ({ file: file!, title: title!.replaceAll(/\s+/g, ' ').replace(/ ?….*/, '') })),
+  ])
 }
 
 test.each(pages)('%s names only tests that there are', (page) => {
   const missing = citations(page).filter(({ file, title }) => {
-    const source = readFileSync(path.join(root, file), 'utf8').replaceAll(String.raw`\'`, "'")
+    if (!existsSync(path.join(root, file))) return true
+    const source = textOf(file).replaceAll(String.raw`\'`, "'")
     // A title may be put together of parts.
     return !title.split(/\$\{[^}]+\}/).every((part) => source.includes(part))
   })
   expect(missing).toEqual([])
 })
 
-test.each(pages)('%s links only to pages and headings that there are', (page) => {
-  const text = readFileSync(path.join(root, page), 'utf8')
-  const broken = [...text.matchAll(/\]\(([\w./-]+\.md)?(#[\w-]+)?\)/g)].filter(([, target, heading]) => {
-    const file = path.join(root, path.dirname(page), target ?? path.basename(page))
-    const found = tryRead(file)
-    return found === undefined || (heading !== undefined && !anchors(found).has(heading))
+test.each(pages)('%s links only to files and headings that there are', (page) => {
+  const links = [...proseOf(page).matchAll(/\]\((?!https?:)([^)#\s]*)(#[^)\s]*)?\)/g)]
+  const broken = links.filter(([, target, heading]) => {
+    const file = target ? path.join(path.dirname(page), target) : page
+    return !existsSync(path.join(root, file)) || (heading !== undefined && !anchors(file).has(heading))
   })
   expect(broken.map(([link]) => link)).toEqual([])
+})
+
+test.each(pages)('%s names only files of this repository that there are', (page) => {
+  const named = [...proseOf(page).matchAll(/`((?:src|test|deploy|docs|bench|migrations)\/[\w/.-]+)`/g)].map(([, file]) => file!)
+  expect(named.filter((file) => !existsSync(path.join(root, file)))).toEqual([])
+})
+
+test('every outage in the docs names a test of test/outages', () => {
+  const cited = [...textOf('docs/operating.md').matchAll(/`([a-z-]+)`: (\*[^*]+\*(?:, \*[^*]+\*)*)/g)]
+  expect(cited.length).toBeGreaterThan(20)
+  const missing = cited.filter(([, name, titles]) => {
+    const file = `test/outages/${name!}.test.ts`
+    // Titles of many cases are put together of their words.
+    const words = [...titles!.matchAll(/[\w'-]+/g)].map(([word]) => word)
+    return !existsSync(path.join(root, file)) || !words.every((word) => textOf(file).includes(word))
+  })
+  expect(missing.map(([citation]) => citation)).toEqual([])
 })
 
 test('every kind of entry has its line in the docs, and every field its meaning', () => {
@@ -43,23 +72,37 @@ test('every kind of entry has its line in the docs, and every field its meaning'
   expect([...new Set(used)].toSorted()).toEqual([...documentedFields].toSorted())
 })
 
-function tryRead(file: string): string | undefined {
-  try {
-    return readFileSync(file, 'utf8')
-  } catch {
-    return undefined
-  }
-}
+test('every metric has its line in the docs, with its labels', () => {
+  const metrics = createTelemetry({ level: 'silent' }).metrics.registry.getMetricsAsArray()
+  const ours = metrics.filter(({ name }) => name.startsWith('mayfly_')) as unknown as { name: string; labelNames: string[] }[]
+  const documented = [...textOf('docs/operating.md').matchAll(/^\| `(mayfly_\w+)` \|([^|]*)\|/gm)].map(([, name, labels]) => ({
+    name: name!,
+    labels: [...labels!.matchAll(/`(\w+)`/g)].map(([, label]) => label),
+  }))
+  const byName = (a: { name: string }, b: { name: string }): number => a.name.localeCompare(b.name)
+  expect(documented.toSorted(byName)).toEqual(ours.map(({ name, labelNames }) => ({ name, labels: labelNames })).toSorted(byName))
+})
 
-/** As code forges make them of headings. */
-const anchors = (text: string): Set<string> =>
-  new Set(
-    [...text.matchAll(/^#+ (.+)$/gm)].map(
-      ([, heading]) =>
-        `#${heading!
-          .toLowerCase()
-          .replaceAll(/[^\w\s-]/g, '')
-          .trim()
-          .replaceAll(/\s/g, '-')}`,
-    ),
+test('every reason to say no has its line in the docs, with its status and whether to ask again', () => {
+  const documented = [...textOf('docs/how-a-task-is-answered.md').matchAll(/^\| (\d{3}) \| `(\w+)` \| `(\w+)` \|/gm)].map(
+    ([, status, code, retry]) => [code, { status: Number(status), retry }],
   )
+  expect(Object.fromEntries(documented)).toEqual(
+    Object.fromEntries(Object.entries(onTheWire).map(([code, { status, retry }]) => [code, { status, retry }])),
+  )
+})
+
+/** As code forges make them of headings: of two that are alike the second has a number. */
+function anchors(page: string): Set<string> {
+  const names = [...proseOf(page).matchAll(/^#+ (.+)$/gm)].map(
+    ([, heading]) =>
+      `#${heading!
+        .toLowerCase()
+        .replaceAll(/[^\w\s-]/g, '')
+        .trim()
+        .replaceAll(/\s/g, '-')}`,
+  )
+  return new Set(
+    names.map((name, at) => (names.indexOf(name) === at ? name : `${name}-${names.slice(0, at).filter((other) => other === name).length}`)),
+  )
+}
