@@ -44,9 +44,10 @@ export function createLookout(broker: Broker): () => Promise<Sight> {
 
 /** The same answer for a while, and one question at a time. A failed one is not kept. */
 function remembered<Answer>(ask: () => Promise<Answer>, ms: number, clock: Clock): () => Promise<Answer> {
-  let kept: { readonly answer: Promise<Answer>; readonly until: number } | undefined
+  let kept: { readonly answer: Promise<Answer>; readonly at: number } | undefined
   return async () => {
-    if (!kept || kept.until <= clock()) kept = { answer: ask(), until: clock() + ms }
+    // Either way: a clock that was set back would show what was for as long as it had been ahead.
+    if (!kept || Math.abs(clock() - kept.at) >= ms) kept = { answer: ask(), at: clock() }
     const { answer } = kept
     try {
       return await answer

@@ -70,10 +70,19 @@ export function fetchedKeys(rules: Rules, clock: Clock, fetched: (outcome: Fetch
     fetched(changed ? 'changed' : 'unchanged')
   }
 
-  async function attempt(): Promise<void> {
-    // Due from now on: else an old set would be used for as much longer as the clock was set back.
-    if (wasSetBack()) [refreshAt, retryAt, usableUntil] = [clock(), 0, Math.min(usableUntil, clock() + staleFor)]
+  /**
+   * A clock that is set back takes along what was reckoned by it. Else keys that an issuer has withdrawn would be believed, or nobody of an issuer let in
+   * that could not be reached while the clock was wrong, for as long as it was ahead.
+   */
+  function followClock(): void {
+    const setBack = Math.max(0, askedAt - clock())
+    refreshAt -= setBack
+    usableUntil -= setBack
     askedAt = clock()
+  }
+
+  async function attempt(): Promise<void> {
+    followClock()
     try {
       adopt(await fetchSet())
     } catch (error) {
@@ -96,9 +105,7 @@ export function fetchedKeys(rules: Rules, clock: Clock, fetched: (outcome: Fetch
   }
 
   const dueAt = (): number => Math.max(refreshAt, retryAt)
-  /** Behind the last fetch: then it says nothing of how old the set is. */
-  const wasSetBack = (): boolean => clock() < askedAt
-  const due = (): boolean => !stop.signal.aborted && (clock() >= dueAt() || wasSetBack())
+  const due = (): boolean => !stop.signal.aborted && (clock() >= dueAt() || clock() < askedAt)
   const usable = (): KeySet | undefined => (clock() < usableUntil ? set : undefined)
 
   /** So that the set is fresh when the next token comes, and the probe tells the truth when none does. */
