@@ -2,6 +2,7 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { ConfigurationError, describe } from './base/errors.ts'
 import { systemClock } from './base/time.ts'
+import { version } from './base/version.ts'
 import { type Config, loadConfig } from './config.ts'
 import { createConsole } from './console/console.ts'
 import type { Entrances } from './console/entrance.ts'
@@ -34,7 +35,7 @@ import { createBackground } from './tasks/background.ts'
 import { openDigestKey } from './tasks/digest-key.ts'
 import { putInForce } from './tasks/policy.ts'
 import type { ActivePolicy, Broker } from './tasks/task.ts'
-import { createTelemetry, type Telemetry } from './telemetry.ts'
+import { beginAtZero, createTelemetry, type Named, type Telemetry } from './telemetry.ts'
 
 /** Milliseconds that revocations under way have to finish when the broker stops; what is left is due in the ledger. */
 const drainGrace = 10_000
@@ -228,6 +229,7 @@ async function run(config: Config, stop: AbortSignal, { production, ready }: { p
   const digestKey = await openDigestKey(config.keys)
   await using ledger = await connect(config.store)
   const targets = await connectTargets(config, telemetry, production, ledger)
+  beginAtZero(telemetry.metrics, namesIn(config, targets))
   const logKey = await openKeyOfLog(config, targets, telemetry)
   const policy = await putInForce(() => loadPolicy(config), ledger, telemetry)
   // Until the very end: without a listener the signal ends the process, requests and revocations under way with it.
@@ -274,12 +276,18 @@ async function run(config: Config, stop: AbortSignal, { production, ready }: { p
   const clients = { connections, silence: Math.max(shortestSilence, doorLimits.time + 15_000) }
   await using server = await listen(app.fetch, { ...config.listen, clients }, telemetry.log)
   ready?.(server.url)
-  telemetry.log.info({ url: server.url, public_url: publicUrl, embedded: ledger.embedded }, 'the broker is listening')
+  telemetry.log.info({ version, url: server.url, public_url: publicUrl, embedded: ledger.embedded }, 'the broker is listening')
 
   await fired(stop)
   telemetry.log.info({}, 'the broker stops: requests under way finish first')
   void [reloading, sequencer, draining, watching]
 }
+
+const namesIn = ({ identity, anchors }: Config, targets: ReadonlyMap<string, Target>): Named => ({
+  issuers: identity.map(({ name }) => name),
+  providers: [...targets].map(([name, { provider }]) => ({ name, events: provider.alarms ?? [] })),
+  anchors: anchors.length,
+})
 
 /** Milliseconds: a working day, where nobody signs in by an issuer that would know them again. */
 const developmentSession = 12 * 3_600_000

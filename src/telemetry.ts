@@ -63,6 +63,36 @@ export function createTelemetry({ level, destination = process.stderr }: Telemet
   return { log, metrics: createMetrics() }
 }
 
+/** Names from the configuration, with which series are labelled. */
+export interface Named {
+  readonly issuers: readonly string[]
+  /** With the events that an alarm waits for. */
+  readonly providers: readonly { readonly name: string; readonly events: readonly string[] }[]
+  /** How many there are; each is named by its place. */
+  readonly anchors: number
+}
+
+/**
+ * Begins at 0 what an alarm is set on at its first time. Prometheus sees no increase in a series that appears with 1, so the first policy set that is
+ * refused, or the first kill list that somebody else wrote, would go unnoticed.
+ */
+export function beginAtZero(
+  { policyReloads, rateLimited, issuerKeys, tokensRefused, leasesIssued, providerEvents, anchors: kept }: Metrics,
+  named: Named,
+): void {
+  for (const outcome of ['activated', 'refused']) policyReloads.inc({ outcome }, 0)
+  for (const limit of ['issue', 'introspect', 'in_flight_work', 'in_flight_ends', 'in_flight_probes', 'live_leases']) rateLimited.inc({ limit }, 0)
+  for (const issuer of named.issuers) {
+    for (const outcome of ['changed', 'unchanged', 'failed']) issuerKeys.inc({ issuer, outcome }, 0)
+    for (const reason of ['keys_unavailable', 'replayed']) tokensRefused.inc({ issuer, reason }, 0)
+  }
+  for (const { name: provider, events } of named.providers) {
+    leasesIssued.inc({ provider }, 0)
+    for (const event of events) providerEvents.inc({ provider, event }, 0)
+  }
+  for (let anchor = 0; anchor < named.anchors; anchor++) for (const outcome of ['kept', 'failed']) kept.inc({ anchor: String(anchor), outcome }, 0)
+}
+
 /**
  * Whatever looks like a credential, struck out of a finished line. The last net, not the rule: secrets live in `Secret`, which prints itself
  * as `[secret]`, and pino's own redaction works by path, so it sees neither messages nor what stands five levels deep.

@@ -5,7 +5,7 @@ import { SignJWT } from 'jose'
 import { describe, expect, test } from 'vitest'
 import { Secret } from '../src/base/secret.ts'
 import { newId } from '../src/base/ids.ts'
-import { createTelemetry, scrub } from '../src/telemetry.ts'
+import { beginAtZero, createTelemetry, scrub } from '../src/telemetry.ts'
 
 function written(level = 'debug') {
   const chunks: string[] = []
@@ -122,6 +122,32 @@ describe('the last net under the log', () => {
 })
 
 describe('metrics', () => {
+  test('on which an alarm is set begin at 0, so that their first time is an increase', async () => {
+    const { metrics } = written().telemetry
+    metrics.policyReloads.inc({ outcome: 'refused' })
+    beginAtZero(metrics, {
+      issuers: ['corp'],
+      providers: [
+        { name: 'aws', events: ['kill_list_drift'] },
+        { name: 'tokens', events: [] },
+      ],
+      anchors: 2,
+    })
+    const lines = (await metrics.registry.metrics()).split('\n').filter((line) => /^mayfly_\w+_total\{/.test(line))
+    expect(lines.filter((line) => !line.endsWith(' 0'))).toEqual(['mayfly_policy_reloads_total{outcome="refused"} 1'])
+    for (const series of [
+      'policy_reloads_total{outcome="activated"}',
+      'rate_limited_total{limit="in_flight_ends"}',
+      'issuer_key_fetches_total{issuer="corp",outcome="failed"}',
+      'tokens_refused_total{issuer="corp",reason="keys_unavailable"}',
+      'tokens_refused_total{issuer="corp",reason="replayed"}',
+      'leases_issued_total{provider="tokens"}',
+      'provider_events_total{provider="aws",event="kill_list_drift"}',
+      'anchor_writes_total{anchor="1",outcome="failed"}',
+    ])
+      expect(lines).toContain(`mayfly_${series} 0`)
+  })
+
   test('keep their names, kinds and labels: dashboards and alarms rest on them', async () => {
     const { metrics } = written().telemetry
     const described = await metrics.registry.getMetricsAsJSON()

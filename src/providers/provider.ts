@@ -194,6 +194,8 @@ export interface Provider {
    * at once where nothing is due. @throws ProviderError
    */
   upkeep?(signal: AbortSignal): Promise<void>
+  /** Events by which `noticed` may be told that something is wrong. */
+  readonly alarms?: readonly string[]
   readonly tokens?: SignedTokens
   /** A key that the backend keeps, by its settings. Absent where it keeps none. */
   signingKey?(settings: unknown): SigningKey
