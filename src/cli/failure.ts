@@ -10,6 +10,8 @@ export class Unsuccessful extends Error {}
 /** What to print for an error, and with which status to exit: 1 refused or failed, 2 usage. Each says what to do next. */
 export function explain(error: unknown): { lines: readonly string[]; status: 1 | 2 } {
   if (error instanceof Unsuccessful) return { lines: [], status: 1 }
+  // Whoever read has had enough, as `head` does.
+  if (error instanceof Error && 'code' in error && error.code === 'EPIPE') return { lines: [], status: 1 }
   if (error instanceof UsageError) return { lines: [error.message], status: 2 }
   if (error instanceof ConfigurationError)
     return { lines: ['the configuration is refused:', ...error.faults.map((fault) => `  ${fault}`)], status: 1 }
@@ -17,7 +19,8 @@ export function explain(error: unknown): { lines: readonly string[]; status: 1 |
     return { lines: [error.message, 'Is the broker running there? Start one with `npm start`, or set MAYFLY_URL.'], status: 1 }
   }
   if (error instanceof MayflyProblem) return { lines: explainProblem(error), status: 1 }
-  if (error instanceof BrokerError) return { lines: [`${error.detail}: ${describe(error.cause)}`], status: 1 }
+  if (error instanceof BrokerError)
+    return { lines: [error.cause === undefined ? error.detail : `${error.detail}: ${describe(error.cause)}`], status: 1 }
   return { lines: [describe(error)], status: 1 }
 }
 

@@ -3,7 +3,7 @@ import type { StopView } from '../http/contract.ts'
 import { duration } from './grants.ts'
 import { moment, table } from './output.ts'
 import type { OutputOf } from './program.ts'
-import { describeSelector, selecting, selectorOf, type SelectorOptions } from './selector.ts'
+import { askAboutUnknown, describeSelector, selecting, selectorOf, type SelectorOptions } from './selector.ts'
 import { connect } from './session.ts'
 import { paged } from './task.ts'
 
@@ -17,7 +17,9 @@ export const issuingCommand = (outputOf: OutputOf): Command =>
         .addOption(new Option('--for <duration>', 'how long at most, such as 8h').argParser(duration).makeOptionMandatory())
         .action(async ({ reason, for: lasts, ...options }: SelectorOptions & { reason: string; for: string }, command: Command) => {
           const stop = await connect().stopIssuing({ selector: selectorOf(options), reason, duration: lasts })
-          outputOf(command).result(stop, () => stopTable([stop]))
+          const output = outputOf(command)
+          output.result(stop, () => stopTable([stop]))
+          for (const question of askAboutUnknown(stop.unknown)) output.note(question)
         }),
     )
     .addCommand(

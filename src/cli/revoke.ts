@@ -7,7 +7,7 @@ import { Unsuccessful, UsageError } from './failure.ts'
 import { duration, seconds } from './grants.ts'
 import { moment, plain, table, type Output } from './output.ts'
 import type { OutputOf } from './program.ts'
-import { describeSelector, selecting, selectorOf, type SelectorOptions } from './selector.ts'
+import { askAboutUnknown, describeSelector, selecting, selectorOf, type SelectorOptions } from './selector.ts'
 import { connect } from './session.ts'
 import { filterOf, paged } from './task.ts'
 
@@ -32,6 +32,7 @@ export const revokeCommand = (outputOf: OutputOf): Command =>
       const selector = selectorOf(options)
       const client = connect()
       const plan = await client.planRevocation(selector)
+      for (const question of askAboutUnknown(plan.unknown)) output.note(question)
       if (options.dryRun === true) return output.result(plan, () => describePlan(selector, plan))
       const { reason, yes, stopIssuing } = options
       if (reason === undefined) throw new UsageError('say why: --reason stays in the ledger')
@@ -40,7 +41,10 @@ export const revokeCommand = (outputOf: OutputOf): Command =>
       const started = await client.startRevocation({ selector, reason, confirm, ...(stopIssuing !== undefined && { stop_issuing: stopIssuing }) })
       if (started.stop)
         output.note(`nothing of it is issued any more (${started.stop}); let it again: mayfly issuing resume ${started.stop} --reason …`)
-      const last = await watch(client, started, options.wait, output)
+      const last = await watch(client, started, options.wait, output).catch((error: unknown) => {
+        output.note(`it was started, and the brokers go on: mayfly revocations show ${started.id}`)
+        throw error
+      })
       output.result({ ...last, stop: started.stop, receipts: started.receipts }, () => describeRevocation(last))
       if (last.state !== 'ended') throw new Unsuccessful()
     })

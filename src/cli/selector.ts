@@ -1,6 +1,7 @@
 import type { Command } from 'commander'
 import type { Selector } from '../http/contract.ts'
 import { UsageError } from './failure.ts'
+import { plain } from './output.ts'
 
 const names = ['agent', 'owner', 'issuer', 'kind', 'grant', 'provider'] as const
 
@@ -34,3 +35,7 @@ export const describeSelector = ({ everything, ...named }: Selector): string =>
     : Object.entries(named)
         .map(([name, value]) => `${name} ${value}`)
         .join(', ')
+
+/** What a person should look at twice, a line for each. */
+export const askAboutUnknown = (unknown: readonly string[] = []): readonly string[] =>
+  unknown.map((named) => `this broker knows no ${plain(named)}: is it spelled so?`)

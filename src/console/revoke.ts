@@ -63,11 +63,18 @@ function renderIntent(visit: Visit, { asked, planned, faults, given }: Intent): 
     ${faults.length > 0 ? renderFaults(faults) : ''}${planned ? renderPlan(visit, asked, planned.selector, planned.plan, given) : ''}`
 }
 
-function renderPlan({ home, formToken }: Visit, asked: Question, selector: Selector, { reach, count: number, confirm }: Plan, given: Question): Html {
+function renderPlan(
+  { home, formToken }: Visit,
+  asked: Question,
+  selector: Selector,
+  { reach, count: number, confirm, unknown }: Plan,
+  given: Question,
+): Html {
   const leases = reach.leases.reduce((sum, one) => sum + one.count, 0)
   return html`<h2>
       ${meansLeases(selector) ? `${count(leases, 'lease')} of ${count(reach.tasks, 'task')} would end` : `${count(reach.tasks, 'task')} with ${count(leases, 'lease')} would end`}
     </h2>
+    ${unknown.map((named) => html`<p role="alert">This broker knows no ${named}: is it spelled so?</p>`)}
     ${
       reach.leases.length === 0
         ? ''

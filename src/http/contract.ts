@@ -579,6 +579,11 @@ export type ClosedLease = z.infer<typeof ClosedLease>
 
 const Count = z.int().min(0)
 
+const UnknownNames = z
+  .array(z.string())
+  .optional()
+  .openapi({ description: 'What the selector names that the broker has nothing by the name of, such as `agent invoice-bt`: most likely a slip' })
+
 export const RevocationPlan = z
   .object({
     dry_run: z.literal(true),
@@ -586,6 +591,7 @@ export const RevocationPlan = z
     leases: z.array(z.object({ provider: z.string(), revocation: z.enum(['provider', 'deny', 'expiry']), count: Count })),
     count: Count.openapi({ description: 'Tasks; with `grant` or `provider`, leases' }),
     confirm: z.string(),
+    unknown: UnknownNames,
   })
   .openapi('RevocationPlan')
 export type RevocationPlan = z.infer<typeof RevocationPlan>
@@ -631,7 +637,7 @@ export const StopView = z
 export type StopView = z.infer<typeof StopView>
 
 /** As it was just put, or lifted. */
-export const ChangedStop = StopView.extend({ receipts: Receipts }).openapi('ChangedStop')
+export const ChangedStop = StopView.extend({ unknown: UnknownNames, receipts: Receipts }).openapi('ChangedStop')
 export type ChangedStop = z.infer<typeof ChangedStop>
 
 /** One page, newest first; `next` is the cursor of the following page, or null on the last. */

@@ -3,7 +3,7 @@ import { parseDuration } from '../base/time.ts'
 import { listRevocations, listStops } from '../ledger/lists.ts'
 import type { Selector } from '../ledger/selector.ts'
 import type { ChangedStop } from '../ledger/stops.ts'
-import { planRevocation, resumeIssuing, revokeMany, showRevocation, stopIssuing } from '../tasks/revoke.ts'
+import { planRevocation, resumeIssuing, revokeMany, showRevocation, stopIssuing, unknownIn } from '../tasks/revoke.ts'
 import type { Broker } from '../tasks/task.ts'
 import { body, conflicts, json, problems } from './answers.ts'
 import type { Env } from './app.ts'
@@ -18,8 +18,8 @@ export function revocationRoutes(broker: Broker) {
     .openapi(revoke, async (c) => {
       const { selector, dry_run: isDry, reason, confirm, stop_issuing: stop } = c.req.valid('json')
       if (isDry === true) {
-        const { reach, ...plan } = await planRevocation(broker, selected(selector))
-        return c.json({ dry_run: true as const, tasks: reach.tasks, leases: [...reach.leases], ...plan }, 200)
+        const { reach, unknown, ...plan } = await planRevocation(broker, selected(selector))
+        return c.json({ dry_run: true as const, tasks: reach.tasks, leases: [...reach.leases], ...plan, ...whereSome(unknown) }, 200)
       }
       const asked = {
         selector: selected(selector),
@@ -42,7 +42,8 @@ export function revocationRoutes(broker: Broker) {
     .openapi(stop, async (c) => {
       const { selector, reason, duration } = c.req.valid('json')
       const asked = { selector: selected(selector), reason, lasts: parseDuration(duration)! }
-      return c.json(viewChangedStop(await stopIssuing(broker, c.var.caller, asked)), 201)
+      const put = await stopIssuing(broker, c.var.caller, asked)
+      return c.json({ ...viewChangedStop(put), ...whereSome(unknownIn(broker, asked.selector)) }, 201)
     })
     .openapi(stops, async (c) => {
       const { in_force: inForce, ...page } = c.req.valid('query')
@@ -57,6 +58,8 @@ export function revocationRoutes(broker: Broker) {
 
 /** Everything is what a selector means that names nothing. */
 export const selected = ({ everything: _everything, ...named }: contract.Selector): Selector => named
+
+const whereSome = (unknown: readonly string[]) => (unknown.length > 0 ? { unknown: [...unknown] } : {})
 
 const viewChangedStop = ({ receipts, ...stop }: ChangedStop): contract.ChangedStop => ({ ...viewStop(stop), receipts: viewReceipts(receipts) })
 

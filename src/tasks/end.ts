@@ -37,7 +37,7 @@ async function putOff(broker: Broker, lease: Lease, error: ProviderError): Promi
   const wait = error.pointlessFor + Math.random() * Math.min(backoff.most, backoff.first * 2 ** Math.min(lease.attempts, 10))
   await retryLater(broker.ledger, lease, error.message, wait)
   broker.telemetry.log.warn(
-    { lease: lease.id, task: lease.taskId, provider: lease.provider, fault: error.fault, attempts: lease.attempts },
+    { lease: lease.id, task: lease.taskId, provider: lease.provider, fault: error.fault, error: error.message, attempts: lease.attempts },
     'a lease could not be ended yet',
   )
 }

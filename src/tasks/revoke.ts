@@ -23,6 +23,8 @@ export interface Plan {
   readonly reach: Reach
   readonly count: number
   readonly confirm: string
+  /** See `unknownIn`. */
+  readonly unknown: readonly string[]
 }
 
 /** The words by which a selector is confirmed. From what was asked alone: what lives comes and goes while somebody types. */
@@ -34,7 +36,28 @@ export function phraseOf(selector: Selector): string {
 /** What a revocation would end. Changes nothing. */
 export async function planRevocation(broker: Broker, selector: Selector): Promise<Plan> {
   const reach = await reachOf(broker.ledger, selector)
-  return { reach, count: countOf(selector, reach), confirm: phraseOf(selector) }
+  return { reach, count: countOf(selector, reach), confirm: phraseOf(selector), unknown: unknownIn(broker, selector) }
+}
+
+/**
+ * What a selector names that this broker has nothing by the name of, as `agent invoice-bt`: most likely a slip, by which nothing ends and nobody is stopped.
+ * No error, since what was taken out of the catalogue may live, and another broker may have a newer one.
+ */
+export function unknownIn({ policy, targets }: Pick<Broker, 'policy' | 'targets'>, selector: Selector): readonly string[] {
+  const { agents, kinds, grants } = policy().catalogue
+  const isOfSome = (field: 'owner' | 'issuer') => (value: string) => [...agents.values()].some((agent) => agent[field] === value)
+  const isKnown: Readonly<Record<keyof Selector, (name: string) => boolean>> = {
+    agent: (name) => agents.has(name),
+    owner: isOfSome('owner'),
+    issuer: isOfSome('issuer'),
+    kind: (name) => kinds.has(name),
+    grant: (name) => grants.has(name),
+    provider: (name) => targets.has(name),
+  }
+  return Object.entries(isKnown).flatMap(([what, has]) => {
+    const name = selector[what as keyof Selector]
+    return name === undefined || has(name) ? [] : [`${what} ${name}`]
+  })
 }
 
 /** A revocation that an operator asks for. */
@@ -102,13 +125,16 @@ export async function stopIssuing(
   caller: Caller,
   asked: { selector: Selector; reason: string; lasts: number },
 ): Promise<ChangedStop> {
-  return await putStop(broker.ledger, { id: newId('stop'), ...asked, by: operatorNamed(caller) })
+  const stop = await putStop(broker.ledger, { id: newId('stop'), ...asked, by: operatorNamed(caller) })
+  broker.telemetry.log.info({ stop: stop.id, by: stop.by, until: stop.until }, 'an operator stops issuing')
+  return stop
 }
 
 /** Lets what was stopped be issued again. @throws BrokerError `forbidden`, `not_found` (or it is over), `store_unavailable` */
 export async function resumeIssuing(broker: Broker, caller: Caller, id: StopId, reason: string): Promise<ChangedStop> {
   const lifted = await liftStop(broker.ledger, id, reason, operatorNamed(caller))
   if (!lifted) throw new BrokerError('not_found', 'No such stop is in force')
+  broker.telemetry.log.info({ stop: id, by: lifted.liftedBy }, 'an operator lets issue again what was stopped')
   return lifted
 }
 

@@ -1,10 +1,12 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
+import { BrokerError } from '../../src/base/errors.ts'
 import { explain } from '../../src/cli/failure.ts'
 import { createClient, type Client, type OpenTask } from '../../src/client/client.ts'
 import type { RevocationPlan, RevocationView, StopView } from '../../src/http/contract.ts'
 import { type Lab, startLab } from '../support/lab.ts'
 import { makeSite, mayfly, type RunningBroker, type Site, typing } from '../support/program.ts'
 import { openEmbedded, type OpenedStore } from '../support/stores.ts'
+import { faultyWire } from '../support/wire.ts'
 
 let store: OpenedStore
 let lab: Lab
@@ -93,6 +95,13 @@ describe('mayfly revoke and mayfly issuing, where nothing is to change', () => {
     const told = said(stdout) as RevocationPlan
     expect(told).toMatchObject({ dry_run: true, ...plan })
     expect(Object.fromEntries(told.leases.map(({ provider, count }) => [provider, count]))).toEqual(leases)
+  })
+
+  test('asks about a name that nothing has, and about no other', async () => {
+    const slip = await mayfly(['revoke', '--agent', 'bott', '--grant', 'crm', '--dry-run'], environment)
+    expect(slip).toMatchObject({ status: 0, stderr: 'this broker knows no agent bott: is it spelled so?\n' })
+    const right = ['--agent', 'bot', '--owner', 'owner@example.com', '--issuer', 'local', '--kind', 'work', '--grant', 'crm', '--provider', 'lab']
+    expect(await mayfly(['revoke', ...right, '--dry-run'], environment)).toMatchObject({ status: 0, stderr: '' })
   })
 
   test('tells people the same in a table', async () => {
@@ -202,6 +211,25 @@ describe('mayfly revoke', () => {
     expect(await lab.alive()).toEqual([])
   })
 
+  test('that can be watched no more says which it is, for it goes on', async () => {
+    const wire = await faultyWire(broker.url)
+    try {
+      await withoutLab(async () => {
+        let cut: Promise<void> | undefined
+        const run = mayfly(['revoke', '--agent', 'bot', '--reason', 'why', '--yes', '2'], { ...environment, MAYFLY_URL: wire.url }, '', (stderr) => {
+          if (stderr.includes('rev_')) cut ??= wire.cut()
+        })
+        const { status, stderr } = await run
+        await cut
+        const [{ id }] = (await ops!.listRevocations()).items as [RevocationView]
+        expect(status).toBe(1)
+        expect(stderr).toContain(`it was started, and the brokers go on: mayfly revocations show ${id}\nno answer from ${wire.url}`)
+      })
+    } finally {
+      await wire.stop()
+    }
+  })
+
   test('that is not waited for to the end says so with its exit status, and where to look', async () => {
     await withoutLab(async () => {
       const args = ['revoke', '--grant', 'crm', '--reason', 'why', '--yes', '2', '--wait', '1', '--json']
@@ -219,6 +247,10 @@ describe('mayfly revoke', () => {
       expect(table).toMatch(new RegExp(`^${id} .* grant crm +operator:local/operator:ops +why$`, 'm'))
     })
   })
+})
+
+test('a failure without a cause is told in its own words', () => {
+  expect(explain(new BrokerError('conflict', 'It cannot be done'))).toEqual({ lines: ['It cannot be done'], status: 1 })
 })
 
 describe('mayfly issuing', () => {
@@ -251,6 +283,12 @@ describe('mayfly issuing', () => {
     await open(bot)
     const again = await mayfly(['issuing', 'resume', stop.id, '--reason', 'over'], environment)
     expect(again).toMatchObject({ status: 1, stderr: expect.stringContaining('not_found: ') as string })
+  })
+
+  test('is stopped for a name that nothing has, and asks about it', async () => {
+    const stopped = await mayfly(['issuing', 'stop', '--provider', 'labb', '--reason', 'a slip', '--for', '1h'], environment)
+    expect(stopped).toMatchObject({ status: 0, stderr: 'this broker knows no provider labb: is it spelled so?\n' })
+    expect((await inForce()).items).toMatchObject([{ selector: { provider: 'labb' } }])
   })
 
   test('is stopped by a revocation that asks for it, which says how to let it again', async () => {

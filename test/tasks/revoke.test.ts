@@ -124,6 +124,7 @@ describe.each(stores)('on $name', ({ open }) => {
         },
         count: 2,
         confirm: 'revoke everything',
+        unknown: [],
       })
       expect(await living()).toHaveLength(4)
       expect(await entries('revocation.started')).toEqual(before)
