@@ -64,10 +64,11 @@ const exportCommand = (): Command =>
       } while (cursor !== undefined)
     })
 
-/** Waits while the reader is slower than the broker, so that a long export stays small in memory. */
+/** Waits while the reader is slower than the broker, so that a long export stays small in memory. @throws the stream's error, `EPIPE` where nobody reads on */
 async function write(text: string): Promise<void> {
-  if (process.stdout.write(text)) return
-  await new Promise((resolve) => process.stdout.once('drain', resolve))
+  await new Promise<void>((resolve, reject) => {
+    process.stdout.write(text, (error) => (error ? reject(error) : resolve()))
+  })
 }
 
 const summary = (body: unknown): string => {

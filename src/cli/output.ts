@@ -14,7 +14,8 @@ export function createOutput(options: { json: boolean; colour: boolean }): Outpu
   return {
     ...options,
     result(value, forPeople) {
-      console.log(options.json ? JSON.stringify(value, null, 2) : forPeople())
+      // Not `console`, which says nothing where it could not write: a credential that nobody got would look handed over.
+      process.stdout.write(`${options.json ? JSON.stringify(value, null, 2) : forPeople()}\n`)
     },
     note: (line) => console.error(line),
   }

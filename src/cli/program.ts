@@ -1,4 +1,5 @@
 import { Command, CommanderError } from 'commander'
+import { version } from '../base/version.ts'
 import { clientSettings } from '../config.ts'
 import { awsCommand } from './aws.ts'
 import { demoCommand } from './demo.ts'
@@ -22,12 +23,17 @@ export type OutputOf = (command: Command) => Output
 /** Runs the command line. @returns 0 done, 1 refused or failed, 2 usage; `exec` passes on the status of what it ran */
 export async function main(argv: readonly string[]): Promise<number> {
   let status = 0
+  let unwritten: Error | undefined
+  process.stdout.on('error', (error: Error) => (unwritten ??= error))
+  // Of a log that nobody reads any more, nobody can be told. Ending what has to end goes on.
+  process.stderr.on('error', () => {})
   const outputOf: OutputOf = (command) => {
     const json = command.optsWithGlobals<{ json?: boolean }>().json ?? false
     return createOutput({ json, colour: clientSettings().colour && process.stdout.isTTY })
   }
   const program = new Command('mayfly')
     .description('Secrets for one task, taken back when the task ends')
+    .version(version, '--version', 'print the version')
     .option('--json', 'answer with JSON')
     .showHelpAfterError('(add --help for what is possible)')
     .exitOverride()
@@ -52,6 +58,10 @@ export async function main(argv: readonly string[]): Promise<number> {
   everyCommand(program, (command) => command.exitOverride())
   try {
     await program.parseAsync([...argv])
+    await new Promise<void>((settled) => {
+      process.stdout.write('', () => settled())
+    })
+    if (unwritten) throw unwritten
     return status
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2

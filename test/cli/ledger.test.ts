@@ -1,10 +1,13 @@
-import { readdir, readFile, rename, writeFile } from 'node:fs/promises'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { existsSync } from 'node:fs'
+import { open, readdir, readFile, rename, writeFile } from 'node:fs/promises'
 import path from 'node:path'
+import { text as textOf } from 'node:stream/consumers'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import type { OpenedTask } from '../../src/http/contract.ts'
 import { createSigner } from '../../src/proof/note.ts'
-import { makeSite, mayfly, type RunningBroker, type Site } from '../support/program.ts'
+import { command, makeSite, mayfly, type RunningBroker, type Site, startMayfly } from '../support/program.ts'
 import { openEmbedded, type OpenedStore } from '../support/stores.ts'
 import { createTestWitness, serveWitness, witnessedAt } from '../support/witness.ts'
 
@@ -44,6 +47,27 @@ test('a ledger is verified where it is, and in its export, against a checkpoint 
   const here = await mayfly(['ledger', 'verify', '--export', at('export'), '--key', at('key'), '--since', at('pinned'), '--json'])
   expect(here.status).toBe(0)
   expect(JSON.parse(here.stdout)).toMatchObject({ ok: true, found: 0, checkpoint: { size: 1 } })
+})
+
+test.each([['export'], ['list']])('%s ends without a word where nobody reads on, and does not say that it was done', async (verb) => {
+  const { process: child, ended } = startMayfly(['ledger', verb], environment)
+  child.stdout!.destroy()
+  expect(await ended).toMatchObject({ status: 1, stderr: '' })
+})
+
+test('what cannot be written is said', async () => {
+  const full = await open('/dev/full', 'w')
+  try {
+    const child = spawn(process.execPath, [command, 'ledger', 'list'], {
+      env: { ...process.env, ...environment },
+      stdio: ['ignore', full.fd, 'pipe'],
+    })
+    const stderr = textOf(child.stderr!)
+    expect(await once(child, 'close')).toEqual([1, null])
+    expect(await stderr).toContain('ENOSPC')
+  } finally {
+    await full.close()
+  }
 })
 
 test('a checkpoint that a witness has cosigned is kept by the broker, and proves what the ledger was', async () => {

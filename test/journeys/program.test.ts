@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises'
 import path from 'node:path'
 import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { version } from '../../src/base/version.ts'
 import { type Lab, startLab } from '../support/lab.ts'
 import { makeSite, mayfly, type RunningBroker, type Site } from '../support/program.ts'
 import { openDatabase, type OpenedStore, stores } from '../support/stores.ts'
@@ -147,6 +148,7 @@ describe.each(stores)('the built program on $name', ({ open: openStore }) => {
       status: 1,
       stderr: expect.stringContaining('unknown_kind') as unknown,
     })
+    expect(await mayfly(['--version'])).toEqual({ status: 0, stdout: `${version}\n`, stderr: '' })
     expect(await mayfly(['task', 'open'], as(bot))).toMatchObject({ status: 2 })
     expect(await mayfly(['task', 'show', task.id], { MAYFLY_URL: 'http://127.0.0.1:1', MAYFLY_TOKEN: bot })).toMatchObject({
       status: 1,
@@ -199,6 +201,17 @@ describe.each(stores)('the built program on $name', ({ open: openStore }) => {
     await site.write('policies/site.cedar', before)
     broker.process.kill('SIGHUP')
     await reloads('activated', 2)
+  })
+
+  test('goes on where nobody reads its log any more', async () => {
+    logs += broker.log()
+    broker.process.stderr!.destroy()
+    for (let more = 0; more < 3; more++) {
+      const task = await open(broker, bot, ['api', 'crm'])
+      expect((await call(broker, task.token, 'POST', `/tasks/${task.id}/complete`, {})).body).toMatchObject({ ended: true })
+    }
+    expect(await broker.stop()).toBe(0)
+    broker = await site.start()
   })
 
   test('what it held is still known after a restart', async () => {
