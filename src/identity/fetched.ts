@@ -29,6 +29,12 @@ const unknownEvery = 30 * second
  */
 const pause = { first: 1 * second, longest: 60 * second, longestWithoutKeys: 2 * second } as const
 
+/**
+ * Tokens that wait for one issuer's keys at a time. Each holds one of the places of the door, and anybody can invent a token: without a limit, an issuer that
+ * hangs would let strangers keep those from completing who need no issuer for it.
+ */
+const mostWaiting = 64
+
 /** How a fetch ended, for the metrics. */
 export type Fetched = 'changed' | 'unchanged' | 'failed'
 
@@ -48,6 +54,7 @@ export function fetchedKeys(rules: Rules, clock: Clock, fetched: (outcome: Fetch
   let fault = 'not fetched yet'
   let flight: Promise<void> | undefined
   let timer: NodeJS.Timeout | undefined
+  let waiting = 0
 
   async function fetchSet(): Promise<KeySet> {
     // Found once and then pinned: a discovery document that changes later moves nobody's keys.
@@ -115,12 +122,19 @@ export function fetchedKeys(rules: Rules, clock: Clock, fetched: (outcome: Fetch
     timer = setTimeout(() => (due() ? void refresh() : schedule()), Math.max(second, dueAt() - clock())).unref()
   }
 
+  /** Whoever is too much goes on with what there is. */
+  async function waitFor(refreshing: Promise<void>, signal: AbortSignal): Promise<void> {
+    if (waiting >= mostWaiting) return
+    waiting++
+    await withinSignal(refreshing, signal).finally(() => waiting--)
+  }
+
   async function upToDate(signal: AbortSignal): Promise<KeySet | undefined> {
     if (due()) {
       const refreshing = refresh()
       // A set that is only just due is used meanwhile; so is any while the issuer fails. One that slept through its time with the machine is not: keys may have been revoked.
       const justDue = failures > 0 || clock() < refreshAt + minute
-      if (!usable() || !justDue) await withinSignal(refreshing, signal)
+      if (!usable() || !justDue) await waitFor(refreshing, signal)
     }
     return usable()
   }
@@ -133,7 +147,7 @@ export function fetchedKeys(rules: Rules, clock: Clock, fetched: (outcome: Fetch
       if (!found) throw new Refusal('keys_unavailable')
       // A name that is not there may be a new one. A fetch that is under way already is waited for, and none is begun too soon.
       const mayAsk = Math.abs(clock() - askedAt) >= unknownEvery && !stop.signal.aborted
-      if (kid !== undefined && !found.keys.has(kid) && (flight ?? mayAsk)) await withinSignal(refresh(), signal)
+      if (kid !== undefined && !found.keys.has(kid) && (flight ?? mayAsk)) await waitFor(refresh(), signal)
       return keyOf(usable() ?? found, kid)
     },
     state() {

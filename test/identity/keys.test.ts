@@ -140,6 +140,18 @@ describe('Keys that are fetched', () => {
 })
 
 describe('An issuer that does not give its keys', () => {
+  test('keeps some who bring unknown keys waiting while it hangs, and refuses the others at once', async () => {
+    const { issuer, gate } = await published()
+    await gate.accept(tokenBy(key, gate))
+    gate.now += minute
+    issuer.answers('/keys', () => undefined)
+    const strangers = Promise.allSettled(Array.from({ length: 200 }, () => gate.accept(tokenBy(next, gate))))
+    await vi.waitUntil(() => gate.refusals.length >= 136)
+    await gate.accept(tokenBy(key, gate))
+    expect(gate.refusals).toHaveLength(136)
+    expect((await strangers).filter(({ status }) => status === 'rejected')).toHaveLength(200)
+  })
+
   const faults: readonly (readonly [string, (response: ServerResponse) => void, RegExp])[] = [
     ['answers with an error', (response) => void response.writeHead(500).end('{"keys":[]}'), /status 500/],
     ['sends elsewhere', (response) => void response.writeHead(302, { location: '/elsewhere' }).end(), /status 302/],

@@ -1,10 +1,16 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
 import { sql } from 'drizzle-orm'
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { findTask } from '../../src/ledger/records.ts'
 import { introspect } from '../../src/tasks/introspect.ts'
+import { openTask } from '../../src/tasks/open.ts'
 import { taskOfToken } from '../../src/tasks/token.ts'
-import { type House, startHouse } from '../support/house.ts'
+import { type House, loadPolicy, startHouse } from '../support/house.ts'
 import { type OpenedStore, stores } from '../support/stores.ts'
+
+const never = new AbortController().signal
 
 describe.each(stores)('an Idempotency-Key on $name', ({ open }) => {
   let store: OpenedStore
@@ -42,6 +48,26 @@ describe.each(stores)('an Idempotency-Key on $name', ({ open }) => {
   test('refuses another declaration under the same key', async () => {
     const task = await house.declare(['api'], { key: 'other' })
     await expect(house.declare(['api'], { key: 'other', purpose: 'something else' })).rejects.toMatchObject({ code: 'idempotency_mismatch' })
+    await task.complete()
+  })
+
+  test('puts nothing into the task of an agent whom the catalogue calls otherwise by now', async () => {
+    const task = await house.declare(['api'], { key: 'renamed' })
+    const usual = house.broker.policy()
+    const folder = await mkdtemp(path.join(tmpdir(), 'mayfly-catalogue-'))
+    onTestFinished(async () => {
+      house.use(usual)
+      await rm(folder, { recursive: true, force: true })
+    })
+    const renamed = (catalogue: string): string => catalogue.replace('  bot: {', '  renamed: {')
+    const policy = await loadPolicy(folder, { edited: renamed })
+    house.use(policy)
+    const caller = { ...house.caller('bot'), agent: policy.catalogue.agents.get('renamed') }
+    const declared = { kind: 'work', purpose: 'a test', labels: {}, duration: 60_000, grants: [{ name: 'api', parameters: {} }] }
+    await expect(openTask(house.broker, caller, declared, 'renamed', never)).rejects.toMatchObject({ code: 'conflict', task: task.id })
+    house.use(usual)
+    expect((await findTask(house.ledger, task.id))!.leases).toHaveLength(1)
+    expect((await house.declare(['api'], { key: 'renamed' })).id).toBe(task.id)
     await task.complete()
   })
 
