@@ -127,10 +127,12 @@ async function retry(broker: Broker, opening: Opening, claim: KeyClaim, signal: 
   }
   if (!held || held.busy) throw inFlight()
   const before = await findTask(broker.ledger, held.task)
-  // The catalogue may call whoever declared it by another name since: what is decided for that one is nothing to put into this task.
-  if (before?.task.state === 'open' && before.task.agent !== opening.task.agent)
-    throw new BrokerError('conflict', 'The task of this Idempotency-Key was declared by another agent', { task: held.task })
-  if (before?.task.state === 'open') return await reissue(broker, opening, held.task, claim, signal)
+  if (before?.task.state === 'open') {
+    // The catalogue may call whoever declared it by another name since: what is decided for that one is nothing to put into this task.
+    if (before.task.agent !== opening.task.agent)
+      throw new BrokerError('conflict', 'The task of this Idempotency-Key was declared by another agent', { task: held.task })
+    return await reissue(broker, opening, held.task, claim, signal)
+  }
   // One that failed may still be closing: what it left is being ended, and stands in nobody's way.
   const became = before?.task.outcome ?? before?.task.state
   if (became !== undefined && became !== 'denied' && became !== 'failed') throw taskHasEnded(held.task)

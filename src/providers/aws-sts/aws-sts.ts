@@ -3,6 +3,7 @@ import { checkAccount } from './account.ts'
 import { arnOfRole } from './arn.ts'
 import { denying } from './deny.ts'
 import { type AwsGrant, awsGrant, awsGrantFaults } from './grant.ts'
+import { listAlarms } from './kill-list/alarms.ts'
 import type { Pause } from './kill-list/turns.ts'
 import { mintingOf } from './mint.ts'
 import type { Told } from './request.ts'
@@ -49,22 +50,13 @@ export async function connectAws(name: string, settings: AwsSettings, surroundin
     },
     // The name of a session is journaled before STS is asked, and a journal that finds the lease ended stops the mint.
     recover: async ({ handles }) => ({ minted: handles.length > 0 }),
-    ...(deny && { pool: (grant: unknown) => (grant as AwsGrant).roles, upkeep: (signal: AbortSignal) => deny.upkeep(signal), alarms: alarmsOfLists }),
+    ...(deny && { pool: (grant: unknown) => (grant as AwsGrant).roles, upkeep: (signal: AbortSignal) => deny.upkeep(signal), alarms: listAlarms }),
     check: async (signal) => void (await checkAccount(name, settings, sts, signal)),
     ...(identities.tokens && { tokens: identities.tokens }),
     // Only where somebody checks: it has as much to load as the rest.
     examine: async (grants) => await (await import('./examine/account.ts')).examineAccount(name, settings, surroundings, identities, told, grants),
   }
 }
-
-const alarmsOfLists = [
-  'kill_list_drift',
-  'kill_list_not_attached',
-  'kill_list_not_written',
-  'kill_list_not_compared',
-  'kill_list_not_tidied',
-  'kill_list_rung',
-] as const
 
 /** Most of them only wait for one and the same document. */
 const endsAtOnce = 256

@@ -1,5 +1,6 @@
-import { ProviderError, type ProviderSurroundings } from '../../provider.ts'
+import { ProviderError } from '../../provider.ts'
 import type { HeldList, KillLists } from '../../role-sessions.ts'
+import type { ListAlarm } from './alarms.ts'
 import type { Canary } from './canary.ts'
 import type { Carrier } from './carrier.ts'
 import { digestOf, draw, type Drawn } from './world.ts'
@@ -13,7 +14,8 @@ export interface RoleList {
   readonly lists: KillLists
   readonly carrier: Carrier
   readonly canary: Canary
-  readonly noticed: NonNullable<ProviderSurroundings['noticed']>
+  /** As its provider's surroundings are told, and of nothing whose count does not begin at 0. */
+  readonly noticed: (provider: string, level: 'info' | 'warn' | 'error', event: ListAlarm, detail: Readonly<Record<string, string | number>>) => void
 }
 
 /** What AWS was given: every session that was denied when the list was taken is denied by this generation. */
