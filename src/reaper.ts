@@ -1,8 +1,7 @@
 import { describe } from './base/errors.ts'
 import { stopwatch } from './base/time.ts'
 import { closeOverdue } from './ledger/endings.ts'
-import { claimDue, markStuck, nextDue, putBack, releaseClaims, type Room, sweep } from './ledger/queue.ts'
-import type { Lease } from './ledger/records.ts'
+import { claimDue, markStuck, nextDue, releaseClaims, type Room, sweep } from './ledger/queue.ts'
 import { expireLeases } from './ledger/settlement.ts'
 import { ProviderError } from './providers/provider.ts'
 import type { Target } from './providers/target.ts'
@@ -18,8 +17,8 @@ export interface Reaper {
   [Symbol.asyncDispose](): Promise<void>
 }
 
-/** Rows that one statement takes at once: enough for a storm of deadlines to drain, few enough that no statement holds its locks for long. */
-const batch = 200
+/** Rows that one statement takes at once: enough for a storm of deadlines to drain, few enough that no statement holds its locks for long. Closing costs the square of them, which is little yet. */
+const batch = 64
 
 /** Milliseconds between two looks at the store when nothing wakes the loop earlier. A task lasts a second at least, so none is seen late. */
 const longestPause = 1_000
@@ -48,33 +47,18 @@ const sweepEvery = 60_000
 export async function lap(broker: Broker, done: () => void = () => {}): Promise<boolean> {
   const overdue = await closeOverdue(broker.ledger, batch)
   const revoked = await advanceRevocations(broker)
-  const closed = [overdue, ...revoked]
-  noteEnded(
-    broker,
-    closed.flatMap(({ ended }) => ended),
-  )
-  const { taken, left, rooms } = fill(
-    roomsOf(broker),
-    closed.flatMap(({ revoking }) => revoking),
-  )
-  // Before the store is asked again: where that fails, what is claimed here would wait for the end of its claim.
-  begin(broker, taken, done)
-  // A storm closes more at once than its providers can be asked about. Each by itself would find no room, and be put back by a commit of its own.
-  if (left.length > 0) await putBack(broker.ledger, left)
+  for (const { ended } of [overdue, ...revoked]) noteEnded(broker, ended)
   const expired = await expireLeases(broker.ledger, batch, expiryGrace)
   noteEnded(broker, expired)
-  await claim(broker, rooms, done)
+  await claim(broker, done)
   await flagStuck(broker)
   return overdue.tasks.length === batch || revoked.length > 0 || expired.length === batch
 }
 
 /** Claims what is due, as far as there is room for it, and begins to end it. */
-async function claim(broker: Broker, rooms: readonly Room[], done: () => void): Promise<void> {
-  begin(broker, await claimDue(broker.ledger, rooms), done)
-}
-
-function begin(broker: Broker, leases: readonly Lease[], done: () => void): void {
-  for (const lease of leases) void broker.background.run((signal) => endLease(broker, lease, signal)).then(done)
+async function claim(broker: Broker, done: () => void): Promise<void> {
+  for (const lease of await claimDue(broker.ledger, roomsOf(broker)))
+    void broker.background.run((signal) => endLease(broker, lease, signal)).then(done)
 }
 
 export function startReaper(broker: Broker): Reaper {
@@ -104,7 +88,7 @@ export function startReaper(broker: Broker): Reaper {
 
   /** The same where nothing has called but room that there is again. */
   async function refill(): Promise<number> {
-    await claim(broker, roomsOf(broker), noteRoom)
+    await claim(broker, noteRoom)
     return Math.max(shortestPause, roundEvery - sinceLap())
   }
 
@@ -190,18 +174,6 @@ function createTending({ targets, background, telemetry }: Broker): () => void {
 
 const roomsOf = ({ targets }: Broker): Room[] =>
   [...targets.values()].filter(({ provider }) => !provider.local).map((target) => ({ target: target.provider.name, free: target.free() }))
-
-/** Those of the leases for which there is room, those for which there is not, and the room that is left. A provider that this broker lacks has none. */
-function fill(rooms: readonly Room[], leases: readonly Lease[]): { taken: Lease[]; left: Lease[]; rooms: Room[] } {
-  const free = new Map(rooms.map((room) => [room.target, room.free]))
-  const [taken, left]: [Lease[], Lease[]] = [[], []]
-  for (const lease of leases) {
-    const places = free.get(lease.provider) ?? 0
-    if (places > 0) free.set(lease.provider, places - 1)
-    ;(places > 0 ? taken : left).push(lease)
-  }
-  return { taken, left, rooms: [...free].map(([target, places]) => ({ target, free: places })) }
-}
 
 async function pauseUntilDue(broker: Broker): Promise<number> {
   // A target without room wakes the loop when it has some again; asking about it would only find the same leases due.

@@ -30,7 +30,6 @@ export interface Closed {
   readonly tasks: readonly Task[]
   /** Oldest first. */
   readonly ended: readonly Lease[]
-  /** `revoking`, claimed for the caller for `claimSeconds`: there is nothing in them for a reaper, so none is woken. */
   readonly revoking: readonly Lease[]
 }
 
@@ -53,7 +52,8 @@ export interface Closing {
 }
 
 /**
- * Closes one open task with all its leases, in one commit, which it may share with others. Nothing moved: it is not open any more, or a lease was
+ * Closes one open task with all its leases, in one commit, which it may share with others. Those that are `revoking` are claimed for the caller, for
+ * `claimSeconds`: there is nothing in them for a reaper, so none is woken. Nothing moved: it is not open any more, or a lease was
  * announced at this very moment, or the request that ends it was overtaken; the caller reads again and decides.
  */
 export const closeTask: (ledger: Ledger, closing: Closing) => Promise<ClosedTask> = together(closeTasks, 'first')
@@ -80,6 +80,7 @@ async function closeTasks(ledger: Ledger, closings: readonly Closing[]): Promise
         select from tasks as task join tasks as seen on seen.id = task.id and seen.announced_leases = task.announced_leases
         where task.id = asked.id and task.state = 'open' and (asked.key is null or ${isHeld(sql`asked.key`, sql`asked.holder`)}) for update of task
       ) as task`,
+    forCaller,
   )
   return closings.map((closing) => (first.get(closing.id) === closing ? partOf(ledger, closed, closing.id) : partOf(ledger, closed, undefined)))
 }
@@ -102,7 +103,7 @@ interface Told {
 
 /**
  * Closes up to `limit` tasks that have passed their deadline, in one commit. `skip locked`: brokers never wait for each other, and what one
- * leaves out another has.
+ * leaves out another has. Those that are `revoking` are due: a storm closes more at once than one broker has room for, and whoever has room claims them.
  */
 export const closeOverdue = (ledger: Ledger, limit: number): Promise<Closed> =>
   close(
@@ -111,7 +112,7 @@ export const closeOverdue = (ledger: Ledger, limit: number): Promise<Closed> =>
       select task.id, 'expired' as outcome, 'deadline' as cause, null as reason, 'broker' as by, null::text as revoked_in, task.deadline as since
       from tasks as task join tasks as seen on seen.id = task.id and seen.announced_leases = task.announced_leases
       where task.state = 'open' and task.closing_at is null and task.ended_at is null and task.deadline <= now() order by task.deadline limit ${limit} for update of task skip locked`,
-    'fresh',
+    forAnybody,
   )
 
 /**
@@ -120,18 +121,21 @@ export const closeOverdue = (ledger: Ledger, limit: number): Promise<Closed> =>
  * The self-join in `chosen` is what makes one statement enough: its snapshot cannot see a lease that was announced while it waited for the task's
  * lock, but Postgres checks the condition again on the row that it finds then, and the count of leases ever announced no longer agrees.
  */
-async function close(ledger: Ledger, chosen: SQL, plan?: Plan): Promise<Closed & Told> {
+async function close(ledger: Ledger, chosen: SQL, { due, plan }: Hands): Promise<Closed & Told> {
   const [row] = await ledger.run<{ tasks: JsonRow[] | null; ended: JsonRow[] | null; revoking: JsonRow[] | null; told: ExportedRow[] | null }>(
     sql`
     with chosen as (${chosen}),
     ${endedAtOnce(sql`chosen`, ofChosen)},
-    ${nowWaiting(sql`chosen`, ofChosen)},
+    ${nowWaiting(sql`chosen`, ofChosen, due)},
     shut as (
       update tasks as task set outcome = left_now.outcome, cause = left_now.cause, reason = left_now.reason, ended_by = left_now.by, revoked_in = left_now.revoked_in,
         closing_at = left_now.since, live_leases = task.live_leases - left_now.ended,
         state = case when task.live_leases = left_now.ended then left_now.outcome else 'closing' end,
         ended_at = case when task.live_leases = left_now.ended then now() end
-      from (select chosen.*, (select count(*) from ended where ended.task_id = chosen.id)::int as ended from chosen) as left_now
+      from (
+        select chosen.*, coalesce(gone.count, 0) as ended
+        from chosen left join (select task_id, count(*)::int as count from ended group by task_id) as gone on gone.task_id = chosen.id
+      ) as left_now
       where task.id = left_now.id
       returning task.*
     ),
@@ -169,6 +173,7 @@ export async function closeLease(ledger: Ledger, lease: Pick<Lease, 'id' | 'task
       select id, ${lease.id}::text as lease, ${ending.cause}::text as cause, ${ending.reason ?? null}::text as reason, ${ending.by}::text as by,
         null::text as revoked_in, null::timestamptz as since
       from tasks where id = ${lease.taskId} ${ending.under ? sql`and ${holds(ending.under)}` : sql``} for update`,
+    forCaller,
   )
   return ended[0] ?? revoking[0] ?? lapsing[0]
 }
@@ -179,12 +184,12 @@ interface ClosedLeases extends Omit<Closed, 'tasks'> {
 }
 
 /** Closes the leases that `chosen` names, each as its row says; their tasks, which it locks, go on. */
-async function closeLeases(ledger: Ledger, chosen: SQL, plan?: Plan): Promise<ClosedLeases> {
+async function closeLeases(ledger: Ledger, chosen: SQL, { due, plan }: Hands): Promise<ClosedLeases> {
   const [row] = await ledger.run<{ ended: JsonRow[] | null; waiting: JsonRow[] | null }>(
     sql`
     with chosen as (${chosen}),
     ${endedAtOnce(sql`chosen`, sql`lease.task_id = chosen.id and lease.id = chosen.lease`)},
-    ${nowWaiting(sql`chosen`, sql`lease.task_id = chosen.id and lease.id = chosen.lease`)},
+    ${nowWaiting(sql`chosen`, sql`lease.task_id = chosen.id and lease.id = chosen.lease`, due)},
     ${countDown},
     ${freePlaces},
     told as (
@@ -207,7 +212,7 @@ async function closeLeases(ledger: Ledger, chosen: SQL, plan?: Plan): Promise<Cl
 /**
  * One step of a revocation: closes up to `limit` tasks that it means, or of single leases up to `limit`, and that there were when it was begun. In one
  * commit: a broker that dies has done a step or has not, and whichever comes next goes on. `skip locked`: one broker at a time works on a revocation, and
- * what a request holds is left to the next step.
+ * what a request holds is left to the next step. Those that are `revoking` are due, as of a deadline.
  */
 export async function closeSelected(ledger: Ledger, { id, ...selector }: Pick<Revocation, 'id' | keyof Selector>, limit: number): Promise<Closed> {
   const job = sql`(select * from revocations where id = ${id} and begun_at is null for update skip locked) as job`
@@ -219,7 +224,7 @@ export async function closeSelected(ledger: Ledger, { id, ...selector }: Pick<Re
         select task.id from tasks as task join tasks as seen on seen.id = task.id and seen.announced_leases = task.announced_leases
         where ${openIn(sql`job`)} and task.state = 'open' limit ${limit} for update of task skip locked
       ) as task`,
-      'fresh',
+      forAnybody,
     )
   }
   const { ended, revoking } = await closeLeases(
@@ -229,7 +234,7 @@ export async function closeSelected(ledger: Ledger, { id, ...selector }: Pick<Re
         select task.id, lease.id as lease from leases as lease join tasks as task on task.id = lease.task_id
         where ${heldIn(sql`job`)} limit ${limit} for update of task skip locked
       ) as task`,
-    'fresh',
+    forAnybody,
   )
   return { tasks: [], ended, revoking }
 }
@@ -237,6 +242,14 @@ export async function closeSelected(ledger: Ledger, { id, ...selector }: Pick<Re
 /** Where nothing but time ends a credential, nobody is asked: it lapses, from a mint that may still be under way too. */
 export const closing = sql`case when lease.revocation = 'expiry' then 'lapsing' else 'revoking' end`
 const claimUntil = sql`now() + make_interval(secs => ${claimSeconds})`
+
+/** In whose hands the closed leases are whose providers have to be asked, by when they are due; and the plan, for what many closes looks for them. */
+interface Hands {
+  readonly due: SQL
+  readonly plan: Plan
+}
+const forCaller: Hands = { due: claimUntil, plan: 'kept' }
+const forAnybody: Hands = { due: sql`now()`, plan: 'fresh' }
 
 /** A lease that has outlived its own end was due then, not when somebody came to look. */
 const closingSince = (from: SQL): SQL => sql`coalesce(${from}.since, least(now(), lease.expires_at))`
@@ -251,8 +264,8 @@ const endedAtOnce = (from: SQL, condition: SQL): SQL => sql`
     returning lease.*
   )`
 
-/** Marks the others: their providers have to be asked, by the caller or by whoever finds them `due`, or time. The query `waiting`. */
-export const nowWaiting = (from: SQL, condition: SQL, due = claimUntil): SQL => sql`
+/** Marks the others: their providers have to be asked when they are `due`, or time. The query `waiting`. */
+export const nowWaiting = (from: SQL, condition: SQL, due: SQL): SQL => sql`
   waiting as (
     update leases as lease set state = ${closing}, cause = ${from}.cause, reason = ${from}.reason, ended_by = ${from}.by, revoked_in = ${from}.revoked_in,
       closing_at = ${closingSince(from)}, attempts = 0,

@@ -44,16 +44,11 @@ export async function retryLater(ledger: Ledger, lease: Pick<Lease, 'id'>, error
   return rows.length > 0
 }
 
-/** Makes claimed leases due again at once, all of them in one statement, and wakes every reaper: whoever has room for one takes it. */
-export async function putBack(ledger: Ledger, leases: readonly Pick<Lease, 'id'>[]): Promise<void> {
-  const ids = JSON.stringify(leases.map(({ id }) => id))
+/** Makes a claimed lease due again at once, and wakes every reaper: whoever has room for it takes it. */
+export async function putBack(ledger: Ledger, lease: Pick<Lease, 'id'>): Promise<void> {
   await ledger.run(sql`
-    with back as (
-      update leases set due_at = now()
-      where id = any(array(select json_array_elements_text(${ids}::text::json))) and state in ('reserved', 'revoking')
-      returning id
-    )
-    select pg_notify(${dueChannel}, '') from (select from back limit 1) as one`)
+    with back as (update leases set due_at = now() where id = ${lease.id} and state in ('reserved', 'revoking') returning id)
+    select pg_notify(${dueChannel}, '') from back`)
 }
 
 /**

@@ -33,7 +33,7 @@ export async function endLease(broker: Broker, lease: Lease, signal: AbortSignal
 /** Puts a claimed lease back that could not be ended. */
 async function putOff(broker: Broker, lease: Lease, error: ProviderError): Promise<void> {
   // Our own bulkhead is full: nothing was asked and nothing is wrong, the reaper takes it as soon as there is room.
-  if (error.fault === 'busy') return await putBack(broker.ledger, [lease])
+  if (error.fault === 'busy') return await putBack(broker.ledger, lease)
   const wait = error.pointlessFor + Math.random() * Math.min(backoff.most, backoff.first * 2 ** Math.min(lease.attempts, 10))
   await retryLater(broker.ledger, lease, error.message, wait)
   broker.telemetry.log.warn(

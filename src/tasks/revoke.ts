@@ -99,13 +99,13 @@ export async function showRevocation(broker: Broker, id: RevocationId): Promise<
   return found
 }
 
-/** Tasks or leases that one step of a revocation closes at most: no statement holds its locks for long. */
-const step = 200
+/** Tasks or leases that one step of a revocation closes at most: no statement holds its locks for long. As many as of those that pass their deadline. */
+const step = 64
 
 /**
  * Brings each unfinished revocation a step further.
  *
- * @returns what each step closed; its `revoking` leases are claimed for the caller
+ * @returns what each step closed
  */
 export async function advanceRevocations(broker: Broker): Promise<readonly Closed[]> {
   const steps: Closed[] = []

@@ -143,7 +143,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
       await house.backdate(id, '2 minutes')
       await journal(broker.ledger, { id: noLease, taskId: noTask }, {})
       await retryLater(broker.ledger, { id: noLease }, 'no reason', 0)
-      await putBack(broker.ledger, [{ id: noLease }])
+      await putBack(broker.ledger, { id: noLease })
       await releaseClaims(broker.ledger)
       while (await lap(broker));
       await nextDue(broker.ledger, [...broker.targets.keys()])

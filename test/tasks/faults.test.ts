@@ -2,7 +2,7 @@ import { sql } from 'drizzle-orm'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
 import type { TaskId } from '../../src/base/ids.ts'
 import { announceTask } from '../../src/ledger/announce.ts'
-import { closeTask } from '../../src/ledger/endings.ts'
+import { closeOverdue, closeTask } from '../../src/ledger/endings.ts'
 import { findTask } from '../../src/ledger/records.ts'
 import { nextDue, putBack } from '../../src/ledger/queue.ts'
 import { listEntries, listLeases } from '../../src/ledger/lists.ts'
@@ -193,9 +193,24 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
     await lookAround()
     expect(calls).toBe(0)
     const woken = new Promise<void>((resolve) => (called = resolve))
-    await putBack(house.ledger, revoking)
+    await putBack(house.ledger, revoking[0]!)
     await woken
     expect(calls).toBe(1)
+  })
+
+  test('what a reaper has closed and died before it asked is asked about by the next one at once', async () => {
+    const task = await house.declare(['crm', 'api'], { duration: 60_000 })
+    await house.backdate(task.id, '65 seconds')
+    const closed = await closeOverdue(house.ledger, 10)
+    expect(closed.revoking.map(({ taskId }) => taskId)).toEqual([task.id])
+
+    await house.reap()
+
+    expect((await stateOf(task.id)).leases.map(({ state, attempts }) => [state, attempts])).toEqual([
+      ['revoked', 1],
+      ['revoked', 0],
+    ])
+    expect(await house.lab.works(task.secrets[0]!)).toBe(false)
   })
 
   test('a backend that stays dead past the end of its credential leaves it expired, with the last error', async () => {
