@@ -25,6 +25,7 @@ import {
   startBare,
   startUp,
   tokensOf,
+  unsequenced,
 } from './stage.ts'
 
 const quick = process.env['BENCH_QUICK'] === 'yes'
@@ -44,6 +45,7 @@ test('the bench', async () => {
   const labs = { lab, other }
   const generators = startGenerators()
   await onPostgres((store.settings as { url: string }).url, labs, generators)
+  if (!quick) await growth(labs, generators)
   await onEmbedded(labs, generators)
   if (!quick) await decisions()
   keep('results.json', 'broker, Postgres, load and backend share the machine; Postgres is as durable as it is by default')
@@ -72,7 +74,6 @@ async function onPostgres(url: string, labs: Required<Labs>, generators: Generat
     await storm(stage)
     await besideHanging(stage, labs)
     await overload(stage)
-    await growth(stage)
   }
   tell('resident memory at the end', { megabytes: residentMegabytes(stage.broker.process.pid!) })
   await stage.broker.stop()
@@ -286,8 +287,28 @@ async function overload({ owner, generators, broker, bots }: Stage): Promise<voi
   await endAll(owner)
 }
 
-/** The issue rate beside a long past. */
-async function growth({ owner, generators, broker, bots }: Stage): Promise<void> {
+/**
+ * The issue rate beside a long past, on a store of its own. Nobody signs it: a past that was lived had its places in the log long ago, and this one is written
+ * within minutes. What a broker that has so much to sign leaves to those who declare is measured at the end.
+ */
+async function growth(labs: Labs, generators: Generators): Promise<void> {
+  const store = await openDatabase()
+  const { url } = store.settings as { url: string }
+  const owner = postgres(url, { max: 2, onnotice: () => {} })
+  const site = await siteOf({ url }, labs)
+  const { broker } = await startUp(site, unsequenced)
+  const { bots } = await tokensOf(site)
+  const rateAt = async (target: string) => {
+    const at = { targets: [target], inFlight: 32 }
+    const runs: Load[] = []
+    for (let turn = 0; turn < 3; turn++) {
+      runs.push(await generators.run({ ...at, requests: issues(bots), count: 4_000, keep: true }))
+      await generators.run({ ...at, requests: completes(openedOf(runs.at(-1)!)) })
+    }
+    return ratesOf(runs, '201')
+  }
+  await rateAt(broker.url)
+
   let empty = 0
   for (const [from, to] of [
     [0, 0],
@@ -297,15 +318,19 @@ async function growth({ owner, generators, broker, bots }: Stage): Promise<void>
     if (to > from) await writePast(owner, to, from + 1)
     // Writing the past left the disk with work that has nothing to do with its being there.
     await owner`checkpoint`
-    const runs: Load[] = []
-    for (let turn = 0; turn < 3; turn++) {
-      runs.push(await generators.run({ targets: [broker.url], inFlight: 32, requests: issues(bots), count: 4_000, keep: true }))
-      await generators.run({ targets: [broker.url], inFlight: 32, requests: completes(openedOf(runs.at(-1)!)) })
-    }
-    const { rate, p99 } = ratesOf(runs, '201')
+    const { rate, p99 } = await rateAt(broker.url)
     empty ||= rate
     tell(`issue with ${to} past leases`, { rate, p99, 'share of empty': rate / empty })
   }
+  await broker.stop()
+
+  const { broker: signing } = await startUp(site)
+  const { rate, p99 } = await rateAt(signing.url)
+  tell('issue while 1000000 past leases are being signed', { rate, p99, 'share of empty': rate / empty })
+  await signing.stop()
+  await owner.end()
+  await site.remove()
+  await store.dispose()
 }
 
 /** What the policy engine takes for questions that it was never asked. */

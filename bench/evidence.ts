@@ -14,7 +14,7 @@ import { type Life, lifeIn, writeExport } from './export-file.ts'
 import { keep, ratesOf, spread, tell } from './figures.ts'
 import { completes, type Generators, issues, type Load, openedOf, startGenerators } from './load.ts'
 import { preparePast, reading } from './reading.ts'
-import { postgresTime, processorTime, siteOf, tokensOf } from './stage.ts'
+import { postgresTime, processorTime, siteOf, tokensOf, unsequenced } from './stage.ts'
 
 /** A tenth of everything, to see whether it works. */
 const quick = process.env['BENCH_QUICK'] === 'yes'
@@ -54,9 +54,6 @@ async function raze({ store, owner, site }: Stage): Promise<void> {
   await site.remove()
   await store.dispose()
 }
-
-/** The same program, whose history nobody signs. */
-const unsequenced = { NODE_OPTIONS: `--import=${path.join(import.meta.dirname, 'no-sequencer.mjs')}` }
 
 /** Declarations of one turn: some seconds of them, so that the sequencer is met several times. */
 const perTurn = scaled(3_000)

@@ -60,10 +60,13 @@ export async function tokensOf(site: Site): Promise<{ bots: string[]; resource: 
   return { bots, resource: await site.token('resource:api'), operator: await site.token('operator:ops') }
 }
 
+/** The environment of a broker that is the same program, but whose history nobody signs. */
+export const unsequenced = { NODE_OPTIONS: `--import=${path.join(import.meta.dirname, 'no-sequencer.mjs')}` }
+
 /** A broker that answers, and the seconds until it did. */
-export async function startUp(site: Site): Promise<{ broker: RunningBroker; seconds: number }> {
+export async function startUp(site: Site, environment: Readonly<Record<string, string>> = {}): Promise<{ broker: RunningBroker; seconds: number }> {
   const started = performance.now()
-  const broker = await site.start()
+  const broker = await site.start({}, environment)
   return { broker, seconds: (performance.now() - started) / 1_000 }
 }
 
