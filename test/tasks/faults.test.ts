@@ -213,6 +213,25 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
     expect(await house.lab.works(task.secrets[0]!)).toBe(false)
   })
 
+  test('what has outlived its own end while no broker was there is asked about, and only called expired where nobody can', async () => {
+    const [task, orphan] = [await house.declare(['crm'], { duration: 60_000 }), await house.declare(['crm'], { duration: 60_000 })]
+    await house.ledger.run(sql`update leases set provider = 'taken-out' where task_id = ${orphan.id}`)
+    for (const { id } of [task, orphan]) await house.backdate(id, '1 hour')
+
+    await house.reap()
+    await house.reap()
+
+    expect((await stateOf(task.id)).leases[0]).toMatchObject({ state: 'revoked', evidence: { by: 'provider' } })
+    expect(await house.lab.works(task.secrets[0]!)).toBe(false)
+    expect((await stateOf(orphan.id)).leases[0]).toMatchObject({ state: 'revoking', attempts: 0 })
+
+    await house.ledger.run(sql`update leases set due_at = due_at - interval '30 seconds' where task_id = ${orphan.id}`)
+    await house.reap()
+    expect((await stateOf(orphan.id)).leases[0]).toMatchObject({ state: 'expired', evidence: null })
+    // Nobody is left who could end it, and it must not disturb the tests that follow.
+    await fetch(`${house.lab.url}/leases/${orphan.leases[0]!.id}`, { method: 'DELETE' })
+  })
+
   test('a backend that stays dead past the end of its credential leaves it expired, with the last error', async () => {
     const task = await house.declare(['crm'], { duration: 60_000 })
     await house.lab.down()
