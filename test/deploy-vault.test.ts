@@ -1,9 +1,11 @@
 import { execFile } from 'node:child_process'
-import { readFile, stat } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { mkdtemp, readFile, stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { promisify } from 'node:util'
 import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { openbao } from './support/openbao.ts'
 import { deployed, type RunningVault, startVault, vaultRuns } from './support/vault.ts'
 
 const run = promisify(execFile)
@@ -291,6 +293,16 @@ describe.runIf(vaultRuns)('deploy/vault', () => {
     expect(told).not.toContain(broker)
     await revoke(await mint())
     expect((await stat(vault.tokenFile)).mode & 0o777).toBe(0o600)
+  })
+
+  test('setup.sh speaks with the same server where there is `vault` alone, which knows nothing of BAO_ADDR', async () => {
+    const folder = await mkdtemp(path.join(vault.folder, 'programs-'))
+    const program = `#!/bin/sh\nunset BAO_ADDR BAO_TOKEN\nexec ${openbao!} "$@"\n`
+    await writeFile(path.join(folder, 'vault'), program, { mode: 0o755 })
+    const without = process.env['PATH']!.split(path.delimiter).filter((place) => !existsSync(path.join(place, 'bao')))
+    const before = await state()
+    expect(await vault.setUp({ PATH: [folder, ...without].join(path.delimiter) })).toMatch(/database ledger: keeps its password/)
+    expect(await state()).toEqual(before)
   })
 
   async function state(): Promise<unknown> {

@@ -17,6 +17,12 @@ umask 077
 here=$(dirname "$0")
 bao=$(command -v bao || command -v vault) || { echo 'neither bao nor vault is on the PATH' >&2; exit 1; }
 
+# `vault` knows the same settings by names of its own alone: left without them it would speak with another server, or outside of the namespace.
+for setting in $(env | sed -n 's/^BAO_\([A-Z_]*\)=.*/\1/p'); do
+  eval "VAULT_$setting=\$BAO_$setting"
+  export "VAULT_$setting"
+done
+
 did() { printf '%s\n' "$1"; }
 
 enabled() { "$bao" secrets list -format=json | grep -q "\"$1/\""; }
