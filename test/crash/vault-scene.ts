@@ -25,8 +25,8 @@ export interface VaultScene extends Stage {
 /** What the database makes of the name of a lease: deploy/vault/database-config.json. */
 const loginName = /^mf-token-lease-([0-9a-z]{26})-/
 
-/** A token of OpenBao's, whatever it may do. */
-const anyToken = /\b(hv)?[sb]\.[A-Za-z0-9]{24}/
+/** A token of OpenBao's or of HashiCorp's Vault, whatever it may do. */
+const anyToken = /\b(hv)?[sb]\.[\w-]{24}/
 
 export const db = ({ leases }: Held): HeldLease => leases.find(({ grant }) => grant === 'db')!
 
