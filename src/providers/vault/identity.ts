@@ -1,6 +1,6 @@
 import { freshToken } from '../files.ts'
 import { ProviderError } from '../provider.ts'
-import { authOf, healthOf, says, selfOf, type TokenAuth, unexpected } from './answers.ts'
+import { authOf, type Health, healthOf, says, selfOf, type TokenAuth, unexpected } from './answers.ts'
 import type { Ask, Question, VaultAnswer } from './client.ts'
 import { asProviderError } from './faults.ts'
 import type { VaultSettings } from './settings.ts'
@@ -159,26 +159,27 @@ function credentialsOf(
 /** A node's health is known outside namespaces only. */
 export const healthQuestion: Question = { path: 'sys/health', namespace: undefined }
 
-/**
- * A standby of OpenBao 2.5.0 to 2.6.1 answers about leases and accessors from a state of its own that may be old, and does not pass revocations on: what it
- * confirms proves nothing. @throws ProviderError
- */
+/** A standby that answers from old state confirms what proves nothing. @throws ProviderError */
 async function refuseUnfitNode(name: string, put: (question: Question) => Promise<VaultAnswer>): Promise<void> {
   const answer = await put(healthQuestion)
   const health = healthOf(answer)
   if (!health) throw unexpected(name, 'word about its health', answer, 'no')
   if (health.sealed) throw new ProviderError('unavailable', `${name} is sealed`, 'no')
   if (!health.initialized) throw new ProviderError('unavailable', `${name} is not initialized`, 'no')
-  if (health.standby && answersFromOldState(health.version))
-    throw new ProviderError(
-      'refused',
-      `${name} is a standby of a version that answers from old state: ask its active node, or run 2.6.2 or newer`,
-      'no',
-    )
+  if (health.standby && answersFromOldState(health))
+    throw new ProviderError('refused', `${name} is a standby that answers from old state: ask its active node${orNewer(health)}`, 'no')
 }
 
-/** By number alone, as health tells no maker: a standby of HashiCorp's Vault with such a number would be refused as well, its active node not. */
-export function answersFromOldState(version: string): boolean {
+/**
+ * Whether a node like this, as a standby, answers about leases and accessors from a state of its own that may be old, and does not pass revocations on: any of
+ * OpenBao 2.5.0 to 2.6.1, and a performance standby of Vault Enterprise: revoking what it has not heard of yet writes nothing, and what writes nothing is
+ * not passed on (source of 2.1; no Enterprise was tried).
+ */
+export function answersFromOldState({ version, enterprise, performance_standby: performs }: Health): boolean {
+  if (enterprise !== undefined) return performs === true
   const [major = 0, minor = 0, patch = 0] = version.split(/[.+-]/).map(Number)
   return major === 2 && (minor === 5 || (minor === 6 && patch < 2))
 }
+
+/** What else helps against it: Vault Enterprise is so in every version. */
+export const orNewer = ({ enterprise }: Health): string => (enterprise === undefined ? ', or run 2.6.2 or newer' : '')

@@ -35,19 +35,47 @@ describe('the node', () => {
     ['is a standby that answers from old state', { standby: true, version: '2.6.1' }, 'fault', /lead to the active node, or run 2\.6\.2/],
     ['is active where standbys answer from old state', { version: '2.5.0' }, 'warning', /must always lead to the active node/],
     ['is a standby of a version before such reads', { standby: true, version: '2.4.4' }, 'ok', /standby/],
-    ["is a standby of HashiCorp's", { standby: true, version: '1.20.0+ent' }, 'ok', /standby/],
+    ["is a standby of HashiCorp's", { standby: true, version: '2.5.0', enterprise: false, performance_standby: false }, 'ok', /standby/],
+    ["is HashiCorp's, and active", { version: '2.5.0', enterprise: true, performance_standby: false }, 'ok', /active, version 2\.5\.0/],
+    [
+      'is a performance standby of Vault Enterprise',
+      { standby: true, version: '2.1.0+ent', enterprise: true, performance_standby: true },
+      'fault',
+      /lead to the active node$/,
+    ],
     ['is sealed', { sealed: true }, 'fault', /is sealed: unseal it/],
     ['is not initialized', { initialized: false, sealed: true }, 'fault', /operator init/],
   ] as const)('%s', (_, over, level, message) => {
-    expect(judgeNode(address, { status: 200, body: { ...health, ...over } }, now)[0]).toMatchObject({
+    expect(judgeNode({ address }, { status: 200, body: { ...health, ...over } }, now)[0]).toMatchObject({
       level,
       message: expect.stringMatching(message),
     })
   })
 
+  test.each([
+    [
+      "HashiCorp's community edition",
+      { enterprise: false },
+      'team',
+      ['warning: there are none without Vault Enterprise, so all of it happens outside of team'],
+    ],
+    ["HashiCorp's community edition, by a broker outside of them", { enterprise: false }, undefined, []],
+    ['Vault Enterprise', { enterprise: true }, 'team', []],
+    ['OpenBao', {}, 'team', []],
+  ] as const)('%s has the namespaces that are asked for', (_, over, namespace, messages) => {
+    const findings = judgeNode({ address, namespace }, { status: 200, body: { ...health, ...over } }, now).filter(
+      ({ subject }) => subject === 'namespace',
+    )
+    expect(told(findings)).toEqual(messages.map((message) => expect.stringContaining(message)))
+  })
+
   test('is no Vault where something else answers', () => {
-    expect(told(judgeNode(address, { status: 404, body: undefined }, now))).toEqual([expect.stringMatching(/^fault: .*status 404.*another server/)])
-    expect(told(judgeNode('http://vault:8200', { status: 400, body: undefined }, now))).toEqual([expect.stringMatching(/listen for https/)])
+    expect(told(judgeNode({ address }, { status: 404, body: undefined }, now))).toEqual([
+      expect.stringMatching(/^fault: .*status 404.*another server/),
+    ])
+    expect(told(judgeNode({ address: 'http://vault:8200' }, { status: 400, body: undefined }, now))).toEqual([
+      expect.stringMatching(/listen for https/),
+    ])
   })
 
   test.each([
@@ -57,7 +85,7 @@ describe('the node', () => {
     [6_000, 'warning: 6 s behind ours'],
     [-90_000, 'warning: 90 s ahead of ours'],
   ])('has a clock of which ours is %i ms ahead', (ahead, message) => {
-    expect(told(judgeNode(address, { status: 200, body: health }, now + ahead))[1]).toMatch(message)
+    expect(told(judgeNode({ address }, { status: 200, body: health }, now + ahead))[1]).toMatch(message)
   })
 
   describe.skipIf(!canMakeCertificates())('behind TLS', () => {

@@ -175,15 +175,46 @@ describe.runIf(vaultRuns)('the broker as Vault knows it', () => {
   })
 })
 
-test.each([
-  ['2.4.4', false],
-  ['2.5.0', true],
-  ['2.5.5', true],
-  ['2.6.0', true],
-  ['2.6.1', true],
-  ['2.6.2', false],
-  ['2.7.2', false],
-  ['1.18.3+ent', false],
-])('a standby of version %s answers from old state: %s', (version, old) => {
-  expect(answersFromOldState(version)).toBe(old)
+describe('a standby', () => {
+  const standby = { initialized: true, sealed: false, standby: true, server_time_utc: 0 }
+
+  test.each([
+    ['2.4.4', false],
+    ['2.5.0', true],
+    ['2.5.5', true],
+    ['2.6.0', true],
+    ['2.6.1', true],
+    ['2.6.2', false],
+    ['2.7.2', false],
+  ])('of OpenBao %s answers from old state: %s', (version, old) => {
+    expect(answersFromOldState({ ...standby, version })).toBe(old)
+  })
+
+  test.each([
+    ['1.18.3', false, false],
+    ['2.5.0', false, false],
+    ['2.5.0+ent', true, false],
+    ['1.18.3+ent', true, true],
+  ])("of HashiCorp's %s (enterprise %s) answers from old state where it is a performance standby: %s", (version, enterprise, performs) => {
+    expect(answersFromOldState({ ...standby, version, enterprise, performance_standby: performs })).toBe(performs)
+  })
+
+  test.each([
+    ['OpenBao', { version: '2.6.1' }, /ask its active node, or run 2\.6\.2 or newer$/],
+    ['Vault Enterprise', { version: '2.1.0+ent', enterprise: true, performance_standby: true }, /ask its active node$/],
+  ])('of %s that answers from old state is asked nothing but its health', async (_, health, message) => {
+    const asked: string[] = []
+    const ask = async ({ path }: { readonly path: string }) => {
+      asked.push(path)
+      return { status: 429, body: { ...standby, ...health } }
+    }
+    const settings = vaultSettings.parse({
+      address: 'https://vault:8200',
+      auth: { method: 'token', token_file: '/token' },
+      token_role: 'mayfly-task',
+    })
+    const identity = createIdentity('vault', settings, ask, undefined, () => 0)
+    await expect(identity.ask({ path: 'sys/leases/revoke' }, patient)).rejects.toMatchObject({ message: expect.stringMatching(message) })
+    expect(asked).toEqual(['sys/health'])
+  })
 })

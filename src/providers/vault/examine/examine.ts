@@ -51,12 +51,12 @@ export async function examine(vault: Examined, trials: readonly TrialGrant[]): P
   return findings
 }
 
-async function examineNode({ settings: { address, timeout }, askOpenly, clock }: Examined): Promise<Finding[]> {
+async function examineNode({ settings, askOpenly, clock }: Examined): Promise<Finding[]> {
   try {
-    const answer = await askOpenly(healthQuestion, AbortSignal.timeout(timeout))
-    return judgeNode(address, answer, clock())
+    const answer = await askOpenly(healthQuestion, AbortSignal.timeout(settings.timeout))
+    return judgeNode(settings, answer, clock())
   } catch (error) {
-    return [silence(address, error)]
+    return [silence(settings.address, error)]
   }
 }
 

@@ -2,7 +2,8 @@ import { NoAnswer } from '../../exchange.ts'
 import type { Finding } from '../../provider.ts'
 import { type Health, healthOf } from '../answers.ts'
 import type { VaultAnswer } from '../client.ts'
-import { answersFromOldState } from '../identity.ts'
+import { answersFromOldState, orNewer } from '../identity.ts'
+import type { VaultSettings } from '../settings.ts'
 
 /** Seconds by which the clocks of broker and Vault may differ: what a database adds to the end of a login. */
 const mostApart = 5
@@ -38,10 +39,11 @@ export function silence(address: string, error: unknown): Finding {
 /**
  * The node behind the address. A fault among these means that nothing else can be asked of it.
  *
+ * @param namespace where the broker is to be, if not outside of namespaces
  * @param answer of sys/health
  * @param now milliseconds since 1970, by our clock, when it was given
  */
-export function judgeNode(address: string, answer: VaultAnswer, now: number): Finding[] {
+export function judgeNode({ address, namespace }: Pick<VaultSettings, 'address' | 'namespace'>, answer: VaultAnswer, now: number): Finding[] {
   const health = healthOf(answer)
   if (!health) {
     const hint = answer.status === 400 && address.startsWith('http:') ? ' Does it listen for https?' : ' Is it another server, or a proxy before it?'
@@ -49,15 +51,16 @@ export function judgeNode(address: string, answer: VaultAnswer, now: number): Fi
   }
   if (!health.initialized) return [fault('node', `${address} is not initialized: run \`bao operator init\``)]
   if (health.sealed) return [fault('node', `${address} is sealed: unseal it. Nothing else could be looked at`)]
-  return [roleOf(address, health), ...clocksOf(health, now)]
+  return [roleOf(address, health), ...namespacesOf(namespace, health), ...clocksOf(health, now)]
 }
 
-function roleOf(address: string, { standby, version }: Health): Finding {
-  const old = answersFromOldState(version)
+function roleOf(address: string, health: Health): Finding {
+  const { standby, version } = health
+  const old = answersFromOldState(health)
   if (standby && old)
     return fault(
       'node',
-      `${address} is a standby of version ${version}, which answers from old state: let \`address\` lead to the active node, or run 2.6.2 or newer`,
+      `${address} is a standby of version ${version}, which answers from old state: let \`address\` lead to the active node${orNewer(health)}`,
     )
   if (old)
     return {
@@ -66,6 +69,13 @@ function roleOf(address: string, { standby, version }: Health): Finding {
       message: `${address} is active, of version ${version}, whose standbys answer from old state: \`address\` must always lead to the active node. Run 2.6.2 or newer`,
     }
   return { level: 'ok', subject: 'node', message: `${address} is unsealed and ${standby ? 'a standby' : 'active'}, version ${version}` }
+}
+
+/** The community edition of HashiCorp's Vault reads no namespace in a request, and refuses none. */
+function namespacesOf(namespace: string | undefined, { enterprise }: Health): Finding[] {
+  if (namespace === undefined || enterprise !== false) return []
+  const message = `there are none without Vault Enterprise, so all of it happens outside of ${namespace}: take \`namespace\` away`
+  return [{ level: 'warning', subject: 'namespace', message }]
 }
 
 function clocksOf({ server_time_utc: theirs }: Health, now: number): Finding[] {
