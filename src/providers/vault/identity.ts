@@ -129,8 +129,11 @@ export function createIdentity(
   }
 }
 
-/** A token that is dead, as against a policy that is too small: the latter comes with the count of a multierror (seen on OpenBao 2.7.2). */
-const tokenIsUnknown = (answer: VaultAnswer): boolean => !says(answer, 'error occurred')
+/**
+ * A token that is dead, as against a policy that is too small, of which both makers say it with the count of a multierror. Of a dead token HashiCorp's Vault says
+ * that it is invalid (seen on 2.1.0-beta1), and OpenBao no more than that permission is denied (seen on 2.7.2).
+ */
+const tokenIsUnknown = (answer: VaultAnswer): boolean => says(answer, 'invalid token') || !says(answer, ' occurred:')
 
 const loginOf = ({ client_token: token, lease_duration: life, renewable }: TokenAuth): Login => ({ token, life, renewable })
 

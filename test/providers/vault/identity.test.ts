@@ -1,9 +1,10 @@
-import { writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
 import { type CryptoKey, exportSPKI, importJWK } from 'jose'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { systemClock } from '../../../src/base/time.ts'
-import { createAsk } from '../../../src/providers/vault/client.ts'
+import { type Ask, createAsk, type VaultAnswer } from '../../../src/providers/vault/client.ts'
 import { answersFromOldState, createIdentity, type Identity } from '../../../src/providers/vault/identity.ts'
 import { type VaultSettings, vaultSettings } from '../../../src/providers/vault/settings.ts'
 import { vaultKind } from '../../../src/providers/vault/vault.ts'
@@ -172,6 +173,34 @@ describe.runIf(vaultRuns)('the broker as Vault knows it', () => {
     await expect(provider.mint(reservationOf(grant, { parameters: {} }), async () => {}, patient)).resolves.toMatchObject({
       credential: { type: 'fields' },
     })
+  })
+})
+
+describe('a 403', () => {
+  test.each([
+    ['OpenBao says of a token that is dead', 'permission denied', 2],
+    ["HashiCorp's Vault says of one", '2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n', 2],
+    ['both say of a policy that is too small', '1 error occurred:\n\t* permission denied\n\n', 1],
+    ['either may say of several faults that are none of the token', '2 errors occurred:\n\t* permission denied\n\t* no such role\n\n', 1],
+  ])('as %s is met with the login that it needs', async (_, text, logins) => {
+    const tokenFile = join(await mkdtemp(join(tmpdir(), 'mayfly-identity-')), 'token')
+    await writeFile(tokenFile, 'hvs.token', { mode: 0o600 })
+    let lookedUp = 0
+    const answers: Record<string, () => VaultAnswer> = {
+      'sys/health': () => ({ status: 200, body: { initialized: true, sealed: false, standby: false, version: '2.1.0', server_time_utc: 0 } }),
+      'auth/token/lookup-self': () => ({ status: 200, body: { data: { ttl: 0, n: lookedUp++ } } }),
+    }
+    const settings = vaultSettings.parse({
+      address: 'https://vault:8200',
+      auth: { method: 'token', token_file: tokenFile },
+      token_role: 'mayfly-task',
+    })
+    let now = 0
+    const ask: Ask = async ({ path }) => answers[path]?.() ?? { status: 403, body: { errors: [text] } }
+    const identity = createIdentity('vault', settings, ask, undefined, () => (now += 5_000))
+    expect((await identity.ask({ path: 'sys/leases/renew' }, patient)).status).toBe(403)
+    expect(lookedUp).toBe(logins)
+    await rm(dirname(tokenFile), { recursive: true })
   })
 })
 
