@@ -68,14 +68,21 @@ export function parsePolicy(text: string): PolicyJson {
 
 /** Whatever Cedar's strict validation has against these policies. Warnings count: a policy that can never apply is a mistake of its author. */
 export function validatePolicies({ schema, policies }: PolicyTexts): readonly EngineFault[] {
-  const parsed = checkParseSchema(schema)
-  if (parsed.type === 'failure') throw new Error(`the schema does not parse: ${parsed.errors.map(({ message }) => message).join(', ')}`)
   const answer = validate({ schema, policies: { staticPolicies: { ...policies } } })
-  if (answer.type === 'failure') return answer.errors.flatMap((error) => faultsOf(error))
+  if (answer.type === 'failure') {
+    refuseSchema(schema)
+    return answer.errors.flatMap((error) => faultsOf(error))
+  }
   return [
     ...[...answer.validationErrors, ...answer.validationWarnings].flatMap(({ policyId, error }) => faultsOf(error, policyId)),
     ...answer.otherWarnings.flatMap((error) => faultsOf(error)),
   ]
+}
+
+/** Tells a schema that does not parse from policies that do not: of a validation that failed, the answer looks the same. @throws Error if it is the schema */
+function refuseSchema(schema: string): void {
+  const parsed = checkParseSchema(schema)
+  if (parsed.type === 'failure') throw new Error(`the schema does not parse: ${parsed.errors.map(({ message }) => message).join(', ')}`)
 }
 
 /**

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { loadPolicySet, restorePolicySet } from '../../src/policy/document.ts'
+import { validatePolicies } from '../../src/policy/engine.ts'
 import { schemaText, schemaVersion } from '../../src/policy/schema.ts'
 import { faultsOf, folderWith, setOf } from './given.ts'
 
@@ -49,6 +50,14 @@ describe('a set of policies', () => {
     const policies = { asks: '@id("asks") @approval("two") permit(principal, action, resource);' }
     expect(() => restorePolicySet({ schema: schemaText, policies })).toThrow('policy asks: @approval is an obligation that the broker cannot perform')
   })
+})
+
+test('a schema that does not parse is not called a fault of the policies', () => {
+  const policies = { all: 'permit(principal, action, resource);' }
+  expect(() => validatePolicies({ schema: 'entity Group', policies })).toThrow('the schema does not parse')
+  expect(validatePolicies({ schema: schemaText, policies: { half: 'permit(principal' } })).toMatchObject([
+    { message: expect.stringContaining('unexpected end of input') },
+  ])
 })
 
 describe('a folder of policies is refused', () => {
