@@ -2,11 +2,12 @@ import { dirname, resolve } from 'node:path'
 import type { z, ZodType } from 'zod'
 import { readYaml, type YamlFile } from './base/yaml-file.ts'
 import { type ConsoleSettings, readConsole } from './config/console.ts'
+import { type Environment, wholeEnvironment } from './config/environment.ts'
 import { type IssuerSettings, readIdentity } from './config/identity.ts'
 import { type LogKeySettings, readLogKey } from './config/log-key.ts'
 import { type ListenSettings, readListen } from './config/listen.ts'
 import { type Kinds, type ProviderSettings, readProviders } from './config/providers.ts'
-import { type Environment, withReferences } from './config/references.ts'
+import { withReferences } from './config/references.ts'
 import * as shapes from './config/shapes.ts'
 import { parseWitnessKey, type WitnessKey } from './proof/cosignature.ts'
 
@@ -72,7 +73,12 @@ export interface Overrides {
  *
  * @throws ConfigurationError with every fault at once, each as `file:line: path: message`; no fault repeats a value
  */
-export async function loadConfig(file: string, kinds: Kinds, environment: Environment = process.env, overrides: Overrides = {}): Promise<Config> {
+export async function loadConfig(
+  file: string,
+  kinds: Kinds,
+  environment: Environment = wholeEnvironment(),
+  overrides: Overrides = {},
+): Promise<Config> {
   const yaml = await readYaml(file)
   const folder = dirname(resolve(file))
   const raw = await withReferences(yaml, withOverrides(yaml.value, overrides), folder, environment)
@@ -126,34 +132,6 @@ export async function loadConfig(file: string, kinds: Kinds, environment: Enviro
     log,
   }
 }
-
-/** Where a client finds the broker, and with which token. */
-export interface ClientSettings {
-  readonly url: string
-  readonly token: string | undefined
-  /** Read again on each use. */
-  readonly tokenFile: string | undefined
-  /** Whether colours are welcome; the terminal decides besides. https://no-color.org */
-  readonly colour: boolean
-}
-
-export function clientSettings(environment: Environment = process.env): ClientSettings {
-  return {
-    url: environment['MAYFLY_URL'] || 'http://127.0.0.1:7420',
-    token: environment['MAYFLY_TOKEN'] || undefined,
-    tokenFile: environment['MAYFLY_TOKEN_FILE'] || undefined,
-    colour: !environment['NO_COLOR'],
-  }
-}
-
-/** The environment for the command of `mayfly exec`: it gets the credentials of its task, not the token with which any task could be opened. */
-export function childEnvironment(environment: Environment = process.env): Record<string, string | undefined> {
-  const { MAYFLY_TOKEN: _token, MAYFLY_TOKEN_FILE: _file, ...rest } = environment
-  return rest
-}
-
-/** The same with the token, for whoever asks for it on purpose. */
-export const wholeEnvironment = (environment: Environment = process.env): Record<string, string | undefined> => ({ ...environment })
 
 function withOverrides(value: unknown, { publicUrl, port, store, keys }: Overrides): unknown {
   if (!isMapping(value)) return value

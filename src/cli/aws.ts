@@ -1,6 +1,6 @@
 import { Command, InvalidArgumentError } from 'commander'
 import type { OpenTask } from '../client/client.ts'
-import { wholeEnvironment } from '../config.ts'
+import { wholeEnvironment } from '../config/environment.ts'
 import { lastMoment } from './aws/delivery.ts'
 import { serveSession } from './aws/serve.ts'
 import { type AwsSession, onlySessionOf } from './aws/session.ts'

@@ -1,6 +1,6 @@
 import { Command } from 'commander'
 import { type Client, createClient } from '../client/client.ts'
-import { clientSettings } from '../config.ts'
+import { clientSettings } from '../config/environment.ts'
 import { showDatabase } from './demo/database.ts'
 import { openDatabase } from './demo/psql.ts'
 import { startResourceServer } from './demo/resource-server.ts'

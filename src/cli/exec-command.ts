@@ -1,5 +1,5 @@
 import { Command } from 'commander'
-import { childEnvironment, wholeEnvironment } from '../config.ts'
+import { childEnvironment, wholeEnvironment } from '../config/environment.ts'
 import { runWithTask } from './exec.ts'
 import { UsageError } from './failure.ts'
 import { type AskedGrants, durationOption, grantOption, grantsOf, pair, paramOption } from './grants.ts'

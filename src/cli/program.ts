@@ -1,24 +1,38 @@
 import { Command, CommanderError } from 'commander'
 import { version } from '../base/version.ts'
-import { clientSettings } from '../config.ts'
-import { awsCommand } from './aws.ts'
-import { demoCommand } from './demo.ts'
-import { devCommand } from './dev.ts'
-import { execCommand } from './exec-command.ts'
+import { clientSettings } from '../config/environment.ts'
 import { explain } from './failure.ts'
-import { issuingCommand } from './issuing.ts'
-import { leaseCommand } from './lease.ts'
-import { ledgerCommand } from './ledger.ts'
-import { migrateCommand } from './migrate.ts'
 import { createOutput, type Output } from './output.ts'
-import { policyCommand } from './policy.ts'
-import { providerCommand } from './provider.ts'
-import { revocationsCommand, revokeCommand } from './revoke.ts'
-import { serveCommand } from './serve.ts'
-import { taskCommand } from './task.ts'
 
 /** How a command gets its output: `--json` may stand on any level. */
 export type OutputOf = (command: Command) => Output
+
+/** How a command says with which status the program is to end, where that is not its own to say. */
+type ExitWith = (status: number) => void
+
+/** The commands by their names, in the order of the help. Each is loaded where it is called, since most of what one needs the others do not. */
+const commands: Readonly<Record<string, (outputOf: OutputOf, exitWith: ExitWith) => Promise<Command>>> = {
+  serve: async () => (await import('./serve.ts')).serveCommand(),
+  dev: async (outputOf) => (await import('./dev.ts')).devCommand(outputOf),
+  demo: async (outputOf) => (await import('./demo.ts')).demoCommand(outputOf),
+  task: async (outputOf) => (await import('./task.ts')).taskCommand(outputOf),
+  lease: async (outputOf) => (await import('./lease.ts')).leaseCommand(outputOf),
+  revoke: async (outputOf) => (await import('./revoke.ts')).revokeCommand(outputOf),
+  revocations: async (outputOf) => (await import('./revoke.ts')).revocationsCommand(outputOf),
+  issuing: async (outputOf) => (await import('./issuing.ts')).issuingCommand(outputOf),
+  ledger: async (outputOf) => (await import('./ledger.ts')).ledgerCommand(outputOf),
+  policy: async (outputOf) => (await import('./policy.ts')).policyCommand(outputOf),
+  provider: async (outputOf) => (await import('./provider.ts')).providerCommand(outputOf),
+  migrate: async (outputOf) => (await import('./migrate.ts')).migrateCommand(outputOf),
+  aws: async (outputOf, exitWith) => (await import('./aws.ts')).awsCommand(outputOf, exitWith),
+  exec: async (_, exitWith) => (await import('./exec-command.ts')).execCommand(exitWith),
+}
+
+/** The one that is called; all of them where none is, for the help, and for the name that is nearest to a wrong one. */
+function calledBy(argv: readonly string[]): (typeof commands)[string][] {
+  const name = argv.slice(2).find((word) => !word.startsWith('-')) ?? ''
+  return Object.hasOwn(commands, name) ? [commands[name]!] : Object.values(commands)
+}
 
 /** Runs the command line. @returns 0 done, 1 refused or failed, 2 usage; `exec` passes on the status of what it ran */
 export async function main(argv: readonly string[]): Promise<number> {
@@ -37,24 +51,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     .option('--json', 'answer with JSON')
     .showHelpAfterError('(add --help for what is possible)')
     .exitOverride()
-  for (const build of [
-    serveCommand,
-    devCommand,
-    demoCommand,
-    taskCommand,
-    leaseCommand,
-    revokeCommand,
-    revocationsCommand,
-    issuingCommand,
-    ledgerCommand,
-    policyCommand,
-    providerCommand,
-    migrateCommand,
-  ]) {
-    program.addCommand(build(outputOf))
-  }
-  program.addCommand(awsCommand(outputOf, (code) => (status = code)))
-  program.addCommand(execCommand((code) => (status = code)))
+  for (const load of calledBy(argv)) program.addCommand(await load(outputOf, (code) => (status = code)))
   everyCommand(program, (command) => command.exitOverride())
   try {
     await program.parseAsync([...argv])

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { type Client, createClient } from '../client/client.ts'
-import { clientSettings } from '../config.ts'
+import { clientSettings } from '../config/environment.ts'
 import { UsageError } from './failure.ts'
 
 /** Milliseconds for which a broker that is away is waited for by what goes on working meanwhile. */

@@ -1,9 +1,7 @@
 import { resolve } from 'node:path'
 import type { Path, YamlFile } from '../base/yaml-file.ts'
+import type { Environment } from './environment.ts'
 import { type Found, readText } from './text.ts'
-
-/** Variables by name, as a process has them. */
-export type Environment = Readonly<Record<string, string | undefined>>
 
 /**
  * The value with every `${env:NAME}` and `${file:PATH}` replaced, wherever text stands. What cannot be replaced is a fault and stays as it is.

@@ -1,7 +1,9 @@
-// Loaded into a program with NODE_OPTIONS=--import=…: when it ends it adds the files of all CommonJS modules that it has loaded, one a line, to the file
-// LOADED_MODULES. The SDK of AWS is CommonJS.
+// Loaded into a program with NODE_OPTIONS=--import=…: adds the files of all modules that it loads, one a line, to the file LOADED_MODULES. ECMAScript's as
+// they are loaded, CommonJS's when the program ends: Node 20 tells of those at no other time.
 import { appendFileSync } from 'node:fs'
-import { createRequire } from 'node:module'
+import { createRequire, register } from 'node:module'
+
+register('./noting-modules.mjs', import.meta.url)
 
 const { cache } = createRequire(import.meta.url)
 process.on('exit', () =>

@@ -1,7 +1,7 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { promisify } from 'node:util'
-import { childEnvironment } from '../../config.ts'
+import { childEnvironment } from '../../config/environment.ts'
 import { UsageError } from '../failure.ts'
 
 /** Somebody who may try to come into a database. */
