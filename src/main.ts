@@ -4,7 +4,6 @@ import { ConfigurationError, describe } from './base/errors.ts'
 import { systemClock } from './base/time.ts'
 import { version } from './base/version.ts'
 import { type Config, loadConfig } from './config.ts'
-import { createConsole } from './console/console.ts'
 import type { Entrances } from './console/entrance.ts'
 import { openConsoleKey } from './console/key.ts'
 import { writeLink } from './console/link.ts'
@@ -269,6 +268,8 @@ async function run(config: Config, stop: AbortSignal, { production, ready }: { p
   const app = createApp({ broker, verifier, reaper, sequencer, log, stop, publicUrl, operators, resourceServers, rates, limits: doorLimits })
   const entrances = entrancesOf(config, people, production ? undefined : verifying.spend)
   if (entrances.issuer || entrances.links) {
+    // Only where somebody can come in: its pages and what signs people in are a tenth of all that a broker loads.
+    const { createConsole } = await import('./console/console.ts')
     const key = await openConsoleKey(config.keys)
     const sessionLifetime = config.console?.session ?? developmentSession
     app.route('/console', createConsole({ broker, publicUrl, operators, key, sessionLifetime, entrances, sequencer, stop }))

@@ -1,5 +1,5 @@
 import { type SQL } from 'drizzle-orm'
-import { PgDialect } from 'drizzle-orm/pg-core'
+import { PgDialect } from 'drizzle-orm/pg-core/dialect'
 import { BrokerError } from '../base/errors.ts'
 import { createTurns, type Rank } from './turns.ts'
 

@@ -1,5 +1,43 @@
-import { expect, test } from 'vitest'
-import { librariesOf, modulesOf, ownModules } from '../support/loaded-modules.ts'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { librariesOf, loadedBy, modulesOf, ownModules } from '../support/loaded-modules.ts'
+import { makeSite, type Site } from '../support/program.ts'
+import { openDatabase, type OpenedStore } from '../support/stores.ts'
+
+describe('a broker that starts', () => {
+  let store: OpenedStore
+  let site: Site
+
+  beforeAll(async () => {
+    store = await openDatabase()
+    site = await makeSite({ store: store.settings, lab: 'http://127.0.0.1:9' })
+  })
+  afterAll(async () => {
+    await site.remove()
+    await store.dispose()
+  })
+
+  test('on Postgres loads no other store, no backend that is not configured, no console that nobody can enter and no other command', async () => {
+    const modules = await loadedBy(async (environment) => {
+      const broker = await site.start({}, environment)
+      expect(await broker.stop()).toBe(0)
+    })
+    const [own, libraries] = [ownModules(modules), librariesOf(modules)]
+    expect(own).toEqual(expect.arrayContaining(['cli/serve', 'main', 'http/app', 'ledger/postgres', 'providers/http/http', 'reaper']))
+    expect(libraries).toEqual(expect.arrayContaining(['postgres', 'drizzle-orm', 'pino']))
+
+    expect(libraries.filter((name) => /pglite|aws-sdk|smithy|node-vault|axios|openid-client/.test(name))).toEqual([])
+    const others = /^(ledger\/embedded|console\/(console|pages|sign-in)|providers\/(vault|aws-sts)\/(client|identity|mint|end|deny|examine\/.*))$/
+    expect(own.filter((file) => others.test(file))).toEqual([])
+    expect(own.filter((file) => file.startsWith('cli/')).toSorted()).toEqual([
+      'cli/failure',
+      'cli/mayfly',
+      'cli/output',
+      'cli/program',
+      'cli/serve',
+      'cli/stop',
+    ])
+  })
+})
 
 test('a command that only asks a broker loads no configuration, and nothing of other commands or of the broker', async () => {
   const { status, stderr, modules } = await modulesOf(['task', 'list', '--help'])

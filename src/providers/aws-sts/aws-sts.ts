@@ -1,11 +1,9 @@
 import { type Provider, ProviderError, type ProviderKind, type ProviderSurroundings } from '../provider.ts'
 import { checkAccount } from './account.ts'
 import { arnOfRole } from './arn.ts'
-import { denying } from './deny.ts'
 import { type AwsGrant, awsGrant, awsGrantFaults } from './grant.ts'
 import { listAlarms } from './kill-list/alarms.ts'
 import type { Pause } from './kill-list/turns.ts'
-import { mintingOf } from './mint.ts'
 import type { Told } from './request.ts'
 import { type AwsSettings, awsSettings, bareName } from './settings.ts'
 
@@ -27,7 +25,12 @@ export const awsKind: ProviderKind<AwsSettings, AwsGrant> = {
 /** @param pause how it waits between two looks and two writes; its own unless a test drives it */
 export async function connectAws(name: string, settings: AwsSettings, surroundings: ProviderSurroundings, pause?: Pause): Promise<Provider> {
   // Only where it is configured: the SDK takes longer to load than all the rest of the broker's providers.
-  const [{ createSts }, { openIdentities }] = await Promise.all([import('./client.ts'), import('./identity.ts')])
+  const [{ createSts }, { openIdentities }, { denying }, { mintingOf }] = await Promise.all([
+    import('./client.ts'),
+    import('./identity.ts'),
+    import('./deny.ts'),
+    import('./mint.ts'),
+  ])
   const told: Told = (action, outcome, seconds) => surroundings.asked?.(name, action, outcome, seconds)
   const identities = await openIdentities(name, settings, surroundings, told)
   const sts = createSts(name, settings, told, identities.minter)

@@ -3,12 +3,9 @@ import { openAssertions } from '../assertion.ts'
 import { refuseUnreadable } from '../files.ts'
 import type { Provider, ProviderKind } from '../provider.ts'
 import { selfOf, unexpected } from './answers.ts'
-import { createEnding } from './end.ts'
-import { examine } from './examine/examine.ts'
+import type { Question } from './client.ts'
 import { revocationOf, type VaultGrant, vaultGrant, vaultGrantFaults } from './grant.ts'
-import { createIdentity } from './identity.ts'
 import { longestFirstLife } from './life.ts'
-import { createMint } from './mint.ts'
 import { type VaultSettings, vaultSettings } from './settings.ts'
 import { createSlots } from './slots.ts'
 import { createTransitKey, type TransitSettings, transitSettings } from './transit.ts'
@@ -35,8 +32,13 @@ export const vaultKind: ProviderKind<VaultSettings, VaultGrant> = {
       'mtls.cert': mtls?.cert,
       'mtls.key': mtls?.key,
     })
-    // Only where a Vault is configured: it brings a library that takes longer to load than all the rest of this folder.
-    const { createAsk } = await import('./client.ts')
+    // Only where a Vault is configured: nobody else needs them, and they bring a library that takes longer to load than all of this folder.
+    const [{ createAsk }, { createIdentity }, { createEnding }, { createMint }] = await Promise.all([
+      import('./client.ts'),
+      import('./identity.ts'),
+      import('./end.ts'),
+      import('./mint.ts'),
+    ])
     const ask = createAsk(settings, (request, outcome, seconds) => surroundings.asked?.(name, request, outcome, seconds))
     const signs = auth.method === 'jwt' && auth.token_file === undefined
     const assertions = signs ? await openAssertions(name, { audience: auth.audience, life: assertionLife }, surroundings) : undefined
@@ -62,19 +64,12 @@ export const vaultKind: ProviderKind<VaultSettings, VaultGrant> = {
       },
       signingKey: (key) => createTransitKey(name, key as TransitSettings, identity),
       ...(assertions && { tokens: assertions.tokens }),
-      examine: (grants) =>
-        examine(
-          {
-            name,
-            settings,
-            clock: surroundings.clock,
-            askOpenly: ask,
-            ask: (question) => identity.ask(question, AbortSignal.timeout(timeout)),
-            mint,
-            ending,
-          },
-          grants,
-        ),
+      async examine(grants) {
+        // Only where somebody checks: it has as much to load as the rest.
+        const { examine } = await import('./examine/examine.ts')
+        const askAs = (question: Question) => identity.ask(question, AbortSignal.timeout(timeout))
+        return await examine({ name, settings, clock: surroundings.clock, askOpenly: ask, ask: askAs, mint, ending }, grants)
+      },
     } satisfies Provider
   },
 }
