@@ -1,7 +1,11 @@
+import { execFile } from 'node:child_process'
+import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { librariesOf, loadedBy, modulesOf, ownModules } from '../support/loaded-modules.ts'
-import { makeSite, type Site } from '../support/program.ts'
+import { command, makeSite, type Site } from '../support/program.ts'
 import { openDatabase, type OpenedStore } from '../support/stores.ts'
+
+const run = promisify(execFile)
 
 describe('a broker that starts', () => {
   let store: OpenedStore
@@ -10,6 +14,7 @@ describe('a broker that starts', () => {
   beforeAll(async () => {
     store = await openDatabase()
     site = await makeSite({ store: store.settings, lab: 'http://127.0.0.1:9' })
+    await site.write('policies/cases.yaml', 'cases: []\n')
   })
   afterAll(async () => {
     await site.remove()
@@ -36,6 +41,14 @@ describe('a broker that starts', () => {
       'cli/serve',
       'cli/stop',
     ])
+  })
+
+  test('leaves functions of the policy engine as they are that it calls no more: none is compiled for speed', async () => {
+    const args = [command, 'policy', 'check', '--config', site.config()]
+    const { stdout } = await run(process.execPath, ['--trace-wasm-compilation-times', ...args], { maxBuffer: 16 * 1_024 * 1_024 })
+    expect(stdout).toMatch(/2 policies, 0 of 0 cases as expected/)
+    expect(stdout).toMatch(/^Compiled function .* using Liftoff/m)
+    expect(stdout.match(/^Compiled function .* using TurboFan/gm) ?? []).toEqual([])
   })
 })
 
