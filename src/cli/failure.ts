@@ -16,7 +16,8 @@ export function explain(error: unknown): { lines: readonly string[]; status: 1 |
   if (error instanceof ConfigurationError)
     return { lines: ['the configuration is refused:', ...error.faults.map((fault) => `  ${fault}`)], status: 1 }
   if (error instanceof BrokerUnreachable) {
-    return { lines: [error.message, 'Is the broker running there? Start one with `npm start`, or set MAYFLY_URL.'], status: 1 }
+    const next = error.isLasting ? [] : ['Is the broker running there? Start one with `npm start`, or set MAYFLY_URL.']
+    return { lines: [error.message, ...next], status: 1 }
   }
   if (error instanceof MayflyProblem) return { lines: explainProblem(error), status: 1 }
   if (error instanceof BrokerError)

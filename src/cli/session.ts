@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { type Client, createClient } from '../client/client.ts'
+import { isBearerToken } from '../client/transport.ts'
 import { clientSettings } from '../config/environment.ts'
 import { UsageError } from './failure.ts'
 
@@ -15,9 +16,9 @@ export function connect({ url: named, ...options }: { patience?: number; url?: s
       const text = await readFile(tokenFile, 'utf8').catch((error: NodeJS.ErrnoException) => {
         throw new UsageError(`MAYFLY_TOKEN_FILE cannot be read (${error.code ?? 'unknown'})`)
       })
-      return text.trim()
+      return tokenIn('MAYFLY_TOKEN_FILE', text.trim())
     }
-    if (token !== undefined) return token
+    if (token !== undefined) return tokenIn('MAYFLY_TOKEN', token)
     throw new UsageError('no workload token: set MAYFLY_TOKEN or MAYFLY_TOKEN_FILE; for a development broker: mayfly dev token --agent NAME')
   }
   try {
@@ -26,4 +27,11 @@ export function connect({ url: named, ...options }: { patience?: number; url?: s
     if (error instanceof TypeError) throw new UsageError(`${named === undefined ? 'MAYFLY_URL' : '--url'}: ${error.message}`)
     throw error
   }
+}
+
+/** @throws UsageError that says where it stands and nothing of it */
+function tokenIn(variable: string, text: string): string {
+  if (!isBearerToken(text))
+    throw new UsageError(`${variable} ${text === '' ? 'is empty' : 'holds no token: there is something in it that no token has'}`)
+  return text
 }

@@ -81,7 +81,7 @@ export function createClient({ token, timeout = 15_000, patience = 10_000, keep 
   const url = checkedUrl(options.url, options.allowHttp ?? false)
   const transport: TransportOptions = { url, timeout, patience, token: typeof token === 'string' ? async () => token : token }
 
-  async function ask<Shape>(call: Call, shape: ZodType = anObject): Promise<Shape> {
+  async function ask<Shape>(call: Call, shape: ZodType): Promise<Shape> {
     try {
       const answer = parse(url, await send(transport, call), shape)
       keepAll(keep, answer)
@@ -91,8 +91,8 @@ export function createClient({ token, timeout = 15_000, patience = 10_000, keep 
       throw error
     }
   }
-  const get = <Shape>(path: string, bearer?: string, signal?: AbortSignal): Promise<Shape> =>
-    ask<Shape>({ method: 'GET', path, repeatable: true, ...withToken(bearer), signal })
+  const get = <Shape>(path: string, shape: ZodType, bearer?: string, signal?: AbortSignal): Promise<Shape> =>
+    ask<Shape>({ method: 'GET', path, repeatable: true, ...withToken(bearer), signal }, shape)
   const post = (path: string, body: object, repeatable: boolean, more: Partial<Call> = {}): Call => ({
     method: 'POST',
     path,
@@ -108,7 +108,7 @@ export function createClient({ token, timeout = 15_000, patience = 10_000, keep 
       const opened = await ask<contract.OpenedTask>(post('/tasks', declaration, true, { headers, signal }), opening)
       return openTask(client, opened)
     },
-    showTask: (id, bearer, signal) => get(`/tasks/${encodeURIComponent(id)}`, bearer, signal),
+    showTask: (id, bearer, signal) => get(`/tasks/${encodeURIComponent(id)}`, shownTask, bearer, signal),
     async addLease(id, grant, bearer, signal) {
       const { lease, ...added } = await ask<contract.AddedLease>(
         post(`/tasks/${encodeURIComponent(id)}/leases`, grant, false, { ...withToken(bearer), signal }),
@@ -123,35 +123,38 @@ export function createClient({ token, timeout = 15_000, patience = 10_000, keep 
       )
       return { ...refreshed, lease: held(lease) }
     },
-    renewTask: (id, asked, signal) => ask(post(`/tasks/${encodeURIComponent(id)}/renew`, asked, true, { signal })),
+    renewTask: (id, asked, signal) => ask(post(`/tasks/${encodeURIComponent(id)}/renew`, asked, true, { signal }), shownTask),
     completeTask: (id, { wait = 5, token: bearer, signal } = {}) =>
-      ask(post(`/tasks/${encodeURIComponent(id)}/complete`, {}, true, { ...waiting(wait), ...withToken(bearer), signal })),
-    revokeTask: (id, reason, wait = 5) => ask(post(`/tasks/${encodeURIComponent(id)}/revoke`, { reason }, true, waiting(wait))),
-    showLease: (id, bearer) => get(`/leases/${encodeURIComponent(id)}`, bearer),
+      ask(post(`/tasks/${encodeURIComponent(id)}/complete`, {}, true, { ...waiting(wait), ...withToken(bearer), signal }), closedTask),
+    revokeTask: (id, reason, wait = 5) => ask(post(`/tasks/${encodeURIComponent(id)}/revoke`, { reason }, true, waiting(wait)), closedTask),
+    showLease: (id, bearer) => get(`/leases/${encodeURIComponent(id)}`, living, bearer),
     revokeLease: (id, reason, wait = 5, bearer) =>
-      ask(post(`/leases/${encodeURIComponent(id)}/revoke`, reason === undefined ? {} : { reason }, true, { ...waiting(wait), ...withToken(bearer) })),
-    listTasks: (filter = {}) => get(`/tasks${queryOf(filter)}`),
-    listLeases: (filter = {}) => get(`/leases${queryOf(filter)}`),
-    listEntries: (filter = {}) => get(`/ledger${queryOf(filter)}`),
+      ask(
+        post(`/leases/${encodeURIComponent(id)}/revoke`, reason === undefined ? {} : { reason }, true, { ...waiting(wait), ...withToken(bearer) }),
+        closedLease,
+      ),
+    listTasks: (filter = {}) => get(`/tasks${queryOf(filter)}`, page),
+    listLeases: (filter = {}) => get(`/leases${queryOf(filter)}`, page),
+    listEntries: (filter = {}) => get(`/ledger${queryOf(filter)}`, page),
     async exportEntries(form, filter = {}) {
       const answer = await send(transport, { method: 'GET', path: `/ledger${queryOf(filter)}`, headers: { accept: form }, repeatable: true })
       return { text: answer.text, next: nextCursor(answer) }
     },
-    listDenials: (filter = {}) => get(`/denials${queryOf(filter)}`),
-    listLogs: () => get('/ledger/logs'),
+    listDenials: (filter = {}) => get(`/denials${queryOf(filter)}`, page),
+    listLogs: () => get('/ledger/logs', logs),
     readLog: async (after) => (await send(transport, { method: 'GET', path: `/ledger/log${queryOf({ after })}`, repeatable: true })).text,
     showProof: async (entry) => (await send(transport, { method: 'GET', path: `/ledger/${encodeURIComponent(entry)}/proof`, repeatable: true })).text,
-    showPolicySet: (digest) => get(`/policies/${encodeURIComponent(digest)}`),
-    showDecision: (id) => get(`/decisions/${encodeURIComponent(id)}`),
-    replayDecision: (id) => get(`/decisions/${encodeURIComponent(id)}/replay`),
-    planRevocation: (selector) => ask(post('/revocations', { selector, dry_run: true }, true)),
-    startRevocation: (request) => ask(post('/revocations', request, false)),
-    showRevocation: (id) => get(`/revocations/${encodeURIComponent(id)}`),
-    listRevocations: (filter = {}) => get(`/revocations${queryOf(filter)}`),
-    stopIssuing: (request) => ask(post('/stops', request, false)),
-    listStops: (filter = {}) => get(`/stops${queryOf(filter)}`),
-    resumeIssuing: (stop, reason) => ask(post(`/stops/${encodeURIComponent(stop)}/lift`, { reason }, false)),
-    introspect: (subject) => ask({ method: 'POST', path: '/introspect', form: { token: subject }, repeatable: true }),
+    showPolicySet: (digest) => get(`/policies/${encodeURIComponent(digest)}`, policySet),
+    showDecision: (id) => get(`/decisions/${encodeURIComponent(id)}`, decided),
+    replayDecision: (id) => get(`/decisions/${encodeURIComponent(id)}/replay`, replayed),
+    planRevocation: (selector) => ask(post('/revocations', { selector, dry_run: true }, true), plan),
+    startRevocation: (request) => ask(post('/revocations', request, false), living),
+    showRevocation: (id) => get(`/revocations/${encodeURIComponent(id)}`, living),
+    listRevocations: (filter = {}) => get(`/revocations${queryOf(filter)}`, page),
+    stopIssuing: (request) => ask(post('/stops', request, false), stop),
+    listStops: (filter = {}) => get(`/stops${queryOf(filter)}`, page),
+    resumeIssuing: (id, reason) => ask(post(`/stops/${encodeURIComponent(id)}/lift`, { reason }, false), stop),
+    introspect: (subject) => ask({ method: 'POST', path: '/introspect', form: { token: subject }, repeatable: true }, introspection),
   }
   return client
 }
@@ -159,6 +162,18 @@ export function createClient({ token, timeout = 15_000, patience = 10_000, keep 
 // What an answer must have for this client to go on; whatever a newer broker adds is let through.
 const receipts = z.array(z.looseObject({ entry: z.string(), kind: z.string(), leaf_hash: z.string() }))
 const anObject = z.looseObject({ receipts: receipts.optional() })
+const living = anObject.extend({ id: z.string(), state: z.string() })
+const shownTask = anObject.extend({ task: z.looseObject({ id: z.string(), state: z.string() }), leases: z.array(living) })
+const closedTask = shownTask.extend({ ended: z.boolean() })
+const closedLease = anObject.extend({ lease: living, ended: z.boolean() })
+const page = anObject.extend({ items: z.array(anObject), next: z.string().nullable() })
+const logs = anObject.extend({ items: z.array(anObject) })
+const policySet = anObject.extend({ digest: z.string() })
+const decided = anObject.extend({ id: z.string(), outcome: z.string() })
+const replayed = anObject.extend({ decision: decided, archived: anObject, current: anObject })
+const plan = anObject.extend({ tasks: z.number(), leases: z.array(anObject), count: z.number(), confirm: z.string() })
+const stop = anObject.extend({ id: z.string(), selector: anObject, until: z.string() })
+const introspection = z.looseObject({ active: z.boolean() })
 const leased = z.looseObject({ id: z.string(), grant: z.string(), expires_at: z.string(), credential: z.looseObject({ type: z.string() }) })
 const opening = anObject.extend({ task: z.looseObject({ id: z.string(), deadline: z.string() }), task_token: z.string(), leases: z.array(leased) })
 const issuing = anObject.extend({ decision: z.looseObject({}), lease: leased })
@@ -193,10 +208,12 @@ function nextCursor({ headers }: Answer): string | undefined {
 
 function checkedUrl(text: string, allowHttp: boolean): string {
   if (!URL.canParse(text)) throw new TypeError('the URL of the broker is not a URL')
-  const { protocol, hostname, href, username, password } = new URL(text)
+  const { protocol, hostname, href, username, password, search, hash } = new URL(text)
+  // What is asked for stands behind it.
+  if (search || hash || /[?#]$/.test(text)) throw new TypeError('the URL of the broker must end with its path, without ? or #')
   if (username || password) throw new TypeError('the URL of the broker must not hold a name or a password')
   if (protocol !== 'https:' && !(protocol === 'http:' && (isLoopback(hostname) || allowHttp))) {
     throw new TypeError('tokens travel to the broker: its URL must be https, or http on loopback')
   }
-  return href.replace(/\/$/, '')
+  return href.replace(/\/+$/, '')
 }

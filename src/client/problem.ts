@@ -36,11 +36,14 @@ export class MayflyProblem extends Error {
 /** No answer, or none that a broker gives. What was asked may have happened. */
 export class BrokerUnreachable extends Error {
   readonly url: string
+  /** Whether the next try would meet the same, such as a certificate that is not trusted. */
+  readonly isLasting: boolean
 
-  constructor(url: string, why: string, cause?: unknown) {
+  constructor(url: string, why: string, { cause, isLasting = false }: { cause?: unknown; isLasting?: boolean } = {}) {
     super(`no answer from ${url}: ${why}`, { cause })
     this.name = 'BrokerUnreachable'
     this.url = url
+    this.isLasting = isLasting
   }
 }
 

@@ -66,11 +66,13 @@ function pauseAfter(error: unknown, call: Call, attempt: number): number | undef
     if (error.status >= 500 && error.status !== 503 && !call.repeatable) return undefined
     return Math.max(jitter, (error.retryAfter ?? 0) * 1_000)
   }
-  return error instanceof BrokerUnreachable && call.repeatable ? jitter : undefined
+  return error instanceof BrokerUnreachable && !error.isLasting && call.repeatable ? jitter : undefined
 }
 
 async function sendOnce({ url, token, timeout }: TransportOptions, call: Call): Promise<Answer> {
   const bearer = call.token ?? (await token())
+  // Here, because Node's fetch repeats in its complaint what it cannot send.
+  if (!isBearerToken(bearer)) throw new TypeError('the token holds what no token holds, such as a line end, or nothing: it was not sent')
   const stop = new AbortController()
   const giveUp = (): void => stop.abort(call.signal?.reason)
   call.signal?.throwIfAborted()
@@ -85,7 +87,7 @@ async function sendOnce({ url, token, timeout }: TransportOptions, call: Call): 
     return { status: response.status, headers: response.headers, text }
   } catch (error) {
     if (error instanceof MayflyProblem || call.signal?.aborted) throw error
-    throw new BrokerUnreachable(url, wordsOf(error), error)
+    throw unreachable(url, error)
   } finally {
     clearTimeout(timer)
     call.signal?.removeEventListener('abort', giveUp)
@@ -117,10 +119,30 @@ function parsed(text: string): unknown {
   }
 }
 
+/** Whether this text can stand behind `Bearer` (RFC 6750, section 2.1). */
+export const isBearerToken = (text: string): boolean => /^[A-Za-z0-9\-._~+/]+=*$/.test(text)
+
+const untrusted = 'its certificate is of an authority that is not trusted here: name the PEM file of that authority in NODE_EXTRA_CA_CERTS'
+
+/** What is the same at the next try, in words, by the codes that Node and OpenSSL have for it: somebody has to change something. */
+const lasting: Readonly<Record<string, string>> = {
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: untrusted,
+  UNABLE_TO_GET_ISSUER_CERT: untrusted,
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: untrusted,
+  SELF_SIGNED_CERT_IN_CHAIN: untrusted,
+  DEPTH_ZERO_SELF_SIGNED_CERT: untrusted,
+  CERT_HAS_EXPIRED: 'its certificate has expired',
+  CERT_NOT_YET_VALID: 'its certificate is not valid yet',
+  ERR_TLS_CERT_ALTNAME_INVALID: 'its certificate is for another name',
+  ERR_SSL_WRONG_VERSION_NUMBER: 'what listens there does not speak TLS: is it http?',
+}
+
 /** Node's fetch says only "fetch failed"; what failed stands in its cause. */
-function wordsOf(error: unknown): string {
+function unreachable(url: string, error: unknown): BrokerUnreachable {
   const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error
-  const { code } = cause as { code?: unknown }
-  if (code === 'ECONNREFUSED') return 'the connection was refused'
-  return cause instanceof Error ? cause.message : 'unknown'
+  const code = String((cause as { code?: unknown }).code)
+  const words = Object.hasOwn(lasting, code) ? lasting[code] : undefined
+  if (words !== undefined) return new BrokerUnreachable(url, words, { cause: error, isLasting: true })
+  const why = code === 'ECONNREFUSED' ? 'the connection was refused' : cause instanceof Error ? cause.message : 'unknown'
+  return new BrokerUnreachable(url, why, { cause: error })
 }

@@ -1,8 +1,17 @@
+import { once } from 'node:events'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { createServer as createPlainServer } from 'node:http'
+import { createServer, type Server } from 'node:https'
+import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
 import { inspect } from 'node:util'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import type { ReceiptView } from '../../src/http/contract.ts'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { explain } from '../../src/cli/failure.ts'
+import type { ReceiptView, Selector } from '../../src/http/contract.ts'
 import { BrokerUnreachable, type Client, type ClientOptions, createClient, Credential, MayflyProblem } from '../../src/client/client.ts'
 import { type FakeBroker, garbage, hang, problem, receiptOf, redirect, resetAfter, resetBefore, startFakeBroker } from '../support/fake-broker.ts'
+import { canMakeCertificates, createAuthority } from '../providers/certificates.ts'
 
 let broker: FakeBroker
 beforeEach(async () => {
@@ -152,7 +161,81 @@ describe('a call that gets no answer', () => {
   })
 })
 
+describe.skipIf(!canMakeCertificates())('a broker behind TLS', () => {
+  let folder: string
+  let server: Server
+  let tries = 0
+  beforeAll(async () => {
+    folder = await mkdtemp(path.join(tmpdir(), 'mayfly-client-'))
+    const { cert, key } = await (await createAuthority(folder, 'house')).issue('broker', 'IP:127.0.0.1')
+    server = createServer({ cert: await readFile(cert), key: await readFile(key) }, (_, response) => response.end()).listen(0, '127.0.0.1')
+    server.on('connection', () => tries++)
+    await once(server, 'listening')
+  })
+  afterAll(async () => {
+    server.closeAllConnections()
+    server.close()
+    await rm(folder, { recursive: true })
+  })
+
+  test('whose authority is not known is not asked again, and the words say where to name it', async () => {
+    const url = `https://127.0.0.1:${(server.address() as AddressInfo).port}`
+    const error: unknown = await clientOf({ url })
+      .open(declaration)
+      .catch((reason: unknown) => reason)
+    expect(error).toMatchObject({ isLasting: true, message: expect.stringContaining('NODE_EXTRA_CA_CERTS') as unknown })
+    expect(explain(error)).toEqual({ status: 1, lines: [(error as Error).message] })
+    expect(tries).toBe(1)
+  })
+
+  test('that is none is not asked again', async () => {
+    const url = broker.url.replace('http:', 'https:')
+    await expect(clientOf({ url }).open(declaration)).rejects.toThrow('does not speak TLS: is it http?')
+  })
+})
+
+describe('a token', () => {
+  test.each(['two\nlines', 'with spaces', 'größe', '“quoted”', ''])('that is none, %j, is not sent, and not repeated', async (token) => {
+    const error: unknown = await clientOf({ token })
+      .open(declaration)
+      .catch((reason: unknown) => reason)
+    expect(error).toBeInstanceOf(TypeError)
+    if (token !== '') expect(inspect(error, { depth: 9, showHidden: true })).not.toContain(token)
+    expect(broker.heard).toEqual([])
+  })
+})
+
 describe('an answer that no broker gives', () => {
+  // Whatever listens at the address of a broker, such as a portal that is glad about everything.
+  const glad = { url: '' }
+  const portal = createPlainServer((_, response) => response.writeHead(200, { 'content-type': 'application/json' }).end('{"ok":true}'))
+  beforeAll(async () => {
+    await once(portal.listen(0, '127.0.0.1'), 'listening')
+    glad.url = `http://127.0.0.1:${(portal.address() as AddressInfo).port}`
+  })
+  afterAll(() => portal.close())
+
+  const selector: Selector = { everything: true }
+  test.each<[string, (client: Client) => Promise<unknown>]>([
+    ['a task', (client) => client.showTask('task_1')],
+    ['a completion', (client) => client.completeTask('task_1')],
+    ['the revocation of a task', (client) => client.revokeTask('task_1', 'why')],
+    ['the revocation of a lease', (client) => client.revokeLease('lease_1')],
+    ['a lease', (client) => client.showLease('lease_1')],
+    ['a list', (client) => client.listLeases()],
+    ['the logs', (client) => client.listLogs()],
+    ['a decision', (client) => client.showDecision('dec_1')],
+    ['a decision made again', (client) => client.replayDecision('dec_1')],
+    ['a dry run', (client) => client.planRevocation(selector)],
+    ['a revocation of many', (client) => client.startRevocation({ selector, reason: 'why', confirm: 1 })],
+    ['how far it is', (client) => client.showRevocation('rev_1')],
+    ['a stop', (client) => client.stopIssuing({ selector, reason: 'why', duration: '1h' })],
+    ['the end of a stop', (client) => client.resumeIssuing('stop_1', 'why')],
+    ['an introspection', (client) => client.introspect('token')],
+  ])('is not taken for %s', async (_, call) => {
+    await expect(call(clientOf({ ...glad, patience: 0 }))).rejects.toThrow('what answered is not a broker')
+  })
+
   test('is refused in words that do not repeat it', async () => {
     broker.fail('open', garbage)
     const error: unknown = await clientOf()
@@ -221,6 +304,9 @@ describe('the URL of a broker', () => {
     expect(() => made('broker')).toThrow('not a URL')
     expect(() => made('ftp://127.0.0.1')).toThrow(TypeError)
     expect(() => made('https://me:secret@broker.example.com')).toThrow('must not hold a name or a password')
+    for (const url of ['https://broker.example.com/?x=1', 'https://broker.example.com?', 'https://broker.example.com/#now'])
+      expect(() => made(url), url).toThrow('must end with its path')
+    expect(made('https://broker.example.com/mayfly//').url).toBe('https://broker.example.com/mayfly')
   })
 })
 
