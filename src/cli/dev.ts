@@ -21,10 +21,10 @@ export const devCommand = (outputOf: OutputOf): Command =>
         output.result(facts, () => welcome(facts, options.data, options.config)),
       )
     })
-    .addCommand(tokenCommand())
-    .addCommand(consoleCommand())
+    .addCommand(tokenCommand(outputOf))
+    .addCommand(consoleCommand(outputOf))
 
-const tokenCommand = (): Command =>
+const tokenCommand = (outputOf: OutputOf): Command =>
   new Command('token')
     .description('a workload token of the local issuer, on stdout and nothing else')
     .option('--agent <name>', 'as this agent')
@@ -38,10 +38,11 @@ const tokenCommand = (): Command =>
       const lifetime = parseDuration(options.lifetime)!
       if (lifetime > 3_600_000) throw new UsageError('--lifetime must be at most 1h')
       const { devToken } = await import('../main.ts')
-      console.log(await devToken({ data: options.data, sub: subjectOf(options), lifetimeSeconds: lifetime / 1_000 }))
+      const token = await devToken({ data: options.data, sub: subjectOf(options), lifetimeSeconds: lifetime / 1_000 })
+      outputOf(command).result({ token }, () => token)
     })
 
-const consoleCommand = (): Command =>
+const consoleCommand = (outputOf: OutputOf): Command =>
   new Command('console')
     .description('a link that signs in to the console, once, within ten minutes; on stdout and nothing else')
     .option('--operator <name>', 'as this operator; `ops` or `reviewer` in the example', 'ops')
@@ -49,7 +50,8 @@ const consoleCommand = (): Command =>
     .action(async (_: object, command: Command) => {
       const { operator, data } = command.optsWithGlobals<{ operator: string; data: string }>()
       const { devConsole } = await import('../main.ts')
-      console.log(await devConsole({ data, operator }))
+      const link = await devConsole({ data, operator })
+      outputOf(command).result({ link }, () => link)
     })
 
 function subjectOf(options: Readonly<Record<string, string | undefined>>): string {

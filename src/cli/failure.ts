@@ -25,6 +25,23 @@ export function explain(error: unknown): { lines: readonly string[]; status: 1 |
   return { lines: [describe(error)], status: 1 }
 }
 
+/**
+ * What a program is told of a failure in the place of the result: what the broker answered, with the receipts of what the ledger keeps of it, or a code of the
+ * command's own: `unreachable`, `usage`, `configuration`, `failed`. Undefined where a result was printed already, or nobody reads.
+ */
+export function failureView(error: unknown): object | undefined {
+  if (error instanceof MayflyProblem) {
+    const { status, code, detail, retry, decision, errors, receipts, requestId: request_id, retryAfter: retry_after } = error
+    return { code, detail, status, retry, decision, errors, receipts, request_id, retry_after }
+  }
+  const { lines, status } = explain(error)
+  if (lines.length === 0) return undefined
+  if (error instanceof ConfigurationError) return { code: 'configuration', detail: 'the configuration is refused', faults: error.faults }
+  if (error instanceof BrokerUnreachable) return { code: 'unreachable', detail: error.message }
+  if (error instanceof BrokerError) return { code: error.code, detail: lines[0] }
+  return { code: status === 2 ? 'usage' : 'failed', detail: lines[0] }
+}
+
 function explainProblem(problem: MayflyProblem): string[] {
   const faults = problem.errors.map(({ pointer, message }) => `  ${pointer}: ${message}`)
   const request = problem.requestId === undefined ? [] : [`request ${problem.requestId}`]

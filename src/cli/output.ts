@@ -10,10 +10,12 @@ export interface Output {
   note(line: string): void
 }
 
-export function createOutput(options: { json: boolean; colour: boolean }): Output {
+/** @param answered is told when the result is written */
+export function createOutput(options: { json: boolean; colour: boolean }, answered: () => void): Output {
   return {
     ...options,
     result(value, forPeople) {
+      answered()
       // Not `console`, which says nothing where it could not write: a credential that nobody got would look handed over.
       process.stdout.write(`${options.json ? JSON.stringify(value, null, 2) : forPeople()}\n`)
     },

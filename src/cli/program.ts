@@ -1,7 +1,7 @@
 import { Command, CommanderError } from 'commander'
 import { version } from '../base/version.ts'
 import { clientSettings } from '../config/environment.ts'
-import { explain } from './failure.ts'
+import { explain, failureView } from './failure.ts'
 import { createOutput, type Output } from './output.ts'
 
 /** How a command gets its output: `--json` may stand on any level. */
@@ -41,18 +41,22 @@ export async function main(argv: readonly string[]): Promise<number> {
   process.stdout.on('error', (error: Error) => (unwritten ??= error))
   // Of a log that nobody reads any more, nobody can be told. Ending what has to end goes on.
   process.stderr.on('error', () => {})
+  let isAnswered = false
+  let failed: Output | undefined
   const outputOf: OutputOf = (command) => {
     const json = command.optsWithGlobals<{ json?: boolean }>().json ?? false
-    return createOutput({ json, colour: clientSettings().colour && process.stdout.isTTY })
+    return createOutput({ json, colour: clientSettings().colour && process.stdout.isTTY }, () => (isAnswered = true))
   }
   const program = new Command('mayfly')
     .description('Secrets for one task, taken back when the task ends')
     .version(version, '--version', 'print the version')
     .option('--json', 'answer with JSON')
-    .showHelpAfterError('(add --help for what is possible)')
     .exitOverride()
   for (const load of calledBy(argv)) program.addCommand(await load(outputOf, (code) => (status = code)))
-  everyCommand(program, (command) => command.exitOverride())
+  everyCommand(program, (command) => command.exitOverride().showHelpAfterError('(add --help for what is possible)'))
+  program.hook('preAction', (_, command) => {
+    if (!writesOtherwise.has(command.name())) failed = outputOf(command)
+  })
   try {
     await program.parseAsync([...argv])
     await new Promise<void>((settled) => {
@@ -62,11 +66,16 @@ export async function main(argv: readonly string[]): Promise<number> {
     return status
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
-    const { lines, status: failed } = explain(error)
+    const { lines, status: reason } = explain(error)
     for (const line of lines) console.error(line)
-    return failed
+    const view = failed?.json && !isAnswered ? failureView(error) : undefined
+    if (view) failed?.result(view, () => '')
+    return reason
   }
 }
+
+/** Whose stdout is for something else than an answer: what they ran, lines of the ledger, what an SDK reads. */
+const writesOtherwise: ReadonlySet<string> = new Set(['exec', 'export', 'process'])
 
 function everyCommand(command: Command, visit: (command: Command) => void): void {
   visit(command)

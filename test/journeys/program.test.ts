@@ -156,6 +156,42 @@ describe.each(stores)('the built program on $name', ({ open: openStore }) => {
     })
   })
 
+  test('with --json a command that fails answers with JSON as well, with the receipts of its refusal', async () => {
+    const failing = async (args: readonly string[], environment: Record<string, string>) => {
+      const { status, stdout, stderr } = await mayfly([...args, '--json'], environment)
+      return { status, answer: JSON.parse(stdout) as Record<string, unknown>, stderr }
+    }
+    const as = (token: string) => ({ MAYFLY_URL: broker.url, MAYFLY_TOKEN: token })
+    const stop = await mayfly(['issuing', 'stop', '--agent', 'bot', '--for', '1m', '--reason', 'a drill', '--json'], as(ops))
+    const refused = await failing(['task', 'open', '--kind', 'work', '--grant', 'api'], as(bot))
+    await mayfly(['issuing', 'resume', (JSON.parse(stop.stdout) as { id: string }).id, '--reason', 'over'], as(ops))
+    expect(refused).toMatchObject({
+      status: 1,
+      answer: { code: 'denied', status: 403, retry: 'no', receipts: [{ kind: 'task.denied' }, { kind: 'decision.made' }] },
+      stderr: expect.stringContaining('denied: ') as unknown,
+    })
+    expect(await failing(['task', 'list', '--limit', 'many'], as(ops))).toMatchObject({
+      status: 1,
+      answer: { code: 'invalid_request', errors: [{ pointer: '?limit' }] },
+    })
+    expect(await failing(['task', 'list'], { MAYFLY_URL: 'http://127.0.0.1:1', MAYFLY_TOKEN: ops })).toMatchObject({
+      status: 1,
+      answer: { code: 'unreachable' },
+    })
+    expect(await failing(['task', 'list'], { MAYFLY_URL: broker.url, MAYFLY_TOKEN: '' })).toMatchObject({ status: 2, answer: { code: 'usage' } })
+    expect(await failing(['serve', '--config', '/nowhere/mayfly.yaml'], {})).toMatchObject({ status: 1, answer: { code: 'configuration' } })
+    // Their stdout is not theirs: what was run, and lines of the ledger.
+    expect(await mayfly(['ledger', 'export', '--json'], as(bot))).toMatchObject({ status: 1, stdout: '' })
+    expect(await mayfly(['exec', '--json', '--kind', 'nothing', '--', 'true'], as(bot))).toMatchObject({ stdout: '' })
+    // What was answered already is not answered twice.
+    const task = await open(broker, bot, ['crm'])
+    await lab.down()
+    const completed = await mayfly(['task', 'complete', task.id, '--wait', '0', '--json'], as(bot))
+    await lab.up()
+    expect(completed.status).toBe(1)
+    expect(JSON.parse(completed.stdout)).toMatchObject({ ended: false })
+  })
+
   test('a reviewer exports the ledger and replays a decision', async () => {
     const task = await open(broker, bot, ['api'])
     await call(broker, bot, 'POST', `/tasks/${task.id}/complete`, {})
