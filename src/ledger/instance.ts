@@ -1,4 +1,5 @@
 import { access, rename, rm, statfs } from 'node:fs/promises'
+import path from 'node:path'
 import { PGlite } from '@electric-sql/pglite'
 import { BrokerError, describe } from '../base/errors.ts'
 
@@ -93,7 +94,11 @@ async function start(folder: string, prepare: (database: PGlite) => Promise<void
   try {
     database = await PGlite.create({ dataDir: folder, postgresqlconf: ['shared_buffers=16MB', 'max_wal_size=64MB'] })
   } catch (error) {
-    throw new BrokerError('store_unavailable', 'The embedded ledger cannot be opened', { cause: new Error(describe(error)) })
+    // PGlite has no words of its own for a disk that is full.
+    const why = (await hasRoom(path.dirname(folder)))
+      ? describe(error)
+      : `the disk of ${folder} has less than ${leastRoom / 2 ** 20} MiB left: make room`
+    throw new BrokerError('store_unavailable', 'The embedded ledger cannot be opened', { cause: new Error(why) })
   }
   await prepare(database)
   return database

@@ -100,6 +100,22 @@ describe.runIf(mayMount())('an embedded store on a small disk', () => {
     await ledger.close()
   })
 
+  test('that is full keeps a broker from starting, which says so, and no longer once there is room', async () => {
+    for (const [folder, left] of [
+      [embedded, 0],
+      [path.join(disk.folder, 'another'), 20 * mebibyte],
+    ] as const) {
+      disk.fill(left)
+      const refused: unknown = await connect({ embedded: folder }).catch((error: unknown) => error)
+      expect(refused).toMatchObject({
+        code: 'store_unavailable',
+        cause: { message: expect.stringContaining('less than 32 MiB left: make room') as unknown },
+      })
+      disk.makeRoom()
+    }
+    await (await connect({ embedded })).close()
+  })
+
   test('that is read-only is refused at the start, by name', async () => {
     const site = await makeSite({ store: { embedded } })
     disk.readOnly()
