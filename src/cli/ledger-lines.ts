@@ -45,7 +45,8 @@ export async function* linesIn(file: string): Lines {
   for await (const text of textLinesIn(file)) {
     at++
     const line = parseLine(text)
-    if (!line) throw new UsageError(`--export ${file}: line ${at} is not one of a ledger's export`)
+    const hint = at === 1 ? ': only what `mayfly ledger export` writes without a filter, as NDJSON, can be verified' : ''
+    if (!line) throw new UsageError(`--export ${file}: line ${at} is not one of a ledger's export${hint}`)
     yield line
   }
 }

@@ -76,12 +76,20 @@ export const oneMore = (key: string, before: readonly string[] | undefined): rea
 export async function readKeys(given: string): Promise<VerifierKey[]> {
   const key = parseVerifierKey(given)
   if (key) return [key]
-  const lines = (await readText(given, '--key')).split('\n').filter((line) => line.trim() !== '')
+  const lines = (await readKeyFile(given)).split('\n').filter((line) => line.trim() !== '')
   const keys = lines.map((line) => parseVerifierKey(line.trim()))
   if (keys.length === 0 || keys.includes(undefined))
     throw new UsageError('--key: not a verifier key, which looks like broker.example.com+0a1b2c3d+AbCd…')
   return keys as VerifierKey[]
 }
+
+/** Without what was given: it may be the private half, by mistake. */
+const readKeyFile = (given: string): Promise<string> =>
+  readFile(given, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    throw new UsageError(
+      `--key: neither a verifier key, which looks like broker.example.com+0a1b2c3d+AbCd…, nor a file that can be read (${error.code ?? 'unknown'})`,
+    )
+  })
 
 function readWitnessKey(given: string): WitnessKey {
   const key = parseWitnessKey(given)

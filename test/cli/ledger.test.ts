@@ -166,6 +166,19 @@ test.each([
   expect((await mayfly(['ledger', 'verify', ...files])).status).toBe(2)
 })
 
+test('what was given as a key, and is none, is not repeated', async () => {
+  const { status, stderr } = await mayfly(['ledger', 'verify', '--export', at('export'), '--key', 'PRIVATE+KEY+1a2b3c4d+secret'])
+  expect([status, stderr]).toEqual([2, expect.stringContaining('neither a verifier key')])
+  expect(stderr).not.toContain('secret')
+})
+
+test('an export as CSV is said to be none that can be verified', async () => {
+  const { stdout } = await mayfly(['ledger', 'export', '--format', 'csv'], environment)
+  await writeFile(at('export.csv'), stdout)
+  const { status, stderr } = await mayfly(['ledger', 'verify', '--export', at('export.csv'), '--key', key])
+  expect([status, stderr]).toEqual([2, expect.stringContaining('without a filter')])
+})
+
 describe('the receipts of an answer', () => {
   const check = (...args: readonly string[]) => mayfly(['ledger', 'check-receipts', ...args], environment)
 
