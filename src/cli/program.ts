@@ -51,7 +51,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     .description('Secrets for one task, taken back when the task ends')
     .version(version, '--version', 'print the version')
     .option('--json', 'answer with JSON')
-    .exitOverride()
+    .addHelpText('after', environmentHelp)
   for (const load of calledBy(argv)) program.addCommand(await load(outputOf, (code) => (status = code)))
   everyCommand(program, (command) => command.exitOverride().showHelpAfterError('(add --help for what is possible)'))
   program.hook('preAction', (_, command) => {
@@ -73,6 +73,10 @@ export async function main(argv: readonly string[]): Promise<number> {
     return reason
   }
 }
+
+const environmentHelp = `
+The broker is at MAYFLY_URL (http://127.0.0.1:7420 where it is not set), and who you are says MAYFLY_TOKEN, or the file that MAYFLY_TOKEN_FILE names. NO_COLOR: no colours.
+Exit status: 0 done, 1 refused or failed, 2 called in a way that cannot work; exec passes on that of its command.`
 
 /** Whose stdout is for something else than an answer: what they ran, lines of the ledger, what an SDK reads. */
 const writesOtherwise: ReadonlySet<string> = new Set(['exec', 'export', 'process'])
