@@ -42,9 +42,15 @@ const drainGrace = 10_000
 /** Milliseconds after which a connection is cut on which nothing moves: more than the 45 s that completing may take. */
 const shortestSilence = 60_000
 
+/** Who asks for catalogue and policies to be loaded anew. */
+export interface Reloads {
+  /** Asks there from now on: at once where that was asked for before. */
+  to(reload: () => void): void
+}
+
 /** Runs a broker in production until `stop` fires, then drains. @throws ConfigurationError with every fault, BrokerError `store_unavailable` */
-export async function serve(configFile: string, stop: AbortSignal): Promise<void> {
-  await run(await loadConfig(configFile, providerKinds), stop, { production: true })
+export async function serve(configFile: string, stop: AbortSignal, reloads: Reloads): Promise<void> {
+  await run(await loadConfig(configFile, providerKinds), stop, reloads, { production: true })
 }
 
 export interface DevOptions {
@@ -59,6 +65,7 @@ export interface DevOptions {
 export async function dev(
   { data, port, config = exampleConfig }: DevOptions,
   stop: AbortSignal,
+  reloads: Reloads,
   ready: (facts: { url: string; data: string; console: string }) => void,
 ): Promise<void> {
   const folder = path.resolve(data)
@@ -74,7 +81,7 @@ export async function dev(
   }
   const loaded = await loadConfig(config, providerKinds, undefined, overrides)
   const link = await developmentLink(folder, publicUrl, 'operator:ops')
-  await run(loaded, stop, { production: false, ready: (url) => ready({ url, data: folder, console: link }) })
+  await run(loaded, stop, reloads, { production: false, ready: (url) => ready({ url, data: folder, console: link }) })
 }
 
 /** A link that signs in to the console of the development broker on this data folder, once, as an operator of this name. @throws ConfigurationError */
@@ -223,7 +230,12 @@ const audienceFile = 'audience'
 const exampleConfig = path.join(import.meta.dirname, '../deploy/example/mayfly.yaml')
 
 /** The whole program. Whatever starts here stops in reverse order: first no new requests, last the store. */
-async function run(config: Config, stop: AbortSignal, { production, ready }: { production: boolean; ready?: (url: string) => void }): Promise<void> {
+async function run(
+  config: Config,
+  stop: AbortSignal,
+  reloads: Reloads,
+  { production, ready }: { production: boolean; ready?: (url: string) => void },
+): Promise<void> {
   const telemetry = createTelemetry({ level: config.log.level })
   const digestKey = await openDigestKey(config.keys)
   await using ledger = await connect(config.store)
@@ -231,11 +243,10 @@ async function run(config: Config, stop: AbortSignal, { production, ready }: { p
   beginAtZero(telemetry.metrics, namesIn(config, targets))
   const logKey = await openKeyOfLog(config, targets, telemetry)
   const policy = await putInForce(() => loadPolicy(config), ledger, telemetry)
-  // Until the very end: without a listener the signal ends the process, requests and revocations under way with it.
   let reloaded = Promise.resolve()
-  const reload = (): void => void (reloaded = policy.reload())
-  process.on('SIGHUP', reload)
-  await using reloading = { [Symbol.asyncDispose]: () => (process.off('SIGHUP', reload), reloaded) }
+  reloads.to(() => void (reloaded = policy.reload()))
+  // Nothing is loaded any more once the store is to be closed.
+  await using reloading = { [Symbol.asyncDispose]: () => (reloads.to(() => {}), reloaded) }
   const background = createBackground(telemetry.log)
   const broker: Broker = {
     ledger,

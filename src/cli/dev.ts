@@ -3,7 +3,7 @@ import { parseDuration } from '../base/time.ts'
 import { UsageError } from './failure.ts'
 import { duration } from './grants.ts'
 import type { OutputOf } from './program.ts'
-import { stopSignal } from './stop.ts'
+import { reloadSignal, stopSignal } from './stop.ts'
 
 /** `mayfly dev`, and `mayfly dev token`. */
 export const devCommand = (outputOf: OutputOf): Command =>
@@ -15,9 +15,10 @@ export const devCommand = (outputOf: OutputOf): Command =>
     .action(async (options: { data: string; port: string; config?: string }, command: Command) => {
       const port = Number(options.port)
       if (!Number.isInteger(port) || port < 1 || port > 65_535) throw new UsageError('--port must be a number from 1 to 65535')
+      const reloads = reloadSignal()
       const { dev } = await import('../main.ts')
       const output = outputOf(command)
-      await dev({ data: options.data, port, config: options.config }, stopSignal(), (facts) =>
+      await dev({ data: options.data, port, config: options.config }, stopSignal(), reloads, (facts) =>
         output.result(facts, () => welcome(facts, options.data, options.config)),
       )
     })

@@ -1,5 +1,5 @@
 import { Command } from 'commander'
-import { stopSignal } from './stop.ts'
+import { reloadSignal, stopSignal } from './stop.ts'
 
 /** `mayfly serve`: production. */
 export const serveCommand = (): Command =>
@@ -7,8 +7,9 @@ export const serveCommand = (): Command =>
     .description('run a broker; exits with every configuration fault listed, drains on SIGTERM, reloads catalogue and policies on SIGHUP')
     .requiredOption('--config <file>', 'mayfly.yaml')
     .action(async ({ config }: { config: string }) => {
+      const reloads = reloadSignal()
       const { serve } = await import('../main.ts')
-      await serve(config, stopSignal())
+      await serve(config, stopSignal(), reloads)
       // A connection that the store's end has forgotten would hold the process for as long as TCP hopes. Whatever had to be ended has been.
       process.exit()
     })

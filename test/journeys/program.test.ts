@@ -1,5 +1,7 @@
-import { readFile } from 'node:fs/promises'
+import { execFile } from 'node:child_process'
+import { open as openFile, readFile, rm } from 'node:fs/promises'
 import path from 'node:path'
+import { promisify } from 'node:util'
 import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { version } from '../../src/base/version.ts'
@@ -262,6 +264,27 @@ describe.each(stores)('the built program on $name', ({ open: openStore }) => {
 
     expect(body).toMatchObject({ ended: true })
     expect(await lab.works(task.secrets[1]!)).toBe(false)
+  })
+
+  test('a SIGHUP that comes while it starts is heeded once it has started', async () => {
+    logs += broker.log()
+    expect(await broker.stop()).toBe(0)
+    const file = path.join(site.folder, 'jwks.json')
+    await rm(file)
+    await promisify(execFile)('mkfifo', [file])
+    broker = await site.launch()
+    // Opened as soon as the broker opens it too, which then waits for what is written.
+    const keys = await openFile(file, 'w')
+    broker.process.kill('SIGHUP')
+    await keys.writeFile(JSON.stringify(site.jwks))
+    await keys.close()
+    await rm(file)
+    await site.write('jwks.json', JSON.stringify(site.jwks))
+
+    await broker.ready()
+
+    const metrics = async () => await (await fetch(`${broker.url}/metrics`)).text()
+    await expect.poll(metrics).toContain('mayfly_policy_reloads_total{outcome="activated"} 1')
   })
 
   test('nothing secret stands in any log', () => {
