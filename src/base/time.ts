@@ -6,6 +6,12 @@ export type Clock = () => number
 /** The machine's clock: the only place that reads it. Time that decides about leases and tasks is the database's, not this one. */
 export const systemClock: Clock = () => Date.now()
 
+/**
+ * Milliseconds since a moment of this clock: by how much the two are apart, whichever comes first. What is kept for a while is else kept, where the clock was
+ * ahead and is set back, for as long as it had been ahead.
+ */
+export const ageOf = (moment: number, clock: Clock): number => Math.abs(clock() - moment)
+
 /** Milliseconds that only grow, for measuring how long something took. */
 export const stopwatch = (): (() => number) => {
   const started = performance.now()

@@ -33,7 +33,8 @@ export function createLive(clock: Clock, stop: AbortSignal, limits: StreamLimits
         }
         return Object.keys(changed).length === 0 ? undefined : `data: ${JSON.stringify(changed)}\n\n`
       }
-      return streams.open({ look, signOfLife: ': still here\n\n', goesOn: () => clock() < until })
+      // By the timer too: a clock that is set back would keep it open for as much longer.
+      return streams.open({ look, signOfLife: ': still here\n\n', goesOn: () => clock() < until, longest: until - clock() })
     },
   }
 }

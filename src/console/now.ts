@@ -1,5 +1,5 @@
 import { html } from 'hono/html'
-import type { Clock } from '../base/time.ts'
+import { ageOf, type Clock } from '../base/time.ts'
 import type { Lease, Task } from '../ledger/records.ts'
 import { decisionsByMinute, liveByProvider, type LiveCount, type Minute, pressing, type Pressing, timesToDead } from '../ledger/overview.ts'
 import type { Broker } from '../tasks/task.ts'
@@ -46,8 +46,7 @@ export function createLookout(broker: Broker): () => Promise<Sight> {
 function remembered<Answer>(ask: () => Promise<Answer>, ms: number, clock: Clock): () => Promise<Answer> {
   let kept: { readonly answer: Promise<Answer>; readonly at: number } | undefined
   return async () => {
-    // Either way: a clock that was set back would show what was for as long as it had been ahead.
-    if (!kept || Math.abs(clock() - kept.at) >= ms) kept = { answer: ask(), at: clock() }
+    if (!kept || ageOf(kept.at, clock) >= ms) kept = { answer: ask(), at: clock() }
     const { answer } = kept
     try {
       return await answer

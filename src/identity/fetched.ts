@@ -1,5 +1,5 @@
 import { describe } from '../base/errors.ts'
-import type { Clock } from '../base/time.ts'
+import { ageOf, type Clock } from '../base/time.ts'
 import { discover } from './discovery.ts'
 import { Refusal } from './fault.ts'
 import { fetchJson } from './fetch.ts'
@@ -146,7 +146,7 @@ export function fetchedKeys(rules: Rules, clock: Clock, fetched: (outcome: Fetch
       const found = await upToDate(signal)
       if (!found) throw new Refusal('keys_unavailable')
       // A name that is not there may be a new one. A fetch that is under way already is waited for, and none is begun too soon.
-      const mayAsk = Math.abs(clock() - askedAt) >= unknownEvery && !stop.signal.aborted
+      const mayAsk = ageOf(askedAt, clock) >= unknownEvery && !stop.signal.aborted
       if (kid !== undefined && !found.keys.has(kid) && (flight ?? mayAsk)) await waitFor(refresh(), signal)
       return keyOf(usable() ?? found, kid)
     },

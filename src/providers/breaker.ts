@@ -1,4 +1,4 @@
-import type { Clock } from '../base/time.ts'
+import { ageOf, type Clock } from '../base/time.ts'
 
 /** How one guarded call ended: the backend answered (a refusal is an answer), it did not, or nobody waited long enough to know. */
 export type Heard = 'answered' | 'nothing' | 'unknown'
@@ -36,8 +36,7 @@ export function createBreaker(clock: Clock): Breaker {
   /** When it opened, or let the last probe through. From its beginning and not its end: one that hangs must not keep the next from finding the backend well. */
   let triedAt = 0
 
-  // The distance, not the order: a clock that was set back must not keep the breaker open for as long.
-  const since = (): number => Math.abs(clock() - triedAt)
+  const since = (): number => ageOf(triedAt, clock)
   const paused = (): boolean => since() < pause
   const close = (): void => {
     failures = 0

@@ -85,6 +85,15 @@ describe('a stream', () => {
     expect(open()).toBeUndefined()
   })
 
+  test('ends with the session that it was opened in, also where the clock is set back meanwhile', async () => {
+    const { live, state, open, next } = given()
+    const reader = open(Date.now() + houseLive.silence)!
+    state.now = -3_600_000
+    await next(reader)
+    expect(await next(reader)).toBeUndefined()
+    expect(live.size).toBe(0)
+  })
+
   test('is not opened where there are as many as there may be', async () => {
     const { open } = given({ most: 2 })
     const [first] = [open(), open()]

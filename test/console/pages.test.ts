@@ -167,6 +167,15 @@ describe.each(stores)('the pages of the console on $name', ({ open }) => {
       await expect.poll(async () => textOf((await pageOf('')).text), patient).toContain('Nothing is stuck')
     })
 
+    test('is looked at anew where the clock was ahead and is set back', async () => {
+      house.skew = 600_000
+      await pageOf('')
+      const task = await house.declare(['api'], { purpose: 'since the clock is right' })
+      house.skew = 0
+      expect((await pageOf('')).text).toContain('since the clock is right')
+      await task.complete()
+    })
+
     test('stays below 50 KB with as many rows as it shows, each with the longest purpose', async () => {
       const tasks = await Promise.all(Array.from({ length: 30 }, () => house.declare(['api'], { purpose: '<'.repeat(1_000) })))
       await expect.poll(async () => textOf((await pageOf('')).text), patient).toContain('The 25 nearest')

@@ -1,4 +1,4 @@
-import type { Clock } from '../../base/time.ts'
+import { ageOf, type Clock } from '../../base/time.ts'
 import type { AwsSettings } from './settings.ts'
 
 /** `children`: agents get short children of a session that the broker keeps. `direct`: they get the session itself. */
@@ -23,7 +23,7 @@ export function createModes(configured: AwsSettings['mode'], clock: Clock, chang
     of(role) {
       if (configured !== 'auto') return configured
       const last = tries.get(role)
-      return last && clock() - last.at < remembered ? last.mode : undefined
+      return last && ageOf(last.at, clock) < remembered ? last.mode : undefined
     },
     tried(role, mode) {
       const last = tries.get(role)

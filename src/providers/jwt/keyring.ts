@@ -1,5 +1,5 @@
 import { importJWK, type CryptoKey } from 'jose'
-import type { Clock } from '../../base/time.ts'
+import { ageOf, type Clock } from '../../base/time.ts'
 import type { KeyFile } from './keyfile.ts'
 import { ahead, type Algorithm, knownKeys, newKey, publicPart, type Ring, type RingKey, rotationDue, signerOf } from './ring.ts'
 
@@ -66,7 +66,7 @@ export async function openKeyring(
 
   /** The ring, looked at if the last look is old. With an unreadable file the last good ring goes on: its keys are still the right ones. */
   async function current(): Promise<Ring> {
-    if (Math.abs(clock() - lookedAt) >= lookEvery) await lookOnce().catch(() => undefined)
+    if (ageOf(lookedAt, clock) >= lookEvery) await lookOnce().catch(() => undefined)
     return ring
   }
 
@@ -91,7 +91,7 @@ export async function openKeyring(
     signer,
     async verifier(kid) {
       await current()
-      if (!find(kid) && Math.abs(clock() - lookedAt) >= unknownEvery) await lookOnce().catch(() => undefined)
+      if (!find(kid) && ageOf(lookedAt, clock) >= unknownEvery) await lookOnce().catch(() => undefined)
       const key = find(kid)
       return key && { alg: key.alg, kid, key: await imports(publicPart(key), key) }
     },

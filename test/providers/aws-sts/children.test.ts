@@ -259,6 +259,15 @@ describe('children of an AWS session', () => {
       expect(noticed).toMatchObject([{ mode: 'direct' }, { mode: 'children' }])
     })
 
+    test('are tried for again where the clock was ahead and is set back', async () => {
+      peer.faults.unsupported.add('GetScopedCredentials')
+      skew = 86_400_000
+      await mint(reserve())
+      skew = 0
+      await mint(reserve())
+      expect(asked('GetScopedCredentials')).toBe(2)
+    })
+
     test('are refused, and what is missing is named, where the settings say children', async () => {
       const strict = await connect({ mode: 'children' })
       peer.faults.unsupported.add('GetScopedCredentials')

@@ -351,4 +351,18 @@ describe('the canary of a role', () => {
     for (let look = 0; look < 2; look += 1) await expect(canary.isInForce(3, 'salt', false, patient)).rejects.toBeInstanceOf(ProviderError)
     expect(count).toBe(assumed)
   })
+
+  test('asks by other sessions where the clock was ahead and is set back: those it has may have ended', async () => {
+    const assumed: string[] = []
+    const sts = {
+      assumeRole: async ({ sessionName }: { sessionName: string }) => void assumed.push(sessionName),
+      standingOf: () => async () => 'allowed',
+    } as unknown as Sts
+    let now = 86_400_000
+    const canary = createCanary(sts, 'arn:aws:iam::123456789012:role/r', () => now)
+    await canary.prepare(3, 'salt', patient)
+    now = 0
+    await canary.prepare(3, 'salt', patient)
+    expect(assumed).toEqual(['@0-salt', '@3-salt', '@0-salt', '@3-salt'])
+  })
 })

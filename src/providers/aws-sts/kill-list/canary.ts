@@ -1,4 +1,4 @@
-import type { Clock } from '../../../base/time.ts'
+import { ageOf, type Clock } from '../../../base/time.ts'
 import { ProviderError } from '../../provider.ts'
 import { isOver } from '../answers.ts'
 import type { Standing, Sts } from '../client.ts'
@@ -55,8 +55,7 @@ export function createCanary(sts: Sts, roleArn: string, clock: Clock): Canary {
 
   async function bird(generation: number, signal: AbortSignal): Promise<(signal: AbortSignal) => Promise<Standing>> {
     const known = birds.get(generation)
-    // By how much, whichever way: one whose age a clock that was set back hides may have ended.
-    if (known && Math.abs(clock() - known.bornAt) < usable) return await known.standing
+    if (known && ageOf(known.bornAt, clock) < usable) return await known.standing
     // All of them: the control has to be the oldest, for a cutoff that spares it then spares every canary.
     if (generation === control) birds.clear()
     const assumption = { roleArn, sessionName: nameOf(generation, salted), sourceIdentity: sourceIdentityOf('mayfly kill list'), policy, duration }
