@@ -68,7 +68,7 @@ export async function revokeLease(
   if (!found || !(owns(caller, found.task) || caller.roles.has('operator'))) throw notFound('lease')
   const { asked } = await beginEnding(broker, found.lease, { cause: 'revoked', reason, by: nameOf(caller) })
   const { left } = await within(wait, asked)
-  const lease = await settled(() => findLease(broker.ledger, id).then((again) => again?.lease), hasEnded, left, signal)
+  const lease = await settled('lease', () => findLease(broker.ledger, id).then((again) => again?.lease), hasEnded, left, signal)
   return { lease, ended: hasEnded(lease), receipts: await receiptsOfEnd(broker.ledger, { lease: id }) }
 }
 
@@ -123,7 +123,7 @@ async function outcomeOf(broker: Broker, id: TaskId, begun: BegunClosing | undef
   const whole = begun && wholeOutcome(begun, result)
   if (whole) return { ...whole, receipts: result.length > 0 ? await receiptsOfEnd(broker.ledger, { task: id }) : begun.receipts }
   const isDone = ({ leases, task }: { leases: readonly Lease[]; task: Task }) => leases.every(hasEnded) && task.state !== 'closing'
-  const found = await settled(() => findTask(broker.ledger, id), isDone, left, signal)
+  const found = await settled('task', () => findTask(broker.ledger, id), isDone, left, signal)
   return { ...found, ended: isDone(found), receipts: await receiptsOfEnd(broker.ledger, { task: id }) }
 }
 
@@ -140,17 +140,19 @@ const lookAgain = 50
 
 /** Reads until it is done, at most `left` milliseconds. What a reader sees is the ledger's truth, whoever brought it about. */
 async function settled<Read>(
+  noun: 'task' | 'lease',
   read: () => Promise<Read | undefined>,
   isDone: (found: Read) => boolean,
   left: number,
   signal: AbortSignal,
 ): Promise<Read> {
+  const elapsed = stopwatch()
   for (let pause = lookAgain; ; pause = Math.min(pause * 2, 500)) {
     const found = await read()
-    if (found === undefined) throw notFound('task')
-    if (isDone(found) || left <= 0 || signal.aborted) return found
-    await delay(Math.min(pause, left))
-    left -= pause
+    if (found === undefined) throw notFound(noun)
+    const rest = left - elapsed()
+    if (isDone(found) || rest <= 0 || signal.aborted) return found
+    await delay(Math.min(pause, rest))
   }
 }
 

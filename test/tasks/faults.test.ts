@@ -2,12 +2,14 @@ import { sql } from 'drizzle-orm'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
 import type { TaskId } from '../../src/base/ids.ts'
 import { announceTask } from '../../src/ledger/announce.ts'
+import type { Ledger } from '../../src/ledger/connect.ts'
 import { closeOverdue, closeTask } from '../../src/ledger/endings.ts'
 import { findTask } from '../../src/ledger/records.ts'
 import { nextDue, putBack } from '../../src/ledger/queue.ts'
 import { listEntries, listLeases } from '../../src/ledger/lists.ts'
 import { ProviderError } from '../../src/providers/provider.ts'
 import { startReaper } from '../../src/reaper.ts'
+import { revokeLease } from '../../src/tasks/close.ts'
 import { decideOn } from '../../src/tasks/decision.ts'
 import { newLeases } from '../../src/tasks/mint.ts'
 import type { Broker } from '../../src/tasks/task.ts'
@@ -120,6 +122,35 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
       error: expect.stringContaining('lab') as unknown,
       evidence: { by: 'provider' },
     })
+  })
+
+  test('whoever waits for an end waits as long as they said, however slowly the store answers', async () => {
+    const task = await house.declare(['crm'])
+    await house.lab.down()
+    await task.complete(0)
+    await house.broker.background.settled()
+    let statements = 0
+    const clock = vi.spyOn(performance, 'now').mockImplementation(() => statements * 5_000)
+    const run: Ledger['run'] = (...asked) => ((statements += 1), house.ledger.run(...asked))
+
+    await task.at({ ...house.broker, ledger: { ...house.ledger, run } }).complete(10)
+
+    clock.mockRestore()
+    expect(statements, 'two of them are looks, the others come before the wait begins or after it').toBeLessThan(10)
+    await house.lab.up()
+    house.skew += 10_000
+  })
+
+  test('a lease that is not there any more while its end is waited for is said to be a lease', async () => {
+    const task = await house.declare(['api'])
+    let isAsked = 0
+    const run: Ledger['run'] = async (statement, ...how) => {
+      const found = await house.ledger.run(statement, ...how)
+      return found.some((row) => 'lease' in row && 'task' in row) && isAsked++ > 0 ? [] : (found as never)
+    }
+    const forgetful = { ...house.broker, ledger: { ...house.ledger, run } }
+    const revoking = revokeLease(forgetful, house.caller('bot'), task.opened.leases[0]!.lease.id, undefined, 0, never)
+    await expect(revoking).rejects.toMatchObject({ code: 'not_found', detail: 'There is no such lease for you' })
   })
 
   test('a revocation that fails for longer than the alarm limit is flagged stuck, is still tried, and loses the flag with the proof', async () => {
