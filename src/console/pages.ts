@@ -2,6 +2,7 @@ import { Hono } from 'hono'
 import type { Context } from 'hono'
 import { BrokerError } from '../base/errors.ts'
 import { isId, type TaskId } from '../base/ids.ts'
+import { subjectOf } from '../http/authenticate.ts'
 import { findLease } from '../ledger/records.ts'
 import type { Sequencer } from '../ledger/sequencer.ts'
 import { revokeTask } from '../tasks/close.ts'
@@ -15,7 +16,7 @@ import { show } from './refusal.ts'
 import { revokingRoutes } from './revoking.ts'
 import { readStory, renderTask, taskRegions } from './task.ts'
 import { signedIn } from './threshold.ts'
-import { type ConsoleEnv, ownForm } from './visit.ts'
+import { type ConsoleEnv, forOperators, ownForm } from './visit.ts'
 
 /** The pages, each behind a session. */
 export function pageRoutes(broker: Broker, publicUrl: string, sequencer: Pick<Sequencer, 'refusal'>, live: Live): Hono<ConsoleEnv> {
@@ -23,8 +24,7 @@ export function pageRoutes(broker: Broker, publicUrl: string, sequencer: Pick<Se
 
   /** Whatever fails before the first event is an answer by itself; afterwards the client connects again and finds out. */
   function stream(c: Context<ConsoleEnv>, regions: () => Promise<Record<string, Html>>): Response {
-    const body = live.open(regions, c.var.visit.session!.expiresAt)
-    if (!body) throw new BrokerError('rate_limited', 'As many live pages are open as this broker keeps', { retryAfter: 30 })
+    const body = live.open(regions, c.var.visit.session!.expiresAt, subjectOf(c.var.caller))
     return c.body(body, 200, { 'content-type': 'text/event-stream', 'x-accel-buffering': 'no' })
   }
 
@@ -49,10 +49,8 @@ export function pageRoutes(broker: Broker, publicUrl: string, sequencer: Pick<Se
       await readStory(broker, c.var.caller, id)
       return stream(c, async () => taskRegions(c.var.visit.home, await readStory(broker, c.var.caller, id)))
     })
-    .post('/tasks/:id/revoke', ownForm(publicUrl), async (c) => {
+    .post('/tasks/:id/revoke', ownForm(publicUrl), forOperators('POST /tasks/{id}/revoke'), async (c) => {
       const id = taskIn(c)
-      // That they were refused is kept: within the rate of new work, so that nobody fills the ledger with it.
-      if (!c.var.caller.roles.has('operator')) c.var.gate.limit('issue', c.var.caller)
       // Not waited for: the page shows each lease die.
       await revokeTask(broker, c.var.caller, id, reasonIn(c.var.form), 0, c.var.signal)
       return c.redirect(`${c.var.visit.home}/tasks/${id}`, 303)

@@ -1,5 +1,5 @@
 import { Hono } from 'hono'
-import type { Context, MiddlewareHandler } from 'hono'
+import type { Context } from 'hono'
 import { BrokerError, type FieldFault } from '../base/errors.ts'
 import { isId, type RevocationId } from '../base/ids.ts'
 import { parseDuration } from '../base/time.ts'
@@ -14,7 +14,7 @@ import { type Question, questionOf } from './question.ts'
 import { show } from './refusal.ts'
 import { renderRevocation, revocationRegions } from './revocation.ts'
 import { type Intent, renderRevoke, selectorFields, type Standing } from './revoke.ts'
-import { type ConsoleEnv, ownForm } from './visit.ts'
+import { type ConsoleEnv, forOperators, isOperator, operatorsOnly, ownForm } from './visit.ts'
 
 /** Rows of each list. */
 const most = { stops: 50, revocations: 10 }
@@ -52,7 +52,7 @@ export function revokingRoutes(
     .get('/revoke', async (c) => {
       const asked = questionOf(c.req.query())
       // Not kept: an address may come from anybody, and would accuse whoever opens it.
-      if (Object.keys(asked).length > 0 && !isOperator(c)) throw refused()
+      if (Object.keys(asked).length > 0 && !isOperator(c)) throw operatorsOnly()
       return await page(c, await intentOf(asked))
     })
     .post('/revoke', ownForm(publicUrl), forOperators('POST /revocations'), async (c) => {
@@ -101,19 +101,6 @@ function revocationIn(c: Context<ConsoleEnv>): RevocationId {
   if (!isId('rev', id)) throw new BrokerError('not_found', 'There is no such revocation')
   return id
 }
-
-const isOperator = (c: Context<ConsoleEnv>): boolean => c.var.caller.roles.has('operator')
-
-const refused = () => new BrokerError('forbidden', 'Only an operator may do this')
-
-/** Who may only read is refused, and the ledger keeps that they tried. @param call as the API names it */
-const forOperators =
-  (call: string): MiddlewareHandler<ConsoleEnv> =>
-  async (c, next) => {
-    if (isOperator(c)) return await next()
-    await c.var.gate.keepRefusal(c.var.caller, call)
-    throw refused()
-  }
 
 /** A selector as a request has it. */
 const inWords = ({ everything, ...named }: Question): object => ({

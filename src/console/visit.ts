@@ -53,6 +53,19 @@ export const ownForm = (publicUrl: string): MiddlewareHandler<ConsoleEnv> => {
   }
 }
 
+/** Who may only read is refused, and the ledger keeps that they tried. @param call as the API names it */
+export const forOperators =
+  (call: string): MiddlewareHandler<ConsoleEnv> =>
+  async (c, next) => {
+    if (isOperator(c)) return await next()
+    await c.var.gate.keepRefusal(c.var.caller, call, c.req.param('id'))
+    throw operatorsOnly()
+  }
+
+export const isOperator = (c: Context<ConsoleEnv>): boolean => c.var.caller.roles.has('operator')
+
+export const operatorsOnly = () => new BrokerError('forbidden', 'Only an operator may do this')
+
 const foreign = () => new BrokerError('forbidden', 'This form did not come from a page of yours here: reload the page and send it again')
 
 async function textOf(c: Context): Promise<string> {

@@ -1,6 +1,7 @@
 import type { MiddlewareHandler } from 'hono'
 import { routePath } from 'hono/route'
 import { BrokerError } from '../base/errors.ts'
+import { isId } from '../base/ids.ts'
 import type { Receipt } from '../base/receipt.ts'
 import type { Clock } from '../base/time.ts'
 import { type Actor, type Match, matches } from '../identity/actor.ts'
@@ -42,8 +43,14 @@ export interface Gate {
   identify(authorization: string | undefined, signal: AbortSignal): Promise<Caller>
   /** @throws BrokerError `forbidden`, `agent_unknown` */
   admit(caller: Caller, callers: readonly Callers[]): void
-  /** Keeps in the ledger that somebody was refused. Within the rate of new work, so that nobody fills the ledger with it. @throws BrokerError `rate_limited` */
-  keepRefusal(caller: Caller, call: string): Promise<readonly Receipt[]>
+  /**
+   * Keeps in the ledger that somebody was refused. Within the rate of new work, so that nobody fills the ledger with it.
+   *
+   * @param call as the OpenAPI document has it
+   * @param id that the call names: of a task it is kept, of anything else not
+   * @throws BrokerError `rate_limited`, `store_unavailable`
+   */
+  keepRefusal(caller: Caller, call: string, id: string | undefined): Promise<readonly Receipt[]>
   /** @throws BrokerError `rate_limited` */
   limit(what: keyof Rates, caller: Caller): void
   /** Which audiences the caller may ask about. Operators: all. */
@@ -88,13 +95,14 @@ export function createGate(parts: GateParts): Gate {
       throw new BrokerError('forbidden', `This call is for: ${callers.map((one) => one.replace('_', ' ')).join(', ')}`)
     },
 
-    async keepRefusal(caller, call) {
+    async keepRefusal(caller, call, id) {
       gate.limit('issue', caller)
-      return await recordRefusal(parts.broker.ledger, call, calledIn(caller), { agent: caller.agent?.name ?? caller.task?.agent })
+      const about = { agent: caller.agent?.name ?? caller.task?.agent, ...(id !== undefined && isId('task', id) && { task: id }) }
+      return await recordRefusal(parts.broker.ledger, call, calledIn(caller), about)
     },
 
     limit(what, caller) {
-      const wait = buckets[what].take(nameOf(caller))
+      const wait = buckets[what].take(subjectOf(caller))
       if (wait === 0) return
       parts.broker.telemetry.metrics.rateLimited.inc({ limit: what })
       throw new BrokerError('rate_limited', `Too many requests from one caller: come back in ${wait} s`, { retryAfter: wait })
@@ -128,7 +136,7 @@ function holderOf(task: Caller['task']): Caller {
 }
 
 /** Issuer and subject, which the issuer alone can choose; never a token, of which one caller can have many. */
-const nameOf = ({ actor, task }: Caller): string => (actor ? JSON.stringify([actor.issuer, actor.subject]) : (task?.id ?? ''))
+export const subjectOf = ({ actor, task }: Caller): string => (actor ? JSON.stringify([actor.issuer, actor.subject]) : (task?.id ?? ''))
 
 /**
  * Spread into a route: who may call it, in force and in the document at once. The body is read behind this, so that strangers get a 401 before
@@ -145,7 +153,8 @@ export function callableBy(callers: readonly Callers[], limited?: keyof Rates) {
       gate.admit(caller, callers)
     } catch (error) {
       if (!operatorsAlone || !(error instanceof BrokerError)) throw error
-      throw error.telling(await gate.keepRefusal(caller, `${c.req.method} ${routePath(c, -1).replaceAll(/:(\w+)/g, '{$1}')}`))
+      const call = `${c.req.method} ${routePath(c, -1).replaceAll(/:(\w+)/g, '{$1}')}`
+      throw error.telling(await gate.keepRefusal(caller, call, c.req.param('id')))
     }
     if (limited) gate.limit(limited, caller)
     await next()

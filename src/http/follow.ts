@@ -10,7 +10,7 @@ export interface FollowLimits extends StreamLimits {
   readonly longest: number
 }
 
-export const houseFollow: FollowLimits = { most: 32, look: 1_000, silence: 15_000, patience: 30_000, longest: 15 * 60_000 }
+export const houseFollow: FollowLimits = { most: 32, share: 8, look: 1_000, silence: 15_000, patience: 30_000, longest: 15 * 60_000 }
 
 /** How lines are sent: one JSON text a line, or as server-sent events (WHATWG HTML, section 9.2) whose id is the entry's number. */
 export interface Form {
@@ -30,8 +30,8 @@ export const formats = { ledger: lineText, ocsf: (line) => `${JSON.stringify(asO
 
 /** Sends the log as it grows. */
 export interface Following {
-  /** From the place `start` on. Undefined where there are as many clients as there may be, or the broker stops. */
-  open(start: number, form: Form, say: Say): ReadableStream<Uint8Array> | undefined
+  /** From the place `start` on. @param whose who follows. @throws BrokerError `rate_limited` where there are as many clients as there may be, or the broker stops */
+  open(start: number, form: Form, say: Say, whose: string): ReadableStream<Uint8Array>
   /** Clients that are there. */
   count(): number
 }
@@ -41,10 +41,10 @@ const mostLines = 100
 
 /** The store is looked at and not listened to: the log grows once a second at most, and a listener would need a way to catch up besides. */
 export function createFollowing(ledger: Ledger, stop: AbortSignal, limits = houseFollow): Following {
-  const streams = createStreams(stop, limits)
+  const streams = createStreams('followers of the ledger', stop, limits)
   return {
     count: () => streams.size,
-    open(start, form, say) {
+    open(start, form, say, whose) {
       let place = start
       async function look(): Promise<string | undefined> {
         const lines = await readLogLines(ledger, place, mostLines)
@@ -52,7 +52,7 @@ export function createFollowing(ledger: Ledger, stop: AbortSignal, limits = hous
         place = lines.at(-1)!.number + 1
         return lines.map((line) => form.frame(line.number, say(line))).join('')
       }
-      return streams.open({ look, signOfLife: form.signOfLife, longest: limits.longest })
+      return streams.open({ look, signOfLife: form.signOfLife, longest: limits.longest }, whose)
     },
   }
 }

@@ -13,7 +13,7 @@ import { parseTilePath, tileWidth } from '../proof/tiles.ts'
 import type { Broker } from '../tasks/task.ts'
 import { json, problems } from './answers.ts'
 import type { Env } from './app.ts'
-import { callableBy, readers } from './authenticate.ts'
+import { callableBy, readers, subjectOf } from './authenticate.ts'
 import { type Following, formats, forms } from './follow.ts'
 import { fieldFaults } from './problem.ts'
 import { viewLog } from './views.ts'
@@ -98,8 +98,7 @@ function followFrom(c: Context<Env>, following: Following): Response {
     throw new BrokerError('invalid_request', 'The request is not valid: see `errors`', { errors: fieldFaults(parsed.error, 'query') })
   const { after, format = 'ledger' } = parsed.data
   const form = accepts(c, { header: 'Accept', supports: [...formNames], default: formNames[0] }) as keyof typeof forms
-  const stream = following.open(after === undefined ? 0 : Number(after) + 1, forms[form], formats[format])
-  if (!stream) throw new BrokerError('rate_limited', 'As many follow the ledger as may', { retryAfter: 30 })
+  const stream = following.open(after === undefined ? 0 : Number(after) + 1, forms[form], formats[format], subjectOf(c.var.caller))
   // nginx and its like would hold back what streams.
   return c.body(stream, 200, { 'content-type': form, 'x-accel-buffering': 'no' })
 }

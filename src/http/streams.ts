@@ -1,7 +1,11 @@
+import { BrokerError } from '../base/errors.ts'
+
 /** What streams that go on until somebody ends them may cost. Milliseconds, and a count. */
 export interface StreamLimits {
   /** At once, on this broker. */
   readonly most: number
+  /** Of them, for one caller: nobody shuts the others out. */
+  readonly share: number
   /** Between two looks. */
   readonly look: number
   /** After which one without news is sent a sign of life, so that no proxy takes it for dead. */
@@ -22,8 +26,11 @@ export interface News {
 }
 
 export interface Streams {
-  /** Undefined where there are as many as there may be, or the broker stops. */
-  open(news: News): ReadableStream<Uint8Array> | undefined
+  /**
+   * @param whose the caller's name, the same whenever they come
+   * @throws BrokerError `rate_limited` where there are as many as there may be, or the broker stops
+   */
+  open(news: News, whose: string): ReadableStream<Uint8Array>
   /** Those that are open. */
   readonly size: number
 }
@@ -32,19 +39,24 @@ export interface Streams {
  * Streams of which nothing is made before the client has taken what was made before: one that never reads costs a place and one look's news, and those for
  * as long as `patience`.
  *
+ * @param what they are called by those who open them, such as `live pages`
  * @param stop fires when the broker stops: a stream would hold its server for as long as somebody reads
  */
-export function createStreams(stop: AbortSignal, limits: StreamLimits): Streams {
-  const open = new Set<() => void>()
-  stop.addEventListener('abort', () => open.forEach((end) => end()), { once: true })
+export function createStreams(what: string, stop: AbortSignal, limits: StreamLimits): Streams {
+  /** What ends each, and whose it is. */
+  const open = new Map<() => void, string>()
+  stop.addEventListener('abort', () => [...open.keys()].forEach((end) => end()), { once: true })
+  const refused = (detail: string) => new BrokerError('rate_limited', detail, { retryAfter: 30 })
 
   return {
     get size() {
       return open.size
     },
 
-    open(news) {
-      if (stop.aborted || open.size >= limits.most) return undefined
+    open(news, whose) {
+      if (stop.aborted || open.size >= limits.most) throw refused(`This broker has as many ${what} as it keeps: ${limits.most}`)
+      const own = [...open.values()].filter((one) => one === whose).length
+      if (own >= limits.share) throw refused(`You have as many ${what} as one caller may: ${limits.share}`)
       let ended = false
       let wake = (): void => {}
       let unread: NodeJS.Timeout | undefined
@@ -89,7 +101,7 @@ export function createStreams(stop: AbortSignal, limits: StreamLimits): Streams 
         {
           start(given) {
             controller = given
-            open.add(end)
+            open.set(end, whose)
             wait()
           },
           async pull() {

@@ -6,7 +6,6 @@ import { closeLease, type ClosedTask as Closed, closeTask, type Ending } from '.
 import { keepKey } from '../ledger/keys.ts'
 import { receiptsOfEnd } from '../ledger/receipts.ts'
 import { findLease, findTask, hasEnded, type Lease, type Task, type TaskState } from '../ledger/records.ts'
-import { recordRefusal } from '../ledger/refusals.ts'
 import type { Settled } from '../ledger/settlement.ts'
 import { endLease, noteEnded } from './end.ts'
 import { type Broker, type Caller, notFound, owns } from './task.ts'
@@ -42,16 +41,12 @@ async function ownTask(broker: Broker, caller: Caller, id: TaskId): Promise<Pick
 }
 
 /**
- * Ended early by an operator, with a reason that stays in the ledger. So does it when somebody tries who is none.
+ * Ended early by an operator, with a reason that stays in the ledger.
  *
  * @throws BrokerError `forbidden`, `not_found`, `store_unavailable`
  */
 export async function revokeTask(broker: Broker, caller: Caller, id: TaskId, reason: string, wait: number, signal: AbortSignal): Promise<ClosedTask> {
-  if (!caller.roles.has('operator')) {
-    const receipts = await recordRefusal(broker.ledger, 'POST /tasks/{id}/revoke', nameOf(caller), { task: id })
-    throw new BrokerError('forbidden', 'Only an operator may revoke a task', { receipts })
-  }
-  const closed = await beginClosing(broker, id, 'revoked', { cause: 'revoked', reason, by: nameOf(caller) })
+  const closed = await beginClosing(broker, id, 'revoked', { cause: 'revoked', reason, by: operatorNamed(caller) })
   return await outcomeOf(broker, id, closed, wait, signal)
 }
 
@@ -174,4 +169,10 @@ export const nameOf = (caller: Caller): string => {
   if (caller.roles.has('operator') && caller.actor) return `operator:${caller.actor.issuer}/${caller.actor.subject}`
   if (caller.agent) return `agent:${caller.agent.name}`
   return caller.actor ? `reviewer:${caller.actor.issuer}/${caller.actor.subject}` : `task:${caller.task?.id ?? ''}`
+}
+
+/** An operator, as the ledger calls them. @throws BrokerError `forbidden` */
+export function operatorNamed(caller: Caller): string {
+  if (!caller.roles.has('operator')) throw new BrokerError('forbidden', 'Only an operator may do this')
+  return nameOf(caller)
 }

@@ -15,7 +15,7 @@ import {
 } from '../ledger/revocations.ts'
 import type { Selector } from '../ledger/selector.ts'
 import { type ChangedStop, liftStop, type NewStop, putStop } from '../ledger/stops.ts'
-import { nameOf } from './close.ts'
+import { operatorNamed } from './close.ts'
 import type { Broker, Caller } from './task.ts'
 
 /** What would end, and what whoever wants it has to confirm: the phrase, or the count. */
@@ -136,11 +136,6 @@ export async function resumeIssuing(broker: Broker, caller: Caller, id: StopId, 
   if (!lifted) throw new BrokerError('not_found', 'No such stop is in force')
   broker.telemetry.log.info({ stop: id, by: lifted.liftedBy }, 'an operator lets issue again what was stopped')
   return lifted
-}
-
-function operatorNamed(caller: Caller): string {
-  if (!caller.roles.has('operator')) throw new BrokerError('forbidden', 'Only an operator may do this')
-  return nameOf(caller)
 }
 
 /** The selector of a revocation or stop, as it was asked for. */

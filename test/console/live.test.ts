@@ -19,7 +19,7 @@ describe('a stream', () => {
       state.looks++
       return { here: html`<b>${state.words}</b>`, there: html`always the same` }
     }
-    const open = (until = 3_600_000) => live.open(regions, until)?.getReader()
+    const open = (until = 3_600_000, whose = 'ann') => live.open(regions, until, whose).getReader()
     const next = async (reader: ReadableStreamDefaultReader<Uint8Array>) => {
       const read = reader.read()
       await vi.advanceTimersByTimeAsync(houseLive.silence + 1_000)
@@ -31,7 +31,7 @@ describe('a stream', () => {
 
   test('sends all regions first, and then those that have changed', async () => {
     const { state, open, next } = given()
-    const reader = open()!
+    const reader = open()
     expect(await next(reader)).toBe('data: {"here":"<b>one</b>","there":"always the same"}\n\n')
     state.words = '</script>'
     expect(await next(reader)).toBe('data: {"here":"<b>&lt;/script&gt;</b>"}\n\n')
@@ -39,14 +39,14 @@ describe('a stream', () => {
 
   test('says that it is there when nothing changes', async () => {
     const { open, next } = given()
-    const reader = open()!
+    const reader = open()
     await next(reader)
     expect(await next(reader)).toBe(': still here\n\n')
   })
 
   test('looks at nothing while its client does not read, and is dropped after half a minute', async () => {
     const { live, state, open, next } = given()
-    const reader = open()!
+    const reader = open()
     await next(reader)
     const { looks } = state
     await vi.advanceTimersByTimeAsync(10_000)
@@ -66,28 +66,28 @@ describe('a stream', () => {
 
   test('gives its place back when its client goes, when the session ends, and when the broker stops', async () => {
     const { live, stop, open, next } = given()
-    const gone = open()!
+    const gone = open()
     await next(gone)
     await gone.cancel()
     expect(live.size).toBe(0)
 
-    const ended = open(Date.now() + 5_000)!
+    const ended = open(Date.now() + 5_000)
     await next(ended)
     expect(await next(ended)).toBeUndefined()
     expect(live.size).toBe(0)
 
-    const stopped = open()!
+    const stopped = open()
     await next(stopped)
     const last = stopped.read()
     stop.abort()
     expect((await last).done).toBe(true)
     expect(live.size).toBe(0)
-    expect(open()).toBeUndefined()
+    expect(open).toThrow('rate_limited')
   })
 
   test('ends with the session that it was opened in, also where the clock is set back meanwhile', async () => {
     const { live, state, open, next } = given()
-    const reader = open(Date.now() + houseLive.silence)!
+    const reader = open(Date.now() + houseLive.silence)
     state.now = -3_600_000
     await next(reader)
     expect(await next(reader)).toBeUndefined()
@@ -97,15 +97,24 @@ describe('a stream', () => {
   test('is not opened where there are as many as there may be', async () => {
     const { open } = given({ most: 2 })
     const [first] = [open(), open()]
-    expect(open()).toBeUndefined()
-    await first!.cancel()
+    expect(open).toThrow('This broker has as many live pages as it keeps: 2')
+    await first?.cancel()
+    expect(open()).toBeDefined()
+  })
+
+  test('is not opened by somebody who has their share already, and by others it is', async () => {
+    const { open } = given({ most: 5, share: 2 })
+    const [first] = [open(), open()]
+    expect(open).toThrow('You have as many live pages as one caller may: 2')
+    expect(open(undefined, 'bob')).toBeDefined()
+    await first?.cancel()
     expect(open()).toBeDefined()
   })
 
   test('ends when a look fails, so that its client comes again', async () => {
     vi.useFakeTimers({ now: 0 })
     const live = createLive(Date.now, new AbortController().signal)
-    const reader = live.open(async () => Promise.reject(new Error('the store is away')), 1_000)!.getReader()
+    const reader = live.open(async () => Promise.reject(new Error('the store is away')), 1_000, 'ann').getReader()
     expect((await reader.read()).done).toBe(true)
     expect(live.size).toBe(0)
   })
@@ -119,7 +128,7 @@ describe('a live page of a broker', () => {
   beforeAll(async () => {
     store = await openEmbedded()
     house = await startHouse(store.settings)
-    console = await openConsole(house, { live: { most: 3, look: 20, silence: 60, patience: 500 } })
+    console = await openConsole(house, { live: { most: 4, share: 3, look: 20, silence: 60, patience: 500 } })
   })
   afterAll(async () => {
     await console.stop()
@@ -161,7 +170,7 @@ describe('a live page of a broker', () => {
     for (let time = 0; time < 5; time++) expect(await ask()).toBe(200)
   })
 
-  test('is refused beyond the number of streams, in which those who do not read stand too, until they are dropped', async () => {
+  test('is refused beyond the share of whoever looks, in which those who do not read stand too, until they are dropped', async () => {
     const visitor = await console.signedIn('reader')
     const cookie = `mayfly-session=${visitor.cookies.get('mayfly-session')}`
     const places: Response[] = []
@@ -174,6 +183,9 @@ describe('a live page of a broker', () => {
     const sockets = Array.from({ length: 3 }, () => deaf('/live', cookie))
     await expect.poll(status).toBe(429)
     expect((await visitor.get('')).status).toBe(200)
+    const other = await (await console.signedIn('ops')).get('/live')
+    expect(other.status).toBe(200)
+    await other.body?.cancel()
     sockets.forEach((socket) => socket.destroy())
     // Those too that came before the sockets were heard.
     for (const { body } of places.splice(0)) await body?.cancel()

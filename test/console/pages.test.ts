@@ -275,7 +275,7 @@ describe.each(stores)('the pages of the console on $name', ({ open }) => {
       expect((await pageOf(`/tasks/${task.id}`)).text).toContain('Ending this task is for operators')
       const answer = await reviewer.post(`/tasks/${task.id}/revoke`, { reason: 'let me' })
       expect(answer.status).toBe(403)
-      expect(await answer.text()).toContain('Only an operator may revoke a task')
+      expect(await answer.text()).toContain('Only an operator may do this')
       expect((await findTask(house.ledger, task.id))!.task.state).toBe('open')
       const kept = await listEntries(house.ledger, { kind: 'request.refused', task: task.id }, { limit: 5 })
       expect(kept.items.map(({ body, agent }) => ({ body, agent }))).toEqual([

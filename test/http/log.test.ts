@@ -177,7 +177,7 @@ describe('the log over HTTP', () => {
       expect(await house.problem(closedTo, { token: 'agent' })).toMatchObject({ status: 403 })
 
     const following = createFollowing(apart, never)
-    const reader = following.open(299, forms['application/x-ndjson'], formats.ledger)!.getReader()
+    const reader = following.open(299, forms['application/x-ndjson'], formats.ledger, 'ann').getReader()
     const lines = Buffer.from((await reader.read()).value!)
       .toString()
       .trim()
@@ -204,7 +204,7 @@ describe('the log over HTTP', () => {
 })
 
 describe('following the ledger', () => {
-  const limits: FollowLimits = { most: 2, look: 5, silence: 20, patience: 60, longest: 10_000 }
+  const limits: FollowLimits = { most: 3, share: 2, look: 5, silence: 20, patience: 60, longest: 10_000 }
   const ndjson = forms['application/x-ndjson']
   const decoder = new TextDecoder()
   let reader: ReadableStreamDefaultReader<Uint8Array>
@@ -224,7 +224,7 @@ describe('following the ledger', () => {
 
   test('begins where it is told, and goes on with what comes', async () => {
     const following = createFollowing(ledger, never, limits)
-    reader = following.open(299, ndjson, formats.ledger)!.getReader()
+    reader = following.open(299, ndjson, formats.ledger, 'ann').getReader()
     expect(
       (await news())
         .trim()
@@ -272,25 +272,26 @@ describe('following the ledger', () => {
 
   test('ends for a client that does not read, and leaves its place to others', async () => {
     const following = createFollowing(ledger, never, limits)
-    const streams = [following.open(0, ndjson, formats.ledger)!, following.open(0, ndjson, formats.ledger)!]
-    expect(following.open(0, ndjson, formats.ledger)).toBeUndefined()
+    const streams = [following.open(0, ndjson, formats.ledger, 'ann'), following.open(0, ndjson, formats.ledger, 'ann')]
+    expect(() => following.open(0, ndjson, formats.ledger, 'ann')).toThrow('You have as many followers of the ledger as one caller may: 2')
+    await following.open(0, ndjson, formats.ledger, 'bob').cancel()
     const readers = streams.map((stream) => stream.getReader())
     for (const each of readers) await each.read()
     await expect.poll(() => following.count()).toBe(0)
     await expect(readers[0]!.read()).rejects.toThrow('does not read')
-    expect(following.open(0, ndjson, formats.ledger)).toBeDefined()
+    expect(following.open(0, ndjson, formats.ledger, 'ann')).toBeDefined()
   })
 
   test('ends when the broker stops, and when it has lasted long enough', async () => {
     const stop = new AbortController()
     const following = createFollowing(ledger, stop.signal, { ...limits, look: 60_000, longest: 30 })
-    reader = following.open(10_000, ndjson, formats.ledger)!.getReader()
+    reader = following.open(10_000, ndjson, formats.ledger, 'ann').getReader()
     expect(await read()).toBeUndefined()
     const other = createFollowing(ledger, stop.signal, { ...limits, look: 60_000, silence: 60_000 })
-    reader = other.open(10_000, ndjson, formats.ledger)!.getReader()
+    reader = other.open(10_000, ndjson, formats.ledger, 'ann').getReader()
     const last = read()
     stop.abort()
     expect(await last).toBeUndefined()
-    expect(other.open(0, ndjson, formats.ledger)).toBeUndefined()
+    expect(() => other.open(0, ndjson, formats.ledger, 'ann')).toThrow('rate_limited')
   })
 })

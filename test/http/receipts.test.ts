@@ -5,6 +5,7 @@ import fc from 'fast-check'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
 import type { AddedLease, ClosedTask, OpenedTask, ReceiptView } from '../../src/http/contract.ts'
 import { archivePolicySet } from '../../src/ledger/entries.ts'
+import { listEntries } from '../../src/ledger/lists.ts'
 import { checkProof } from '../../src/proof/entry-proof.ts'
 import { leafOf } from '../../src/proof/leaf.ts'
 import { type LogLine, parseLine } from '../../src/proof/lines.ts'
@@ -234,6 +235,8 @@ describe.each(stores)('the receipts of an answer, on $name', ({ open }) => {
       const refused = await post(path, eve, { selector: { agent: 'bot' }, reason: 'curious', duration: '1h', confirm: 'revoke agent bot' })
       expect([path, refused.status, await held(refused)]).toEqual([path, 403, ['request.refused']])
     }
+    const { items } = await listEntries(house.ledger, { kind: 'request.refused', task: body.task.id }, { limit: 5 })
+    expect(items, 'of a task where the call is about one').toMatchObject([{ agent: 'bot', body: { call: 'POST /tasks/{id}/revoke' } }])
     await complete(body.task.id)
   })
 

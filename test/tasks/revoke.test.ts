@@ -6,9 +6,10 @@ import { listEntries, listLeases, listRevocations, listStops } from '../../src/l
 import { startRevocation } from '../../src/ledger/revocations.ts'
 import type { Selector } from '../../src/ledger/selector.ts'
 import { lap } from '../../src/reaper.ts'
+import { revokeTask } from '../../src/tasks/close.ts'
 import { advanceRevocations, phraseOf, planRevocation, resumeIssuing, revokeMany, showRevocation, stopIssuing } from '../../src/tasks/revoke.ts'
 import type { Broker } from '../../src/tasks/task.ts'
-import { type Declared, type House, startHouse } from '../support/house.ts'
+import { type Declared, type House, never, startHouse } from '../support/house.ts'
 import { settled } from '../support/log.ts'
 import { type OpenedStore, stores } from '../support/stores.ts'
 
@@ -329,6 +330,7 @@ describe.each(stores)('on $name', ({ open }) => {
         await expect(
           revokeMany(house.broker, caller, { selector: {}, reason: 'x', confirm: 'revoke everything', stopFor: 1_000 }),
         ).rejects.toMatchObject({ code: 'forbidden' })
+        await expect(revokeTask(house.broker, caller, newId('task'), 'x', 0, never)).rejects.toMatchObject({ code: 'forbidden' })
       }
     })
   })
