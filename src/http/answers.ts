@@ -27,7 +27,7 @@ export const problems = {
 } as const
 
 /** What a call that changes something may answer as well. */
-export const conflicts = { 409: problem('`conflict` or `in_flight`') } as const
+export const conflicts = { 409: problem('`conflict`, or `in_flight`; come back after `retry-after` seconds, where it has that') } as const
 
 /** What a call that asks for something new may answer as well. */
 export const refusals = {

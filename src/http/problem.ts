@@ -44,7 +44,7 @@ export const tokenRefused = 'The workload token was not accepted'
 /** RFC 6750 section 3. The same for every refusal, for the same reason. */
 const challenge = 'Bearer realm="mayfly", error="invalid_token"'
 
-/** Seconds to stay away after a refusal that names no time of its own. */
+/** Seconds to stay away after a refusal for want of room that names no time of its own. */
 const stayAway = 1
 
 /** What went wrong, as RFC 9457 wants it. */
@@ -69,7 +69,8 @@ export function problemOf(error: BrokerError, requestId: string): ProblemDetails
 export function answerProblem(c: Context, error: BrokerError): Response {
   const { status } = onTheWire[error.code]
   if (status === 401) c.header('www-authenticate', challenge)
-  if (status === 429 || status === 503) c.header('retry-after', String(error.retryAfter ?? stayAway))
+  const seconds = error.retryAfter ?? (status === 429 || status === 503 ? stayAway : undefined)
+  if (seconds !== undefined) c.header('retry-after', String(seconds))
   return c.body(JSON.stringify(problemOf(error, c.get('requestId'))), status, { 'content-type': 'application/problem+json' })
 }
 

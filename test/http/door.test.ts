@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest'
+import { BrokerError } from '../../src/base/errors.ts'
 import { buildHouse } from './house.ts'
 import { houseLimits } from '../../src/http/door.ts'
 
@@ -38,6 +39,22 @@ describe('every answer', () => {
     const given = async (id: string) => (await house.ask('/healthz', { headers: { 'x-request-id': id } })).headers.get('x-request-id')
     expect(await given('run-8841_a')).toBe('run-8841_a')
     for (const id of ['a'.repeat(65), 'a b', 'a"b', '<b>', 'a;b', 'ä']) expect(await given(id), id).toMatch(/^[0-9a-f-]{36}$/)
+  })
+
+  test.each([
+    ['in_flight', 7, '7'],
+    ['in_flight', undefined, null],
+    ['conflict', 2, '2'],
+    ['rate_limited', 30, '30'],
+    ['rate_limited', undefined, '1'],
+    ['store_unavailable', undefined, '1'],
+    ['internal', undefined, null],
+  ] as const)('of %s that knows %s seconds to come back after says so in its header', async (code, retryAfter, header) => {
+    const house = buildHouse({ frame: true })
+    house.app.get('/refused', () => {
+      throw new BrokerError(code, 'no', { retryAfter })
+    })
+    expect((await house.ask('/refused')).headers.get('retry-after')).toBe(header)
   })
 
   test('about a fault of ours shows nothing of it, and the log finds it by the request id', async () => {
