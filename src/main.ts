@@ -1,9 +1,10 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import path from 'node:path'
-import { ConfigurationError, describe } from './base/errors.ts'
+import { ConfigurationError, describe, withAllFaults } from './base/errors.ts'
 import { systemClock } from './base/time.ts'
 import { version } from './base/version.ts'
 import { type Config, loadConfig } from './config.ts'
+import type { LogKeySettings } from './config/log-key.ts'
 import type { Entrances } from './console/entrance.ts'
 import { openConsoleKey } from './console/key.ts'
 import { writeLink } from './console/link.ts'
@@ -237,11 +238,11 @@ async function run(
   { production, ready }: { production: boolean; ready?: (url: string) => void },
 ): Promise<void> {
   const telemetry = createTelemetry({ level: config.log.level })
-  const digestKey = await openDigestKey(config.keys)
+  const { digestKey, consoleKey, logFile } = await openKeyFiles(config, production)
   await using ledger = await connect(config.store)
   const targets = await connectTargets(config, telemetry, production, ledger)
   beginAtZero(telemetry.metrics, namesIn(config, targets))
-  const logKey = await openKeyOfLog(config, targets, telemetry)
+  const logKey = logFile ?? (await openKeyOfLog(config.logKey!, targets, telemetry))
   const policy = await putInForce(() => loadPolicy(config), ledger, telemetry)
   let reloaded = Promise.resolve()
   reloads.to(() => void (reloaded = policy.reload()))
@@ -278,12 +279,11 @@ async function run(
   const { publicUrl, operators, resourceServers, rates, doorLimits, connections } = config
   const app = createApp({ broker, verifier, reaper, sequencer, log, stop, publicUrl, operators, resourceServers, rates, limits: doorLimits })
   const entrances = entrancesOf(config, people, production ? undefined : verifying.spend)
-  if (entrances.issuer || entrances.links) {
+  if (consoleKey && (entrances.issuer || entrances.links)) {
     // Only where somebody can come in: its pages and what signs people in are a tenth of all that a broker loads.
     const { createConsole } = await import('./console/console.ts')
-    const key = await openConsoleKey(config.keys)
     const sessionLifetime = config.console?.session ?? developmentSession
-    app.route('/console', createConsole({ broker, publicUrl, operators, key, sessionLifetime, entrances, sequencer, stop }))
+    app.route('/console', createConsole({ broker, publicUrl, operators, key: consoleKey, sessionLifetime, entrances, sequencer, stop }))
   }
   const clients = { connections, silence: Math.max(shortestSilence, doorLimits.time + 15_000) }
   await using server = await listen(app.fetch, { ...config.listen, clients }, telemetry.log)
@@ -329,12 +329,22 @@ const isPlain = (url: string): boolean => url.startsWith('http:')
 /** Milliseconds for which a start waits for the key of the log. */
 const longestGreeting = 5_000
 
+/** The keys of which this broker has files of its own: of the log where no provider keeps it. @throws ConfigurationError with the faults of all */
+async function openKeyFiles({ keys, logKey, console: people }: Config, production: boolean) {
+  const [digestKey, consoleKey, logFile] = await withAllFaults([
+    openDigestKey(keys),
+    people || !production ? openConsoleKey(keys) : Promise.resolve(undefined),
+    logKey ? Promise.resolve(undefined) : openLogKey(keys),
+  ])
+  return { digestKey, consoleKey, logFile }
+}
+
 /**
- * With what the log is signed: the file in the folder of keys, or a key that a provider keeps. Where that one does not answer the broker starts all the same,
- * for ending leases needs no log. @throws ConfigurationError for a key that does answer, and is not fit to sign a log
+ * The key of the log that a provider keeps. Where it does not answer the broker starts all the same, for ending leases needs no log.
+ *
+ * @throws ConfigurationError for a key that does answer, and is not fit to sign a log
  */
-async function openKeyOfLog({ logKey, keys }: Config, targets: ReadonlyMap<string, Target>, { log }: Telemetry): Promise<LogKey> {
-  if (!logKey) return await openLogKey(keys)
+async function openKeyOfLog(logKey: LogKeySettings, targets: ReadonlyMap<string, Target>, { log }: Telemetry): Promise<LogKey> {
   const remote = targets.get(logKey.provider)!.signingKey(logKey.settings)
   await remote.publicKey(AbortSignal.timeout(longestGreeting)).catch((error: unknown) => {
     if (!(error instanceof ProviderError)) throw error
@@ -388,11 +398,8 @@ async function loadPolicy(config: Config): Promise<ActivePolicy> {
     }),
   )
   const issuers = new Set(config.identity.map(({ name }) => name))
-  const [catalogue, set] = await Promise.allSettled([loadCatalogue(config.catalogue, rules, issuers), loadPolicySet(config.policies)])
-  if (catalogue.status === 'fulfilled' && set.status === 'fulfilled') return { catalogue: catalogue.value, set: set.value }
-  const reasons: unknown[] = [catalogue, set].flatMap((loaded) => (loaded.status === 'rejected' ? [loaded.reason] : []))
-  const faults = reasons.flatMap((reason) => (reason instanceof ConfigurationError ? reason.faults : []))
-  throw faults.length > 0 ? new ConfigurationError(faults) : reasons[0]
+  const [catalogue, set] = await withAllFaults([loadCatalogue(config.catalogue, rules, issuers), loadPolicySet(config.policies)])
+  return { catalogue, set }
 }
 
 async function openDevelopmentIssuer(folder: string) {

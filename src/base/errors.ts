@@ -84,6 +84,15 @@ export class ConfigurationError extends Error {
   }
 }
 
+/** What all of these come to. @throws ConfigurationError with the faults of all that have some, each once; else the first error there is */
+export async function withAllFaults<Parts extends readonly unknown[]>(parts: { [At in keyof Parts]: Promise<Parts[At]> }): Promise<Parts> {
+  const settled = await Promise.allSettled(parts)
+  const reasons: unknown[] = settled.flatMap((part) => (part.status === 'rejected' ? [part.reason] : []))
+  if (reasons.length === 0) return await Promise.all(parts)
+  const faults = new Set(reasons.flatMap((reason) => (reason instanceof ConfigurationError ? reason.faults : [])))
+  throw faults.size > 0 ? new ConfigurationError([...faults]) : reasons[0]
+}
+
 /** The words of an unknown error for a log line: its message and, for a wrapped one, its cause's; never its other properties. */
 export function describe(error: unknown): string {
   if (!(error instanceof Error)) return 'not an Error'

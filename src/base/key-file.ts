@@ -1,5 +1,5 @@
 import { randomBytes, randomUUID } from 'node:crypto'
-import { link, lstat, mkdir, open, readFile, unlink, writeFile } from 'node:fs/promises'
+import { link, lstat, mkdir, open, readFile, stat, unlink, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { ConfigurationError, describe } from './errors.ts'
 
@@ -7,9 +7,12 @@ import { ConfigurationError, describe } from './errors.ts'
  * A secret of random bytes in a 0600 file, made where there is none. Every broker of one ledger needs the same file, and it is kept outside the database.
  *
  * @param length bytes
- * @throws ConfigurationError where the file is open to others, or of another length
+ * @throws ConfigurationError where the file or its folder is open to others, or the file is of another length
  */
 export async function openKeyFile(file: string, length: number): Promise<Uint8Array> {
+  await privateFolder(path.dirname(file)).catch((error: unknown) => {
+    throw new ConfigurationError([`keys: ${describe(error)}`])
+  })
   try {
     await createOnce(file, length)
     const found = await lstat(file)
@@ -22,8 +25,14 @@ export async function openKeyFile(file: string, length: number): Promise<Uint8Ar
   }
 }
 
+/** Makes the folder where it is missing, and refuses one that others can look into: whoever may write there puts a key of their own in the place of ours. */
+export async function privateFolder(folder: string): Promise<void> {
+  await mkdir(folder, { recursive: true, mode: 0o700 })
+  const { mode } = await stat(folder)
+  if ((mode & 0o077) !== 0) throw new Error(`${folder} is open to others; chmod 700 it`)
+}
+
 async function createOnce(file: string, length: number): Promise<void> {
-  await mkdir(path.dirname(file), { recursive: true, mode: 0o700 })
   if (await lstat(file).then(() => true, isMissing)) return
   const draft = `${file}.${randomUUID()}`
   await writeFile(draft, randomBytes(length), { mode: 0o600, flag: 'wx', flush: true })

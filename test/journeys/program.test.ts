@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { open as openFile, readFile, rm } from 'node:fs/promises'
+import { chmod, mkdir, open as openFile, readFile, rm, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { promisify } from 'node:util'
 import postgres from 'postgres'
@@ -401,6 +401,26 @@ describe('a start that cannot work', () => {
     expect(ran.status).toBe(1)
     expect(ran.stderr).toMatch(/mayfly\.yaml:\d+: .*colour/)
     expect(ran.stderr).toMatch(/mayfly\.yaml:\d+: .*(kind|jot)/)
+    await site.remove()
+  })
+
+  test('refuses keys that others could read or put others in the place of, with the faults of all its key files at once', async () => {
+    const site = await makeSite({ store: { embedded: './data' } })
+    const keys = path.join(site.folder, 'keys')
+    async function start(): Promise<readonly string[]> {
+      const [, ...faults] = (await mayfly(['serve', '--config', site.config()])).stderr.trim().split('\n')
+      return faults.map((fault) => fault.trim())
+    }
+    await mkdir(keys, { mode: 0o750 })
+    expect(await start()).toEqual([`keys: ${keys} is open to others; chmod 700 it`])
+
+    await chmod(keys, 0o700)
+    await writeFile(path.join(keys, 'digest.key'), new Uint8Array(32), { mode: 0o640 })
+    await writeFile(path.join(keys, 'log.key'), new Uint8Array(31), { mode: 0o600 })
+    expect(await start()).toEqual([
+      `keys: ${path.join(keys, 'digest.key')}: it must be a file of mode 0600`,
+      `keys: ${path.join(keys, 'log.key')}: it must hold 32 bytes`,
+    ])
     await site.remove()
   })
 

@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto'
 import { constants } from 'node:fs'
-import { type FileHandle, link, lstat, mkdir, open, rename, stat, unlink } from 'node:fs/promises'
+import { type FileHandle, link, lstat, open, rename, unlink } from 'node:fs/promises'
 import { dirname } from 'node:path'
+import { privateFolder } from '../../base/key-file.ts'
 import { parseJson } from '../../base/json.ts'
 import type { Clock } from '../../base/time.ts'
 import { type Ring, ringShape } from './ring.ts'
@@ -93,13 +94,6 @@ async function openExisting(path: string): Promise<FileHandle> {
   if (fault === undefined) return handle
   await handle.close()
   throw new Error(`${path} ${fault}`)
-}
-
-/** Makes the folder where it is missing, and refuses one that others can look into. */
-async function privateFolder(folder: string): Promise<void> {
-  await mkdir(folder, { recursive: true, mode: 0o700 })
-  const { mode } = await stat(folder)
-  if ((mode & 0o077) !== 0) throw new Error(`${folder} is open to others; chmod 700 it`)
 }
 
 /** The draft, created by us and by nobody else; undefined where another broker holds it or the folder cannot be written. */
