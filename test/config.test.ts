@@ -153,10 +153,10 @@ describe('a configuration', () => {
         'log_key.colour: is not a known key',
         'log_key.key: must be letters, digits, ".", "_" or "-", at most 128',
         'log_key.mount: must be segments of letters, digits, ".", "_" or "-" with "/" between them',
-        'log_key.version: Too small: expected number to be >=1',
+        'log_key.version: must be 1 at least',
       ],
     ],
-    ['mayfly-log', ['log_key: Invalid input: expected object, received string']],
+    ['mayfly-log', ['log_key: must be a mapping']],
   ])('refuses log_key: %s', async (logKey, faults) => {
     const vault = '  - { name: vault, kind: vault, address: "https://vault", auth: { method: token, token_file: t }, token_role: r }\n'
     const found = await faultsOf({ text: `${sound}${vault}log_key: ${logKey}\n` })
@@ -251,9 +251,9 @@ limits:
       'mayfly.yaml:8: identity.1.name: is the name of an issuer above',
       'mayfly.yaml:8: identity.1.keys: cannot be read (ENOENT)',
       'mayfly.yaml:10: operators.0.match: must name at least one attribute, or it would match everybody of the issuer',
-      'mayfly.yaml:10: operators.0.roles.0: Invalid option: expected one of "operator"|"reviewer"',
+      'mayfly.yaml:10: operators.0.roles.0: must be one of operator, reviewer',
       'mayfly.yaml:10: operators.0.issuer: is not the name of an issuer under identity',
-      'mayfly.yaml:11: resource_servers: Invalid input: expected array, received number',
+      'mayfly.yaml:11: resource_servers: must be a list',
       'mayfly.yaml:13: providers.0.rotate_every: must be a duration from "1h" to "2160h"',
       'mayfly.yaml:14: providers.1.name: is the name of a provider above',
       'mayfly.yaml:14: providers.1.kind: is not a kind of provider: jwt, http, vault, aws-sts',
@@ -269,7 +269,7 @@ limits:
   const faulty: readonly (readonly [string, string, string])[] = [
     ['a key that stands twice', `${sound}policies: ./other\n`, 'mayfly.yaml:14: Map keys must be unique'],
     ['what is no YAML', changed('port: 0 }', 'port: 0 } hunter2 { a'), 'mayfly.yaml:2: Unexpected scalar at node end'],
-    ['an empty file', '', 'mayfly.yaml:1: Invalid input: expected object, received null'],
+    ['an empty file', '', 'mayfly.yaml:1: must be a mapping'],
     ['a public URL that is none', url('broker'), 'mayfly.yaml:1: public_url: must be an absolute URL'],
     ['a public URL in clear text', url('http://broker.example.com'), 'mayfly.yaml:1: public_url: must be https; http only on loopback'],
     ['credentials in it', url('https://a:b@broker.example.com'), 'mayfly.yaml:1: public_url: must not carry credentials, a query or a fragment'],
@@ -313,7 +313,7 @@ limits:
     [
       'an unknown profile',
       second('{ name: b, profile: saml }'),
-      'mayfly.yaml:8: identity.1.profile: Invalid option: expected one of "spiffe"|"kubernetes"|"github-actions"|"oidc"',
+      'mayfly.yaml:8: identity.1.profile: must be one of spiffe, kubernetes, github-actions, oidc',
     ],
     [
       'the same issuer twice',
@@ -349,7 +349,7 @@ limits:
     [
       'an HMAC algorithm',
       second('{ name: b, profile: github-actions, algorithms: [HS256] }'),
-      'mayfly.yaml:8: identity.1.algorithms.0: Invalid option: expected one of "RS256"|"RS384"|"RS512"|"PS256"|"PS384"|"PS512"|"ES256"|"ES384"|"ES512"|"EdDSA"|"Ed25519"',
+      'mayfly.yaml:8: identity.1.algorithms.0: must be one of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA, Ed25519',
     ],
     [
       'tokens for ever',
@@ -371,11 +371,7 @@ limits:
       `${sound}limits: { in_flight: many }\n`,
       'mayfly.yaml:14: limits.in_flight: must be a whole number from 1 to 100000',
     ],
-    [
-      'an unknown level',
-      `${sound}log: { level: loud }\n`,
-      'mayfly.yaml:14: log.level: Invalid option: expected one of "debug"|"info"|"warn"|"error"|"silent"',
-    ],
+    ['an unknown level', `${sound}log: { level: loud }\n`, 'mayfly.yaml:14: log.level: must be one of debug, info, warn, error, silent'],
     [
       'a reference of an unknown sort',
       changed('./catalogue.yaml', '"${vault:x}"'),
@@ -476,6 +472,148 @@ extra: V
     const faults = await faultsOf({ text, environment: { SECRET: secret } })
     expect(faults.length).toBeGreaterThan(25)
     expect(faults.join('\n').toLowerCase()).not.toContain('s3cr3t')
+  })
+})
+
+describe('each field of the whole configuration', () => {
+  const pem = 'tls/broker.pem'
+  const whole = {
+    public_url: 'https://broker.example.com',
+    listen: { host: '127.0.0.1', port: 0, tls: { cert: pem, key: pem, client_ca: pem }, insecure: false },
+    store: { url: 'postgres://db/mayfly', pool: 5 },
+    keys: './keys',
+    catalogue: './catalogue.yaml',
+    policies: './policies',
+    identity: [
+      {
+        name: 'corp',
+        profile: 'oidc',
+        issuer: 'https://login.example.com',
+        keys: 'https://login.example.com/keys',
+        algorithms: ['ES256'],
+        max_lifetime: '1h',
+        replay: 'reusable',
+        allow_http: false,
+        allow_private: false,
+        require: { tenant: ['a'] },
+        claims: ['groups'],
+      },
+      { name: 'mesh', profile: 'spiffe', trust_domain: 'prod.example.com', keys: 'https://bundle.example.com' },
+    ],
+    operators: [{ issuer: 'corp', match: { groups: 'sec-ops' }, roles: ['operator'] }],
+    console: { issuer: 'corp', client_id: 'mayfly', client_secret: 'secret', scopes: ['groups'], session: '1h' },
+    resource_servers: [{ issuer: 'corp', match: { sub: 'invoices' }, audience: 'https://invoices.example.com' }],
+    providers: [
+      { name: 'tokens', kind: 'jwt', algorithm: 'ES256', rotate_every: '24h' },
+      {
+        name: 'crm',
+        kind: 'http',
+        url: 'https://crm.example.com',
+        token_file: 't',
+        mtls: { cert: 'c', key: 'k' },
+        ca: 'ca',
+        revocation: 'provider',
+        timeout: '5s',
+        concurrency: 4,
+        allow_http: false,
+      },
+      {
+        name: 'vault',
+        kind: 'vault',
+        address: 'https://vault.example.com',
+        nodes: ['https://vault-2.example.com'],
+        namespace: 'team',
+        auth: { method: 'approle', mount: 'approle', role_id: 'r', secret_id_file: 's' },
+        token_role: 'mayfly-task',
+        ca: 'ca',
+        mtls: { cert: 'c', key: 'k' },
+        timeout: '5s',
+        concurrency: 4,
+        allow_http: false,
+      },
+      {
+        name: 'aws',
+        kind: 'aws-sts',
+        region: 'eu-central-1',
+        account: '111122223333',
+        partition: 'aws',
+        endpoint: 'https://sts.example.com',
+        external_id: 'mayfly',
+        longest_session: '1h',
+        session_tags: true,
+        mode: 'auto',
+        child_ttl: '120s',
+        kill_list: { carrier: 'boundary', policy: 'kill-{role}', capacity: 1_000 },
+        iam_endpoint: 'https://iam.example.com',
+        identity: { method: 'web_identity', audience: 'sts.amazonaws.com', lifetime: '2m' },
+        minter: 'minter',
+        revoker: 'revoker',
+        timeout: '5s',
+        concurrency: 4,
+      },
+    ],
+    log_key: { provider: 'vault', key: 'mayfly-log', mount: 'transit', version: 1 },
+    anchors: [
+      { url: 'https://a.example.com', token_file: 't' },
+      { witness: 'https://w.example.com', key: witnessKey, file: 'w' },
+    ],
+    limits: {
+      requests_per_second: 5,
+      burst: 10,
+      introspections_per_second: 7,
+      in_flight: 64,
+      connections: 500,
+      request_timeout: '10s',
+      leases_per_task: 4,
+      stuck_after: '90s',
+    },
+    log: { level: 'info' },
+  }
+
+  /** Every place in a value, with those of its parts. */
+  const placesIn = (value: unknown, at: readonly string[] = []): (readonly string[])[] =>
+    typeof value === 'object' && value !== null ? [at, ...Object.entries(value).flatMap(([key, part]) => placesIn(part, [...at, key]))] : [at]
+
+  /** The same value with another one in this place. */
+  function withAt(value: unknown, [key, ...rest]: readonly string[], other: unknown): unknown {
+    if (key === undefined) return other
+    if (Array.isArray(value)) return value.map((part, index) => (String(index) === key ? withAt(part, rest, other) : (part as unknown)))
+    return { ...(value as object), [key]: withAt((value as Record<string, unknown>)[key], rest, other) }
+  }
+
+  const wrong = {
+    number: -7.5,
+    'empty text': '',
+    'long text': 'x'.repeat(5_000),
+    list: [[]],
+    mapping: { 'a b': { c: 1 } },
+    nothing: null,
+    truth: true,
+  }
+  const files = ['keys.json', pem].reduce((all, name) => ({ ...all, [name]: 'x' }), {})
+
+  test('is named where it has a value of another sort, and what is wanted is said in the words of the house', async () => {
+    const folder = await folderWith(files)
+    const file = path.join(folder, 'mayfly.yaml')
+    async function faultsWith(config: unknown): Promise<readonly string[]> {
+      await writeFile(file, JSON.stringify(config))
+      const refused: unknown = await loadConfig(file, providerKinds, {}).catch((error: unknown) => error)
+      return refused instanceof ConfigurationError ? refused.faults.map((fault) => fault.replace(/^.*?mayfly.yaml:\d+: /, '')) : []
+    }
+    const usual = new Set(await faultsWith(whole))
+    for (const place of placesIn(whole)) {
+      const told: string[] = []
+      for (const [sort, value] of Object.entries(wrong)) {
+        const faults = (await faultsWith(withAt(whole, place, value))).filter((fault) => !usual.has(fault))
+        for (const fault of faults)
+          expect(fault, `${place.join('.')} with ${sort}`).not.toMatch(/\b(invalid|expected|received|too (small|big)|unrecognized)\b/i)
+        const here = faults.filter((fault) => fault.startsWith(`${place.join('.')}: `))
+        // What refers to something else may have the wrong sort, and lead nowhere besides.
+        if (!['issuer', 'provider'].includes(place.at(-1)!)) expect(here.length, `faults of ${place.join('.')} with ${sort}`).toBeLessThan(2)
+        told.push(...faults.filter((fault) => fault.startsWith(place.join('.'))))
+      }
+      expect(told.length, `faults of ${place.join('.')}`).toBeGreaterThan(0)
+    }
   })
 })
 

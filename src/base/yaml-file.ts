@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { isNode, isMap, isScalar, LineCounter, parseDocument, visit, type Document } from 'yaml'
 import type { core, ZodType } from 'zod'
 import { ConfigurationError, describe } from './errors.ts'
+import { faultOfShape } from './shape-fault.ts'
 
 /** Where a value stands in a file: keys and indexes from the top. */
 export type Path = readonly PropertyKey[]
@@ -53,10 +54,14 @@ export async function readYaml(file: string): Promise<YamlFile> {
     fault,
     place: (path) => at(lineOf(path)),
     parse(shape, value, path) {
-      const parsed = shape.safeParse(value, { error: (issue) => (issue.input === undefined ? 'is missing' : undefined) })
+      const parsed = shape.safeParse(value, { error: faultOfShape })
       if (parsed.success) return parsed.data
       const known = new Set(faults.map(({ key }) => key))
-      const unlessKnown = (at: Path, message: string): void => void (known.has(keyOf(at)) || fault(at, message))
+      function unlessKnown(at: Path, message: string): void {
+        const key = keyOf(at)
+        if (!known.has(key)) fault(at, message)
+        known.add(key)
+      }
       for (const issue of parsed.error.issues) report(issue, path, unlessKnown)
       return undefined
     },

@@ -73,7 +73,7 @@ const Case = z.strictObject({
   action: z.enum(['issue', 'renew', 'declare']).optional(),
   duration: Duration.optional(),
   grants: z.array(AskedGrant).max(16).default([]),
-  at: z.iso.datetime({ offset: true }).default(someTime),
+  at: z.iso.datetime({ offset: true, error: 'must be a moment such as 2026-11-24T09:30:00Z' }).default(someTime),
   expect: Expected,
 })
 type Case = z.infer<typeof Case>

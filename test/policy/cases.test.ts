@@ -80,6 +80,6 @@ test('a file of cases is refused with every fault at once, each with its line', 
     'cases.yaml:2: cases.0.expect: must be permit, deny or refused, or { outcome, policies, max_ttl }',
     'cases.yaml:2: cases.0.purpose: is not a known key',
     'cases.yaml:3: cases.1.duration: must be a duration such as "90s", "15m" or "2h"',
-    'cases.yaml:3: cases.1.at: Invalid ISO datetime',
+    'cases.yaml:3: cases.1.at: must be a moment such as 2026-11-24T09:30:00Z',
   ])
 })
