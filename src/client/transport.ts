@@ -103,9 +103,11 @@ function contentOf({ body, form, headers }: Call, bearer: string): { headers: Re
 async function readText(response: Response): Promise<string> {
   const decoder = new TextDecoder()
   let text = ''
-  for await (const chunk of response.body ?? []) {
-    text += decoder.decode(chunk as Uint8Array, { stream: true })
-    if (text.length > longestAnswer) throw new Error('the answer is too large')
+  let bytes = 0
+  for await (const chunk of (response.body ?? []) as AsyncIterable<Uint8Array>) {
+    bytes += chunk.byteLength
+    if (bytes > longestAnswer) throw new Error('the answer is too large')
+    text += decoder.decode(chunk, { stream: true })
   }
   return text + decoder.decode()
 }

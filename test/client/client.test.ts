@@ -10,7 +10,18 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { explain } from '../../src/cli/failure.ts'
 import type { ReceiptView, Selector } from '../../src/http/contract.ts'
 import { BrokerUnreachable, type Client, type ClientOptions, createClient, Credential, MayflyProblem } from '../../src/client/client.ts'
-import { type FakeBroker, garbage, hang, problem, receiptOf, redirect, resetAfter, resetBefore, startFakeBroker } from '../support/fake-broker.ts'
+import {
+  type FakeBroker,
+  type Fault,
+  garbage,
+  hang,
+  problem,
+  receiptOf,
+  redirect,
+  resetAfter,
+  resetBefore,
+  startFakeBroker,
+} from '../support/fake-broker.ts'
 import { canMakeCertificates, createAuthority } from '../providers/certificates.ts'
 
 let broker: FakeBroker
@@ -121,6 +132,16 @@ describe('opening a task', () => {
     broker.fail('open', problem(429, 'rate_limited', 'later', { 'retry-after': '30' }))
     expect(await refusal(clientOf({ patience: 2_000 }).open(declaration))).toMatchObject({ code: 'rate_limited', retryAfter: 30 })
     expect(broker.count('open')).toBe(1)
+  })
+
+  test('takes no answer of more than 16 MiB, in whatever characters those are', async () => {
+    const padded = (bytes: number): Fault => {
+      return (response) => response.writeHead(200).end(JSON.stringify({ padding: '€'.repeat(bytes / 3) }))
+    }
+    const show = () => clientOf({ patience: 0 }).showTask(broker.task.id)
+    broker.fail('show', padded(15 * 1024 * 1024), padded(18 * 1024 * 1024))
+    expect(await show()).toHaveProperty('padding')
+    await expect(show()).rejects.toThrow('the answer is too large')
   })
 
   test('stops when it is told to, even while it waits', async () => {
