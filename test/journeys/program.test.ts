@@ -226,6 +226,8 @@ describe.each(stores)('the built program on $name', ({ open: openStore }) => {
     const before = await readFile(file, 'utf8')
     const metrics = async () => await (await fetch(`${broker.url}/metrics`)).text()
     const reloads = (outcome: string, count: number) => expect.poll(metrics).toContain(`mayfly_policy_reloads_total{outcome="${outcome}"} ${count}`)
+    // From its start on: of a counter that is first seen at 1, nobody sees that it has grown.
+    expect(await metrics()).toContain('mayfly_policy_reloads_total{outcome="refused"} 0')
     await site.write('policies/site.cedar', `${before}\n@id("broken") permit(principal in Nonsense::"x", action, resource);`)
     broker.process.kill('SIGHUP')
     await reloads('refused', 1)
