@@ -136,7 +136,8 @@ describe('opening a task', () => {
 
   test('takes no answer of more than 16 MiB, in whatever characters those are', async () => {
     const padded = (bytes: number): Fault => {
-      return (response) => response.writeHead(200).end(JSON.stringify({ padding: '€'.repeat(bytes / 3) }))
+      return (response) =>
+        response.writeHead(200).end(JSON.stringify({ task: broker.task, leases: [], decisions: [], padding: '€'.repeat(bytes / 3) }))
     }
     const show = () => clientOf({ patience: 0 }).showTask(broker.task.id)
     broker.fail('show', padded(15 * 1024 * 1024), padded(18 * 1024 * 1024))
