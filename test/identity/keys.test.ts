@@ -88,6 +88,19 @@ describe('Keys that are fetched', () => {
     expect((await gate.refusal(tokenBy(key, gate)))?.reason).toBe('unknown_key')
   })
 
+  test('are renewed when their time comes where the issuer failed while the clock was set back', async () => {
+    const { issuer, gate } = await published()
+    await gate.accept(tokenBy(key, gate))
+    issuer.answers('/keys', (response) => void response.writeHead(503).end())
+    gate.now = start - 2 * hour
+    await gate.accept(tokenBy(key, gate))
+    await vi.waitFor(() => expect(gate.fetches.map(({ outcome }) => outcome)).toEqual(['changed', 'failed']))
+    issuer.answers('/keys', { keys: [next.jwk] })
+    gate.now += 10 * minute
+    await gate.accept(tokenBy(key, gate))
+    await issuer.askedFor('/keys', 3)
+  })
+
   test('rotate: an unknown key is looked for once, found, and the old one is gone with its set', async () => {
     const { issuer, gate, asks } = await published()
     await gate.accept(tokenBy(key, gate))
