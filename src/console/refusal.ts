@@ -2,7 +2,7 @@ import type { Context } from 'hono'
 import { html } from 'hono/html'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import type { BrokerError } from '../base/errors.ts'
-import { onTheWire } from '../http/problem.ts'
+import { onTheWire, sayWhenToComeBack } from '../http/problem.ts'
 import { type Page, pageHeaders, renderPage, written } from './page.ts'
 import type { ConsoleEnv } from './visit.ts'
 
@@ -30,5 +30,6 @@ export function showFault(c: Context<ConsoleEnv>, error: BrokerError): Promise<R
       ${session ? html`<a href="${home}">To what is alive now</a>` : html`<a href="${home}/sign-in?again=1">Sign in</a>`}
     </p>
     <p class="quiet">Request <code>${c.var.requestId}</code></p>`
+  sayWhenToComeBack(c, error)
   return show(c, { title, body }, status)
 }

@@ -65,12 +65,18 @@ export function problemOf(error: BrokerError, requestId: string): ProblemDetails
   }
 }
 
+/** The header of whoever knows when asking again may help. */
+export function sayWhenToComeBack(c: Context, { code, retryAfter }: BrokerError): void {
+  const { status } = onTheWire[code]
+  const seconds = retryAfter ?? (status === 429 || status === 503 ? stayAway : undefined)
+  if (seconds !== undefined) c.header('retry-after', String(seconds))
+}
+
 /** Answers with it, and with the headers that belong to its status. */
 export function answerProblem(c: Context, error: BrokerError): Response {
   const { status } = onTheWire[error.code]
   if (status === 401) c.header('www-authenticate', challenge)
-  const seconds = error.retryAfter ?? (status === 429 || status === 503 ? stayAway : undefined)
-  if (seconds !== undefined) c.header('retry-after', String(seconds))
+  sayWhenToComeBack(c, error)
   return c.body(JSON.stringify(problemOf(error, c.get('requestId'))), status, { 'content-type': 'application/problem+json' })
 }
 
