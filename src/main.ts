@@ -240,6 +240,8 @@ async function run(
   const telemetry = createTelemetry({ level: config.log.level })
   const { digestKey, consoleKey, logFile } = await openKeyFiles(config, production)
   await using ledger = await connect(config.store)
+  if (ledger.isNewer)
+    telemetry.log.warn({}, 'a newer version has changed the store: this broker does not hold to what it does not know, such as a stop')
   const targets = await connectTargets(config, telemetry, production, ledger)
   beginAtZero(telemetry.metrics, namesIn(config, targets))
   const logKey = logFile ?? (await openKeyOfLog(config.logKey!, targets, telemetry))

@@ -21,6 +21,8 @@ export type Plan = 'kept' | 'fresh'
 /** What differs between the two stores; everything above speaks to one of these. */
 export interface Door {
   readonly embedded: boolean
+  /** Whether its schema was made by a newer version of the broker, which may keep promises that this one does not know. */
+  readonly isNewer: boolean
   /** How many statements it runs at once. It is never given more. */
   readonly connections: number
   /** Runs one statement. Parameters are text, numbers, booleans or null: the two drivers disagree about everything else. Rejects with the driver's error. */
@@ -35,6 +37,7 @@ export interface Door {
 /** The store behind one repository layer. Each verb of this room is one statement: one commit, one round trip, all or nothing. */
 export interface Ledger {
   readonly embedded: boolean
+  readonly isNewer: boolean
   /**
    * Rows of one statement. @param rank `later` for new work, which everything else goes before
    * @throws BrokerError `store_unavailable`, whoever asked may retry; `internal` where a constraint caught a bug of ours
@@ -71,6 +74,7 @@ export function overDoor(door: Door): Ledger {
   let failures = 0
   return {
     embedded: door.embedded,
+    isNewer: door.isNewer,
     failures: () => failures,
     onDue: (listener) => door.onDue(listener),
     hasRoom: () => door.hasRoom(),

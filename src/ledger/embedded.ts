@@ -7,7 +7,7 @@ import { migrate } from 'drizzle-orm/pglite/migrator'
 import { BrokerError, ConfigurationError, describe } from '../base/errors.ts'
 import type { Door } from './connect.ts'
 import { hasRoom, type Instance, startInstance } from './instance.ts'
-import { dueChannel, migrationsFolder, planByKey } from './postgres.ts'
+import { dueChannel, lastMigration, migrationsFolder, migrationsTable, planByKey, since } from './postgres.ts'
 
 /** Milliseconds between two checkpoints. PGlite 0.5.16 has neither a checkpointer nor autovacuum: without these its log and its indexes only grow. */
 const usualUpkeep = 5 * 60_000
@@ -32,10 +32,13 @@ export async function openFolder(folder: string, upkeepEvery = usualUpkeep): Pro
 
 async function openDatabase(folder: string, lock: Server, upkeepEvery: number): Promise<Door> {
   const listeners: (() => void)[] = []
+  let isNewer = false
   const instance = await startInstance(folder, async (database) => {
     // PGlite makes its files world-writable whatever the umask is; the 0700 folder around them is what protects them.
     await chmod(folder, 0o700)
     await migrate(drizzle(database), { migrationsFolder, migrationsSchema: 'mayfly_schema' })
+    const [last] = (await database.query<{ at: number }>(`select ${lastMigration} from ${migrationsTable}`)).rows
+    isNewer = (await since(last!.at)).isNewer
     // Upkeep is this process' own work here. On a Postgres of its own the role has neither right.
     await database.exec('grant pg_checkpoint, pg_maintain to mayfly_app')
     await database.exec('set role mayfly_app')
@@ -48,6 +51,7 @@ async function openDatabase(folder: string, lock: Server, upkeepEvery: number): 
   let upkeep = round()
   return {
     embedded: true,
+    isNewer,
     connections: 1,
     async query(text, parameters) {
       if (closed) throw new BrokerError('store_unavailable', 'The ledger is closed')

@@ -32,7 +32,7 @@ export const dueChannel = 'mayfly_due'
  * statement of the broker can change history.
  */
 export async function openPostgres(url: string, pool: number): Promise<Door> {
-  await migratePostgres(url)
+  const { isNewer } = await migratePostgres(url)
   const open = (hooks: Hooks) =>
     postgres(url, {
       ...ofAnyClient,
@@ -57,6 +57,7 @@ export async function openPostgres(url: string, pool: number): Promise<Door> {
   const listening: Listening[] = []
   return {
     embedded: false,
+    isNewer,
     connections: pool,
     query: connections.query,
     async onDue(listener) {
@@ -72,8 +73,10 @@ export async function openPostgres(url: string, pool: number): Promise<Door> {
 /**
  * Brings the schema up to date, one broker at a time: without the lock, starters that come together fail with a duplicate key.
  * A login that may not create tables passes as long as nothing is pending, since it finds that out by reading.
+ *
+ * @returns whether a newer version had brought it further already
  */
-export async function migratePostgres(url: string): Promise<void> {
+export async function migratePostgres(url: string): Promise<{ isNewer: boolean }> {
   const client: postgres.Sql = postgres(url, {
     ...ofAnyClient,
     ...socketsOf(() => void client.end({ timeout: 0 })),
@@ -83,8 +86,11 @@ export async function migratePostgres(url: string): Promise<void> {
   })
   try {
     await client`select pg_advisory_lock(${migrationLock})`
-    const pending = await pendingMigrations(client)
+    const [table] = await client`select to_regclass(${migrationsTable}) as name`
+    const [last] = table?.['name'] ? await client.unsafe(`select ${lastMigration} from ${migrationsTable}`) : []
+    const { pending, isNewer } = await since(Number(last?.['at'] ?? 0))
     if (pending.length > 0) await client.unsafe(inOneTransaction(pending))
+    return { isNewer }
   } catch (error) {
     throw migrationFault(error)
   } finally {
@@ -92,11 +98,16 @@ export async function migratePostgres(url: string): Promise<void> {
   }
 }
 
-async function pendingMigrations(client: postgres.Sql): Promise<MigrationMeta[]> {
+export const migrationsTable = 'mayfly_schema.__drizzle_migrations'
+
+/** When the newest migration was written that a store has had, in milliseconds: that is what tells them apart. */
+export const lastMigration = 'max(created_at)::float8 as at'
+
+/** What is still to be done to a store whose newest migration is of that moment; and whether this version does not even know that one. */
+export async function since(last: number): Promise<{ pending: MigrationMeta[]; isNewer: boolean }> {
   const { readMigrationFiles } = await import('drizzle-orm/migrator')
-  const [table] = await client`select to_regclass('mayfly_schema.__drizzle_migrations') as name`
-  const [last] = table?.['name'] ? await client`select max(created_at) as at from mayfly_schema.__drizzle_migrations` : []
-  return readMigrationFiles({ migrationsFolder }).filter(({ folderMillis }) => folderMillis > Number(last?.['at'] ?? 0))
+  const known = readMigrationFiles({ migrationsFolder })
+  return { pending: known.filter(({ folderMillis }) => folderMillis > last), isNewer: known.every(({ folderMillis }) => folderMillis < last) }
 }
 
 /**
@@ -107,10 +118,10 @@ const inOneTransaction = (migrations: readonly MigrationMeta[]): string =>
   [
     'begin',
     'create schema if not exists mayfly_schema',
-    'create table if not exists mayfly_schema.__drizzle_migrations (id serial primary key, hash text not null, created_at bigint)',
+    `create table if not exists ${migrationsTable} (id serial primary key, hash text not null, created_at bigint)`,
     ...migrations.flatMap(({ sql, hash, folderMillis }) => [
       ...sql,
-      `insert into mayfly_schema.__drizzle_migrations (hash, created_at) values ('${hash}', ${folderMillis})`,
+      `insert into ${migrationsTable} (hash, created_at) values ('${hash}', ${folderMillis})`,
     ]),
     'commit',
     // A statement may end with a comment.

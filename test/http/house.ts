@@ -132,6 +132,7 @@ function ledgerOf(run: NonNullable<Built['ledger']>): Ledger {
   const close = async () => {}
   return {
     embedded: true,
+    isNewer: false,
     run: async <Row extends object>(statement: Parameters<Ledger['run']>[0]) => {
       const { sql, params } = dialect.sqlToQuery(statement)
       return (await run(sql, params)) as readonly Row[]

@@ -13,6 +13,9 @@ import { sweep } from '../../src/ledger/queue.ts'
 import { isId } from '../../src/base/ids.ts'
 import { openDatabase, type OpenedStore, openEmbedded, stores } from '../support/stores.ts'
 
+/** As a version writes it that is to come. */
+const oneMoreMigration = "insert into mayfly_schema.__drizzle_migrations (hash, created_at) values ('next', 9999999999999)"
+
 describe.each(stores)('the ledger on $name', ({ open }) => {
   let store: OpenedStore
   let ledger: Ledger
@@ -151,6 +154,19 @@ describe('the embedded store', () => {
     await dispose()
   })
 
+  test('that a newer version has migrated says so when it is opened', async () => {
+    const { settings, dispose } = await openEmbedded()
+    const before = await connect(settings)
+    expect(before.isNewer).toBe(false)
+    await before.run(sql`reset role`)
+    await before.run(sql.raw(oneMoreMigration))
+    await before.close()
+    const after = await connect(settings)
+    expect(after.isNewer).toBe(true)
+    await after.close()
+    await dispose()
+  })
+
   test('keeps what was acknowledged over a restart', async () => {
     const { settings, dispose } = await openEmbedded()
     const before = await connect(settings)
@@ -169,6 +185,20 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('Postgres', () =>
     const { settings, dispose } = await openDatabase()
     const ledgers = await Promise.all(Array.from({ length: 4 }, () => connect(settings)))
     for (const ledger of ledgers) await ledger.close()
+    await dispose()
+  })
+
+  test('that a newer version has migrated says so when it is opened', async () => {
+    const { settings, dispose } = await openDatabase()
+    const before = await connect(settings)
+    expect(before.isNewer).toBe(false)
+    await before.close()
+    const owner = postgres((settings as { url: string }).url, { max: 1 })
+    await owner.unsafe(oneMoreMigration)
+    await owner.end()
+    const after = await connect(settings)
+    expect(after.isNewer).toBe(true)
+    await after.close()
     await dispose()
   })
 
