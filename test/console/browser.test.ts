@@ -145,7 +145,7 @@ describe.skipIf(!existsSync(executablePath))('the console in a browser', () => {
       form.submit()
     }`)
     expect((await sent).status()).toBe(403)
-    await page.getByText('Only an operator may revoke a task').waitFor()
+    await page.getByText('Only an operator may do this').waitFor()
     // The page that says no is an error to the browser.
     complaints.length = 0
     expect((await findTask(house.ledger, task.id))!.task.state).toBe('open')
