@@ -238,13 +238,13 @@ async function run(
   { production, ready }: { production: boolean; ready?: (url: string) => void },
 ): Promise<void> {
   const telemetry = createTelemetry({ level: config.log.level })
-  const { digestKey, consoleKey, logFile } = await openKeyFiles(config, production)
+  const { digestKey, consoleKey, ownLogKey } = await openKeyFiles(config, production)
   await using ledger = await connect(config.store)
   if (ledger.isNewer)
     telemetry.log.warn({}, 'a newer version has changed the store: this broker does not hold to what it does not know, such as a stop')
   const targets = await connectTargets(config, telemetry, production, ledger)
   beginAtZero(telemetry.metrics, namesIn(config, targets))
-  const logKey = logFile ?? (await openKeyOfLog(config.logKey!, targets, telemetry))
+  const logKey = config.logKey ? await openKeyOfLog(config.logKey, targets, telemetry) : ownLogKey!
   const policy = await putInForce(() => loadPolicy(config), ledger, telemetry)
   let reloaded = Promise.resolve()
   reloads.to(() => void (reloaded = policy.reload()))
@@ -333,12 +333,12 @@ const longestGreeting = 5_000
 
 /** The keys of which this broker has files of its own: of the log where no provider keeps it. @throws ConfigurationError with the faults of all */
 async function openKeyFiles({ keys, logKey, console: people }: Config, production: boolean) {
-  const [digestKey, consoleKey, logFile] = await withAllFaults([
+  const [digestKey, consoleKey, ownLogKey] = await withAllFaults([
     openDigestKey(keys),
     people || !production ? openConsoleKey(keys) : Promise.resolve(undefined),
     logKey ? Promise.resolve(undefined) : openLogKey(keys),
   ])
-  return { digestKey, consoleKey, logFile }
+  return { digestKey, consoleKey, ownLogKey }
 }
 
 /**

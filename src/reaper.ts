@@ -20,6 +20,9 @@ export interface Reaper {
 /** Rows that one statement takes at once: enough for a storm of deadlines to drain, few enough that no statement holds its locks for long. Closing costs the square of them, which is little yet. */
 const batch = 64
 
+/** Rows of each table that one clean-up takes: nothing waits for them. */
+const swept = 500
+
 /** Milliseconds between two looks at the store when nothing wakes the loop earlier. A task lasts a second at least, so none is seen late. */
 const longestPause = 1_000
 
@@ -32,8 +35,11 @@ const shortestPause = 20
  */
 const roundEvery = 100
 
-/** Seconds that a provider's silence outweighs a credential's own end: its clock may be behind. */
-const expiryGrace = 30
+/**
+ * Seconds that a provider's silence outweighs a credential's own end: its clock may be behind. Where it was not even asked there may be much to ask about, as
+ * after an outage.
+ */
+const expiry = { grace: 30, unasked: 3_600 } as const
 
 /** Milliseconds between two clean-ups of keys and spent tokens. */
 const sweepEvery = 60_000
@@ -48,7 +54,7 @@ export async function lap(broker: Broker, done: () => void = () => {}): Promise<
   const overdue = await closeOverdue(broker.ledger, batch)
   const revoked = await advanceRevocations(broker)
   for (const { ended } of [overdue, ...revoked]) noteEnded(broker, ended)
-  const expired = await expireLeases(broker.ledger, batch, expiryGrace)
+  const expired = await expireLeases(broker.ledger, batch, expiry)
   noteEnded(broker, expired)
   await claim(broker, done)
   await flagStuck(broker)
@@ -80,7 +86,7 @@ export function startReaper(broker: Broker): Reaper {
     failures = seen
     tend()
     const more = await lap(broker, noteRoom)
-    if ((sinceSweep?.() ?? Infinity) > sweepEvery && (await sweep(ledger, batch)) < batch) sinceSweep = stopwatch()
+    if ((sinceSweep?.() ?? Infinity) > sweepEvery && (await sweep(ledger, swept)) < swept) sinceSweep = stopwatch()
     sinceLap = stopwatch()
     if (more) woken = true
     return more ? 0 : await pauseUntilDue(broker)

@@ -3,7 +3,7 @@ import { parseDuration } from '../base/time.ts'
 import { UsageError } from './failure.ts'
 import { duration } from './grants.ts'
 import type { OutputOf } from './program.ts'
-import { reloadSignal, stopSignal } from './stop.ts'
+import { reloadSignal, stopSignal } from './signals.ts'
 
 /** `mayfly dev`, and `mayfly dev token`. */
 export const devCommand = (outputOf: OutputOf): Command =>

@@ -26,8 +26,8 @@ export function explain(error: unknown): { lines: readonly string[]; status: 1 |
 }
 
 /**
- * What a program is told of a failure in the place of the result: what the broker answered, with the receipts of what the ledger keeps of it, or a code of the
- * command's own: `unreachable`, `usage`, `configuration`, `failed`. Undefined where a result was printed already, or nobody reads.
+ * What a program is told of a failure in the place of the result: what the broker answered, with the receipts of what the ledger keeps of it; what failed in this
+ * process, by the same codes; or a code of the command's own: `unreachable`, `usage`, `configuration`, `failed`. Undefined where a result was printed already, or nobody reads.
  */
 export function failureView(error: unknown): object | undefined {
   if (error instanceof MayflyProblem) {

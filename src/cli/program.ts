@@ -10,8 +10,10 @@ export type OutputOf = (command: Command) => Output
 /** How a command says with which status the program is to end, where that is not its own to say. */
 type ExitWith = (status: number) => void
 
+type Load = (outputOf: OutputOf, exitWith: ExitWith) => Promise<Command>
+
 /** The commands by their names, in the order of the help. Each is loaded where it is called, since most of what one needs the others do not. */
-const commands: Readonly<Record<string, (outputOf: OutputOf, exitWith: ExitWith) => Promise<Command>>> = {
+const commands: Readonly<Record<string, Load>> = {
   serve: async () => (await import('./serve.ts')).serveCommand(),
   dev: async (outputOf) => (await import('./dev.ts')).devCommand(outputOf),
   demo: async (outputOf) => (await import('./demo.ts')).demoCommand(outputOf),
@@ -29,7 +31,7 @@ const commands: Readonly<Record<string, (outputOf: OutputOf, exitWith: ExitWith)
 }
 
 /** The one that is called; all of them where none is, for the help, and for the name that is nearest to a wrong one. */
-function calledBy(argv: readonly string[]): (typeof commands)[string][] {
+function calledBy(argv: readonly string[]): Load[] {
   const name = argv.slice(2).find((word) => !word.startsWith('-')) ?? ''
   return Object.hasOwn(commands, name) ? [commands[name]!] : Object.values(commands)
 }
@@ -42,7 +44,7 @@ export async function main(argv: readonly string[]): Promise<number> {
   // Of a log that nobody reads any more, nobody can be told. Ending what has to end goes on.
   process.stderr.on('error', () => {})
   let isAnswered = false
-  let failed: Output | undefined
+  let output: Output | undefined
   const outputOf: OutputOf = (command) => {
     const json = command.optsWithGlobals<{ json?: boolean }>().json ?? false
     return createOutput({ json, colour: clientSettings().colour && process.stdout.isTTY }, () => (isAnswered = true))
@@ -55,7 +57,7 @@ export async function main(argv: readonly string[]): Promise<number> {
   for (const load of calledBy(argv)) program.addCommand(await load(outputOf, (code) => (status = code)))
   everyCommand(program, (command) => command.exitOverride().showHelpAfterError('(add --help for what is possible)'))
   program.hook('preAction', (_, command) => {
-    if (!writesOtherwise.has(command.name())) failed = outputOf(command)
+    if (!writesOtherwise.has(command.name())) output = outputOf(command)
   })
   try {
     await program.parseAsync([...argv])
@@ -66,11 +68,11 @@ export async function main(argv: readonly string[]): Promise<number> {
     return status
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
-    const { lines, status: reason } = explain(error)
+    const { lines, status: failed } = explain(error)
     for (const line of lines) console.error(line)
-    const view = failed?.json && !isAnswered ? failureView(error) : undefined
-    if (view) failed?.result(view, () => '')
-    return reason
+    const view = output?.json && !isAnswered ? failureView(error) : undefined
+    if (view) output?.result(view, () => '')
+    return failed
   }
 }
 

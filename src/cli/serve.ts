@@ -1,5 +1,5 @@
 import { Command } from 'commander'
-import { reloadSignal, stopSignal } from './stop.ts'
+import { reloadSignal, stopSignal } from './signals.ts'
 
 /** `mayfly serve`: production. */
 export const serveCommand = (): Command =>

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises'
+import { isBearerToken } from '../base/bearer.ts'
 import { type Client, createClient } from '../client/client.ts'
-import { isBearerToken } from '../client/transport.ts'
 import { clientSettings } from '../config/environment.ts'
 import { UsageError } from './failure.ts'
 

@@ -127,7 +127,7 @@ export function createClient({ token, timeout = 15_000, patience = 10_000, keep 
     completeTask: (id, { wait = 5, token: bearer, signal } = {}) =>
       ask(post(`/tasks/${encodeURIComponent(id)}/complete`, {}, true, { ...waiting(wait), ...withToken(bearer), signal }), closedTask),
     revokeTask: (id, reason, wait = 5) => ask(post(`/tasks/${encodeURIComponent(id)}/revoke`, { reason }, true, waiting(wait)), closedTask),
-    showLease: (id, bearer) => get(`/leases/${encodeURIComponent(id)}`, living, bearer),
+    showLease: (id, bearer) => get(`/leases/${encodeURIComponent(id)}`, stated, bearer),
     revokeLease: (id, reason, wait = 5, bearer) =>
       ask(
         post(`/leases/${encodeURIComponent(id)}/revoke`, reason === undefined ? {} : { reason }, true, { ...waiting(wait), ...withToken(bearer) }),
@@ -148,8 +148,8 @@ export function createClient({ token, timeout = 15_000, patience = 10_000, keep 
     showDecision: (id) => get(`/decisions/${encodeURIComponent(id)}`, decided),
     replayDecision: (id) => get(`/decisions/${encodeURIComponent(id)}/replay`, replayed),
     planRevocation: (selector) => ask(post('/revocations', { selector, dry_run: true }, true), plan),
-    startRevocation: (request) => ask(post('/revocations', request, false), living),
-    showRevocation: (id) => get(`/revocations/${encodeURIComponent(id)}`, living),
+    startRevocation: (request) => ask(post('/revocations', request, false), stated),
+    showRevocation: (id) => get(`/revocations/${encodeURIComponent(id)}`, stated),
     listRevocations: (filter = {}) => get(`/revocations${queryOf(filter)}`, page),
     stopIssuing: (request) => ask(post('/stops', request, false), stop),
     listStops: (filter = {}) => get(`/stops${queryOf(filter)}`, page),
@@ -162,10 +162,10 @@ export function createClient({ token, timeout = 15_000, patience = 10_000, keep 
 // What an answer must have for this client to go on; whatever a newer broker adds is let through.
 const receipts = z.array(z.looseObject({ entry: z.string(), kind: z.string(), leaf_hash: z.string() }))
 const anObject = z.looseObject({ receipts: receipts.optional() })
-const living = anObject.extend({ id: z.string(), state: z.string() })
-const shownTask = anObject.extend({ task: z.looseObject({ id: z.string(), state: z.string() }), leases: z.array(living) })
+const stated = anObject.extend({ id: z.string(), state: z.string() })
+const shownTask = anObject.extend({ task: z.looseObject({ id: z.string(), state: z.string() }), leases: z.array(stated) })
 const closedTask = shownTask.extend({ ended: z.boolean() })
-const closedLease = anObject.extend({ lease: living, ended: z.boolean() })
+const closedLease = anObject.extend({ lease: stated, ended: z.boolean() })
 const page = anObject.extend({ items: z.array(anObject), next: z.string().nullable() })
 const logs = anObject.extend({ items: z.array(anObject) })
 const policySet = anObject.extend({ digest: z.string() })

@@ -1,3 +1,4 @@
+import { isBearerToken } from '../base/bearer.ts'
 import { delay, stopwatch } from '../base/time.ts'
 import { BrokerUnreachable, MayflyProblem, problemOf } from './problem.ts'
 
@@ -120,9 +121,6 @@ function parsed(text: string): unknown {
     return undefined
   }
 }
-
-/** Whether this text can stand behind `Bearer` (RFC 6750, section 2.1). */
-export const isBearerToken = (text: string): boolean => /^[A-Za-z0-9\-._~+/]+=*$/.test(text)
 
 const untrusted = 'its certificate is of an authority that is not trusted here: name the PEM file of that authority in NODE_EXTRA_CA_CERTS'
 

@@ -26,5 +26,5 @@ export function childEnvironment(environment: Environment = process.env): Record
   return rest
 }
 
-/** The same with the token, for whoever asks for it on purpose. */
+/** All of it: for the configuration, and for a command that is to have the token on purpose. */
 export const wholeEnvironment = (environment: Environment = process.env): Record<string, string | undefined> => ({ ...environment })

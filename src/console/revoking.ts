@@ -7,6 +7,7 @@ import * as contract from '../http/contract.ts'
 import { fieldFaults } from '../http/problem.ts'
 import { selected } from '../http/revocations.ts'
 import { listRevocations, listStops } from '../ledger/lists.ts'
+import { operatorsOnly } from '../tasks/close.ts'
 import { planRevocation, resumeIssuing, revokeMany, showRevocation } from '../tasks/revoke.ts'
 import type { Broker } from '../tasks/task.ts'
 import type { Html } from './page.ts'
@@ -14,7 +15,7 @@ import { type Question, questionOf } from './question.ts'
 import { show } from './refusal.ts'
 import { renderRevocation, revocationRegions } from './revocation.ts'
 import { type Intent, renderRevoke, selectorFields, type Standing } from './revoke.ts'
-import { type ConsoleEnv, forOperators, isOperator, operatorsOnly, ownForm } from './visit.ts'
+import { type ConsoleEnv, forOperators, isOperator, ownForm } from './visit.ts'
 
 /** Rows of each list. */
 const most = { stops: 50, revocations: 10 }

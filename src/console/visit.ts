@@ -2,6 +2,7 @@ import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
 import type { Context, MiddlewareHandler } from 'hono'
 import { BrokerError } from '../base/errors.ts'
 import type { Env } from '../http/app.ts'
+import { operatorsOnly } from '../tasks/close.ts'
 import type { Broker } from '../tasks/task.ts'
 import type { Visit } from './page.ts'
 import { callerOf, type Sessions } from './session.ts'
@@ -63,8 +64,6 @@ export const forOperators =
   }
 
 export const isOperator = (c: Context<ConsoleEnv>): boolean => c.var.caller.roles.has('operator')
-
-export const operatorsOnly = () => new BrokerError('forbidden', 'Only an operator may do this')
 
 const foreign = () => new BrokerError('forbidden', 'This form did not come from a page of yours here: reload the page and send it again')
 

@@ -1,5 +1,6 @@
 import type { MiddlewareHandler } from 'hono'
 import { routePath } from 'hono/route'
+import { isBearerToken } from '../base/bearer.ts'
 import { BrokerError } from '../base/errors.ts'
 import { isId } from '../base/ids.ts'
 import type { Receipt } from '../base/receipt.ts'
@@ -125,8 +126,8 @@ const calledIn = ({ actor, agent, task, roles }: Caller): string => {
 
 /** Node bounds all headers together at 16 KiB, so the token needs no limit of its own here. */
 function bearer(authorization: string | undefined): string {
-  const [, token] = /^bearer ([\w.~+/-]+=*)$/i.exec(authorization ?? '') ?? []
-  if (token === undefined) throw new BrokerError('invalid_token', tokenRefused)
+  const [, token] = /^bearer (\S+)$/i.exec(authorization ?? '') ?? []
+  if (token === undefined || !isBearerToken(token)) throw new BrokerError('invalid_token', tokenRefused)
   return token
 }
 

@@ -749,7 +749,8 @@ export const ProblemDetails = z
     detail: z.string().openapi({ description: 'Safe to show' }),
     code: ErrorCodes,
     retry: z.enum(['no', 'same', 'later', 'new_token']).openapi({
-      description: '`same`: send the same request again; `later`: after a while; `new_token`: with a fresh workload token',
+      description:
+        '`same`: send the same request again; `later`: the same, but not at once; both after `retry-after` seconds where the answer has it; `new_token`: with a fresh workload token',
     }),
     decision: DecisionIdentifier.optional(),
     task: TaskIdentifier.optional(),

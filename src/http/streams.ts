@@ -54,7 +54,8 @@ export function createStreams(what: string, stop: AbortSignal, limits: StreamLim
     },
 
     open(news, whose) {
-      if (stop.aborted || open.size >= limits.most) throw refused(`This broker has as many ${what} as it keeps: ${limits.most}`)
+      if (stop.aborted) throw refused('This broker is stopping')
+      if (open.size >= limits.most) throw refused(`This broker has as many ${what} as it keeps: ${limits.most}`)
       const own = [...open.values()].filter((one) => one === whose).length
       if (own >= limits.share) throw refused(`You have as many ${what} as one caller may: ${limits.share}`)
       let ended = false

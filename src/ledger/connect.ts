@@ -1,4 +1,5 @@
 import { type SQL } from 'drizzle-orm'
+// Not of pg-core itself, which loads every type of column.
 import { PgDialect } from 'drizzle-orm/pg-core/dialect'
 import { BrokerError } from '../base/errors.ts'
 import { createTurns, type Rank } from './turns.ts'

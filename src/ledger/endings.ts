@@ -212,7 +212,7 @@ async function closeLeases(ledger: Ledger, chosen: SQL, { due, plan }: Hands): P
 /**
  * One step of a revocation: closes up to `limit` tasks that it means, or of single leases up to `limit`, and that there were when it was begun. In one
  * commit: a broker that dies has done a step or has not, and whichever comes next goes on. `skip locked`: one broker at a time works on a revocation, and
- * what a request holds is left to the next step. Those that are `revoking` are due, as of a deadline.
+ * what a request holds is left to the next step. Those that are `revoking` are due at once, as those of `closeOverdue`.
  */
 export async function closeSelected(ledger: Ledger, { id, ...selector }: Pick<Revocation, 'id' | keyof Selector>, limit: number): Promise<Closed> {
   const job = sql`(select * from revocations where id = ${id} and begun_at is null for update skip locked) as job`
@@ -243,7 +243,7 @@ export async function closeSelected(ledger: Ledger, { id, ...selector }: Pick<Re
 export const closing = sql`case when lease.revocation = 'expiry' then 'lapsing' else 'revoking' end`
 const claimUntil = sql`now() + make_interval(secs => ${claimSeconds})`
 
-/** In whose hands the closed leases are whose providers have to be asked, by when they are due; and the plan, for what many closes looks for them. */
+/** Who asks the providers of what is closed, told by when its leases are due; and how the planner looks for them where many are closed. */
 interface Hands {
   readonly due: SQL
   readonly plan: Plan

@@ -87,8 +87,8 @@ export async function migratePostgres(url: string): Promise<{ isNewer: boolean }
   try {
     await client`select pg_advisory_lock(${migrationLock})`
     const [table] = await client`select to_regclass(${migrationsTable}) as name`
-    const [last] = table?.['name'] ? await client.unsafe(`select ${lastMigration} from ${migrationsTable}`) : []
-    const { pending, isNewer } = await since(Number(last?.['at'] ?? 0))
+    const [last] = table?.['name'] ? await client.unsafe(newestMigration) : []
+    const { pending, isNewer } = await migrationsSince(Number(last?.['at'] ?? 0))
     if (pending.length > 0) await client.unsafe(inOneTransaction(pending))
     return { isNewer }
   } catch (error) {
@@ -98,13 +98,13 @@ export async function migratePostgres(url: string): Promise<{ isNewer: boolean }
   }
 }
 
-export const migrationsTable = 'mayfly_schema.__drizzle_migrations'
+const migrationsTable = 'mayfly_schema.__drizzle_migrations'
 
 /** When the newest migration was written that a store has had, in milliseconds: that is what tells them apart. */
-export const lastMigration = 'max(created_at)::float8 as at'
+export const newestMigration = `select max(created_at)::float8 as at from ${migrationsTable}`
 
 /** What is still to be done to a store whose newest migration is of that moment; and whether this version does not even know that one. */
-export async function since(last: number): Promise<{ pending: MigrationMeta[]; isNewer: boolean }> {
+export async function migrationsSince(last: number): Promise<{ pending: MigrationMeta[]; isNewer: boolean }> {
   const { readMigrationFiles } = await import('drizzle-orm/migrator')
   const known = readMigrationFiles({ migrationsFolder })
   return { pending: known.filter(({ folderMillis }) => folderMillis > last), isNewer: known.every(({ folderMillis }) => folderMillis < last) }

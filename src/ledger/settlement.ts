@@ -57,17 +57,23 @@ async function settleAll(ledger: Ledger, all: readonly Settling[]): Promise<read
   return all.map(({ lease }) => ended.get(lease.id))
 }
 
+/** Seconds for which a provider is waited for past the end of a credential: where it was asked, and where it could not be. */
+export interface Patience {
+  readonly grace: number
+  readonly unasked: number
+}
+
 /**
  * Ends what only the broker or time has to end: up to `limit` leases whose own end has passed and that no provider needs to be asked about.
  * Local ones, lapsing ones, and those whose provider could not confirm for `grace` seconds past their end. One that outlived its end while no broker or no
- * store was there has to be asked about first; unless for `grace` seconds nobody has done so, as where the provider was taken out of every configuration.
+ * store was there has to be asked about first, unless for `unasked` seconds nobody has done so: its provider is in no configuration any more.
  */
-export async function expireLeases(ledger: Ledger, limit: number, grace: number): Promise<readonly Lease[]> {
+export async function expireLeases(ledger: Ledger, limit: number, { grace, unasked }: Patience): Promise<readonly Lease[]> {
   const [row] = await ledger.run<{ ended: JsonRow[] | null }>(sql`
     with due as (
       select id, task_id from leases as lease where ended_at is null and expires_at <= now()
         and ((local and state = 'active') or state = 'lapsing'
-        or (state = 'revoking' and expires_at + make_interval(secs => ${grace}) <= now() and (error is not null or due_at + make_interval(secs => ${grace}) <= now())))
+        or (state = 'revoking' and expires_at + make_interval(secs => ${grace}) <= now() and (error is not null or due_at + make_interval(secs => ${unasked}) <= now())))
       order by expires_at limit ${limit}
     ),
     task as (select id from tasks where id in (select task_id from due) order by id for update skip locked),

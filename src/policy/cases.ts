@@ -67,7 +67,7 @@ const Expected = z.union(
 const Case = z.strictObject({
   name: z.string().min(1).max(200),
   agent: z.string(),
-  attributes: z.record(z.string(), z.union([z.string(), z.array(z.string())])).default({}),
+  attributes: z.record(z.string(), z.union([z.string(), z.array(z.string())], 'must be text, or a list of texts')).default({}),
   trust_domain: z.string().optional(),
   kind: z.string(),
   action: z.enum(['issue', 'renew', 'declare']).optional(),

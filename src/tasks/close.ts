@@ -171,8 +171,10 @@ export const nameOf = (caller: Caller): string => {
   return caller.actor ? `reviewer:${caller.actor.issuer}/${caller.actor.subject}` : `task:${caller.task?.id ?? ''}`
 }
 
+export const operatorsOnly = () => new BrokerError('forbidden', 'Only an operator may do this')
+
 /** An operator, as the ledger calls them. @throws BrokerError `forbidden` */
 export function operatorNamed(caller: Caller): string {
-  if (!caller.roles.has('operator')) throw new BrokerError('forbidden', 'Only an operator may do this')
+  if (!caller.roles.has('operator')) throw operatorsOnly()
   return nameOf(caller)
 }

@@ -39,7 +39,7 @@ describe('a broker that starts', () => {
       'cli/output',
       'cli/program',
       'cli/serve',
-      'cli/stop',
+      'cli/signals',
     ])
   })
 

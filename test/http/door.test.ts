@@ -49,7 +49,7 @@ describe('every answer', () => {
     ['rate_limited', undefined, '1'],
     ['store_unavailable', undefined, '1'],
     ['internal', undefined, null],
-  ] as const)('of %s that knows %s seconds to come back after says so in its header', async (code, retryAfter, header) => {
+  ] as const)('of %s that knows of %s seconds has the retry-after %s', async (code, retryAfter, header) => {
     const house = buildHouse({ frame: true })
     house.app.get('/refused', () => {
       throw new BrokerError(code, 'no', { retryAfter })

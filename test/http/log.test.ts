@@ -273,13 +273,19 @@ describe('following the ledger', () => {
   test('ends for a client that does not read, and leaves its place to others', async () => {
     const following = createFollowing(ledger, never, limits)
     const streams = [following.open(0, ndjson, formats.ledger, 'ann'), following.open(0, ndjson, formats.ledger, 'ann')]
-    expect(() => following.open(0, ndjson, formats.ledger, 'ann')).toThrow('You have as many followers of the ledger as one caller may: 2')
-    await following.open(0, ndjson, formats.ledger, 'bob').cancel()
     const readers = streams.map((stream) => stream.getReader())
     for (const each of readers) await each.read()
     await expect.poll(() => following.count()).toBe(0)
     await expect(readers[0]!.read()).rejects.toThrow('does not read')
     expect(following.open(0, ndjson, formats.ledger, 'ann')).toBeDefined()
+  })
+
+  test('is refused to somebody who has their share already, and by others it is not', async () => {
+    const following = createFollowing(ledger, never, limits)
+    const streams = [following.open(0, ndjson, formats.ledger, 'ann'), following.open(0, ndjson, formats.ledger, 'ann')]
+    expect(() => following.open(0, ndjson, formats.ledger, 'ann')).toThrow('You have as many followers of the ledger as one caller may: 2')
+    await following.open(0, ndjson, formats.ledger, 'bob').cancel()
+    for (const stream of streams) await stream.cancel()
   })
 
   test('ends when the broker stops, and when it has lasted long enough', async () => {

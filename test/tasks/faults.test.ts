@@ -1,5 +1,5 @@
 import { sql } from 'drizzle-orm'
-import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import type { TaskId } from '../../src/base/ids.ts'
 import { announceTask } from '../../src/ledger/announce.ts'
 import type { Ledger } from '../../src/ledger/connect.ts'
@@ -131,6 +131,7 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
     await house.broker.background.settled()
     let statements = 0
     const clock = vi.spyOn(performance, 'now').mockImplementation(() => statements * 5_000)
+    onTestFinished(() => clock.mockRestore())
     const run: Ledger['run'] = (...asked) => ((statements += 1), house.ledger.run(...asked))
 
     await task.at({ ...house.broker, ledger: { ...house.ledger, run } }).complete(10)
@@ -138,6 +139,7 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
     clock.mockRestore()
     expect(statements, 'two of them are looks, the others come before the wait begins or after it').toBeLessThan(10)
     await house.lab.up()
+    // The breaker has opened: its pause is over for the tests that follow.
     house.skew += 10_000
   })
 
@@ -256,7 +258,7 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
     expect(await house.lab.works(task.secrets[0]!)).toBe(false)
     expect((await stateOf(orphan.id)).leases[0]).toMatchObject({ state: 'revoking', attempts: 0 })
 
-    await house.ledger.run(sql`update leases set due_at = due_at - interval '30 seconds' where task_id = ${orphan.id}`)
+    await house.ledger.run(sql`update leases set due_at = due_at - interval '1 hour' where task_id = ${orphan.id}`)
     await house.reap()
     expect((await stateOf(orphan.id)).leases[0]).toMatchObject({ state: 'expired', evidence: null })
     // Nobody is left who could end it, and it must not disturb the tests that follow.

@@ -1,4 +1,4 @@
-import type { Clock } from '../../base/time.ts'
+import { ageOf, type Clock } from '../../base/time.ts'
 
 /** Credentials in the shape in which clients of the SDK take them. In plain text, because they sign with them; they go nowhere else. */
 export interface AwsCredentials {
@@ -58,9 +58,9 @@ export function refreshed(
   }
 
   /** The session that is being begun, or another one, but not right after one came to nothing. */
-  function next(now: number): Promise<AwsCredentials> {
+  function next(): Promise<AwsCredentials> {
     if (beginning) return beginning
-    if (failed && Math.abs(now - failed.at) < pause) return Promise.reject(failed.error)
+    if (failed && ageOf(failed.at, clock) < pause) return Promise.reject(failed.error)
     return (beginning = another())
   }
 
@@ -69,8 +69,8 @@ export function refreshed(
     const age = current ? now - current.begunAt : Infinity
     // Below 0 the clock was set back, and says nothing of age.
     const usable = age >= 0 && age < life - spare
-    if (!current || !usable) return await next(now)
-    if (age >= life / 2) next(now).catch(() => {})
+    if (!current || !usable) return await next()
+    if (age >= life / 2) next().catch(() => {})
     return current.credentials
   }
 }

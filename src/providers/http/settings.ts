@@ -34,12 +34,13 @@ export const httpSettings = z
 
 export type HttpSettings = z.output<typeof httpSettings>
 
-const scalar = z.union([z.string().max(1_024), z.number(), z.boolean()])
+const scalarWords = 'must be a text of at most 1024 characters, a number, true or false'
+const scalar = z.union([z.string().max(1_024), z.number(), z.boolean()], scalarWords)
 
 /** A grant's own part: what the backend is told about it, as it stands in the catalogue. */
 export const httpGrant = z.strictObject({
   settings: z
-    .record(z.string().min(1).max(64), z.union([scalar, z.array(scalar).max(64)]))
+    .record(z.string().min(1).max(64), z.union([scalar, z.array(scalar).max(64)], `${scalarWords}, or a list of 64 such at most`))
     .refine((settings) => Object.keys(settings).length <= 32, 'must have at most 32 keys')
     .default({}),
 })

@@ -44,7 +44,12 @@ export const vaultGrant = z
       .regex(/^[a-z0-9][a-z0-9._-]{0,127}$/, 'must be lower-case letters, digits, ".", "_" or "-", as Vault writes names of policies'),
     engine: z.enum(engines).optional(),
     ended_by: z.enum(['lease', 'serial', 'time']).optional(),
-    data: z.record(z.string().regex(/^[a-z0-9_]{1,64}$/), z.union([z.string().max(1_024), z.number(), z.boolean()])).default({}),
+    data: z
+      .record(
+        z.string().regex(/^[a-z0-9_]{1,64}$/, 'must be lower-case letters, digits or "_", at most 64'),
+        z.union([z.string().max(1_024), z.number(), z.boolean()], 'must be a text of at most 1024 characters, a number, true or false'),
+      )
+      .default({}),
   })
   .transform(({ path, policy, data, ...said }, context) => {
     const fault = (key: string, message: string): typeof z.NEVER => {

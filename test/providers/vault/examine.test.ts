@@ -62,7 +62,7 @@ describe('the node', () => {
     ["HashiCorp's community edition, by a broker outside of them", { enterprise: false }, undefined, []],
     ['Vault Enterprise', { enterprise: true }, 'team', []],
     ['OpenBao', {}, 'team', []],
-  ] as const)('%s has the namespaces that are asked for', (_, over, namespace, messages) => {
+  ] as const)('at %s a namespace that is asked for and cannot be there is warned of, and no other', (_, over, namespace, messages) => {
     const findings = judgeNode({ address, namespace }, { status: 200, body: { ...health, ...over } }, now).filter(
       ({ subject }) => subject === 'namespace',
     )
