@@ -35,11 +35,8 @@ const shortestPause = 20
  */
 const roundEvery = 100
 
-/**
- * Seconds that a provider's silence outweighs a credential's own end: its clock may be behind. Where it was not even asked there may be much to ask about, as
- * after an outage.
- */
-const expiry = { grace: 30, unasked: 3_600 } as const
+/** Seconds that a provider's silence outweighs a credential's own end: its clock may be behind. */
+const expiryGrace = 30
 
 /** Milliseconds between two clean-ups of keys and spent tokens. */
 const sweepEvery = 60_000
@@ -54,7 +51,7 @@ export async function lap(broker: Broker, done: () => void = () => {}): Promise<
   const overdue = await closeOverdue(broker.ledger, batch)
   const revoked = await advanceRevocations(broker)
   for (const { ended } of [overdue, ...revoked]) noteEnded(broker, ended)
-  const expired = await expireLeases(broker.ledger, batch, expiry)
+  const expired = await expireLeases(broker.ledger, batch, expiryGrace, answering(broker))
   noteEnded(broker, expired)
   await claim(broker, done)
   await flagStuck(broker)
@@ -177,6 +174,10 @@ function createTending({ targets, background, telemetry }: Broker): () => void {
     }
   }
 }
+
+/** Providers that are asked about what is due, sooner or later, however much that is. */
+const answering = ({ targets }: Broker): string[] =>
+  [...targets.values()].filter(({ endsFailing }) => !endsFailing).map(({ provider }) => provider.name)
 
 const roomsOf = ({ targets }: Broker): Room[] =>
   [...targets.values()].filter(({ provider }) => !provider.local).map((target) => ({ target: target.provider.name, free: target.free() }))

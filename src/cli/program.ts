@@ -54,12 +54,12 @@ export async function main(argv: readonly string[]): Promise<number> {
     .version(version, '--version', 'print the version')
     .option('--json', 'answer with JSON')
     .addHelpText('after', environmentHelp)
-  for (const load of calledBy(argv)) program.addCommand(await load(outputOf, (code) => (status = code)))
-  everyCommand(program, (command) => command.exitOverride().showHelpAfterError('(add --help for what is possible)'))
-  program.hook('preAction', (_, command) => {
-    if (!writesOtherwise.has(command.name())) output = outputOf(command)
-  })
   try {
+    for (const load of calledBy(argv)) program.addCommand(await load(outputOf, (code) => (status = code)))
+    everyCommand(program, (command) => command.exitOverride().showHelpAfterError('(add --help for what is possible)'))
+    program.hook('preAction', (_, command) => {
+      if (!writesOtherwise.has(command.name())) output = outputOf(command)
+    })
     await program.parseAsync([...argv])
     await new Promise<void>((settled) => {
       process.stdout.write('', () => settled())

@@ -43,6 +43,8 @@ export const revokeCommand = (outputOf: OutputOf): Command =>
         output.note(`nothing of it is issued any more (${started.stop}); let it again: mayfly issuing resume ${started.stop} --reason …`)
       const last = await watch(client, started, options.wait, output).catch((error: unknown) => {
         output.note(`it was started, and the brokers go on: mayfly revocations show ${started.id}`)
+        // A program that was told of the failure alone would start another one, and leave the stop of this one in force.
+        if (output.json) output.result(started, () => '')
         throw error
       })
       output.result({ ...last, stop: started.stop, receipts: started.receipts }, () => describeRevocation(last))

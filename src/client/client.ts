@@ -123,7 +123,7 @@ export function createClient({ token, timeout = 15_000, patience = 10_000, keep 
       )
       return { ...refreshed, lease: held(lease) }
     },
-    renewTask: (id, asked, signal) => ask(post(`/tasks/${encodeURIComponent(id)}/renew`, asked, true, { signal }), shownTask),
+    renewTask: (id, asked, signal) => ask(post(`/tasks/${encodeURIComponent(id)}/renew`, asked, true, { signal }), renewed),
     completeTask: (id, { wait = 5, token: bearer, signal } = {}) =>
       ask(post(`/tasks/${encodeURIComponent(id)}/complete`, {}, true, { ...waiting(wait), ...withToken(bearer), signal }), closedTask),
     revokeTask: (id, reason, wait = 5) => ask(post(`/tasks/${encodeURIComponent(id)}/revoke`, { reason }, true, waiting(wait)), closedTask),
@@ -164,6 +164,10 @@ const receipts = z.array(z.looseObject({ entry: z.string(), kind: z.string(), le
 const anObject = z.looseObject({ receipts: receipts.optional() })
 const stated = anObject.extend({ id: z.string(), state: z.string() })
 const shownTask = anObject.extend({ task: z.looseObject({ id: z.string(), state: z.string() }), leases: z.array(stated) })
+const renewed = shownTask.extend({
+  task: z.looseObject({ id: z.string(), state: z.string(), deadline: z.string() }),
+  decision: z.looseObject({ decided_at: z.string() }),
+})
 const closedTask = shownTask.extend({ ended: z.boolean() })
 const closedLease = anObject.extend({ lease: stated, ended: z.boolean() })
 const page = anObject.extend({ items: z.array(anObject), next: z.string().nullable() })

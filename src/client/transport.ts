@@ -71,7 +71,8 @@ function pauseAfter(error: unknown, call: Call, attempt: number): number | undef
 }
 
 async function sendOnce({ url, token, timeout }: TransportOptions, call: Call): Promise<Answer> {
-  const bearer = call.token ?? (await token())
+  // A file ends with a line end.
+  const bearer = (call.token ?? (await token())).trim()
   // Here, because Node's fetch repeats in its complaint what it cannot send.
   if (!isBearerToken(bearer)) throw new TypeError('the token holds what no token holds, such as a line end, or nothing: it was not sent')
   const stop = new AbortController()

@@ -249,7 +249,8 @@ interface Hands {
   readonly plan: Plan
 }
 const forCaller: Hands = { due: claimUntil, plan: 'kept' }
-const forAnybody: Hands = { due: sql`now()`, plan: 'fresh' }
+/** What had its own end before is asked about before what has just been closed. */
+const forAnybody: Hands = { due: sql`least(lease.due_at, now())`, plan: 'fresh' }
 
 /** A lease that has outlived its own end was due then, not when somebody came to look. */
 const closingSince = (from: SQL): SQL => sql`coalesce(${from}.since, least(now(), lease.expires_at))`

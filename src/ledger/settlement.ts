@@ -57,23 +57,22 @@ async function settleAll(ledger: Ledger, all: readonly Settling[]): Promise<read
   return all.map(({ lease }) => ended.get(lease.id))
 }
 
-/** Seconds for which a provider is waited for past the end of a credential: where it was asked, and where it could not be. */
-export interface Patience {
-  readonly grace: number
-  readonly unasked: number
-}
+/** Seconds after which a mint that was cut off has come to its end at any provider: until then its word that it knows of nothing is not the last. */
+const undecided = 180
 
 /**
  * Ends what only the broker or time has to end: up to `limit` leases whose own end has passed and that no provider needs to be asked about.
- * Local ones, lapsing ones, and those whose provider could not confirm for `grace` seconds past their end. One that outlived its end while no broker or no
- * store was there has to be asked about first, unless for `unasked` seconds nobody has done so: its provider is in no configuration any more.
+ * Local ones, lapsing ones, and those whose provider could not confirm for `grace` seconds past their end. What outlived its end while no broker or no store was
+ * there has to be asked about first, as long as its provider is among the `answering`.
  */
-export async function expireLeases(ledger: Ledger, limit: number, { grace, unasked }: Patience): Promise<readonly Lease[]> {
+export async function expireLeases(ledger: Ledger, limit: number, grace: number, answering: readonly string[]): Promise<readonly Lease[]> {
   const [row] = await ledger.run<{ ended: JsonRow[] | null }>(sql`
     with due as (
       select id, task_id from leases as lease where ended_at is null and expires_at <= now()
         and ((local and state = 'active') or state = 'lapsing'
-        or (state = 'revoking' and expires_at + make_interval(secs => ${grace}) <= now() and (error is not null or due_at + make_interval(secs => ${unasked}) <= now())))
+        or (state = 'revoking' and expires_at + make_interval(secs => ${grace}) <= now() and case when error is null
+          then due_at <= now() and provider not in (select json_array_elements_text(${JSON.stringify(answering)}::text::json))
+          else issued_at is not null or reserved_at + make_interval(secs => ${undecided}) <= now() end))
       order by expires_at limit ${limit}
     ),
     task as (select id from tasks where id in (select task_id from due) order by id for update skip locked),
@@ -113,7 +112,8 @@ async function journalLate(ledger: Ledger, lease: Pick<Lease, 'id' | 'taskId'>, 
     seen as (select lease.id, lease.due_at is null as ended from leases as lease join task on task.id = lease.task_id where lease.id = ${lease.id} for update of lease),
     kept as (
       update leases as lease set handles = lease.handles || ${json([handle])}, state = case when seen.ended then ${closing} else lease.state end,
-        due_at = case when seen.ended or lease.state = 'revoking' then now() else lease.due_at end, ended_at = null, evidence = null
+        due_at = case when seen.ended or lease.state = 'revoking' then now() else lease.due_at end, ended_at = null, evidence = null,
+        error = case when seen.ended then null else lease.error end
       from seen where lease.id = seen.id
       returning lease.*, seen.ended as reopened
     ),

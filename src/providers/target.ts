@@ -27,6 +27,8 @@ export interface Target {
   free(): number
   /** Whether the last attempts to mint, or to end something, came to nothing. */
   readonly failing: boolean
+  /** The same of those to end something alone. */
+  readonly endsFailing: boolean
 }
 
 export type ProviderCall = 'mint' | 'refresh' | 'revoke' | 'recover' | 'check' | 'upkeep' | 'sign'
@@ -123,6 +125,9 @@ export function createTarget(provider: Provider, options: { readonly clock: Cloc
     free: () => Math.min(ending.executionSlots, ends.room()),
     get failing() {
       return mints.failing || ends.failing
+    },
+    get endsFailing() {
+      return ends.failing
     },
   }
 }

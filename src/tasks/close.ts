@@ -109,7 +109,7 @@ export async function beginClosing(broker: Broker, id: TaskId, outcome: TaskStat
     const now = await findTask(broker.ledger, id)
     if (now?.task.state !== 'open') return { ...closed, asked: Promise.resolve([]) }
   }
-  throw new BrokerError('conflict', 'This task is being given leases faster than it can be closed', { task: id, retryAfter: 1 })
+  throw new BrokerError('conflict', 'This task is being given leases faster than it can be closed', { task: id })
 }
 
 /** What closing has come to, `wait` seconds later at most. Receipts are read where more than one commit was needed: each told some of the end. */

@@ -225,6 +225,11 @@ describe('a token', () => {
     if (token !== '') expect(inspect(error, { depth: 9, showHidden: true })).not.toContain(token)
     expect(broker.heard).toEqual([])
   })
+
+  test('ends as the file that it was read from, with a line end, and is sent without it', async () => {
+    await clientOf({ token: 'the-token\n' }).open(declaration)
+    expect(broker.heard).toHaveLength(1)
+  })
 })
 
 describe('an answer that no broker gives', () => {
