@@ -62,17 +62,18 @@ const undecided = 180
 
 /**
  * Ends what only the broker or time has to end: up to `limit` leases whose own end has passed and that no provider needs to be asked about.
- * Local ones, lapsing ones, and those whose provider could not confirm for `grace` seconds past their end. What outlived its end while no broker or no store was
- * there has to be asked about first, as long as its provider is among the `answering`.
+ * Local ones, lapsing ones, and those whose provider could not confirm for `grace` seconds past their end. Where it is among the `answering`, it has to have been
+ * asked since, which shows in when it is to be asked again: no broker or no store may have been there before.
  */
 export async function expireLeases(ledger: Ledger, limit: number, grace: number, answering: readonly string[]): Promise<readonly Lease[]> {
   const [row] = await ledger.run<{ ended: JsonRow[] | null }>(sql`
     with due as (
       select id, task_id from leases as lease where ended_at is null and expires_at <= now()
         and ((local and state = 'active') or state = 'lapsing'
-        or (state = 'revoking' and expires_at + make_interval(secs => ${grace}) <= now() and case when error is null
-          then due_at <= now() and provider not in (select json_array_elements_text(${JSON.stringify(answering)}::text::json))
-          else issued_at is not null or reserved_at + make_interval(secs => ${undecided}) <= now() end))
+        or (state = 'revoking' and expires_at + make_interval(secs => ${grace}) <= now() and due_at <= now()
+          and (issued_at is not null or reserved_at + make_interval(secs => ${undecided}) <= now())
+          and (provider not in (select json_array_elements_text(${JSON.stringify(answering)}::text::json))
+            or (error is not null and due_at >= expires_at + make_interval(secs => ${grace})))))
       order by expires_at limit ${limit}
     ),
     task as (select id from tasks where id in (select task_id from due) order by id for update skip locked),

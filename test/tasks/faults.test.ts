@@ -268,6 +268,10 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
     await house.broker.background.settled()
     await house.backdate(task.id, '2 minutes')
 
+    // Asked once more, for its end had not passed when it was asked before; and when it would be asked again, it is over.
+    await house.reap()
+    expect((await stateOf(task.id)).leases[0]).toMatchObject({ state: 'revoking', attempts: 1 })
+    await house.ledger.run(sql`update leases set due_at = now() where task_id = ${task.id}`)
     await house.reap()
 
     expect((await stateOf(task.id)).leases[0]).toMatchObject({ state: 'expired', evidence: null, error: expect.any(String) as unknown })
