@@ -1,6 +1,6 @@
 import { describe } from './base/errors.ts'
 import { stopwatch } from './base/time.ts'
-import { closeOverdue } from './ledger/endings.ts'
+import { closeOverdue, mostAtOnce } from './ledger/endings.ts'
 import { claimDue, markStuck, nextDue, releaseClaims, type Room, sweep } from './ledger/queue.ts'
 import { expireLeases } from './ledger/settlement.ts'
 import { ProviderError } from './providers/provider.ts'
@@ -16,9 +16,6 @@ export interface Reaper {
   stop(): Promise<void>
   [Symbol.asyncDispose](): Promise<void>
 }
-
-/** Rows that one statement takes at once: enough for a storm of deadlines to drain, few enough that no statement holds its locks for long. Closing costs the square of them, which is little yet. */
-const batch = 64
 
 /** Rows of each table that one clean-up takes: nothing waits for them. */
 const swept = 500
@@ -48,14 +45,14 @@ const sweepEvery = 60_000
  * @returns whether there may be more right behind, so that the next round should follow at once
  */
 export async function lap(broker: Broker, done: () => void = () => {}): Promise<boolean> {
-  const overdue = await closeOverdue(broker.ledger, batch)
+  const overdue = await closeOverdue(broker.ledger, mostAtOnce)
   const revoked = await advanceRevocations(broker)
   for (const { ended } of [overdue, ...revoked]) noteEnded(broker, ended)
-  const expired = await expireLeases(broker.ledger, batch, expiryGrace, answering(broker))
+  const expired = await expireLeases(broker.ledger, mostAtOnce, expiryGrace, answering(broker))
   noteEnded(broker, expired)
   await claim(broker, done)
   await flagStuck(broker)
-  return overdue.tasks.length === batch || revoked.length > 0 || expired.length === batch
+  return overdue.tasks.length === mostAtOnce || revoked.length > 0 || expired.length === mostAtOnce
 }
 
 /** Claims what is due, as far as there is room for it, and begins to end it. */
@@ -190,7 +187,7 @@ async function pauseUntilDue(broker: Broker): Promise<number> {
 }
 
 async function flagStuck(broker: Broker): Promise<void> {
-  for (const lease of await markStuck(broker.ledger, broker.limits.stuckAfter / 1_000, batch)) {
+  for (const lease of await markStuck(broker.ledger, broker.limits.stuckAfter / 1_000, mostAtOnce)) {
     const { id, taskId, provider, attempts, error } = lease
     broker.telemetry.log.error(
       { lease: id, task: taskId, provider, attempts, reason: error },

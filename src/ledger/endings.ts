@@ -41,6 +41,12 @@ export interface ClosedTask extends Closed {
 /** Seconds for which whoever claims a lease may work on it before another broker takes it. More than a provider's timeout. */
 export const claimSeconds = 30
 
+/**
+ * Tasks or leases that one statement takes at once where many end: enough for a storm to drain, few enough that none holds its locks for long. Closing costs the
+ * square of them, which is little yet.
+ */
+export const mostAtOnce = 64
+
 /** Proof that a token signed by the broker is dead: the commit that says so is what introspection reads. */
 const introspectionSaysSo = 'introspection answers inactive from the commit of this entry on'
 

@@ -1,6 +1,6 @@
 import { BrokerError } from '../base/errors.ts'
 import { newId, type RevocationId, type StopId } from '../base/ids.ts'
-import { type Closed, closeSelected } from '../ledger/endings.ts'
+import { type Closed, closeSelected, mostAtOnce } from '../ledger/endings.ts'
 import type { Revocation } from '../ledger/records.ts'
 import {
   countOf,
@@ -99,9 +99,6 @@ export async function showRevocation(broker: Broker, id: RevocationId): Promise<
   return found
 }
 
-/** Tasks or leases that one step of a revocation closes at most: no statement holds its locks for long. As many as of those that pass their deadline. */
-const step = 64
-
 /**
  * Brings each unfinished revocation a step further.
  *
@@ -110,7 +107,7 @@ const step = 64
 export async function advanceRevocations(broker: Broker): Promise<readonly Closed[]> {
   const steps: Closed[] = []
   for (const revocation of await unfinishedRevocations(broker.ledger)) {
-    const closed = revocation.begunAt === null ? await closeSelected(broker.ledger, revocation, step) : undefined
+    const closed = revocation.begunAt === null ? await closeSelected(broker.ledger, revocation, mostAtOnce) : undefined
     if (closed && movedBy(closed)) steps.push(closed)
     else await noteProgress(broker.ledger, revocation)
   }
