@@ -36,7 +36,7 @@ export interface Parts {
   readonly reaper: Reaper
   readonly log: LogName
   readonly sequencer: Sequencer
-  /** Fires when the broker stops: what streams ends then. */
+  /** Fires when the broker is told to stop: what streams ends then, and ends are not waited for much longer. */
   readonly stop: AbortSignal
   /** Issuer and audience, without a trailing slash. */
   readonly publicUrl: string
@@ -77,7 +77,7 @@ export function createFrame(parts: Parts): OpenAPIHono<Env> {
     c.set('gate', gate)
     await next()
   })
-  app.use(...door(telemetry, { ...houseLimits, ...parts.limits }))
+  app.use(...door(telemetry, { ...houseLimits, ...parts.limits }, parts.stop))
   app.onError((error, c) => answerProblem(c, asBrokerError(reasonOf(error, c), telemetry.log, c.var.requestId)))
   app.notFound((c) => answerProblem(c, refuseUnrouted(app, c)))
   return app

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto'
+import { setMaxListeners } from 'node:events'
 import type { Context, MiddlewareHandler } from 'hono'
 import { requestId } from 'hono/request-id'
 import { matchedRoutes } from 'hono/route'
@@ -18,11 +19,21 @@ export interface DoorLimits {
   readonly time: number
   /** Longer than the longest `Prefer: wait`, 30 s. */
   readonly endsTime: number
+  /** After the broker was told to stop, how long an end is waited for. Less than listen.ts gives requests that are under way by then. */
+  readonly endsWhenStopping: number
   /** After its time is up, how long a call has to say itself what became of it. */
   readonly grace: number
 }
 
-export const houseLimits: DoorLimits = { inFlight: 256, endsInFlight: 512, probesInFlight: 32, time: 30_000, endsTime: 45_000, grace: 1_000 }
+export const houseLimits: DoorLimits = {
+  inFlight: 256,
+  endsInFlight: 512,
+  probesInFlight: 32,
+  time: 30_000,
+  endsTime: 45_000,
+  endsWhenStopping: 20_000,
+  grace: 1_000,
+}
 
 type Lane = 'work' | 'ends' | 'probes'
 
@@ -32,14 +43,18 @@ function laneOf(c: Context): Lane {
   return /^\/(healthz|readyz|metrics)$/.test(c.req.path) ? 'probes' : 'work'
 }
 
-/** Everything that happens to a request before anybody looks at what it asks. In this order: what comes first also sees what the later ones refuse. */
-export const door = (telemetry: Telemetry, limits: DoorLimits): MiddlewareHandler<Env>[] => [
+/**
+ * Everything that happens to a request before anybody looks at what it asks. In this order: what comes first also sees what the later ones refuse.
+ *
+ * @param stop fires when the broker is told to stop
+ */
+export const door = (telemetry: Telemetry, limits: DoorLimits, stop: AbortSignal): MiddlewareHandler<Env>[] => [
   requestId({ limitLength: 64, generator: () => randomUUID() }),
   headers,
   neverStored,
   bodyless,
   record(telemetry),
-  timeLimit(limits),
+  timeLimit(limits, stop),
   crowdLimit(telemetry, limits),
 ]
 
@@ -92,14 +107,21 @@ function record({ log, metrics }: Telemetry): MiddlewareHandler<Env> {
 
 /**
  * Hands a signal to the call that fires when its time is up, or when whoever asked has gone; and answers in its place if it does not listen.
- * Hono's own `timeout` only does the second: the work would go on unseen. Ending is not stopped by a client that hangs up.
+ * Hono's own `timeout` only does the second: the work would go on unseen. Ending is not stopped by a client that hangs up; a broker that stops says what it
+ * has come to, and goes on.
  */
-function timeLimit(limits: DoorLimits): MiddlewareHandler<Env> {
+function timeLimit(limits: DoorLimits, stopping: AbortSignal): MiddlewareHandler<Env> {
+  const lastCall = new AbortController()
+  stopping.addEventListener('abort', () => void setTimeout(() => lastCall.abort(), limits.endsWhenStopping).unref(), { once: true })
+  setMaxListeners(0, lastCall.signal)
+
   return async (c, next) => {
     const lane = laneOf(c)
     const stop = new AbortController()
     let release: NodeJS.Timeout | undefined
-    const timer = setTimeout(() => stop.abort(late()), lane === 'ends' ? limits.endsTime : limits.time)
+    const expire = (): void => stop.abort(late())
+    const timer = setTimeout(expire, lane === 'ends' ? limits.endsTime : limits.time)
+    if (lane === 'ends') lastCall.signal.addEventListener('abort', expire)
     const abandoned = new Promise<never>((_, reject) => {
       stop.signal.addEventListener('abort', () => {
         release = setTimeout(() => reject(late()), limits.grace)
@@ -113,6 +135,7 @@ function timeLimit(limits: DoorLimits): MiddlewareHandler<Env> {
     } finally {
       clearTimeout(timer)
       clearTimeout(release)
+      lastCall.signal.removeEventListener('abort', expire)
     }
   }
 }

@@ -62,7 +62,7 @@ export async function revokeLease(
   const found = await findLease(broker.ledger, id)
   if (!found || !(owns(caller, found.task) || caller.roles.has('operator'))) throw notFound('lease')
   const { asked } = await beginEnding(broker, found.lease, { cause: 'revoked', reason, by: nameOf(caller) })
-  const { left } = await within(wait, asked)
+  const { left } = await within(wait, asked, signal)
   const lease = await settled('lease', () => findLease(broker.ledger, id).then((again) => again?.lease), hasEnded, left, signal)
   return { lease, ended: hasEnded(lease), receipts: await receiptsOfEnd(broker.ledger, { lease: id }) }
 }
@@ -114,7 +114,7 @@ export async function beginClosing(broker: Broker, id: TaskId, outcome: TaskStat
 
 /** What closing has come to, `wait` seconds later at most. Receipts are read where more than one commit was needed: each told some of the end. */
 async function outcomeOf(broker: Broker, id: TaskId, begun: BegunClosing | undefined, wait: number, signal: AbortSignal): Promise<ClosedTask> {
-  const { result = [], left } = await within(wait, begun?.asked)
+  const { result = [], left } = await within(wait, begun?.asked, signal)
   const whole = begun && wholeOutcome(begun, result)
   if (whole) return { ...whole, receipts: result.length > 0 ? await receiptsOfEnd(broker.ledger, { task: id }) : begun.receipts }
   const isDone = ({ leases, task }: { leases: readonly Lease[]; task: Task }) => leases.every(hasEnded) && task.state !== 'closing'
@@ -151,15 +151,26 @@ async function settled<Read>(
   }
 }
 
-/** What work comes to, if that is known within so many seconds, and the milliseconds that are left of them. Until then there is nothing to look for. */
-async function within<Result>(seconds: number, work: Promise<Result> | undefined): Promise<{ result: Result | undefined; left: number }> {
+/**
+ * What work comes to, if that is known within so many seconds and before the signal fires, and the milliseconds that are left of them. Until then there is
+ * nothing to look for.
+ */
+async function within<Result>(
+  seconds: number,
+  work: Promise<Result> | undefined,
+  signal: AbortSignal,
+): Promise<{ result: Result | undefined; left: number }> {
   const elapsed = stopwatch()
   const over = new AbortController()
   const late = delay(seconds * 1_000, over.signal).then(
     () => undefined,
     () => undefined,
   )
+  const giveUp = (): void => over.abort()
+  signal.addEventListener('abort', giveUp, { once: true })
+  if (signal.aborted) giveUp()
   const result = await Promise.race([work, late])
+  signal.removeEventListener('abort', giveUp)
   over.abort()
   return { result, left: seconds * 1_000 - elapsed() }
 }

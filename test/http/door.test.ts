@@ -111,6 +111,27 @@ describe('the time limit', () => {
     expect((await house.ask('/slow', { method: 'POST' })).status).toBe(202)
   })
 
+  test('is up for an end soon after the broker was told to stop, and for nothing else', async () => {
+    const stop = new AbortController()
+    const house = buildHouse({ frame: true, parts: { limits: { ...houseLimits, endsWhenStopping: 10, grace: 20 }, stop: stop.signal } })
+    const until = (signal: AbortSignal) => new Promise((resolve) => signal.addEventListener('abort', resolve))
+    let other!: AbortSignal
+    house.app.post('/tasks', async (c) => {
+      other = c.var.signal
+      await new Promise(() => {})
+      return c.text('never')
+    })
+    house.app.post('/tasks/1/complete', async (c) => {
+      await until(c.var.signal)
+      return c.text('half of it', 202)
+    })
+    void house.ask('/tasks', { method: 'POST' })
+    const ending = house.ask('/tasks/1/complete', { method: 'POST' })
+    stop.abort()
+    expect((await ending).status).toBe(202)
+    expect(other.aborted).toBe(false)
+  })
+
   test('lets a client that hangs up stop what it asked for, but not what it ended', async () => {
     const house = buildHouse({ frame: true, parts: { limits: houseLimits } })
     const signals: AbortSignal[] = []

@@ -9,7 +9,7 @@ import { nextDue, putBack } from '../../src/ledger/queue.ts'
 import { listEntries, listLeases } from '../../src/ledger/lists.ts'
 import { ProviderError } from '../../src/providers/provider.ts'
 import { startReaper } from '../../src/reaper.ts'
-import { revokeLease } from '../../src/tasks/close.ts'
+import { revokeLease, revokeTask } from '../../src/tasks/close.ts'
 import { decideOn } from '../../src/tasks/decision.ts'
 import { newLeases } from '../../src/tasks/mint.ts'
 import type { Broker } from '../../src/tasks/task.ts'
@@ -122,6 +122,18 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
       error: expect.stringContaining('lab') as unknown,
       evidence: { by: 'provider' },
     })
+  })
+
+  test('whoever waits for an end is told what has come of it as soon as their signal fires', async () => {
+    const task = await house.declare(['crm'])
+    await house.lab.next('delete', 'hangs')
+    const late = new AbortController()
+
+    const closing = revokeTask(house.broker, house.operator, task.id, 'a test says so', 3_600, late.signal)
+    await house.lab.hanging('delete')
+    late.abort()
+
+    expect(await closing).toMatchObject({ ended: false, task: { state: 'closing' }, leases: [{ state: 'revoking', evidence: null }] })
   })
 
   test('whoever waits for an end waits as long as they said, however slowly the store answers', async () => {
