@@ -77,6 +77,9 @@ function errorsOf({ body }: VaultAnswer): readonly string[] {
   return z.looseObject({ errors: z.array(z.string()) }).safeParse(body).data?.errors ?? []
 }
 
+/** Whether a failure is told in Vault's own words, as against those of a proxy before it. */
+export const isItsOwn = (answer: VaultAnswer): boolean => errorsOf(answer).length > 0
+
 export const says = (answer: VaultAnswer, phrase: string): boolean => errorsOf(answer).some((message) => message.includes(phrase))
 
 /** Whether a warning stands beside the answer. With 200, a missing policy and an unknown accessor are told nowhere else. */
@@ -102,10 +105,14 @@ export function meaning(answer: VaultAnswer): { readonly fault: ProviderFault; r
     return { fault: 'unavailable', reason: `it answered with status ${status}` }
   if (says(answer, 'failed to revoke entry') || says(answer, 'failed to renew entry'))
     return { fault: 'downstream', reason: 'the backend behind it failed' }
-  if (status === 403) return { fault: 'refused', reason: 'permission denied' }
+  if (status === 403)
+    return {
+      fault: 'refused',
+      reason: isItsOwn(answer) ? 'permission denied' : 'something before it answers with status 403, in words that are not its own',
+    }
   if (status === 404)
     return { fault: 'refused', reason: says(answer, 'namespace not found') ? 'there is no such namespace' : 'there is nothing at that path' }
-  if (status === 500 && errorsOf(answer).length > 0) return { fault: 'downstream', reason: 'the backend behind it failed' }
+  if (status === 500 && isItsOwn(answer)) return { fault: 'downstream', reason: 'the backend behind it failed' }
   if (status >= 500) return { fault: 'unavailable', reason: `it answered with status ${status}` }
   return status >= 400
     ? { fault: 'refused', reason: `it refused with status ${status}` }

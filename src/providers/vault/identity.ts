@@ -1,6 +1,6 @@
 import { freshToken } from '../files.ts'
 import { ProviderError } from '../provider.ts'
-import { authOf, type Health, healthOf, says, selfOf, type TokenAuth, unexpected } from './answers.ts'
+import { authOf, type Health, healthOf, isItsOwn, says, selfOf, type TokenAuth, unexpected } from './answers.ts'
 import type { Ask, Question, VaultAnswer } from './client.ts'
 import { asProviderError } from './faults.ts'
 import type { VaultSettings } from './settings.ts'
@@ -131,9 +131,9 @@ export function createIdentity(
 
 /**
  * A token that is dead, as against a policy that is too small, of which both makers say it with the count of a multierror. Of a dead token HashiCorp's Vault says
- * that it is invalid (seen on 2.1.0-beta1), and OpenBao no more than that permission is denied (seen on 2.7.2).
+ * that it is invalid (seen on 2.1.0-beta1), and OpenBao no more than that permission is denied (seen on 2.7.2). What a proxy says is said of no token.
  */
-const tokenIsUnknown = (answer: VaultAnswer): boolean => says(answer, 'invalid token') || !says(answer, ' occurred:')
+const tokenIsUnknown = (answer: VaultAnswer): boolean => isItsOwn(answer) && (says(answer, 'invalid token') || !says(answer, ' occurred:'))
 
 const loginOf = ({ client_token: token, lease_duration: life, renewable }: TokenAuth): Login => ({ token, life, renewable })
 

@@ -178,11 +178,17 @@ describe.runIf(vaultRuns)('the broker as Vault knows it', () => {
 
 describe('a 403', () => {
   test.each([
-    ['OpenBao says of a token that is dead', 'permission denied', 2],
-    ["HashiCorp's Vault says of one", '2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n', 2],
-    ['both say of a policy that is too small', '1 error occurred:\n\t* permission denied\n\n', 1],
-    ['either may say of several faults that are none of the token', '2 errors occurred:\n\t* permission denied\n\t* no such role\n\n', 1],
-  ])('as %s is met with the login that it needs', async (_, text, logins) => {
+    ['OpenBao says of a token that is dead', { errors: ['permission denied'] }, 2],
+    ["HashiCorp's Vault says of one", { errors: ['2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n'] }, 2],
+    ['both say of a policy that is too small', { errors: ['1 error occurred:\n\t* permission denied\n\n'] }, 1],
+    [
+      'either may say of several faults that are none of the token',
+      { errors: ['2 errors occurred:\n\t* permission denied\n\t* no such role\n\n'] },
+      1,
+    ],
+    ['a proxy before them says in HTML', undefined, 1],
+    ['a proxy before them says in JSON', { message: 'Forbidden' }, 1],
+  ])('as %s is met with the login that it needs', async (_, body, logins) => {
     const tokenFile = join(await mkdtemp(join(tmpdir(), 'mayfly-identity-')), 'token')
     await writeFile(tokenFile, 'hvs.token', { mode: 0o600 })
     let lookedUp = 0
@@ -196,7 +202,7 @@ describe('a 403', () => {
       token_role: 'mayfly-task',
     })
     let now = 0
-    const ask: Ask = async ({ path }) => answers[path]?.() ?? { status: 403, body: { errors: [text] } }
+    const ask: Ask = async ({ path }) => answers[path]?.() ?? { status: 403, body }
     const identity = createIdentity('vault', settings, ask, undefined, () => (now += 5_000))
     expect((await identity.ask({ path: 'sys/leases/renew' }, patient)).status).toBe(403)
     expect(lookedUp).toBe(logins)
