@@ -38,6 +38,9 @@ export interface Rates {
 /** What a broker serves alone with room to spare: these stop loops, not work. */
 export const houseRates: Rates = { issue: { burst: 200, perSecond: 50 }, introspect: { burst: 2_000, perSecond: 1_000 } }
 
+/** Refusals that are kept of the strangers of one issuer. */
+const strangersRate: Rate = { burst: 100, perSecond: 1 }
+
 /** Turns an `Authorization` header into a caller, and keeps a caller within its rate. */
 export interface Gate {
   /** @throws BrokerError `invalid_token`, one and the same for whatever is wrong with it; `store_unavailable` */
@@ -45,7 +48,8 @@ export interface Gate {
   /** @throws BrokerError `forbidden`, `agent_unknown` */
   admit(caller: Caller, callers: readonly Callers[]): void
   /**
-   * Keeps in the ledger that somebody was refused. Within the rate of new work, so that nobody fills the ledger with it.
+   * Keeps in the ledger that somebody was refused. Within the rate of new work, so that nobody fills the ledger with it; strangers all together within
+   * one for each issuer, for whoever has an issuer that anybody may use has as many subjects there as they want.
    *
    * @param call as the OpenAPI document has it
    * @param id that the call names: of a task it is kept, of anything else not
@@ -68,10 +72,26 @@ export interface GateParts {
 }
 
 export function createGate(parts: GateParts): Gate {
-  const buckets = { issue: createBuckets(parts.rates.issue, parts.clock), introspect: createBuckets(parts.rates.introspect, parts.clock) }
+  const buckets = {
+    issue: createBuckets(parts.rates.issue, parts.clock),
+    introspect: createBuckets(parts.rates.introspect, parts.clock),
+    strangers: createBuckets(strangersRate, parts.clock),
+  }
   const serves = (actor: Actor) => parts.resourceServers.filter((entry) => matches(actor, entry.issuer, entry.match))
+  const isStranger = ({ actor, agent, roles }: Caller) => actor !== undefined && !agent && roles.size === 0 && serves(actor).length === 0
 
-  const gate: Gate = {
+  function take(what: keyof typeof buckets, whose: string): void {
+    const wait = buckets[what].take(whose)
+    if (wait === 0) return
+    parts.broker.telemetry.metrics.rateLimited.inc({ limit: what })
+    throw new BrokerError(
+      'rate_limited',
+      `Too many requests ${what === 'strangers' ? 'of callers that nobody knows' : 'from one caller'}: come back in ${wait} s`,
+      { retryAfter: wait },
+    )
+  }
+
+  return {
     async identify(authorization, signal) {
       const token = bearer(authorization)
       // A task token must not cost a verification, and a workload token no look into the store.
@@ -88,33 +108,26 @@ export function createGate(parts: GateParts): Gate {
       }
       if (callers.includes('agent') && caller.agent) return
       if (callers.some((one) => (one === 'operator' || one === 'reviewer') && caller.roles.has(one))) return
-      const servesSome = caller.actor !== undefined && serves(caller.actor).length > 0
-      if (callers.includes('resource_server') && servesSome) return
-      const known = caller.agent !== undefined || caller.roles.size > 0 || servesSome
-      if (callers.includes('agent') && !known)
+      if (callers.includes('resource_server') && caller.actor && serves(caller.actor).length > 0) return
+      if (callers.includes('agent') && isStranger(caller))
         throw new BrokerError('agent_unknown', 'No agent of the catalogue has this identity, or more than one has')
       throw new BrokerError('forbidden', `This call is for: ${callers.map((one) => one.replace('_', ' ')).join(', ')}`)
     },
 
     async keepRefusal(caller, call, id) {
-      gate.limit('issue', caller)
+      if (isStranger(caller)) take('strangers', caller.actor!.issuer)
+      else take('issue', subjectOf(caller))
       const about = { agent: caller.agent?.name ?? caller.task?.agent, ...(id !== undefined && isId('task', id) && { task: id }) }
       return await recordRefusal(parts.broker.ledger, call, calledIn(caller), about)
     },
 
-    limit(what, caller) {
-      const wait = buckets[what].take(subjectOf(caller))
-      if (wait === 0) return
-      parts.broker.telemetry.metrics.rateLimited.inc({ limit: what })
-      throw new BrokerError('rate_limited', `Too many requests from one caller: come back in ${wait} s`, { retryAfter: wait })
-    },
+    limit: (what, caller) => take(what, subjectOf(caller)),
 
     audiencesOf(caller) {
       if (caller.roles.has('operator')) return 'all'
       return caller.actor ? serves(caller.actor).map((entry) => entry.audience) : []
     },
   }
-  return gate
 }
 
 /** As the ledger calls whoever was refused. */

@@ -119,4 +119,22 @@ describe('whoever is no operator', () => {
     expect(parts.operators).toHaveLength(2)
     expect([await tries(), await tries(), await tries()]).toEqual([403, 403, 429])
   })
+
+  test('fills no ledger with it as a stranger of many names either, and keeps no others from being heard', async () => {
+    let subject = 0
+    const { verifier } = buildHouse().parts
+    const manyNamed = {
+      ...verifier,
+      verify: async (token: string, signal: AbortSignal) => {
+        const actor = await verifier.verify(token, signal)
+        return token === 'stranger' ? { ...actor, subject: `stranger ${subject++}` } : actor
+      },
+    }
+    const { ask } = buildHouse({ clock: () => 0, parts: { verifier: manyNamed } })
+    const tries = async (token: string) => (await ask('/stops', { method: 'POST', token, json: {} })).status
+    const met = []
+    for (let call = 0; call < 150; call++) met.push(await tries('stranger'))
+    expect(met).toEqual([...Array.from({ length: 100 }, () => 403), ...Array.from({ length: 50 }, () => 429)])
+    for (const known of ['reviewer', 'agent', 'server']) expect([known, await tries(known)]).toEqual([known, 403])
+  })
 })
