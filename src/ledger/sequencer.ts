@@ -224,6 +224,24 @@ const betweenRounds = 60_000
 /** Milliseconds between two alarms about the same. */
 const repeatAfter = 60_000
 
+/** Where a step found the log: whether it has more to append, and for how many seconds the first of it had waited. */
+export interface Standing {
+  readonly more: boolean
+  readonly behind: number
+}
+
+/**
+ * Milliseconds until the next step. A backlog gets half of the time, for whoever declares meanwhile is served by the same thread and the same store; all of
+ * it where that is too little to catch up.
+ *
+ * @param before seconds that it was behind at the step before
+ * @param took milliseconds of this one
+ */
+export function restAfter({ more, behind }: Standing, before: number, took: number): number {
+  if (!more) return pause
+  return behind < before ? Math.min(took, pause) : 0
+}
+
 /** @param signed is told of each checkpoint that was signed or found to be right, once; it must not wait */
 export function startSequencer(log: Log, { log: lines, metrics }: Telemetry, signed: (note: string) => void = () => {}): Sequencer {
   const memory: Memory = { head: undefined }
@@ -239,10 +257,10 @@ export function startSequencer(log: Log, { log: lines, metrics }: Telemetry, sig
   /** One of its own: what else is wrong with the log must not hide it. */
   const alarmOfStrays = createAlarm((fields, message) => lines.error(fields, message))
 
-  async function step(): Promise<boolean> {
+  async function step(): Promise<Standing> {
     const done = await stepLog(log, memory, usualBatch, stopping.signal)
     // Who stops has hung up on the key.
-    if (done.outcome === 'refused' && stopping.signal.aborted) return false
+    if (done.outcome === 'refused' && stopping.signal.aborted) return { more: false, behind: done.lag.seconds }
     refusal = done.outcome === 'refused' ? done.why : undefined
     metrics.logLagEntries.set(done.lag.entries)
     metrics.logLagSeconds.set(done.lag.seconds)
@@ -255,7 +273,7 @@ export function startSequencer(log: Log, { log: lines, metrics }: Telemetry, sig
     if (done.outcome === 'refused')
       alarm({ reason: done.why, ...(done.error !== undefined && { error: done.error }) }, `the log is not signed any further: ${refusals[done.why]}`)
     else if (done.lag.seconds > longestWait) alarm({ entries: done.lag.entries, seconds: done.lag.seconds }, 'the log is behind the history')
-    return done.outcome !== 'refused' && done.more
+    return { more: done.outcome !== 'refused' && done.more, behind: done.lag.seconds }
   }
 
   function remember(found: readonly string[]): void {
@@ -277,23 +295,24 @@ export function startSequencer(log: Log, { log: lines, metrics }: Telemetry, sig
     seekAt = running() + (reached ? pause : betweenRounds)
   }
 
-  async function round(): Promise<boolean> {
-    const more = await step()
+  async function round(): Promise<Standing> {
+    const standing = await step()
     await seek().catch((error: unknown) =>
       lines.warn({ error: describe(error) }, 'the history could not be gone through for entries without a place'),
     )
-    return more
+    return standing
   }
 
   async function loop(): Promise<void> {
+    let before = Number.POSITIVE_INFINITY
     while (!stopping.signal.aborted) {
       const elapsed = stopwatch()
-      const more = await round().catch((error: unknown) => {
+      const { more, behind } = await round().catch((error: unknown) => {
         lines.warn({ error: describe(error) }, 'the log could not be looked at or written; it is tried again in a second')
-        return false
+        return { more: false, behind: before }
       })
-      // Of a long backlog no more than half of the time: who declares meanwhile is served by the same thread and the same store.
-      await delay(more ? Math.min(elapsed(), pause) : pause, stopping.signal).catch(() => {})
+      await delay(restAfter({ more, behind }, before, elapsed()), stopping.signal).catch(() => {})
+      before = behind
     }
   }
 

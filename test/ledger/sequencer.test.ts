@@ -9,7 +9,7 @@ import { archivePolicySet } from '../../src/ledger/entries.ts'
 import { logKeyOf } from '../../src/ledger/log-key.ts'
 import { latestCheckpoint } from '../../src/ledger/log.ts'
 import { proveConsistency, proveEntry, readTile } from '../../src/ledger/proofs.ts'
-import { type Log, type Memory, startSequencer, stepLog } from '../../src/ledger/sequencer.ts'
+import { type Log, type Memory, restAfter, startSequencer, stepLog } from '../../src/ledger/sequencer.ts'
 import { verifyConsistency } from '../../src/proof/merkle.ts'
 import { createTelemetry } from '../../src/telemetry.ts'
 import { auditLog, growAll, settled } from '../support/log.ts'
@@ -329,6 +329,15 @@ describe.each(stores)('the log on $name', { timeout: 150_000 }, ({ open }) => {
     expect(text).toMatch(/^mayfly_log_refused 0$/m)
     expect(text).toMatch(/^mayfly_log_lag_entries \d+$/m)
   })
+})
+
+test.each([
+  ['it is up with the history: a second, whatever the last step took', { more: false, behind: 0 }, 3, 40, 1_000],
+  ['a backlog becomes shorter: as long as the step took', { more: true, behind: 7.5 }, 8, 300, 300],
+  ['steps take longer than that: a second at most', { more: true, behind: 7.5 }, 8, 4_000, 1_000],
+  ['a backlog grows all the same: not at all', { more: true, behind: 8.5 }, 8, 300, 0],
+])('the sequencer rests when %s', (_, standing, before, took, rest) => {
+  expect(restAfter(standing, before, took)).toBe(rest)
 })
 
 describe.runIf(stores.some(({ name }) => name === 'Postgres'))('the log while a transaction is open', () => {
