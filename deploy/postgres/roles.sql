@@ -1,6 +1,9 @@
 -- Two logins of one database: the owner changes the schema (`mayfly migrate`), the application runs the broker and cannot change history.
--- Run as a superuser, connected to the new database, before the first `mayfly migrate`:
---   createdb mayfly && psql -d mayfly -v owner_password=… -v app_password=… -f deploy/postgres/roles.sql
+-- Run as a superuser, connected to the new database, before the first `mayfly migrate`. The passwords come from files through a pipe, since every process
+-- can read the arguments of another:
+--   (umask 077 && openssl rand -hex 24 > owner_password && openssl rand -hex 24 > app_password) && createdb mayfly
+--   { printf "\\\\set %s '%s'\\n" owner_password "$(cat owner_password)" app_password "$(cat app_password)" && cat deploy/postgres/roles.sql; } |
+--     psql -X -v ON_ERROR_STOP=1 -d mayfly
 -- mayfly_app is the role whose rights the migrations set; it cannot log in itself.
 DO $$
 BEGIN
