@@ -10,6 +10,7 @@ import { openConsoleKey } from './console/key.ts'
 import { writeLink } from './console/link.ts'
 import { createApp } from './http/app.ts'
 import { listen } from './http/listen.ts'
+import { issuerFaults } from './identity/issuer.ts'
 import { localIssuer, openLocalIssuer } from './identity/local-issuer.ts'
 import { createVerifier, type Verifier, type VerifierParts } from './identity/verify.ts'
 import { connect, type Ledger } from './ledger/connect.ts'
@@ -72,7 +73,6 @@ export async function dev(
   const folder = path.resolve(data)
   const local = await openDevelopmentIssuer(folder)
   const publicUrl = `http://127.0.0.1:${port}`
-  await writeFile(path.join(folder, audienceFile), publicUrl)
   const overrides = {
     publicUrl,
     port,
@@ -82,7 +82,12 @@ export async function dev(
   }
   const loaded = await loadConfig(config, providerKinds, undefined, overrides)
   const link = await developmentLink(folder, publicUrl, 'operator:ops')
-  await run(loaded, stop, reloads, { production: false, ready: (url) => ready({ url, data: folder, console: link }) })
+  const tell = async (url: string): Promise<void> => {
+    // Not before it listens: one that is refused its folder must not change for whom the tokens are of the one that has it.
+    await writeFile(path.join(folder, audienceFile), publicUrl)
+    ready({ url, data: folder, console: link })
+  }
+  await run(loaded, stop, reloads, { production: false, ready: tell })
 }
 
 /** A link that signs in to the console of the development broker on this data folder, once, as an operator of this name. @throws ConfigurationError */
@@ -235,10 +240,10 @@ async function run(
   config: Config,
   stop: AbortSignal,
   reloads: Reloads,
-  { production, ready }: { production: boolean; ready?: (url: string) => void },
+  { production, ready }: { production: boolean; ready?: (url: string) => Promise<void> },
 ): Promise<void> {
   const telemetry = createTelemetry({ level: config.log.level })
-  const { digestKey, consoleKey, ownLogKey } = await openKeyFiles(config, production)
+  const [{ digestKey, consoleKey, ownLogKey }] = await withAllFaults([openKeyFiles(config, production), checkIssuers(config)])
   await using ledger = await connect(config.store)
   if (ledger.isNewer)
     telemetry.log.warn({}, 'a newer version has changed the store: this broker does not hold to what it does not know, such as a stop')
@@ -289,7 +294,7 @@ async function run(
   }
   const clients = { connections, silence: Math.max(shortestSilence, doorLimits.time + 15_000) }
   await using server = await listen(app.fetch, { ...config.listen, clients }, telemetry.log)
-  ready?.(server.url)
+  await ready?.(server.url)
   telemetry.log.info({ version, url: server.url, public_url: publicUrl, embedded: ledger.embedded }, 'the broker is listening')
 
   await fired(stop)
@@ -330,6 +335,12 @@ const isPlain = (url: string): boolean => url.startsWith('http:')
 
 /** Milliseconds for which a start waits for the key of the log. */
 const longestGreeting = 5_000
+
+/** Before anything is put in force under issuers that cannot be used. @throws ConfigurationError */
+async function checkIssuers({ identity }: Config): Promise<void> {
+  const faults = issuerFaults(identity)
+  if (faults.length > 0) throw new ConfigurationError(faults)
+}
 
 /** The keys of which this broker has files of its own: of the log where no provider keeps it. @throws ConfigurationError with the faults of all */
 async function openKeyFiles({ keys, logKey, console: people }: Config, production: boolean) {

@@ -58,6 +58,7 @@ async function examine(ledger: Ledger, { last }: Look, open: LogRecord, key: Log
   if (!trusted) return refuse('its verifier key is not known here, so that nobody could say what is closed')
   const moved = last === 'as it was' ? undefined : last === 'gone' ? 'lost entry' : 'older transactions'
   const fault = headFault(open, trusted) ?? moved ?? ((await keptTree(ledger, open)) ? undefined : 'altered tree')
+  if (fault === 'another key') return refuse(`${refusals[fault]}. Where that key is lost for good, the log can be closed without it: --lost`)
   return fault ? refuse(refusals[fault]) : trusted.text
 }
 

@@ -121,10 +121,7 @@ async function issue(
 
 /** A declaration with a key that was seen before: the answer was lost, or it is still on its way, or it came to nothing. */
 async function retry(broker: Broker, opening: Opening, claim: KeyClaim, signal: AbortSignal): Promise<OpenedTask> {
-  const held = await findKey(broker.ledger, claim.key)
-  if (held && held.requestDigest !== claim.requestDigest) {
-    throw new BrokerError('idempotency_mismatch', 'This Idempotency-Key was used for another declaration')
-  }
+  const held = await heldKey(broker, claim)
   if (!held || held.busy) throw inFlight()
   const before = await findTask(broker.ledger, held.task)
   if (before?.task.state === 'open') {
@@ -137,6 +134,14 @@ async function retry(broker: Broker, opening: Opening, claim: KeyClaim, signal: 
   const became = before?.task.outcome ?? before?.task.state
   if (became !== undefined && became !== 'denied' && became !== 'failed') throw taskHasEnded(held.task)
   return await openAnew(broker, opening, held, claim, signal)
+}
+
+/** Who holds a key already, for the same declaration. @throws BrokerError `idempotency_mismatch` */
+async function heldKey(broker: Broker, claim: KeyClaim): Promise<HeldKey | undefined> {
+  const held = await findKey(broker.ledger, claim.key)
+  if (held && held.requestDigest !== claim.requestDigest)
+    throw new BrokerError('idempotency_mismatch', 'This Idempotency-Key was used for another declaration')
+  return held
 }
 
 /** What the key stood for came to nothing, so it may stand for another task. */
@@ -185,6 +190,7 @@ async function fail(broker: Broker, task: Task, claim: KeyClaim | undefined, err
 }
 
 async function refuse(broker: Broker, { task, decision }: Opening, claim: KeyClaim | undefined): Promise<never> {
+  if (claim) await heldKey(broker, claim)
   const receipts = await recordDenial(broker.ledger, task, decision, 'policy', claim)
   throw new BrokerError('denied', 'The policy does not permit this', { decision: decision.id, task: task.id, receipts })
 }

@@ -6,8 +6,10 @@ import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { version } from '../../src/base/version.ts'
 import { type Lab, startLab } from '../support/lab.ts'
-import { makeSite, mayfly, type RunningBroker, type Site } from '../support/program.ts'
+import { freePort } from '../support/port.ts'
+import { command, makeSite, mayfly, type RunningBroker, type Site } from '../support/program.ts'
 import { openDatabase, type OpenedStore, stores } from '../support/stores.ts'
+import { terminal } from '../support/terminal.ts'
 
 interface Answer {
   readonly status: number
@@ -423,6 +425,40 @@ describe('a start that cannot work', () => {
       `keys: ${path.join(keys, 'digest.key')}: it must be a file of mode 0600`,
       `keys: ${path.join(keys, 'log.key')}: it must hold 32 bytes`,
     ])
+    await site.remove()
+  })
+
+  test('refuses issuers whose keys cannot be used together with its key files, and has put nothing in force by then', async () => {
+    const site = await makeSite({ store: { embedded: './data' } })
+    const keys = path.join(site.folder, 'keys')
+    await mkdir(keys, { mode: 0o700 })
+    await writeFile(path.join(keys, 'digest.key'), new Uint8Array(32), { mode: 0o640 })
+    await site.write('none.json', JSON.stringify({ keys: [{ kty: 'oct' }] }))
+    await site.write('mayfly.yaml', (await readFile(site.config(), 'utf8')).replace(/keys: "[^"]*", replay/, 'keys: "./none.json", replay'))
+
+    const ran = await mayfly(['serve', '--config', site.config()])
+
+    expect(ran.status).toBe(1)
+    expect(ran.stderr).toContain('issuer local: none of the pinned keys can be used')
+    expect(ran.stderr).toContain('digest.key: it must be a file of mode 0600')
+    expect(ran.stdout).not.toContain('a policy set is in force')
+    await site.remove()
+  })
+
+  test('in development changes nothing of the tokens of the broker that has its folder', async () => {
+    const [site, port] = [await makeSite({ store: { embedded: './data' } }), await freePort()]
+    const data = path.join(site.folder, 'dev')
+    const first = terminal(process.execPath, [command, 'dev', '--data', data, '--port', String(port)], {})
+    await first.prints('the broker is listening')
+    const audience = async () => {
+      const { stdout } = await mayfly(['dev', 'token', '--operator', 'ops', '--data', data])
+      return (JSON.parse(Buffer.from(stdout.split('.')[1]!, 'base64url').toString()) as { aud: unknown }).aud
+    }
+    const second = await mayfly(['dev', '--data', data, '--port', String(await freePort())])
+
+    expect(second).toMatchObject({ status: 1, stderr: expect.stringContaining('in use') as unknown })
+    expect(await audience()).toBe(`http://127.0.0.1:${port}`)
+    await first.interrupt()
     await site.remove()
   })
 

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { sql } from 'drizzle-orm'
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import { listTasks } from '../../src/ledger/lists.ts'
 import { findTask } from '../../src/ledger/records.ts'
 import { introspect } from '../../src/tasks/introspect.ts'
 import { openTask } from '../../src/tasks/open.ts'
@@ -49,6 +50,15 @@ describe.each(stores)('an Idempotency-Key on $name', ({ open }) => {
     const task = await house.declare(['api'], { key: 'other' })
     await expect(house.declare(['api'], { key: 'other', purpose: 'something else' })).rejects.toMatchObject({ code: 'idempotency_mismatch' })
     await task.complete()
+  })
+
+  test('refuses another declaration under the same key also where the policy would deny it, and keeps nothing of it', async () => {
+    const denied = async (grants: string[]) =>
+      await house.declare(grants, { key: 'denied first', agent: 'stranger' }).catch((error: unknown) => error)
+    expect(await denied(['crm'])).toMatchObject({ code: 'denied' })
+    const kept = await listTasks(house.ledger, { agent: 'stranger' }, { limit: 50 })
+    expect(await denied(['api'])).toMatchObject({ code: 'idempotency_mismatch' })
+    expect(await listTasks(house.ledger, { agent: 'stranger' }, { limit: 50 })).toEqual(kept)
   })
 
   test('puts nothing into the task of an agent whom the catalogue calls otherwise by now', async () => {
