@@ -8,11 +8,11 @@ import { UsageError } from './failure.ts'
 /** A ledger as it is exported, line by line: the checkpoint first, each policy set before the first decision that rests on it. */
 export type Lines = AsyncIterable<ExportLine>
 
-/** What a broker has, up to the checkpoint that it gives now. Never more than a page in memory. @throws UsageError where nothing was signed yet */
+/** What a broker has, up to the checkpoint that it gives now. Never more than a page in memory. @throws Error where nothing was signed yet */
 export async function* linesOf(client: Client): Lines {
   const { items: logs } = await client.listLogs()
   const newest = logs.at(-1)
-  if (!newest) throw new UsageError('the log of this broker has not begun: it does with its first entry')
+  if (!newest) throw new Error('the log of this broker has not begun: it does with its first entry')
   const starts = logs.map(({ origin, first }) => ({ origin, first }))
   yield { export: 'mayfly-ledger@v1', checkpoint: newest.checkpoint, ...(starts.length > 1 && { logs: starts }) }
   const size = newest.first + sizeOf(newest.checkpoint)
@@ -39,15 +39,18 @@ export async function* linesOf(client: Client): Lines {
   }
 }
 
-/** The lines of a file that `mayfly ledger export` wrote. @throws UsageError where it is none, with the line at fault */
+/** The lines of a file that `mayfly ledger export` wrote. @throws UsageError where it is none, Error with the line at fault where it was cut or damaged */
 export async function* linesIn(file: string): Lines {
   let at = 0
   for await (const text of textLinesIn(file)) {
     at++
     const line = parseLine(text)
-    const hint = at === 1 ? ': only what `mayfly ledger export` writes without a filter, as NDJSON, can be verified' : ''
-    if (!line) throw new UsageError(`--export ${file}: line ${at} is not one of a ledger's export${hint}`)
-    yield line
+    if (line) yield line
+    else if (at > 1) throw new Error(`--export ${file}: line ${at} is not one of a ledger's export: the file was cut there, or damaged`)
+    else
+      throw new UsageError(
+        `--export ${file}: line 1 is not one of a ledger's export: only what \`mayfly ledger export\` writes without a filter, as NDJSON, can be verified`,
+      )
   }
 }
 

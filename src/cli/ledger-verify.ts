@@ -65,7 +65,7 @@ async function verify(lines: Lines, question: Pick<Question, 'keys' | 'since' | 
     else if ('policy' in line) verification.policy(line.policy.digest, line.policy.document)
     else verification.line(line)
   }
-  if (!verification) throw new UsageError('the export is empty')
+  if (!verification) throw new Error('the export is empty')
   return { ...verification.finish(), note }
 }
 

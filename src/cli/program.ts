@@ -1,7 +1,7 @@
-import { Command, CommanderError } from 'commander'
+import { Command, CommanderError, Option } from 'commander'
 import { version } from '../base/version.ts'
 import { clientSettings } from '../config/environment.ts'
-import { explain, failureView } from './failure.ts'
+import { explain, failureView, UsageError } from './failure.ts'
 import { createOutput, type Output } from './output.ts'
 
 /** How a command gets its output: `--json` may stand on any level. */
@@ -58,7 +58,10 @@ export async function main(argv: readonly string[]): Promise<number> {
     for (const load of calledBy(argv)) program.addCommand(await load(outputOf, (code) => (status = code)))
     everyCommand(program, (command) => command.exitOverride().showHelpAfterError('(add --help for what is possible)'))
     program.hook('preAction', (_, command) => {
-      if (!writesOtherwise.has(command.name())) output = outputOf(command)
+      const written = writesOtherwise[command.name()]
+      if (written === undefined) output = outputOf(command)
+      else if (command.optsWithGlobals<{ json?: boolean }>().json)
+        throw new UsageError(`--json: ${command.name()} leaves standard output to ${written}`)
     })
     await program.parseAsync([...argv])
     await new Promise<void>((settled) => {
@@ -80,13 +83,19 @@ const environmentHelp = `
 The broker is at MAYFLY_URL (http://127.0.0.1:7420 where it is not set), and who you are says MAYFLY_TOKEN, or the file that MAYFLY_TOKEN_FILE names. NO_COLOR: no colours.
 Exit status: 0 done, 1 refused or failed, 2 called in a way that cannot work; exec passes on that of its command.`
 
-/** Whose stdout is for something else than an answer: what they ran, lines of the ledger, what an SDK reads. */
-const writesOtherwise: ReadonlySet<string> = new Set(['exec', 'export', 'process'])
+/** The commands whose stdout is for something else than an answer, and for what. */
+const writesOtherwise: Readonly<Record<string, string>> = {
+  exec: 'the command that it runs',
+  export: 'the lines of the ledger: --format says how they are written',
+  process: 'the SDK that calls it',
+}
 
 function everyCommand(command: Command, visit: (command: Command) => void): void {
   visit(command)
   for (const inner of command.commands) {
-    if (!inner.options.some(({ long }) => long === '--json')) inner.option('--json', 'answer with JSON')
+    // Known to those as well that refuse it, so that they can say why.
+    const json = new Option('--json', 'answer with JSON').hideHelp(inner.name() in writesOtherwise)
+    if (!inner.options.some(({ long }) => long === '--json')) inner.addOption(json)
     everyCommand(inner, visit)
   }
 }
