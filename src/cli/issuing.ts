@@ -1,9 +1,11 @@
 import { Command, Option } from 'commander'
+import { describe } from '../base/errors.ts'
+import type { Client } from '../client/client.ts'
 import type { StopView } from '../http/contract.ts'
 import { duration } from './grants.ts'
-import { moment, table } from './output.ts'
+import { moment, plain, table } from './output.ts'
 import type { OutputOf } from './program.ts'
-import { askAboutUnknown, describeSelector, selecting, selectorOf, type SelectorOptions } from './selector.ts'
+import { askAboutUnknown, describeSelector, selecting, selectorOf, type SelectorOptions, sharedBy } from './selector.ts'
 import { connect } from './session.ts'
 import { paged } from './task.ts'
 
@@ -39,10 +41,50 @@ export const issuingCommand = (outputOf: OutputOf): Command =>
         .argument('<stop>', 'stop_…')
         .requiredOption('--reason <text>', 'stays in the ledger')
         .action(async (id: string, { reason }: { reason: string }, command: Command) => {
-          const stop = await connect().resumeIssuing(id, reason)
-          outputOf(command).result(stop, () => stopTable([stop]))
+          const client = connect()
+          const stop = await client.resumeIssuing(id, reason)
+          const output = outputOf(command)
+          const others = await othersInForce(client, stop).catch((error: unknown) => {
+            output.note(`${unseen}: ${describe(error)}`)
+          })
+          output.result({ ...stop, still_stopped_by: others }, () => stopTable([stop]))
+          for (const line of describeOthers(others ?? [])) output.note(line)
         }),
     )
+
+/** A stop that is in force, and how much of what another one kept back it keeps back too. */
+interface OtherStop extends Pick<StopView, 'id' | 'selector' | 'until'> {
+  readonly keeps: 'all' | 'some'
+}
+
+/** Said where the answer is not known: the stop is lifted all the same. */
+const unseen = 'whether another stop keeps it from being issued (mayfly issuing stops --in-force) could not be seen'
+
+/** What whoever lifts a stop would otherwise believe to be issued again; those that keep back all of it first. */
+async function othersInForce(client: Client, lifted: StopView): Promise<readonly OtherStop[]> {
+  const others: OtherStop[] = []
+  let cursor: string | undefined
+  do {
+    const page = await client.listStops({ in_force: true, limit: 500, cursor })
+    for (const { id, selector, until } of page.items) {
+      const keeps = sharedBy(lifted.selector, selector)
+      if (id !== lifted.id && keeps !== 'nothing') others.push({ id, selector, until, keeps })
+    }
+    cursor = page.next ?? undefined
+  } while (cursor !== undefined)
+  return others.toSorted((one, other) => one.keeps.localeCompare(other.keeps))
+}
+
+/** Lines; more of them nobody reads. */
+const mostOthers = 10
+
+const describeOthers = (others: readonly OtherStop[]): readonly string[] => [
+  ...others.slice(0, mostOthers).map(({ id, selector, until, keeps }) => {
+    const still = keeps === 'all' ? 'STILL STOPPED: all of it is' : 'perhaps still stopped: some of it may be'
+    return `${still} kept from being issued by ${id} (${plain(describeSelector(selector))}) until ${moment(until) || 'it is lifted'}`
+  }),
+  ...(others.length > mostOthers ? [`and ${others.length - mostOthers} more: mayfly issuing stops --in-force`] : []),
+]
 
 const stopTable = (stops: readonly StopView[]): string =>
   table(

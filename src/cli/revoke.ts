@@ -56,8 +56,9 @@ function count(text: string): number {
   return Number(text)
 }
 
-/** @throws UsageError where nobody is there to type it, or typed something else */
-async function askFor(phrase: string): Promise<string> {
+/** @throws UsageError where nobody is there to type it, or typed something else, and where the broker gave nothing to type */
+async function askFor(phrase: string | undefined): Promise<string> {
+  if (phrase === undefined) throw new UsageError('this broker says nothing that could be typed to confirm: run it with --yes COUNT')
   if (!process.stdin.isTTY) throw new UsageError('nobody is there to confirm: run it with --dry-run, then with --yes COUNT')
   const terminal = createInterface({ input: process.stdin, output: process.stderr })
   // Who ends the terminal, or interrupts, has not confirmed.

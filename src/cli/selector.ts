@@ -36,6 +36,19 @@ export const describeSelector = ({ everything, ...named }: Selector): string =>
         .map(([name, value]) => `${name} ${value}`)
         .join(', ')
 
+/**
+ * How much of what one selector means the other means as well, as far as names can tell: all of it; perhaps some of it, since which agent has which owner or
+ * asks for which grant is not in them; or nothing, where one name is given two values.
+ */
+export function sharedBy(one: Selector, other: Selector): 'all' | 'some' | 'nothing' {
+  const [of, within] = [namesIn(other), new Map(namesIn(one))]
+  if (of.some(([name, value]) => within.has(name) && within.get(name) !== value)) return 'nothing'
+  return of.every(([name]) => within.has(name)) ? 'all' : 'some'
+}
+
+/** One that says `everything` narrows nothing down. */
+const namesIn = ({ everything: _everything, ...named }: Selector): [string, unknown][] => Object.entries(named)
+
 /** What a person should look at twice, a line for each. */
 export const askAboutUnknown = (unknown: readonly string[] = []): readonly string[] =>
   unknown.map((named) => `this broker knows no ${plain(named)}: is it spelled so?`)

@@ -3,7 +3,7 @@ import { z, type ZodType } from 'zod'
 import { isLoopback } from '../base/loopback.ts'
 import type * as contract from '../http/contract.ts'
 import { held, type HeldLease } from './credential.ts'
-import { BrokerUnreachable, MayflyProblem } from './problem.ts'
+import { BrokerUnreachable, MayflyProblem, receiptsIn } from './problem.ts'
 import { type Answer, type Call, send, type TransportOptions } from './transport.ts'
 import { type OpenTask, openTask } from './task.ts'
 
@@ -34,7 +34,11 @@ export type AddedLease = Omit<contract.AddedLease, 'lease'> & { readonly lease: 
 
 export type Filter = Readonly<Record<string, string | number | boolean | undefined>>
 
-/** The broker's API. Every call throws MayflyProblem (the broker said no) or BrokerUnreachable (it said nothing), after the retries that make sense. */
+/**
+ * The broker's API. Every call throws MayflyProblem (the broker said no) or BrokerUnreachable (it said nothing), after the retries that make sense.
+ *
+ * Answers are typed as a broker of this version gives them. One of another version may leave out what is not needed to go on, and say more.
+ */
 export interface Client {
   readonly url: string
   /** Declares a task. The key is made here and kept over retries, so that a lost answer costs nothing. */
@@ -159,28 +163,36 @@ export function createClient({ token, timeout = 15_000, patience = 10_000, keep 
   return client
 }
 
-// What an answer must have for this client to go on; whatever a newer broker adds is let through.
-const receipts = z.array(z.looseObject({ entry: z.string(), kind: z.string(), leaf_hash: z.string() }))
+// What an answer must have for whoever asked to go on, and to be told from what is no broker at all. Everything else may be absent, as with a broker of an older
+// version, or be of a kind that is not known here, as with one of a newer: it is let through as it came.
+const receipts = z.unknown().transform(receiptsIn)
 const anObject = z.looseObject({ receipts: receipts.optional() })
 const stated = anObject.extend({ id: z.string(), state: z.string() })
-const shownTask = anObject.extend({ task: z.looseObject({ id: z.string(), state: z.string() }), leases: z.array(stated) })
-const renewed = shownTask.extend({
-  task: z.looseObject({ id: z.string(), state: z.string(), deadline: z.string() }),
-  decision: z.looseObject({ decided_at: z.string() }),
-})
-const closedTask = shownTask.extend({ ended: z.boolean() })
+const closed = anObject.extend({ task: stated, leases: z.array(stated) })
+const shownTask = closed.extend({ decisions: z.array(anObject).default([]) })
+// Of a decision that permitted, what was permitted is needed, and nothing of why.
+const decision = anObject.extend({ policies: z.array(z.string()).default([]) }).prefault({})
+const renewed = anObject.extend({ task: z.looseObject({ id: z.string(), deadline: z.string() }), decision })
+const closedTask = closed.extend({ ended: z.boolean() })
 const closedLease = anObject.extend({ lease: stated, ended: z.boolean() })
-const page = anObject.extend({ items: z.array(anObject), next: z.string().nullable() })
-const logs = anObject.extend({ items: z.array(anObject) })
+// Absent where a broker has no more to give, as null is.
+const page = anObject.extend({ items: z.array(anObject), next: z.string().nullable().default(null) })
+const logs = anObject.extend({ items: z.array(z.looseObject({ origin: z.string(), first: z.number(), checkpoint: z.string() })) })
 const policySet = anObject.extend({ digest: z.string() })
 const decided = anObject.extend({ id: z.string(), outcome: z.string() })
 const replayed = anObject.extend({ decision: decided, archived: anObject, current: anObject })
-const plan = anObject.extend({ tasks: z.number(), leases: z.array(anObject), count: z.number(), confirm: z.string() })
-const stop = anObject.extend({ id: z.string(), selector: anObject, until: z.string() })
+// What a person has to read before they confirm. `confirm` is needed by nobody who confirms the count.
+const plan = anObject.extend({ tasks: z.number(), leases: z.array(anObject), count: z.number() })
+const stop = anObject.extend({ id: z.string(), selector: anObject })
 const introspection = z.looseObject({ active: z.boolean() })
 const leased = z.looseObject({ id: z.string(), grant: z.string(), expires_at: z.string(), credential: z.looseObject({ type: z.string() }) })
-const opening = anObject.extend({ task: z.looseObject({ id: z.string(), deadline: z.string() }), task_token: z.string(), leases: z.array(leased) })
-const issuing = anObject.extend({ decision: z.looseObject({}), lease: leased })
+const opening = anObject.extend({
+  task: z.looseObject({ id: z.string(), deadline: z.string() }),
+  task_token: z.string(),
+  decision,
+  leases: z.array(leased),
+})
+const issuing = anObject.extend({ decision, lease: leased })
 
 /** A broker that is older gives none. */
 function keepAll(keep: NonNullable<ClientOptions['keep']>, { receipts }: { readonly receipts?: readonly contract.ReceiptView[] }): void {

@@ -64,7 +64,7 @@ export function problemOf(status: number, headers: Headers, body: unknown): Mayf
           : 'no',
     detail: text('detail') ?? text('title') ?? wordsFor(status),
     decision: text('decision'),
-    receipts: Array.isArray(fields['receipts']) ? fields['receipts'].filter(isReceipt) : [],
+    receipts: receiptsIn(fields['receipts']),
     errors: Array.isArray(fields['errors']) ? fields['errors'].filter(isFault) : [],
     requestId: headers.get('x-request-id') ?? undefined,
     retryAfter: Number.isFinite(seconds) ? seconds : undefined,
@@ -73,6 +73,9 @@ export function problemOf(status: number, headers: Headers, body: unknown): Mayf
 
 const wordsFor = (status: number): string =>
   status < 400 ? `the answer was ${status}: redirects are not followed, since the token would travel along` : `the answer was ${status}`
+
+/** Those that can be held against the log. */
+export const receiptsIn = (value: unknown): readonly ReceiptView[] => (Array.isArray(value) ? value.filter(isReceipt) : [])
 
 function isReceipt(value: unknown): value is ReceiptView {
   const { entry, kind, leaf_hash: hash } = (value ?? {}) as Partial<Record<keyof ReceiptView, unknown>>

@@ -6,7 +6,7 @@ import { namesOf } from '../../src/cli/exec/credential-files.ts'
 import { type ExecOptions, runWithTask } from '../../src/cli/exec.ts'
 import { UsageError } from '../../src/cli/failure.ts'
 import { createClient, MayflyProblem } from '../../src/client/client.ts'
-import { type FakeBroker, problem, resetAfter, startFakeBroker } from '../support/fake-broker.ts'
+import { type FakeBroker, type Fault, problem, resetAfter, startFakeBroker } from '../support/fake-broker.ts'
 
 /** Where commands leave what they saw, and where credential folders are made. */
 let scratch: string
@@ -349,6 +349,19 @@ describe('what is kept alive', () => {
 
   // What is asked for while no time is left is not asked for again: half of these lives is longer than a machine stands still.
   const long = 8_000
+
+  test('a task is renewed again where the broker does not say when it gave its time', async () => {
+    broker.life.task = 2_000
+    const older: Fault = (response, work) => {
+      const [status, { task }] = work() as [number, { task?: object }]
+      response.writeHead(status).end(JSON.stringify({ task }))
+    }
+    broker.fail('renew', older, older)
+    const running = run(untilEnough(0))
+    await expect.poll(() => broker.count('renew'), { timeout: 10_000 }).toBeGreaterThanOrEqual(3)
+    enough()
+    expect(await running).toBe(0)
+  })
 
   test('a lease that ends with its task is refreshed once that is renewed', async () => {
     broker.life = { task: long, lease: 60_000 }

@@ -1,3 +1,6 @@
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 import { BrokerError } from '../../src/base/errors.ts'
 import { explain } from '../../src/cli/failure.ts'
@@ -283,6 +286,52 @@ describe('mayfly issuing', () => {
     await open(bot)
     const again = await mayfly(['issuing', 'resume', stop.id, '--reason', 'over'], environment)
     expect(again).toMatchObject({ status: 1, stderr: expect.stringContaining('not_found: ') as string })
+  })
+
+  test('that lifts one stop names the others that still keep the same from being issued', async () => {
+    const stop = async (...what: string[]) => {
+      const { stdout } = await mayfly(['issuing', 'stop', ...what, '--reason', 'why', '--for', '1h', '--json'], environment)
+      return said(stdout) as StopView
+    }
+    const mine = await stop('--agent', 'bot', '--grant', 'api')
+    const all = await stop('--agent', 'bot')
+    const some = await stop('--kind', 'work')
+    await stop('--agent', 'rival')
+    const lift = (id: string, ...more: string[]) => mayfly(['issuing', 'resume', id, '--reason', 'over', ...more], environment)
+
+    const { status, stderr } = await lift(mine.id)
+    expect(status).toBe(0)
+    expect(stderr.trimEnd().split('\n')).toEqual([
+      expect.stringMatching(new RegExp(`^STILL STOPPED: all of it is kept from being issued by ${all.id} \\(agent bot\\) until 20`)),
+      expect.stringMatching(new RegExp(`^perhaps still stopped: some of it may be kept from being issued by ${some.id} \\(kind work\\) until 20`)),
+    ])
+    await expect(open(bot, [api])).rejects.toMatchObject({ code: 'denied' })
+    const { stdout } = await lift(all.id, '--json')
+    expect(said(stdout)).toMatchObject({ id: all.id, still_stopped_by: [{ id: some.id, selector: { kind: 'work' }, keeps: 'some' }] })
+    expect(said((await lift(some.id, '--json')).stdout)).toMatchObject({ still_stopped_by: [{ selector: { agent: 'rival' }, keeps: 'some' }] })
+    await open(bot, [api])
+  })
+
+  test('that cannot see the others says so, for the stop is lifted', async () => {
+    // A broker of another version: it says less of a stop, and lists none.
+    const older = createServer(({ method }, response) => {
+      if (method === 'GET') response.writeHead(404).end()
+      else response.end(JSON.stringify({ id: 'stop_1', selector: { agent: 'bot' }, lifted_at: '2026-11-27T03:00:00Z' }))
+    })
+    await once(older.listen(0, '127.0.0.1'), 'listening')
+    try {
+      const at = { ...environment, MAYFLY_URL: `http://127.0.0.1:${(older.address() as AddressInfo).port}` }
+      const { status, stdout, stderr } = await mayfly(['issuing', 'resume', 'stop_1', '--reason', 'over'], at)
+      expect({ status, stderr }).toEqual({
+        status: 0,
+        stderr: expect.stringMatching(
+          /another stop keeps it from being issued \(mayfly issuing stops --in-force\) could not be seen: http_404/,
+        ) as string,
+      })
+      expect(stdout).toMatch(/^stop_1 +agent bot +2026-11-27 03:00:00Z/m)
+    } finally {
+      older.close()
+    }
   })
 
   test('is stopped for a name that nothing has, and asks about it', async () => {

@@ -232,6 +232,53 @@ describe('a token', () => {
   })
 })
 
+describe('a broker of another version', () => {
+  let answer: object = {}
+  let url = ''
+  const other = createPlainServer((_, response) => response.end(JSON.stringify(answer)))
+  beforeAll(async () => {
+    await once(other.listen(0, '127.0.0.1'), 'listening')
+    url = `http://127.0.0.1:${(other.address() as AddressInfo).port}`
+  })
+  afterAll(() => other.close())
+
+  const selector: Selector = { agent: 'bot' }
+  const task = { id: 'task_1', state: 'open', deadline: '2026-11-27T03:00:00Z' }
+  const lease = { id: 'lease_1', grant: 'api', expires_at: '2026-11-27T03:00:00Z', credential: { type: 'of_tomorrow', light: 'on' } }
+  test.each<[string, object, object, (client: Client) => Promise<unknown>]>([
+    [
+      'an opening',
+      { task, task_token: 'mft_1', leases: [lease] },
+      { id: 'task_1', token: 'mft_1', receipts: [] },
+      (client) => client.open(declaration),
+    ],
+    ['a further lease', { lease }, { lease: { id: 'lease_1', credential: { type: 'of_tomorrow' } } }, (client) => client.refreshLease('lease_1')],
+    ['a renewal', { task: { id: 'task_1', deadline: task.deadline } }, { task: { id: 'task_1' } }, (client) => client.renewTask('task_1', {})],
+    ['a task', { task, leases: [] }, { task: { state: 'open' }, decisions: [] }, (client) => client.showTask('task_1')],
+    ['a list that has no more', { items: [{}] }, { items: [{}], next: null }, (client) => client.listLeases()],
+    [
+      'a stop that has no end',
+      { id: 'stop_1', selector },
+      { id: 'stop_1' },
+      (client) => client.stopIssuing({ selector, reason: 'why', duration: '1h' }),
+    ],
+    ['a dry run', { tasks: 1, leases: [], count: 1 }, { count: 1 }, (client) => client.planRevocation(selector)],
+    ['a state of tomorrow', { id: 'lease_1', state: 'dreaming' }, { state: 'dreaming' }, (client) => client.showLease('lease_1')],
+    [
+      'receipts of another form',
+      { id: 'lease_1', state: 'active', receipts: { root: 7 } },
+      { receipts: [] },
+      (client) => client.showLease('lease_1'),
+    ],
+  ])('is understood where it gives %s, with less than this one says and with more', async (_, given, understood, call) => {
+    answer = given
+    const client = clientOf({ url, patience: 0 })
+    expect(await call(client)).toMatchObject(understood)
+    answer = { ...given, of_tomorrow: true }
+    expect(await call(client)).toMatchObject(understood)
+  })
+})
+
 describe('an answer that no broker gives', () => {
   // Whatever listens at the address of a broker, such as a portal that is glad about everything.
   const glad = { url: '' }

@@ -1,5 +1,5 @@
 import { describe } from '../../base/errors.ts'
-import { delay, stopwatch } from '../../base/time.ts'
+import { delay, stopwatch, systemClock } from '../../base/time.ts'
 import { type Client, type HeldLease, MayflyProblem, type OpenTask } from '../../client/client.ts'
 import type { TaskView } from '../../http/contract.ts'
 import { endOf, sessionOf } from '../aws/session.ts'
@@ -39,12 +39,15 @@ const longest = 24 * 3_600_000
 
 /**
  * Milliseconds from one moment to another, both by the broker's clock: this machine's may be wrong.
- * @param from when the answer was made; the latest of several, since a repeated answer repeats older times. @returns NaN where a time is not one
+ * @param from when the answer was made; the latest of several, since a repeated answer repeats older times. Now, by this machine's clock, where the broker
+ * does not say. @returns NaN where a time is not one
  */
 export const between = (from: readonly (string | undefined)[], to: string): number => Date.parse(to) - latest(from)
 
-const latest = (moments: readonly (string | undefined)[]): number =>
-  Math.max(...moments.flatMap((moment) => (moment === undefined ? [] : [Date.parse(moment)])))
+function latest(moments: readonly (string | undefined)[]): number {
+  const known = moments.flatMap((moment) => (moment === undefined ? [] : [Date.parse(moment)]))
+  return known.length === 0 ? systemClock() : Math.max(...known)
+}
 
 /**
  * Looks until the task is no longer open, then stops its command. A broker that is away stops nothing: what it issued lives on until its end.
