@@ -81,6 +81,7 @@ export async function main(argv: readonly string[]): Promise<number> {
 
 const environmentHelp = `
 The broker is at MAYFLY_URL (http://127.0.0.1:7420 where it is not set), and who you are says MAYFLY_TOKEN, or the file that MAYFLY_TOKEN_FILE names. NO_COLOR: no colours.
+To a broker that asks for one, the client certificate in MAYFLY_CLIENT_CERT_FILE is shown, with the key in MAYFLY_CLIENT_KEY_FILE.
 Exit status: 0 done, 1 refused or failed, 2 called in a way that cannot work; exec passes on that of its command.`
 
 /** The commands whose stdout is for something else than an answer, and for what. */

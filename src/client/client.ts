@@ -3,11 +3,13 @@ import { z, type ZodType } from 'zod'
 import { isLoopback } from '../base/loopback.ts'
 import type * as contract from '../http/contract.ts'
 import { held, type HeldLease } from './credential.ts'
+import { type ClientCertificate, type Fetch, fetchShowing } from './mutual-tls.ts'
 import { BrokerUnreachable, MayflyProblem, receiptsIn } from './problem.ts'
 import { type Answer, type Call, send, type TransportOptions } from './transport.ts'
 import { type OpenTask, openTask } from './task.ts'
 
 export { Credential, type HeldLease } from './credential.ts'
+export { certificateFault, type ClientCertificate } from './mutual-tls.ts'
 export { BrokerUnreachable, MayflyProblem } from './problem.ts'
 export type { OpenTask } from './task.ts'
 
@@ -16,6 +18,8 @@ export interface ClientOptions {
   readonly url: string
   /** The workload token, or how to get it: a function is called at each use, so that a rotated token is found. */
   readonly token: string | (() => Promise<string>)
+  /** What is shown to a broker that lets nobody in without a client certificate. Called at each use, so that a rotated one is found. Needs an https URL. */
+  readonly certificate?: () => Promise<ClientCertificate>
   /** Milliseconds for one try; 15,000 where absent. */
   readonly timeout?: number
   /** Milliseconds for all tries of a call; 10,000 where absent. */
@@ -80,10 +84,17 @@ export interface Client {
   introspect(token: string): Promise<contract.Introspection>
 }
 
-/** @throws TypeError for a URL over which tokens must not travel */
-export function createClient({ token, timeout = 15_000, patience = 10_000, keep = () => {}, ...options }: ClientOptions): Client {
+/** @throws TypeError for a URL over which tokens must not travel, and for one over which a client certificate cannot be shown */
+export function createClient({ token, certificate, timeout = 15_000, patience = 10_000, keep = () => {}, ...options }: ClientOptions): Client {
   const url = checkedUrl(options.url, options.allowHttp ?? false)
-  const transport: TransportOptions = { url, timeout, patience, token: typeof token === 'string' ? async () => token : token }
+  if (certificate !== undefined && !url.startsWith('https:')) throw new TypeError('a client certificate needs a URL of https')
+  const transport: TransportOptions = {
+    url,
+    timeout,
+    patience,
+    token: typeof token === 'string' ? async () => token : token,
+    fetch: certificate === undefined ? async () => plainFetch : fetchShowing(certificate),
+  }
 
   async function ask<Shape>(call: Call, shape: ZodType): Promise<Shape> {
     try {
@@ -206,6 +217,12 @@ function parse(url: string, { text }: Answer, shape: ZodType): { readonly receip
     // Without the cause: the text may hold a secret.
     throw new BrokerUnreachable(url, 'what answered is not a broker')
   }
+}
+
+/** Not followed anywhere, since the token would travel along. */
+const plainFetch: Fetch = async (url, how) => {
+  const { status, headers, body } = await fetch(url, { ...how, redirect: 'manual' })
+  return { status, headers, body: body as AsyncIterable<Uint8Array> | null }
 }
 
 const withToken = (token: string | undefined): { token?: string } => (token === undefined ? {} : { token })

@@ -1,5 +1,6 @@
 import { isBearerToken } from '../base/bearer.ts'
 import { delay, stopwatch } from '../base/time.ts'
+import type { Fetch } from './mutual-tls.ts'
 import { BrokerUnreachable, MayflyProblem, problemOf } from './problem.ts'
 
 /** One call of the API. */
@@ -23,6 +24,8 @@ export interface TransportOptions {
   readonly url: string
   /** The workload token, asked for at each try, since it may be renewed meanwhile. */
   readonly token: () => Promise<string>
+  /** With what is asked, at each try anew, since a client certificate may be renewed meanwhile too. */
+  readonly fetch: () => Promise<Fetch>
   /** Milliseconds for one try. */
   readonly timeout: number
   /** Milliseconds after which no further try is begun. */
@@ -70,11 +73,12 @@ function pauseAfter(error: unknown, call: Call, attempt: number): number | undef
   return error instanceof BrokerUnreachable && !error.isLasting && call.repeatable ? jitter : undefined
 }
 
-async function sendOnce({ url, token, timeout }: TransportOptions, call: Call): Promise<Answer> {
+async function sendOnce({ url, token, fetch: prepare, timeout }: TransportOptions, call: Call): Promise<Answer> {
   // A file ends with a line end.
   const bearer = (call.token ?? (await token())).trim()
   // Here, because Node's fetch repeats in its complaint what it cannot send.
   if (!isBearerToken(bearer)) throw new TypeError('the token holds what no token holds, such as a line end, or nothing: it was not sent')
+  const ask = await prepare()
   const stop = new AbortController()
   const giveUp = (): void => stop.abort(call.signal?.reason)
   call.signal?.throwIfAborted()
@@ -82,14 +86,15 @@ async function sendOnce({ url, token, timeout }: TransportOptions, call: Call): 
   // A timer of our own: on Node 20 a timeout inside `AbortSignal.any` can be collected before it fires (nodejs/node issue 57736).
   const timer = setTimeout(() => stop.abort(new DOMException('no answer in time', 'TimeoutError')), timeout + (call.extraTime ?? 0))
   try {
-    const response = await fetch(`${url}${call.path}`, { ...contentOf(call, bearer), method: call.method, redirect: 'manual', signal: stop.signal })
-    const text = await readText(response)
+    const response = await ask(`${url}${call.path}`, { ...contentOf(call, bearer), method: call.method, signal: stop.signal })
+    const text = await readText(response.body ?? [])
     // Not followed, since the token would travel along: told as a refusal, since asking again would not help.
     if (response.status >= 300) throw problemOf(response.status, response.headers, parsed(text))
     return { status: response.status, headers: response.headers, text }
   } catch (error) {
-    if (error instanceof MayflyProblem || call.signal?.aborted) throw error
-    throw unreachable(url, error)
+    if (error instanceof MayflyProblem) throw error
+    call.signal?.throwIfAborted()
+    throw unreachable(url, stop.signal.aborted ? stop.signal.reason : error)
   } finally {
     clearTimeout(timer)
     call.signal?.removeEventListener('abort', giveUp)
@@ -102,11 +107,11 @@ function contentOf({ body, form, headers }: Call, bearer: string): { headers: Re
   return body ? { headers: { ...all, 'content-type': 'application/json' }, body: JSON.stringify(body) } : { headers: all }
 }
 
-async function readText(response: Response): Promise<string> {
+async function readText(body: AsyncIterable<Uint8Array> | Iterable<Uint8Array>): Promise<string> {
   const decoder = new TextDecoder()
   let text = ''
   let bytes = 0
-  for await (const chunk of (response.body ?? []) as AsyncIterable<Uint8Array>) {
+  for await (const chunk of body) {
     bytes += chunk.byteLength
     if (bytes > longestAnswer) throw new Error('the answer is too large')
     text += decoder.decode(chunk, { stream: true })
@@ -135,8 +140,21 @@ const lasting: Readonly<Record<string, string>> = {
   CERT_HAS_EXPIRED: 'its certificate has expired',
   CERT_NOT_YET_VALID: 'its certificate is not valid yet',
   ERR_TLS_CERT_ALTNAME_INVALID: 'its certificate is for another name',
+  ERR_SSL_SSLV3_ALERT_HANDSHAKE_FAILURE: 'it refused the TLS handshake, as one does that asks for a client certificate and is shown none',
   ERR_SSL_WRONG_VERSION_NUMBER: 'what listens there does not speak TLS: is it http?',
 }
+
+const closed = 'the connection was closed'
+
+/** What may be another way at the next try, in words. */
+const passing: Readonly<Record<string, string | undefined>> = {
+  ECONNREFUSED: 'the connection was refused',
+  ECONNRESET: closed,
+  UND_ERR_SOCKET: closed,
+}
+
+/** TLS 1.3 lets a server only hang up then, as one does that goes away. */
+const perhapsUncertified = 'A broker that asks for a client certificate does that to whoever shows none that it trusts'
 
 /** Node's fetch says only "fetch failed"; what failed stands in its cause. */
 function unreachable(url: string, error: unknown): BrokerUnreachable {
@@ -144,6 +162,6 @@ function unreachable(url: string, error: unknown): BrokerUnreachable {
   const code = String((cause as { code?: unknown }).code)
   const words = Object.hasOwn(lasting, code) ? lasting[code] : undefined
   if (words !== undefined) return new BrokerUnreachable(url, words, { cause: error, isLasting: true })
-  const why = code === 'ECONNREFUSED' ? 'the connection was refused' : cause instanceof Error ? cause.message : 'unknown'
-  return new BrokerUnreachable(url, why, { cause: error })
+  const why = passing[code] ?? (cause instanceof Error ? cause.message : 'unknown')
+  return new BrokerUnreachable(url, url.startsWith('https:') && why === closed ? `${why}. ${perhapsUncertified}` : why, { cause: error })
 }

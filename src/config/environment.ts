@@ -7,6 +7,9 @@ export interface ClientSettings {
   readonly token: string | undefined
   /** Read again on each use. */
   readonly tokenFile: string | undefined
+  /** The client certificate and its key, PEM, for a broker that asks for one. Read again on each use. */
+  readonly certificateFile: string | undefined
+  readonly keyFile: string | undefined
   /** Whether colours are welcome; the terminal decides besides. https://no-color.org */
   readonly colour: boolean
 }
@@ -16,6 +19,8 @@ export function clientSettings(environment: Environment = process.env): ClientSe
     url: environment['MAYFLY_URL'] || 'http://127.0.0.1:7420',
     token: environment['MAYFLY_TOKEN'] || undefined,
     tokenFile: environment['MAYFLY_TOKEN_FILE'] || undefined,
+    certificateFile: environment['MAYFLY_CLIENT_CERT_FILE'] || undefined,
+    keyFile: environment['MAYFLY_CLIENT_KEY_FILE'] || undefined,
     colour: !environment['NO_COLOR'],
   }
 }

@@ -253,6 +253,13 @@ function collect(stream: NodeJS.ReadableStream | null): () => string {
 
 /** Without what a developer may have set for a broker of their own. */
 function plainEnvironment(): NodeJS.ProcessEnv {
-  const { MAYFLY_URL: _url, MAYFLY_TOKEN: _token, MAYFLY_TOKEN_FILE: _file, ...rest } = process.env
+  const {
+    MAYFLY_URL: _url,
+    MAYFLY_TOKEN: _token,
+    MAYFLY_TOKEN_FILE: _file,
+    MAYFLY_CLIENT_CERT_FILE: _cert,
+    MAYFLY_CLIENT_KEY_FILE: _key,
+    ...rest
+  } = process.env
   return { ...rest, NO_COLOR: '1' }
 }
