@@ -66,6 +66,7 @@ function nextStep({ code, detail, decision, retryAfter }: MayflyProblem): string
     case 'in_flight':
       return [`Try again${retryAfter === undefined ? ' later' : ` in ${retryAfter} s`}.`]
     default:
-      return []
+      // Only a broker says more than its status.
+      return code.startsWith('http_') ? ['No broker said so: what stands at MAYFLY_URL, or a proxy on the way to it, did.'] : []
   }
 }

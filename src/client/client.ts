@@ -153,6 +153,8 @@ export function createClient({ token, certificate, timeout = 15_000, patience = 
     listEntries: (filter = {}) => get(`/ledger${queryOf(filter)}`, page),
     async exportEntries(form, filter = {}) {
       const answer = await send(transport, { method: 'GET', path: `/ledger${queryOf(filter)}`, headers: { accept: form }, repeatable: true })
+      // The page of a proxy that asks who one is would be kept as what the ledger says.
+      if (answer.headers.get('content-type')?.split(';', 1)[0] !== form) throw new BrokerUnreachable(url, notABroker)
       return { text: answer.text, next: nextCursor(answer) }
     },
     listDenials: (filter = {}) => get(`/denials${queryOf(filter)}`, page),
@@ -205,6 +207,8 @@ const opening = anObject.extend({
 })
 const issuing = anObject.extend({ decision, lease: leased })
 
+const notABroker = 'what answered is not a broker'
+
 /** A broker that is older gives none. */
 function keepAll(keep: NonNullable<ClientOptions['keep']>, { receipts }: { readonly receipts?: readonly contract.ReceiptView[] }): void {
   if (receipts !== undefined && receipts.length > 0) keep(receipts)
@@ -215,7 +219,7 @@ function parse(url: string, { text }: Answer, shape: ZodType): { readonly receip
     return shape.parse(JSON.parse(text)) as ReturnType<typeof parse>
   } catch {
     // Without the cause: the text may hold a secret.
-    throw new BrokerUnreachable(url, 'what answered is not a broker')
+    throw new BrokerUnreachable(url, notABroker)
   }
 }
 

@@ -162,6 +162,8 @@ function unreachable(url: string, error: unknown): BrokerUnreachable {
   const code = String((cause as { code?: unknown }).code)
   const words = Object.hasOwn(lasting, code) ? lasting[code] : undefined
   if (words !== undefined) return new BrokerUnreachable(url, words, { cause: error, isLasting: true })
-  const why = passing[code] ?? (cause instanceof Error ? cause.message : 'unknown')
+  // Some have none, such as what Node makes of a proxy's 407.
+  const message = [cause, error].flatMap((one) => (one instanceof Error ? one.message : [])).find((text) => text !== '')
+  const why = passing[code] ?? message ?? 'unknown'
   return new BrokerUnreachable(url, url.startsWith('https:') && why === closed ? `${why}. ${perhapsUncertified}` : why, { cause: error })
 }

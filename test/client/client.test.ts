@@ -298,6 +298,7 @@ describe('an answer that no broker gives', () => {
     ['a lease', (client) => client.showLease('lease_1')],
     ['a list', (client) => client.listLeases()],
     ['the logs', (client) => client.listLogs()],
+    ['an export', (client) => client.exportEntries('text/csv')],
     ['a decision', (client) => client.showDecision('dec_1')],
     ['a decision made again', (client) => client.replayDecision('dec_1')],
     ['a dry run', (client) => client.planRevocation(selector)],
@@ -357,7 +358,14 @@ describe('a refusal', () => {
 
   test('of a proxy is a refusal too', async () => {
     broker.fail('open', (response) => response.writeHead(403).end('<html>Forbidden</html>'))
-    expect(await refusal(clientOf().open(declaration))).toMatchObject({ status: 403, code: 'http_403', retry: 'no', errors: [] })
+    const refused = await refusal(clientOf().open(declaration))
+    expect(refused).toMatchObject({ status: 403, code: 'http_403', retry: 'no', errors: [] })
+    expect(explain(refused)).toEqual({ status: 1, lines: ['http_403: the answer was 403', expect.stringContaining('No broker said so')] })
+  })
+
+  test('of a proxy that wants to know who one is has words too, though Node has none for it', async () => {
+    broker.fail('open', (response) => response.writeHead(407).end())
+    await expect(clientOf({ patience: 0 }).open(declaration)).rejects.toThrow(/^no answer from \S+: \S/)
   })
 })
 
