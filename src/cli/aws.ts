@@ -3,8 +3,9 @@ import type { OpenTask } from '../client/client.ts'
 import { wholeEnvironment } from '../config/environment.ts'
 import { lastMoment } from './aws/delivery.ts'
 import { serveSession } from './aws/serve.ts'
-import { type AwsSession, onlySessionOf } from './aws/session.ts'
+import { onlySessionOf } from './aws/session.ts'
 import { type AskedGrants, durationOption, grantOption, grantsOf, paramOption } from './grants.ts'
+import { write } from './output.ts'
 import type { OutputOf } from './program.ts'
 import { connect, longPatience } from './session.ts'
 import { some } from './task.ts'
@@ -69,15 +70,17 @@ Each call opens a task of its own, and nobody completes it: its lease lives unti
     .action(async (options: Options) => {
       const { kind, duration } = options
       const task = await connect().open({ kind, grants: grantsOf(options), ...some({ duration }) })
-      const session = await sessionOrNothing(task)
-      const { access_key_id: AccessKeyId, secret_access_key: SecretAccessKey, session_token: SessionToken } = session
-      console.log(JSON.stringify({ Version: 1, AccessKeyId, SecretAccessKey, SessionToken, Expiration: lastMoment(session, task.task.deadline) }))
+      await handOver(task)
     })
 
-/** @throws UsageError for a task with anything else than one AWS session; it is completed then */
-async function sessionOrNothing(task: OpenTask): Promise<AwsSession> {
+/** @throws UsageError for a task with anything else than one AWS session, and the stream's error where nobody took it; the task is completed then */
+async function handOver(task: OpenTask): Promise<void> {
   try {
-    return onlySessionOf(task.leases)
+    const session = onlySessionOf(task.leases)
+    const { access_key_id: AccessKeyId, secret_access_key: SecretAccessKey, session_token: SessionToken } = session
+    await write(
+      `${JSON.stringify({ Version: 1, AccessKeyId, SecretAccessKey, SessionToken, Expiration: lastMoment(session, task.task.deadline) })}\n`,
+    )
   } catch (error) {
     await task.complete()
     throw error

@@ -4,7 +4,7 @@ import { checkReceiptsCommand } from './ledger-receipts.ts'
 import { verifyCommand } from './ledger-verify.ts'
 import { lineText } from '../proof/lines.ts'
 import { rotateCommand } from './ledger-rotate.ts'
-import { moment, plain, table } from './output.ts'
+import { moment, plain, table, write } from './output.ts'
 import type { OutputOf } from './program.ts'
 import { connect } from './session.ts'
 import { filterOf, paged, timed } from './task.ts'
@@ -63,13 +63,6 @@ const exportCommand = (): Command =>
         first = false
       } while (cursor !== undefined)
     })
-
-/** Waits while the reader is slower than the broker, so that a long export stays small in memory. @throws the stream's error, `EPIPE` where nobody reads on */
-async function write(text: string): Promise<void> {
-  await new Promise<void>((resolve, reject) => {
-    process.stdout.write(text, (error) => (error ? reject(error) : resolve()))
-  })
-}
 
 const summary = (body: unknown): string => {
   const text = plain(JSON.stringify(body) ?? '')

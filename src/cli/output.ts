@@ -23,6 +23,13 @@ export function createOutput(options: { json: boolean; colour: boolean }, answer
   }
 }
 
+/** Writes to stdout at the reader's pace, so that a long export stays small in memory. @throws the stream's error, `EPIPE` where nobody reads on */
+export async function write(text: string): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    process.stdout.write(text, (error) => (error ? reject(error) : resolve()))
+  })
+}
+
 /** Coloured where the terminal wants it. */
 export const paint = ({ colour }: Pick<Output, 'colour'>, style: Parameters<typeof styleText>[0], text: string): string =>
   colour ? styleText(style, text, { validateStream: false }) : text

@@ -9,7 +9,7 @@ import { serveSession } from '../../src/cli/aws/serve.ts'
 import { runWithTask } from '../../src/cli/exec.ts'
 import { createClient } from '../../src/client/client.ts'
 import { type FakeBroker, problem, resetAfter, startFakeBroker } from '../support/fake-broker.ts'
-import { mayfly } from '../support/program.ts'
+import { mayfly, startMayfly } from '../support/program.ts'
 
 let scratch: string
 let broker: FakeBroker
@@ -347,6 +347,16 @@ describe('mayfly aws process', () => {
       Expiration: expect.any(String) as unknown,
     })
     expect(broker.count('complete')).toBe(0)
+  })
+
+  test('completes its task where nobody takes the session', async () => {
+    const { process: child, ended } = startMayfly(['aws', 'process', '--kind', 'sync', '--grant', 's3-read'], {
+      MAYFLY_URL: broker.url,
+      MAYFLY_TOKEN: 'workload-token',
+    })
+    child.stdout!.destroy()
+    expect(await ended).toMatchObject({ status: 1, stderr: '' })
+    expect(broker.count('complete')).toBe(1)
   })
 
   test('completes its task where the credential is of another type', async () => {
