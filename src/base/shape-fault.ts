@@ -1,6 +1,9 @@
 import type { core } from 'zod'
 
-/** What a value of each sort is called by whoever writes one into a file. */
+/** Where a value stands in a file or a request: keys and indexes from the top. */
+export type Path = readonly PropertyKey[]
+
+/** What a value of each sort is called by whoever writes one into a file or a request. */
 const sorts: Readonly<Record<string, string>> = {
   string: 'text',
   int: 'a whole number',
@@ -47,3 +50,10 @@ export function faultOfShape(issue: core.$ZodRawIssue): string | undefined {
 const oneOf = (values: readonly unknown[]): string => `must be ${values.length > 1 ? 'one of ' : ''}${values.map(String).join(', ')}`
 
 const quantity = (origin: string, limit: number | bigint): string => (origin in counted ? `have ${limit}${counted[origin]}` : `be ${limit}`)
+
+/** One issue of zod as faults: one for each unknown key, and the words of the key's own shape where a key is malformed. */
+export function faultsOf(issue: core.$ZodIssue): readonly { readonly path: Path; readonly message: string }[] {
+  if (issue.code === 'unrecognized_keys') return issue.keys.map((key) => ({ path: [...issue.path, key], message: 'is not a known key' }))
+  const message = issue.code === 'invalid_key' ? issue.issues.map((one) => one.message).join(', ') : issue.message
+  return [{ path: issue.path, message }]
+}

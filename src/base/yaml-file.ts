@@ -1,11 +1,8 @@
 import { readFile } from 'node:fs/promises'
 import { isNode, isMap, isScalar, LineCounter, parseDocument, visit, type Document } from 'yaml'
-import type { core, ZodType } from 'zod'
+import type { ZodType } from 'zod'
 import { ConfigurationError, describe } from './errors.ts'
-import { faultOfShape } from './shape-fault.ts'
-
-/** Where a value stands in a file: keys and indexes from the top. */
-export type Path = readonly PropertyKey[]
+import { faultOfShape, faultsOf, type Path } from './shape-fault.ts'
 
 /** A YAML file whose faults know their line, and which collects them, so that one edit mends them all. */
 export interface YamlFile {
@@ -62,7 +59,7 @@ export async function readYaml(file: string): Promise<YamlFile> {
         if (!known.has(key)) fault(at, message)
         known.add(key)
       }
-      for (const issue of parsed.error.issues) report(issue, path, unlessKnown)
+      for (const { path: at, message } of parsed.error.issues.flatMap(faultsOf)) unlessKnown([...path, ...at], message)
       return undefined
     },
     refuseFaults() {
@@ -102,14 +99,6 @@ function plainValue(document: Document, file: string): unknown {
   } catch (error) {
     throw new ConfigurationError([`${file}: ${describe(error)}`])
   }
-}
-
-/** One issue of zod as faults: a line for each unknown key, and the words of the key's own shape where a key is malformed. */
-function report(issue: core.$ZodIssue, path: Path, fault: (path: Path, message: string) => void): void {
-  const whole = [...path, ...issue.path]
-  if (issue.code === 'unrecognized_keys') for (const key of issue.keys) fault([...whole, key], 'is not a known key')
-  else if (issue.code === 'invalid_key') fault(whole, issue.issues.map(({ message }) => message).join(', '))
-  else fault(whole, issue.message)
 }
 
 /** Where the value at this path begins, or its key for a mapping's; where it is missing, whatever is nearest above. */

@@ -1,5 +1,6 @@
 import { resolve } from 'node:path'
-import type { Path, YamlFile } from '../base/yaml-file.ts'
+import type { Path } from '../base/shape-fault.ts'
+import type { YamlFile } from '../base/yaml-file.ts'
 import type { Environment } from './environment.ts'
 import { type Found, readText } from './text.ts'
 

@@ -1,6 +1,8 @@
 import { OpenAPIHono } from '@hono/zod-openapi'
 import type { Context } from 'hono'
+import { config } from 'zod'
 import { BrokerError } from '../base/errors.ts'
+import { faultOfShape } from '../base/shape-fault.ts'
 import type { OperatorEntry } from '../identity/operators.ts'
 import type { Verifier } from '../identity/verify.ts'
 import type { Broker, Caller } from '../tasks/task.ts'
@@ -65,6 +67,8 @@ export function createApp(parts: Parts): OpenAPIHono<Env> {
 /** The walls without the rooms: limits, identity and problems, under which any route is safe to hang. */
 export function createFrame(parts: Parts): OpenAPIHono<Env> {
   const { telemetry, clock } = parts.broker
+  // What the framework parses with (@hono/zod-openapi 1.6) takes no words of ours: zod is told once, for the whole program.
+  config({ customError: faultOfShape })
   const gate = createGate({ ...parts, rates: { ...houseRates, ...parts.rates }, clock })
   const app = new OpenAPIHono<Env>({
     defaultHook: (result) => {

@@ -21,9 +21,9 @@ export const longestDuration = 24 * 3_600_000
 
 /** A duration such as `"90s"`, `"15m"`, `"2h"`, from a second to 24 hours. */
 const Duration = z
-  .string()
+  .string('must be a duration between 1s and 24h, such as "90s" or "15m"')
   .max(6, { abort: true })
-  .refine((text) => (parseDuration(text) ?? Infinity) <= longestDuration, 'must be a duration between 1s and 24h, such as "90s" or "15m"')
+  .refine((text) => (parseDuration(text) ?? Infinity) <= longestDuration)
   .openapi({ type: 'string', pattern: durationPattern.source, example: '15m' })
 
 /** Years that both the store and RFC 3339 can write, whatever the offset. */
@@ -31,7 +31,7 @@ const [earliest, latest] = [Date.parse('0001-01-01T00:00:00Z'), Date.parse('9999
 
 /** RFC 3339. Answers are always in UTC. */
 const Moment = z.iso
-  .datetime({ offset: true })
+  .datetime({ offset: true, abort: true, error: 'must be a moment such as 2026-11-24T09:30:00Z' })
   .max(40)
   .refine((text) => !(Date.parse(text) < earliest || Date.parse(text) > latest), 'must be between the years 1 and 9999, in UTC')
   .openapi({ type: 'string', format: 'date-time', example: '2026-11-24T09:30:00.000Z' })
@@ -155,12 +155,13 @@ export type Selector = z.infer<typeof Selector>
 const longestStop = 30 * 24 * 3_600_000
 
 const StopDuration = z
-  .string()
+  .string('must be a duration between 1s and 720h, such as "8h"')
   .max(6, { abort: true })
-  .refine((value) => (parseDuration(value) ?? Infinity) <= longestStop, 'must be a duration between 1s and 720h, such as "8h"')
+  .refine((value) => (parseDuration(value) ?? Infinity) <= longestStop)
   .openapi({ type: 'string', pattern: durationPattern.source, example: '8h' })
 
 const Reason = text(500).min(1)
+const dryRunTold = 'must be `confirm` or `count` of a dry run'
 
 export const RevocationRequest = z
   .strictObject({
@@ -168,7 +169,7 @@ export const RevocationRequest = z
     dry_run: z.boolean().optional().openapi({ description: 'Only says what would end, and what has to be confirmed' }),
     reason: Reason.optional().openapi({ description: 'Stays in the ledger. Needed unless this is a dry run' }),
     confirm: z
-      .union([z.string().max(2_048), z.int().min(0)])
+      .union([z.string().max(2_048), z.int().min(0)], dryRunTold)
       .optional()
       .openapi({
         description:
@@ -180,7 +181,7 @@ export const RevocationRequest = z
   })
   .refine(({ dry_run, reason }) => dry_run === true || reason !== undefined, { message: 'must say why', path: ['reason'] })
   .refine(({ dry_run, confirm }) => dry_run === true || confirm !== undefined, {
-    message: 'must be `confirm` or `count` of a dry run',
+    message: dryRunTold,
     path: ['confirm'],
   })
   .openapi('RevocationRequest')

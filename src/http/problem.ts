@@ -4,6 +4,7 @@ import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import type { ZodError } from 'zod'
 import { BrokerError, describe } from '../base/errors.ts'
 import type { ErrorCode, FieldFault } from '../base/errors.ts'
+import { faultsOf, type Path } from '../base/shape-fault.ts'
 import type { Log } from '../telemetry.ts'
 import type { ProblemDetails } from './contract.ts'
 import { viewReceipts } from './views.ts'
@@ -98,21 +99,14 @@ export function asBrokerError(error: unknown, log: Log, requestId: string): Brok
 const mostFaults = 32
 const longestKey = 64
 
-/** The faults of a body or query, each at its pointer, none with the value that is at fault. */
+/** The faults of a body or query, each at its pointer, in the words of the house, none with the value that is at fault. */
 export function fieldFaults(error: ZodError, target: string): FieldFault[] {
-  const faults = error.issues.flatMap((issue): FieldFault[] => {
-    if (issue.code === 'unrecognized_keys') {
-      return issue.keys.map((key) => ({ pointer: pointerTo([...issue.path, key], target), message: 'is not known here' }))
-    }
-    // What zod says about a key of a record stands one level down.
-    const message = issue.code === 'invalid_key' ? (issue.issues[0]?.message ?? issue.message) : issue.message
-    return [{ pointer: pointerTo(issue.path, target), message }]
-  })
+  const faults = error.issues.flatMap(faultsOf).map(({ path, message }) => ({ pointer: pointerTo(path, target), message }))
   return faults.slice(0, mostFaults)
 }
 
 /** RFC 6901 for a body, `?name` for a query parameter, the plain name for a header. */
-function pointerTo(path: readonly PropertyKey[], target: string): string {
+function pointerTo(path: Path, target: string): string {
   const steps = path.map((step) => String(step).slice(0, longestKey))
   if (target === 'query') return `?${steps.join('.')}`
   if (target === 'header') return steps.join('.')

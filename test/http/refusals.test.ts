@@ -1,11 +1,13 @@
 import { describe, expect, test } from 'vitest'
 import { newId } from '../../src/base/ids.ts'
 import { onTheWire } from '../../src/http/problem.ts'
+import { emptyWords, placesIn, withAt } from '../support/wrong-values.ts'
 import { buildHouse, type Asked } from './house.ts'
 
 interface Operation {
   readonly security?: readonly object[]
   readonly 'x-callers'?: readonly string[]
+  readonly parameters?: readonly { readonly in: string; readonly name: string }[]
   readonly requestBody?: { readonly required?: boolean; readonly content: Record<string, unknown> }
   readonly responses: Record<string, unknown>
 }
@@ -44,6 +46,9 @@ function allowed(operation: Operation): string {
   const [first] = operation['x-callers']!
   return first === 'resource_server' ? 'server' : first!
 }
+
+const queryOf = ({ operation }: (typeof calls)[number]): readonly string[] =>
+  (operation.parameters ?? []).filter((parameter) => parameter.in === 'query').map(({ name }) => name)
 
 const sent = (call: (typeof calls)[number], asked: Asked): Asked => ({ method: call.method.toUpperCase(), ...asked })
 
@@ -176,6 +181,84 @@ describe.each(withJson)('the body of $name', (call) => {
   test('is refused without a type', async () => {
     // A Request of the platform gives text a type of its own; bytes get none.
     expect(await refused({ text: Buffer.from('{"reason":"a"}'), headers: { 'content-type': '' } })).toMatchObject({ status: 415 })
+  })
+})
+
+describe('each field of a request', () => {
+  const strict = buildHouse({ parts: { rates: { issue: { burst: 1_000_000, perSecond: 1 } } } })
+
+  const selector = { agent: 'a', owner: 'o', issuer: 'i', kind: 'k', grant: 'g', provider: 'p', everything: true }
+  const grant = { name: 'g', parameters: { customer: 'acme' }, ttl: '1m' }
+  const timing = { duration: '5m', deadline: '2026-11-24T09:40:00Z' }
+  /** Bodies in which every field stands. What cannot stand together is a fault of its own. */
+  const whole: Readonly<Record<string, object>> = {
+    'POST /tasks': { kind: 'k', purpose: 'p', ...timing, grants: [grant], labels: { run: '8841' } },
+    'POST /tasks/{id}/leases': grant,
+    'POST /tasks/{id}/renew': timing,
+    'POST /tasks/{id}/complete': {},
+    'POST /tasks/{id}/revoke': { reason: 'r' },
+    'POST /leases/{id}/refresh': {},
+    'POST /leases/{id}/revoke': { reason: 'r' },
+    'POST /revocations': { selector, dry_run: false, reason: 'r', confirm: 'c', stop_issuing: '1h' },
+    'POST /stops': { selector, reason: 'r', duration: '1h' },
+    'POST /stops/{id}/lift': { reason: 'r' },
+  }
+  const wrong = [-7.5, '', 'x'.repeat(5_000), 'a\0', [[]], { 'a b': { c: 1 } }, null, true, undefined]
+
+  /** The pointers of the faults that are answered. */
+  async function saysWhatIsWanted(path: string, asked: Asked): Promise<readonly string[]> {
+    const answer = await strict.ask(path, asked)
+    if (answer.status !== 400) return []
+    const { errors } = (await answer.json()) as { errors: readonly { readonly pointer: string; readonly message: string }[] }
+    for (const { pointer, message } of errors) expect(message, `${path} ${pointer}`).not.toMatch(emptyWords)
+    return errors.map(({ pointer }) => pointer)
+  }
+
+  test.each(withJson)(
+    'is named where its value is wrong in the body of $name, and what is wanted is said in the words of the house',
+    async (call) => {
+      const body = whole[call.name]
+      expect(body).toBeDefined()
+      for (const place of placesIn(body)) {
+        const told: string[] = []
+        for (const value of wrong) {
+          const json = withAt(body, place, value)
+          if (json !== undefined) told.push(...(await saysWhatIsWanted(call.path, sent(call, { token: allowed(call.operation), json }))))
+        }
+        const pointer = place.map((key) => `/${key}`).join('')
+        expect(
+          told.filter((at) => at.startsWith(pointer)),
+          `faults of ${pointer}`,
+        ).not.toEqual([])
+      }
+    },
+  )
+
+  test.each(guarded.filter((call) => queryOf(call).length > 0))('is named where its value is wrong in the query of $name', async (call) => {
+    for (const name of queryOf(call)) {
+      const beside = call.name === 'GET /ledger' && ['after', 'format'].includes(name) ? 'follow=true&' : ''
+      const told: string[] = []
+      for (const value of ['', 'x', 'x'.repeat(5_000), 'a%00', `1&${name}=2`])
+        told.push(...(await saysWhatIsWanted(`${call.path}?${beside}${name}=${value}`, { token: allowed(call.operation) })))
+      expect(told, `faults of ${name}`).toContain(`?${name}`)
+    }
+  })
+
+  test('is named where its value is wrong in a form or a header', async () => {
+    const form = async (text: string) =>
+      await saysWhatIsWanted('/introspect', {
+        method: 'POST',
+        token: 'server',
+        text,
+        headers: { 'content-type': 'application/x-www-form-urlencoded' },
+      })
+    expect(await form('')).toEqual(['/token'])
+    expect(await form('token=')).toEqual(['/token'])
+    expect(await form(`token=${'x'.repeat(16_385)}&token_type_hint=${'x'.repeat(65)}`)).toEqual(['/token', '/token_type_hint'])
+    expect(await form('token=a&token=b')).toEqual(['/token'])
+
+    const path = `/tasks/${newId('task')}/complete`
+    expect(await saysWhatIsWanted(path, { method: 'POST', token: 'agent', headers: { prefer: 'x'.repeat(257) } })).toEqual(['prefer'])
   })
 })
 
