@@ -10,7 +10,7 @@ import { providerKinds } from '../src/providers/kinds.ts'
 import { parseWitnessKey } from '../src/proof/cosignature.ts'
 import { verifierKeyOf } from '../src/proof/note.ts'
 import { canMakeCertificates, createAuthority } from './providers/certificates.ts'
-import { emptyWords, placesIn, withAt } from './support/wrong-values.ts'
+import { expectEachPlaceNamed } from './support/wrong-values.ts'
 
 const sound = `public_url: https://broker.example.com
 listen: { port: 0 }
@@ -571,15 +571,6 @@ describe('each field of the whole configuration', () => {
     log: { level: 'info' },
   }
 
-  const wrong = {
-    number: -7.5,
-    'empty text': '',
-    'long text': 'x'.repeat(5_000),
-    list: [[]],
-    mapping: { 'a b': { c: 1 } },
-    nothing: null,
-    truth: true,
-  }
   const files = ['keys.json', pem].reduce((all, name) => ({ ...all, [name]: 'x' }), {})
 
   test('is named where it has a value of another sort, and what is wanted is said in the words of the house', async () => {
@@ -590,19 +581,7 @@ describe('each field of the whole configuration', () => {
       const refused: unknown = await loadConfig(file, providerKinds, {}).catch((error: unknown) => error)
       return refused instanceof ConfigurationError ? refused.faults.map((fault) => fault.replace(/^.*?mayfly.yaml:\d+: /, '')) : []
     }
-    const usual = new Set(await faultsWith(whole))
-    for (const place of placesIn(whole)) {
-      const told: string[] = []
-      for (const [sort, value] of Object.entries(wrong)) {
-        const faults = (await faultsWith(withAt(whole, place, value))).filter((fault) => !usual.has(fault))
-        for (const fault of faults) expect(fault, `${place.join('.')} with ${sort}`).not.toMatch(emptyWords)
-        const here = faults.filter((fault) => fault.startsWith(`${place.join('.')}: `))
-        // What refers to something else may have the wrong sort, and lead nowhere besides.
-        if (!['issuer', 'provider'].includes(place.at(-1)!)) expect(here.length, `faults of ${place.join('.')} with ${sort}`).toBeLessThan(2)
-        told.push(...faults.filter((fault) => fault.startsWith(place.join('.'))))
-      }
-      expect(told.length, `faults of ${place.join('.')}`).toBeGreaterThan(0)
-    }
+    await expectEachPlaceNamed(whole, faultsWith, ['issuer', 'provider'])
   })
 })
 

@@ -55,13 +55,13 @@ export async function checkCases(catalogue: Catalogue, set: PolicySet, file: str
 
 const AskedGrant = z.strictObject({ name: z.string(), parameters: z.record(z.string(), z.string()).default({}), ttl: Duration.optional() })
 
-const outcomes = z.enum(['permit', 'deny', 'refused'])
-const Expected = z.union(
-  [
-    outcomes.transform((outcome) => ({ outcome, policies: undefined, max_ttl: undefined })),
-    z.strictObject({ outcome: outcomes, policies: z.array(z.string()).optional(), max_ttl: Duration.optional() }),
-  ],
-  'must be permit, deny or refused, or { outcome, policies, max_ttl }',
+/** An outcome alone, or with what else is expected. No union: of one that has a wrong part, only the whole would be called wrong. */
+const Expected = z.preprocess(
+  (value) => (typeof value === 'string' ? { outcome: value } : value),
+  z.strictObject(
+    { outcome: z.enum(['permit', 'deny', 'refused']), policies: z.array(z.string()).optional(), max_ttl: Duration.optional() },
+    { error: ({ code }) => (code === 'invalid_type' ? 'must be permit, deny or refused, or { outcome, policies, max_ttl }' : undefined) },
+  ),
 )
 
 const Case = z.strictObject({

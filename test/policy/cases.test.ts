@@ -1,6 +1,9 @@
+import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
+import { ConfigurationError } from '../../src/base/errors.ts'
 import { checkCases } from '../../src/policy/cases.ts'
+import { expectEachPlaceNamed } from '../support/wrong-values.ts'
 import { catalogueOf, faultsOf, folderWith, setOf } from './given.ts'
 
 const catalogue = `agents:
@@ -73,13 +76,47 @@ test('a file of cases is refused with every fault at once, each with its line', 
     await faultsOf(
       check(`cases:
   - { name: a, agent: bot, kind: sync, expect: allow, purpose: x }
-  - { name: b, agent: bot, kind: sync, at: yesterday, duration: 0s, expect: permit }
+  - { name: b, agent: bot, kind: sync, at: yesterday, duration: 0s, expect: [permit] }
+  - { name: c, agent: bot, kind: sync, expect: { outcome: permit, max_ttl: 2 minutes, policy: x } }
 `),
     ),
   ).toEqual([
-    'cases.yaml:2: cases.0.expect: must be permit, deny or refused, or { outcome, policies, max_ttl }',
+    'cases.yaml:2: cases.0.expect.outcome: must be one of permit, deny, refused',
     'cases.yaml:2: cases.0.purpose: is not a known key',
     'cases.yaml:3: cases.1.duration: must be a duration such as "90s", "15m" or "2h"',
     'cases.yaml:3: cases.1.at: must be a moment such as 2026-11-24T09:30:00Z',
+    'cases.yaml:3: cases.1.expect: must be permit, deny or refused, or { outcome, policies, max_ttl }',
+    'cases.yaml:4: cases.2.expect.max_ttl: must be a duration such as "90s", "15m" or "2h"',
+    'cases.yaml:4: cases.2.expect.policy: is not a known key',
   ])
+})
+
+test('each field of a file of cases is named where it has a value of another sort, and what is wanted is said in the words of the house', async () => {
+  const whole = {
+    cases: [
+      {
+        name: 'a',
+        agent: 'bot',
+        attributes: { sub: 'one', env: 'dev' },
+        trust_domain: 'example.com',
+        kind: 'sync',
+        action: 'issue',
+        duration: '5m',
+        grants: [{ name: 'plain', parameters: { customer: 'acme' }, ttl: '1m' }],
+        at: '2026-11-24T09:30:00Z',
+        expect: 'permit',
+      },
+      { name: 'b', agent: 'bot', kind: 'sync', expect: { outcome: 'permit', policies: ['by-day'], max_ttl: '2m' } },
+    ],
+  }
+  const loaded = await catalogueOf(catalogue)
+  const set = await setOf(...policies)
+  const file = join(await folderWith({}), 'cases.yaml')
+  async function faultsWith(cases: unknown): Promise<readonly string[]> {
+    await writeFile(file, JSON.stringify(cases))
+    const refused: unknown = await checkCases(loaded, set, file).catch((error: unknown) => error)
+    return refused instanceof ConfigurationError ? refused.faults.map((fault) => fault.replace(/^.*?cases.yaml:\d+: /, '')) : []
+  }
+  expect(await faultsWith(whole)).toEqual([])
+  await expectEachPlaceNamed(whole, faultsWith)
 })

@@ -1,7 +1,11 @@
+import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { z } from 'zod'
+import { ConfigurationError } from '../../src/base/errors.ts'
 import { type Catalogue, loadCatalogue } from '../../src/policy/catalogue.ts'
+import { providerKinds } from '../../src/providers/kinds.ts'
+import { expectEachPlaceNamed } from '../support/wrong-values.ts'
 import { actor, catalogueOf, faultsOf, folderWith } from './given.ts'
 
 const sound = `agents:
@@ -148,6 +152,52 @@ grants:
     expect(await load('none.yaml')).toEqual([expect.stringContaining('none.yaml: cannot be read: ENOENT')])
     expect(await load('latin1.yaml')).toEqual(['latin1.yaml: is not UTF-8 text'])
     expect(await load('large.yaml')).toEqual(['large.yaml: has more than 1048576 bytes'])
+  })
+})
+
+describe('each field of a whole catalogue', () => {
+  const own = { owner: 'o@example.com' }
+  const whole = {
+    agents: {
+      bot: { issuer: 'local', match: { sub: 'one', env: ['prod', 'test'] }, ...own, groups: ['finance'], tags: ['env'], max_live_leases: 7 },
+    },
+    kinds: { sync: { ...own, max_duration: '30m', grants: ['tokens', 'backend', 'login', 'bucket'] } },
+    grants: {
+      tokens: { provider: 'jwt', audience: 'https://a.example.com', scope: 's', max_ttl: '10m', sensitivity: 'high', standing: false },
+      backend: {
+        provider: 'http',
+        settings: { tier: 'gold', hours: [7, true] },
+        max_ttl: '10m',
+        parameters: { customer: { pattern: '[a-z]{1,9}' } },
+      },
+      login: {
+        provider: 'vault',
+        path: 'pki/issue/service',
+        policy: 'p',
+        engine: 'pki',
+        ended_by: 'serial',
+        data: { common_name: 'a' },
+        max_ttl: '10m',
+      },
+      bucket: {
+        provider: 'aws-sts',
+        roles: ['invoices'],
+        allow: [{ actions: ['s3:GetObject'], resources: ['arn:aws:s3:::invoices/*'], conditions: { StringEquals: { 's3:prefix': ['a'] } } }],
+        outlives_revocation: [],
+        max_ttl: '10m',
+      },
+    },
+  }
+
+  test('is named where it has a value of another sort, and what is wanted is said in the words of the house', async () => {
+    const file = join(await folderWith({}), 'catalogue.yaml')
+    async function faultsWith(catalogue: unknown): Promise<readonly string[]> {
+      await writeFile(file, JSON.stringify(catalogue))
+      const refused: unknown = await loadCatalogue(file, providerKinds, new Set(['local'])).catch((error: unknown) => error)
+      return refused instanceof ConfigurationError ? refused.faults.map((fault) => fault.replace(/^.*?catalogue.yaml:\d+: /, '')) : []
+    }
+    expect(await faultsWith(whole)).toEqual([])
+    await expectEachPlaceNamed(whole, faultsWith)
   })
 })
 
