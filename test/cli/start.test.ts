@@ -3,7 +3,7 @@ import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { librariesOf, loadedBy, modulesOf, ownModules } from '../support/loaded-modules.ts'
 import { command, makeSite, type Site } from '../support/program.ts'
-import { openDatabase, type OpenedStore } from '../support/stores.ts'
+import { onDatabase, oneMoreMigration, openDatabase, type OpenedStore } from '../support/stores.ts'
 
 const run = promisify(execFile)
 
@@ -49,6 +49,17 @@ describe('a broker that starts', () => {
     expect(stdout).toMatch(/2 policies, 0 of 0 cases as expected/)
     expect(stdout).toMatch(/^Compiled function .* using Liftoff/m)
     expect(stdout.match(/^Compiled function .* using TurboFan/gm) ?? []).toEqual([])
+  })
+
+  test('warns where a newer version has changed its store, and nowhere else', async () => {
+    const saysSo = async (): Promise<boolean> => {
+      const broker = await site.start()
+      await broker.stop()
+      return broker.log().includes('a newer version has changed the store')
+    }
+    expect(await saysSo()).toBe(false)
+    await onDatabase(store.settings, oneMoreMigration)
+    expect(await saysSo()).toBe(true)
   })
 })
 

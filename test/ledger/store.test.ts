@@ -11,10 +11,7 @@ import { spendToken } from '../../src/ledger/keys.ts'
 import { listEntries } from '../../src/ledger/lists.ts'
 import { sweep } from '../../src/ledger/queue.ts'
 import { isId } from '../../src/base/ids.ts'
-import { openDatabase, type OpenedStore, openEmbedded, stores } from '../support/stores.ts'
-
-/** As a version writes it that is to come. */
-const oneMoreMigration = "insert into mayfly_schema.__drizzle_migrations (hash, created_at) values ('next', 9999999999999)"
+import { onDatabase, oneMoreMigration, openDatabase, type OpenedStore, openEmbedded, stores } from '../support/stores.ts'
 
 describe.each(stores)('the ledger on $name', ({ open }) => {
   let store: OpenedStore
@@ -193,9 +190,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('Postgres', () =>
     const before = await connect(settings)
     expect(before.isNewer).toBe(false)
     await before.close()
-    const owner = postgres((settings as { url: string }).url, { max: 1 })
-    await owner.unsafe(oneMoreMigration)
-    await owner.end()
+    await onDatabase(settings, oneMoreMigration)
     const after = await connect(settings)
     expect(after.isNewer).toBe(true)
     await after.close()

@@ -36,6 +36,12 @@ export async function openDatabase(): Promise<OpenedStore> {
   return { settings: { url: url.href }, dispose: () => onCluster(cluster, `drop database ${name} with (force)`) }
 }
 
+/** What a version that is to come leaves in a store. */
+export const oneMoreMigration = "insert into mayfly_schema.__drizzle_migrations (hash, created_at) values ('next', 9999999999999)"
+
+/** Runs a statement in a database of the cluster as its owner. */
+export const onDatabase = (settings: StoreSettings, statement: string): Promise<void> => onCluster((settings as { url: string }).url, statement)
+
 async function onCluster(url: string, statement: string): Promise<void> {
   const client = postgres(url, { max: 1, onnotice: () => {} })
   await client.unsafe(statement)
