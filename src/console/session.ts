@@ -61,14 +61,13 @@ export interface SessionParts {
 const name = 'session'
 
 export function createSessions({ key, operators, publicUrl, lifetime, clock }: SessionParts): Sessions {
-  const seal = createSeal(key, `session ${canonical(operators)}`, Shape, clock)
+  const seal = createSeal(key, `session ${canonical(operators)}`, Shape, lifetime, clock)
   const formKey = createHmac('sha256', key).update('form').digest()
   const cookies = createCookies(publicUrl)
   return {
     cookies,
     open(c, { issuer, subject }, roles) {
-      const session = { issuer, subject, roles: [...roles].toSorted(), expiresAt: clock() + lifetime }
-      cookies.write(c, name, seal.write(session), Math.floor(lifetime / 1_000))
+      cookies.write(c, name, seal.write({ issuer, subject, roles: [...roles].toSorted() }), Math.floor(lifetime / 1_000))
     },
     read: (c) => seal.read(cookies.read(c, name)),
     close: (c) => cookies.write(c, name, '', 0),

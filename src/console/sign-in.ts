@@ -56,14 +56,14 @@ const Begun = z.strictObject({ state: z.string(), nonce: z.string(), verifier: z
 const name = 'sign-in'
 
 export function createSignIn({ settings, key, cookies, verifier, redirectUri, clock }: SignInParts): SignIn {
-  const seal = createSeal(key, name, Begun, clock)
+  const seal = createSeal(key, name, Begun, patience, clock)
   const client = discoverOnce(settings)
 
   return {
     async begin(c, returnTo, again, signal) {
       const configuration = await client(signal)
       const [state, nonce, verifier] = [oidc.randomState(), oidc.randomNonce(), oidc.randomPKCECodeVerifier()]
-      cookies.write(c, name, seal.write({ state, nonce, verifier, returnTo, expiresAt: clock() + patience }), patience / 1_000)
+      cookies.write(c, name, seal.write({ state, nonce, verifier, returnTo }), patience / 1_000)
       return oidc.buildAuthorizationUrl(configuration, {
         redirect_uri: redirectUri,
         scope: [...new Set(['openid', ...settings.scopes])].join(' '),

@@ -177,6 +177,16 @@ describe('a session', () => {
     expect(pathIn(turnedAway)).toBe('/console/sign-in?to=%2Fconsole%2Fledger')
   })
 
+  test('that was opened while the clock was ahead is none once it is set back, and one within the skew of two brokers is', async () => {
+    house.skew = 120_000
+    const ahead = await console.signedIn('ops')
+    house.skew = 20_000
+    const near = await console.signedIn('ops')
+    house.skew = 0
+    expect((await ahead.get('')).status).toBe(303)
+    expect((await near.get('')).status).toBe(200)
+  })
+
   test('that was changed by one character, or made up, is none', async () => {
     const visitor = await console.signedIn('reader')
     const [payload, signature] = visitor.cookies.get('mayfly-session')!.split('.') as [string, string]
