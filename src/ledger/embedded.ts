@@ -2,12 +2,11 @@ import { createHash } from 'node:crypto'
 import { access, chmod, constants, lstat, mkdir, realpath } from 'node:fs/promises'
 import { createServer, type Server } from 'node:net'
 import path from 'node:path'
-import { drizzle } from 'drizzle-orm/pglite'
-import { migrate } from 'drizzle-orm/pglite/migrator'
 import { BrokerError, ConfigurationError, describe } from '../base/errors.ts'
 import type { Door } from './connect.ts'
 import { hasRoom, type Instance, startInstance } from './instance.ts'
-import { dueChannel, migrationsFolder, migrationsSince, newestMigration, planByKey } from './postgres.ts'
+import { migrate } from './migrations.ts'
+import { dueChannel, planByKey } from './postgres.ts'
 
 /** Milliseconds between two checkpoints. PGlite 0.5.16 has neither a checkpointer nor autovacuum: without these its log and its indexes only grow. */
 const usualUpkeep = 5 * 60_000
@@ -36,9 +35,7 @@ async function openDatabase(folder: string, lock: Server, upkeepEvery: number): 
   const instance = await startInstance(folder, async (database) => {
     // PGlite makes its files world-writable whatever the umask is; the 0700 folder around them is what protects them.
     await chmod(folder, 0o700)
-    await migrate(drizzle(database), { migrationsFolder, migrationsSchema: 'mayfly_schema' })
-    const [last] = (await database.query<{ at: number }>(newestMigration)).rows
-    isNewer = (await migrationsSince(last!.at)).isNewer
+    isNewer = (await migrate(async (text) => (await database.exec(text))[0]?.rows ?? [])).isNewer
     // Upkeep is this process' own work here. On a Postgres of its own the role has neither right.
     await database.exec('grant pg_checkpoint, pg_maintain to mayfly_app')
     await database.exec('set role mayfly_app')

@@ -1,13 +1,10 @@
-import path from 'node:path'
-import type { MigrationMeta } from 'drizzle-orm/migrator'
 import postgres from 'postgres'
 import { BrokerError, ConfigurationError, describe } from '../base/errors.ts'
 import type { Door } from './connect.ts'
 import { type Hooks, openConnections } from './connections.ts'
 import { type Listening, startListening } from './listening.ts'
+import { migrate } from './migrations.ts'
 import { socketsOf } from './sockets.ts'
-
-export const migrationsFolder = path.join(import.meta.dirname, '../../migrations')
 
 /** Any number will do, as long as every broker takes the same: the advisory lock under which migrations run. */
 const migrationLock = 7420_0001
@@ -72,7 +69,6 @@ export async function openPostgres(url: string, pool: number): Promise<Door> {
 
 /**
  * Brings the schema up to date, one broker at a time: without the lock, starters that come together fail with a duplicate key.
- * A login that may not create tables passes as long as nothing is pending, since it finds that out by reading.
  *
  * @returns whether a newer version had brought it further already
  */
@@ -86,46 +82,13 @@ export async function migratePostgres(url: string): Promise<{ isNewer: boolean }
   })
   try {
     await client`select pg_advisory_lock(${migrationLock})`
-    const [table] = await client`select to_regclass(${migrationsTable}) as name`
-    const [last] = table?.['name'] ? await client.unsafe(newestMigration) : []
-    const { pending, isNewer } = await migrationsSince(Number(last?.['at'] ?? 0))
-    if (pending.length > 0) await client.unsafe(inOneTransaction(pending))
-    return { isNewer }
+    return await migrate((text) => client.unsafe(text))
   } catch (error) {
     throw migrationFault(error)
   } finally {
     await client.end({ timeout: 1 })
   }
 }
-
-const migrationsTable = 'mayfly_schema.__drizzle_migrations'
-
-/** When the newest migration was written that a store has had, in milliseconds: that is what tells them apart. */
-export const newestMigration = `select max(created_at)::float8 as at from ${migrationsTable}`
-
-/** What is still to be done to a store whose newest migration is of that moment; and whether this version does not even know that one. */
-export async function migrationsSince(last: number): Promise<{ pending: MigrationMeta[]; isNewer: boolean }> {
-  const { readMigrationFiles } = await import('drizzle-orm/migrator')
-  const known = readMigrationFiles({ migrationsFolder })
-  return { pending: known.filter(({ folderMillis }) => folderMillis > last), isNewer: known.every(({ folderMillis }) => folderMillis < last) }
-}
-
-/**
- * Migrations with their notes, as drizzle's own migrator of the embedded store writes them, in one message. That migrator would go through the driver's
- * `begin`, which ends the process where the connection is lost within it: its `rollback` is written to a socket that is gone.
- */
-const inOneTransaction = (migrations: readonly MigrationMeta[]): string =>
-  [
-    'begin',
-    'create schema if not exists mayfly_schema',
-    `create table if not exists ${migrationsTable} (id serial primary key, hash text not null, created_at bigint)`,
-    ...migrations.flatMap(({ sql, hash, folderMillis }) => [
-      ...sql,
-      `insert into ${migrationsTable} (hash, created_at) values ('${hash}', ${folderMillis})`,
-    ]),
-    'commit',
-    // A statement may end with a comment.
-  ].join('\n;\n')
 
 function migrationFault(error: unknown): Error {
   const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error
