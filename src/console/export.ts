@@ -1,6 +1,6 @@
-import { BrokerError } from '../base/errors.ts'
 import type { EntryFilter } from '../http/contract.ts'
 import { asLines, csvHeader, csvRows } from '../http/export.ts'
+import { createPlaces, type Room } from '../http/places.ts'
 import { askForEntries } from '../http/questions.ts'
 import { viewEntry } from '../http/views.ts'
 import type { Ledger } from '../ledger/connect.ts'
@@ -13,33 +13,31 @@ export const forms = {
   ndjson: { type: 'application/x-ndjson', before: '', write: asLines },
 } as const
 
-/** What downloads may cost: how many at once on this broker, and the milliseconds after which one that is not read is dropped. */
-export interface ExportLimits {
-  readonly downloads: number
+/** What downloads may cost, with the milliseconds after which one that is not read is dropped. */
+export interface ExportLimits extends Room {
   readonly patience: number
 }
 
-const houseExports: ExportLimits = { downloads: 4, patience: 60_000 }
+const houseExports: ExportLimits = { most: 4, share: 2, patience: 60_000 }
 
 /** Entries of one read: the most that a page of the API has. */
 const batch = '500'
 
 /** Whole answers of the ledger as files, page by page, none read before the one before it was taken: memory does not grow with the answer. */
 export function createExports(ledger: Ledger, limits: ExportLimits = houseExports) {
-  let open = 0
+  const places = createPlaces('downloads', limits)
 
-  /** @throws BrokerError `rate_limited`, `store_unavailable` */
-  return async function download(filter: EntryFilter, form: keyof typeof forms): Promise<ReadableStream<Uint8Array>> {
-    if (open >= limits.downloads) throw new BrokerError('rate_limited', 'As many downloads are under way as this broker serves', { retryAfter: 30 })
+  /** @param whose the caller's name @throws BrokerError `rate_limited`, `store_unavailable` */
+  return async function download(filter: EntryFilter, form: keyof typeof forms, whose: string): Promise<ReadableStream<Uint8Array>> {
+    const giveBack = places.take(whose)
     const { before, write } = forms[form]
     const texts = pagesOf(ledger, filter, ({ items }) => write(items.map(viewEntry)))
-    open++
     // Before the answer begins: a store that is away is a 503, and not a file that ends.
     const first = await texts.next().catch((error: unknown) => {
-      open--
+      giveBack()
       throw error
     })
-    return streamOf(before + String(first.value), texts, limits.patience, () => void open--)
+    return streamOf(before + String(first.value), texts, limits.patience, giveBack)
   }
 }
 

@@ -1,11 +1,8 @@
 import { BrokerError } from '../base/errors.ts'
+import { createPlaces, type Room } from './places.ts'
 
-/** What streams that go on until somebody ends them may cost. Milliseconds, and a count. */
-export interface StreamLimits {
-  /** At once, on this broker. */
-  readonly most: number
-  /** Of them, for one caller: nobody shuts the others out. */
-  readonly share: number
+/** What streams that go on until somebody ends them may cost. Milliseconds. */
+export interface StreamLimits extends Room {
   /** Between two looks. */
   readonly look: number
   /** After which one without news is sent a sign of life, so that no proxy takes it for dead. */
@@ -28,7 +25,7 @@ export interface News {
 export interface Streams {
   /**
    * @param whose the caller's name, the same whenever they come
-   * @throws BrokerError `rate_limited` where there are as many as there may be, or the broker stops
+   * @throws BrokerError `rate_limited` where there are as many as there may be, in all or of this caller, or the broker stops
    */
   open(news: News, whose: string): ReadableStream<Uint8Array>
   /** Those that are open. */
@@ -43,21 +40,19 @@ export interface Streams {
  * @param stop fires when the broker stops: a stream would hold its server for as long as somebody reads
  */
 export function createStreams(what: string, stop: AbortSignal, limits: StreamLimits): Streams {
-  /** What ends each, and whose it is. */
-  const open = new Map<() => void, string>()
-  stop.addEventListener('abort', () => [...open.keys()].forEach((end) => end()), { once: true })
-  const refused = (detail: string) => new BrokerError('rate_limited', detail, { retryAfter: 30 })
+  const places = createPlaces(what, limits)
+  /** What ends each. */
+  const open = new Set<() => void>()
+  stop.addEventListener('abort', () => [...open].forEach((end) => end()), { once: true })
 
   return {
     get size() {
-      return open.size
+      return places.taken
     },
 
     open(news, whose) {
-      if (stop.aborted) throw refused('This broker is stopping')
-      if (open.size >= limits.most) throw refused(`This broker has as many ${what} as it keeps: ${limits.most}`)
-      const own = [...open.values()].filter((one) => one === whose).length
-      if (own >= limits.share) throw refused(`You have as many ${what} as one caller may: ${limits.share}`)
+      if (stop.aborted) throw new BrokerError('rate_limited', 'This broker is stopping', { retryAfter: 30 })
+      const giveBack = places.take(whose)
       let ended = false
       let wake = (): void => {}
       let unread: NodeJS.Timeout | undefined
@@ -69,6 +64,7 @@ export function createStreams(what: string, stop: AbortSignal, limits: StreamLim
         clearTimeout(unread)
         clearTimeout(longest)
         open.delete(end)
+        giveBack()
         wake()
         last()
       }
@@ -102,7 +98,7 @@ export function createStreams(what: string, stop: AbortSignal, limits: StreamLim
         {
           start(given) {
             controller = given
-            open.set(end, whose)
+            open.add(end)
             wait()
           },
           async pull() {

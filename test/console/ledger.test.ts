@@ -1,6 +1,7 @@
 import { sql } from 'drizzle-orm'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { newId } from '../../src/base/ids.ts'
+import { createExports } from '../../src/console/export.ts'
 import { latestCheckpoint, readEntry } from '../../src/ledger/log.ts'
 import { logKeyOf } from '../../src/ledger/log-key.ts'
 import { type Refusal, stepLog } from '../../src/ledger/sequencer.ts'
@@ -143,6 +144,17 @@ describe("the reviewer's questions in the console", () => {
     expect((await console.visitor().get('/ledger/export/csv')).status).toBe(303)
     // More than may be under way at once, one after another: each gives its place back.
     for (let turn = 0; turn < 6; turn++) expect(await (await reviewer.get('/ledger/export/csv?agent=nobody')).text()).toBe(`${lines[0]}\r\n`)
+  })
+
+  test('whoever has two downloads under way gets no third, and somebody else does while there are places', async () => {
+    const download = createExports(house.ledger)
+    const under = [await download({}, 'csv', 'ann'), await download({}, 'ndjson', 'ann')]
+    await expect(download({}, 'csv', 'ann')).rejects.toThrow('You have as many downloads as one caller may: 2')
+    under.push(await download({}, 'csv', 'bob'), await download({}, 'csv', 'bob'))
+    await expect(download({}, 'csv', 'eve')).rejects.toThrow('This broker has as many downloads as it keeps: 4')
+    await under.shift()!.cancel()
+    under.push(await download({}, 'csv', 'ann'))
+    for (const one of under) await one.cancel()
   })
 
   test('how far the history is signed stands above every answer, and loudly where it is not signed any further', async () => {
