@@ -7,7 +7,7 @@ import { ConfigurationError, describe } from './errors.ts'
  * A secret of random bytes in a 0600 file, made where there is none. Every broker of one ledger needs the same file, and it is kept outside the database.
  *
  * @param length bytes
- * @throws ConfigurationError where the file or its folder is open to others, or the file is of another length
+ * @throws ConfigurationError where the file or its folder is open to others, its folder is another user's, or the file is of another length
  */
 export async function openKeyFile(file: string, length: number): Promise<Uint8Array> {
   await privateFolder(path.dirname(file)).catch((error: unknown) => {
@@ -25,10 +25,15 @@ export async function openKeyFile(file: string, length: number): Promise<Uint8Ar
   }
 }
 
-/** Makes the folder where it is missing, and refuses one that others can look into: whoever may write there puts a key of their own in the place of ours. */
+/**
+ * Makes the folder where it is missing, and refuses one that is another user's, root aside, or that others can look into: whoever may write there puts
+ * a key of their own in the place of ours.
+ */
 export async function privateFolder(folder: string): Promise<void> {
   await mkdir(folder, { recursive: true, mode: 0o700 })
-  const { mode } = await stat(folder)
+  const { mode, uid } = await stat(folder)
+  const self = process.geteuid?.()
+  if (self !== undefined && uid !== self && uid !== 0) throw new Error(`${folder} is open to others: it is user ${uid}'s; chown it to ${self}`)
   if ((mode & 0o077) !== 0) throw new Error(`${folder} is open to others; chmod 700 it`)
 }
 
