@@ -26,6 +26,8 @@ export function faultOfShape(issue: core.$ZodRawIssue): string | undefined {
   if (issue.input === undefined) return 'is missing'
   switch (issue.code) {
     case 'invalid_type':
+      // As a parameter of a query is that is there twice.
+      if (issue.expected === 'string' && Array.isArray(issue.input)) return 'must be text, given once'
       return `must be ${sorts[issue.expected] ?? issue.expected}`
     case 'invalid_value':
       return oneOf(issue.values)

@@ -1,6 +1,6 @@
 import { Command } from 'commander'
 import { Unsuccessful } from './failure.ts'
-import { moment, paint, table, type Output } from './output.ts'
+import { counted, moment, paint, table, type Output } from './output.ts'
 import type { OutputOf } from './program.ts'
 import { connect } from './session.ts'
 import { filterOf, paged, timed } from './task.ts'
@@ -20,7 +20,11 @@ export const policyCommand = (outputOf: OutputOf): Command =>
           output.result(checked, () => {
             const cases = checked.cases.map(({ name, ok, detail }) => `${mark(output, ok)} ${name}${ok ? '' : `: ${detail}`}`)
             const good = checked.cases.filter(({ ok }) => ok).length
-            return [...cases, `${checked.policies} policies, ${good} of ${checked.cases.length} cases as expected`, checked.digest].join('\n')
+            return [
+              ...cases,
+              `${counted(checked.policies, 'policy', 'policies')}, ${good} of ${checked.cases.length} cases as expected`,
+              checked.digest,
+            ].join('\n')
           })
           if (checked.cases.some(({ ok }) => !ok)) throw new Unsuccessful()
         }),

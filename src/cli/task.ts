@@ -3,7 +3,7 @@ import type { HeldLease } from '../client/client.ts'
 import type { ClosedTask, LeaseView, TaskView } from '../http/contract.ts'
 import { Unsuccessful } from './failure.ts'
 import { type AskedGrants, durationOption, grantOption, grantsOf, pair, paramOption, waitOption } from './grants.ts'
-import { moment, paint, table, type Output } from './output.ts'
+import { counted, moment, paint, table, type Output } from './output.ts'
 import type { OutputOf } from './program.ts'
 import { connect } from './session.ts'
 
@@ -122,7 +122,7 @@ function tellClosed(output: Output, closed: ClosedTask): void {
   output.result(closed, () => [describeTask(output, closed.task), leaseTable(closed.leases)].join('\n'))
   if (closed.ended) return
   const alive = closed.leases.filter(({ state }) => !['revoked', 'expired', 'failed'].includes(state))
-  output.note(`${alive.length} of ${closed.leases.length} leases have not ended yet; the broker goes on: mayfly task show ${closed.task.id}`)
+  output.note(`not ended yet: ${alive.length} of ${counted(closed.leases.length, 'lease')}; the broker goes on: mayfly task show ${closed.task.id}`)
   throw new Unsuccessful()
 }
 

@@ -275,7 +275,7 @@ describe('a task that is ended early', () => {
     broker.revoke('leaked')
     expect(await running).toBe(1)
     expect(existsSync(join(scratch, 'terminated'))).toBe(true)
-    expect(told).toEqual(['the task was ended (revoked: leaked); stopping the command'])
+    expect(told).toEqual(['the task was ended (revoked: leaked), and this ends with it'])
     expect(broker.count('complete')).toBe(0)
   })
 

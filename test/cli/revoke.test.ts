@@ -5,6 +5,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi 
 import { BrokerError } from '../../src/base/errors.ts'
 import { explain } from '../../src/cli/failure.ts'
 import { createClient, type Client, type OpenTask } from '../../src/client/client.ts'
+import { BrokerUnreachable, problemOf } from '../../src/client/problem.ts'
 import type { RevocationPlan, RevocationView, StopView } from '../../src/http/contract.ts'
 import { type Lab, startLab } from '../support/lab.ts'
 import { makeSite, mayfly, type RunningBroker, type Site, typing } from '../support/program.ts'
@@ -254,6 +255,16 @@ describe('mayfly revoke', () => {
 
 test('a failure without a cause is told in its own words', () => {
   expect(explain(new BrokerError('conflict', 'It cannot be done'))).toEqual({ lines: ['It cannot be done'], status: 1 })
+})
+
+test('what stands at the address of the broker has no say about the terminal', () => {
+  const body = { code: 'invalid_request', detail: 'gone\u001b[2J', errors: [{ pointer: '/a\u009b2J', message: '\u202egone' }] }
+  const lines = [
+    ...explain(problemOf(400, new Headers({ 'x-request-id': 'abc' }), body)).lines,
+    ...explain(new BrokerUnreachable('http://127.0.0.1:1', 'closed\u001b]0;owned\u0007')).lines,
+  ]
+  expect(lines).toContain('invalid_request: gone\u{fffd}[2J')
+  expect(lines.join('')).not.toMatch(/[\p{Cc}\p{Cf}]/u)
 })
 
 describe('mayfly issuing', () => {

@@ -19,6 +19,7 @@ const faultsOf = async (path: string) => {
 describe('a filter that is garbage is refused where it is at fault', () => {
   test.each([
     ['/tasks?completed=true', '?completed'],
+    ['/tasks?limit=5&limit=6', '?limit'],
     ['/tasks?from=yesterday', '?from'],
     ['/tasks?from=2026-11-31T00:00:00Z', '?from'],
     ['/tasks?cursor=1', '?cursor'],
@@ -50,6 +51,10 @@ describe('a filter that is garbage is refused where it is at fault', () => {
   ])('%s', async (path, pointer) => {
     expect(await faultsOf(path)).toEqual([pointer])
   })
+})
+
+test('a parameter that is there twice is told to be given once', async () => {
+  expect(await house.problem('/tasks?limit=5&limit=6', { token: 'reviewer' })).toMatchObject({ errors: [{ message: 'must be text, given once' }] })
 })
 
 test.each([

@@ -64,7 +64,7 @@ async function stopWhenEnded(kept: Kept, child: Pick<Child, 'stop'>, signal: Abo
     })
     if (shown === undefined || shown.task.state === 'open') continue
     kept.ended = shown.task
-    tell(`the task was ended (${wordsFor(shown.task)}); stopping the command`)
+    tell(`the task was ended (${wordsFor(shown.task)}), and this ends with it`)
     return child.stop(pace.grace)
   }
 }
