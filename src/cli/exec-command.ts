@@ -3,6 +3,7 @@ import { childEnvironment, wholeEnvironment } from '../config/environment.ts'
 import { runWithTask } from './exec.ts'
 import { UsageError } from './failure.ts'
 import { type AskedGrants, durationOption, grantOption, grantsOf, pair, paramOption } from './grants.ts'
+import { say } from './output.ts'
 import { connect, longPatience } from './session.ts'
 import { some } from './task.ts'
 
@@ -40,5 +41,5 @@ SIGTERM, then SIGKILL. If exec itself is killed with SIGKILL nobody reports: the
       for (const grant of env.keys()) if (!grants.some(({ name }) => name === grant)) throw new UsageError(`--env ${grant}: no such --grant`)
       const environment = options.keepToken ? wholeEnvironment() : childEnvironment()
       const asked = { kind, grants, ...some({ purpose, duration }), env, command, environment }
-      exitWith(await runWithTask(connect({ patience: longPatience }), asked, (line) => console.error(`mayfly: ${line}`)))
+      exitWith(await runWithTask(connect({ patience: longPatience }), asked, (line) => say(`mayfly: ${line}`)))
     })

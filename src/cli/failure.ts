@@ -1,6 +1,5 @@
 import { BrokerError, ConfigurationError, describe } from '../base/errors.ts'
 import { BrokerUnreachable, MayflyProblem } from '../client/client.ts'
-import { plain } from './output.ts'
 
 /** The command was called in a way that cannot work: exit 2. */
 export class UsageError extends Error {}
@@ -18,7 +17,7 @@ export function explain(error: unknown): { lines: readonly string[]; status: 1 |
     return { lines: ['the configuration is refused:', ...error.faults.map((fault) => `  ${fault}`)], status: 1 }
   if (error instanceof BrokerUnreachable) {
     const next = error.isLasting ? [] : ['Is the broker running there? Start one with `npm start`, or set MAYFLY_URL.']
-    return { lines: [plain(error.message), ...next], status: 1 }
+    return { lines: [error.message, ...next], status: 1 }
   }
   if (error instanceof MayflyProblem) return { lines: explainProblem(error), status: 1 }
   if (error instanceof BrokerError)
@@ -46,8 +45,7 @@ export function failureView(error: unknown): object | undefined {
 function explainProblem(problem: MayflyProblem): string[] {
   const faults = problem.errors.map(({ pointer, message }) => `  ${pointer}: ${message}`)
   const request = problem.requestId === undefined ? [] : [`request ${problem.requestId}`]
-  // Whatever stands at that address has written these, and the terminal would do what they say.
-  return [`${problem.code}: ${problem.detail}`, ...faults, ...nextStep(problem), ...request].map(plain)
+  return [`${problem.code}: ${problem.detail}`, ...faults, ...nextStep(problem), ...request]
 }
 
 function nextStep({ code, detail, decision, retryAfter }: MayflyProblem): string[] {

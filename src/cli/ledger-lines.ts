@@ -39,6 +39,9 @@ export async function* linesOf(client: Client): Lines {
   }
 }
 
+/** Of the first line, also where the rest of it was cut off. */
+const beginning = '{"export":"mayfly-ledger'
+
 /** The lines of a file that `mayfly ledger export` wrote. @throws UsageError where it is none, Error with the line at fault where it was cut or damaged */
 export async function* linesIn(file: string): Lines {
   let at = 0
@@ -46,7 +49,8 @@ export async function* linesIn(file: string): Lines {
     at++
     const line = parseLine(text)
     if (line) yield line
-    else if (at > 1) throw new Error(`--export ${file}: line ${at} is not one of a ledger's export: the file was cut there, or damaged`)
+    else if (at > 1 || text.startsWith(beginning))
+      throw new Error(`--export ${file}: line ${at} is not one of a ledger's export: the file was cut there, or damaged`)
     else
       throw new UsageError(
         `--export ${file}: line 1 is not one of a ledger's export: only what \`mayfly ledger export\` writes without a filter, as NDJSON, can be verified`,

@@ -19,7 +19,7 @@ export function createOutput(options: { json: boolean; colour: boolean }, answer
       // Not `console`, which says nothing where it could not write: a credential that nobody got would look handed over.
       process.stdout.write(`${options.json ? JSON.stringify(value, null, 2) : forPeople()}\n`)
     },
-    note: (line) => console.error(line),
+    note: say,
   }
 }
 
@@ -29,6 +29,9 @@ export async function write(text: string): Promise<void> {
     process.stdout.write(text, (error) => (error ? reject(error) : resolve()))
   })
 }
+
+/** Writes to stderr, line by line as text alone: some of it was written by whatever stands at the address of the broker, and a terminal does what it is told. */
+export const say = (text: string): void => console.error(text.split('\n').map(plain).join('\n'))
 
 /** Coloured where the terminal wants it. */
 export const paint = ({ colour }: Pick<Output, 'colour'>, style: Parameters<typeof styleText>[0], text: string): string =>

@@ -1,8 +1,8 @@
 import { Command, CommanderError, Option } from 'commander'
 import { version } from '../base/version.ts'
 import { clientSettings } from '../config/environment.ts'
-import { explain, failureView, UsageError } from './failure.ts'
-import { createOutput, type Output } from './output.ts'
+import { explain, failureView } from './failure.ts'
+import { createOutput, type Output, say } from './output.ts'
 
 /** How a command gets its output: `--json` may stand on any level. */
 export type OutputOf = (command: Command) => Output
@@ -58,10 +58,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     for (const load of calledBy(argv)) program.addCommand(await load(outputOf, (code) => (status = code)))
     everyCommand(program, (command) => command.exitOverride().showHelpAfterError('(add --help for what is possible)'))
     program.hook('preAction', (_, command) => {
-      const written = writesOtherwise[command.name()]
-      if (written === undefined) output = outputOf(command)
-      else if (command.optsWithGlobals<{ json?: boolean }>().json)
-        throw new UsageError(`--json: ${command.name()} leaves standard output to ${written}`)
+      if (!writesOtherwise.has(command.name())) output = outputOf(command)
     })
     await program.parseAsync([...argv])
     await new Promise<void>((settled) => {
@@ -72,7 +69,7 @@ export async function main(argv: readonly string[]): Promise<number> {
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
     const { lines, status: failed } = explain(error)
-    for (const line of lines) console.error(line)
+    for (const line of lines) say(line)
     const view = output?.json && !isAnswered ? failureView(error) : undefined
     if (view) output?.result(view, () => '')
     return failed
@@ -84,18 +81,13 @@ The broker is at MAYFLY_URL (http://127.0.0.1:7420 where it is not set), and who
 To a broker that asks for one, the client certificate in MAYFLY_CLIENT_CERT_FILE is shown, with the key in MAYFLY_CLIENT_KEY_FILE.
 Exit status: 0 done, 1 refused or failed, 2 called in a way that cannot work; exec passes on that of its command.`
 
-/** The commands whose stdout is for something else than an answer, and for what. */
-const writesOtherwise: Readonly<Record<string, string>> = {
-  exec: 'the command that it runs',
-  export: 'the lines of the ledger: --format says how they are written',
-  process: 'the SDK that calls it',
-}
+/** Whose stdout is for something else than an answer: what they ran, lines of the ledger, what an SDK reads. They take `--json` as all do, and it changes nothing. */
+const writesOtherwise: ReadonlySet<string> = new Set(['exec', 'export', 'process'])
 
 function everyCommand(command: Command, visit: (command: Command) => void): void {
   visit(command)
   for (const inner of command.commands) {
-    // Known to those as well that refuse it, so that they can say why.
-    const json = new Option('--json', 'answer with JSON').hideHelp(inner.name() in writesOtherwise)
+    const json = new Option('--json', 'answer with JSON').hideHelp(writesOtherwise.has(inner.name()))
     if (!inner.options.some(({ long }) => long === '--json')) inner.addOption(json)
     everyCommand(inner, visit)
   }

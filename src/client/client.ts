@@ -154,7 +154,7 @@ export function createClient({ token, certificate, timeout = 15_000, patience = 
     async exportEntries(form, filter = {}) {
       const answer = await send(transport, { method: 'GET', path: `/ledger${queryOf(filter)}`, headers: { accept: form }, repeatable: true })
       // The page of a proxy that asks who one is would be kept as what the ledger says.
-      if (answer.headers.get('content-type')?.split(';', 1)[0] !== form) throw new BrokerUnreachable(url, notABroker)
+      if (answer.headers.get('content-type')?.split(';', 1)[0]!.trim().toLowerCase() !== form) throw new BrokerUnreachable(url, notABroker)
       return { text: answer.text, next: nextCursor(answer) }
     },
     listDenials: (filter = {}) => get(`/denials${queryOf(filter)}`, page),

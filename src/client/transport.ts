@@ -141,6 +141,9 @@ const lasting: Readonly<Record<string, string>> = {
   CERT_NOT_YET_VALID: 'its certificate is not valid yet',
   ERR_TLS_CERT_ALTNAME_INVALID: 'its certificate is for another name',
   ERR_SSL_SSLV3_ALERT_HANDSHAKE_FAILURE: 'it refused the TLS handshake, as one does that asks for a client certificate and is shown none',
+  ERR_SSL_TLSV13_ALERT_CERTIFICATE_REQUIRED: 'it asks for a client certificate, and was shown none',
+  ERR_SSL_TLSV1_ALERT_UNKNOWN_CA: 'it does not trust the client certificate that it was shown',
+  ERR_SSL_SSLV3_ALERT_BAD_CERTIFICATE: 'it does not accept the client certificate that it was shown',
   ERR_SSL_WRONG_VERSION_NUMBER: 'what listens there does not speak TLS: is it http?',
 }
 
@@ -150,6 +153,7 @@ const closed = 'the connection was closed'
 const passing: Readonly<Record<string, string | undefined>> = {
   ECONNREFUSED: 'the connection was refused',
   ECONNRESET: closed,
+  EPIPE: closed,
   UND_ERR_SOCKET: closed,
 }
 

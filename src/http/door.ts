@@ -112,7 +112,7 @@ function record({ log, metrics }: Telemetry): MiddlewareHandler<Env> {
  */
 function timeLimit(limits: DoorLimits, stopping: AbortSignal): MiddlewareHandler<Env> {
   const lastCall = new AbortController()
-  stopping.addEventListener('abort', () => void setTimeout(() => lastCall.abort(), limits.endsWhenStopping).unref(), { once: true })
+  whenFired(stopping, () => void setTimeout(() => lastCall.abort(), limits.endsWhenStopping).unref())
   setMaxListeners(0, lastCall.signal)
 
   return async (c, next) => {
@@ -121,14 +121,13 @@ function timeLimit(limits: DoorLimits, stopping: AbortSignal): MiddlewareHandler
     let release: NodeJS.Timeout | undefined
     const expire = (): void => stop.abort(late())
     const timer = setTimeout(expire, lane === 'ends' ? limits.endsTime : limits.time)
-    if (lane === 'ends') lastCall.signal.addEventListener('abort', expire)
     const abandoned = new Promise<never>((_, reject) => {
       stop.signal.addEventListener('abort', () => {
         release = setTimeout(() => reject(late()), limits.grace)
       })
     })
-    if (lane !== 'ends')
-      c.req.raw.signal.addEventListener('abort', () => stop.abort(new DOMException('the client has gone', 'AbortError')), { once: true })
+    if (lane === 'ends') whenFired(lastCall.signal, expire)
+    else c.req.raw.signal.addEventListener('abort', () => stop.abort(new DOMException('the client has gone', 'AbortError')), { once: true })
     c.set('signal', stop.signal)
     try {
       await Promise.race([next(), abandoned])
@@ -138,6 +137,12 @@ function timeLimit(limits: DoorLimits, stopping: AbortSignal): MiddlewareHandler
       lastCall.signal.removeEventListener('abort', expire)
     }
   }
+}
+
+/** Also where it has: what was added later would never hear of it. */
+function whenFired(signal: AbortSignal, call: () => void): void {
+  if (signal.aborted) call()
+  else signal.addEventListener('abort', call, { once: true })
 }
 
 const late = () => new BrokerError('timed_out', 'The broker ran out of time. What was asked may have happened: look before asking again')

@@ -58,7 +58,7 @@ export interface Listening {
 const usualClients: ClientLimits = { connections: 4_096, headers: 10_000, request: 15_000, keepAlive: 20_000, silence: 60_000, look: 2_000 }
 
 /** Less than the 30 seconds after which Kubernetes kills. What was to be ended is in the ledger by then, whoever waits for the answer. */
-const usualGrace = 25_000
+export const usualGrace = 25_000
 
 type Fetch = Parameters<typeof getRequestListener>[0]
 

@@ -90,9 +90,10 @@ const exists = (folder: string): Promise<boolean> =>
   )
 
 async function start(folder: string, prepare: (database: PGlite) => Promise<void>): Promise<PGlite> {
-  let database: PGlite
   try {
-    database = await PGlite.create({ dataDir: folder, postgresqlconf: ['shared_buffers=16MB', 'max_wal_size=64MB'] })
+    const database = await PGlite.create({ dataDir: folder, postgresqlconf: ['shared_buffers=16MB', 'max_wal_size=64MB'] })
+    await prepare(database)
+    return database
   } catch (error) {
     // PGlite has no words of its own for a disk that is full.
     const why = (await hasRoom(path.dirname(folder)))
@@ -100,8 +101,6 @@ async function start(folder: string, prepare: (database: PGlite) => Promise<void
       : `the disk of ${folder} has less than ${leastRoom / 2 ** 20} MiB left: make room`
     throw new BrokerError('store_unavailable', 'The embedded ledger cannot be opened', { cause: new Error(why) })
   }
-  await prepare(database)
-  return database
 }
 
 const gaveUp = (error: unknown): boolean => {

@@ -232,7 +232,7 @@ export interface Standing {
 
 /**
  * Milliseconds until the next step. A backlog gets half of the time, for whoever declares meanwhile is served by the same thread and the same store; all of
- * it where that is too little to catch up.
+ * it where what is next becomes older all the same: under a load that needs more than that, and behind an outage under such a load, until it is caught up.
  *
  * @param before seconds that it was behind at the step before
  * @param took milliseconds of this one

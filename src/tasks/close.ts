@@ -147,7 +147,7 @@ async function settled<Read>(
     if (found === undefined) throw notFound(noun)
     const rest = left - elapsed()
     if (isDone(found) || rest <= 0 || signal.aborted) return found
-    await delay(Math.min(pause, rest))
+    await delay(Math.min(pause, rest), signal).catch(() => {})
   }
 }
 

@@ -5,7 +5,6 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi 
 import { BrokerError } from '../../src/base/errors.ts'
 import { explain } from '../../src/cli/failure.ts'
 import { createClient, type Client, type OpenTask } from '../../src/client/client.ts'
-import { BrokerUnreachable, problemOf } from '../../src/client/problem.ts'
 import type { RevocationPlan, RevocationView, StopView } from '../../src/http/contract.ts'
 import { type Lab, startLab } from '../support/lab.ts'
 import { makeSite, mayfly, type RunningBroker, type Site, typing } from '../support/program.ts'
@@ -257,14 +256,24 @@ test('a failure without a cause is told in its own words', () => {
   expect(explain(new BrokerError('conflict', 'It cannot be done'))).toEqual({ lines: ['It cannot be done'], status: 1 })
 })
 
-test('what stands at the address of the broker has no say about the terminal', () => {
-  const body = { code: 'invalid_request', detail: 'gone\u001b[2J', errors: [{ pointer: '/a\u009b2J', message: '\u202egone' }] }
-  const lines = [
-    ...explain(problemOf(400, new Headers({ 'x-request-id': 'abc' }), body)).lines,
-    ...explain(new BrokerUnreachable('http://127.0.0.1:1', 'closed\u001b]0;owned\u0007')).lines,
-  ]
-  expect(lines).toContain('invalid_request: gone\u{fffd}[2J')
-  expect(lines.join('')).not.toMatch(/[\p{Cc}\p{Cf}]/u)
+test('what stands at the address of the broker has no say about the terminal', async () => {
+  const owned = '\u001b]0;owned\u0007'
+  const problem = { code: `x${owned}`, detail: `gone\u001b[2J`, errors: [{ pointer: '/a\u009b2J', message: '\u202egone' }] }
+  const stop = { id: `stop_1${owned}`, selector: {}, since: owned, until: owned, by: owned, reason: owned }
+  const server = createServer((request, answer) => {
+    const lists = request.method === 'GET' && request.url!.startsWith('/stops')
+    const lifts = request.url!.endsWith('/lift')
+    answer.writeHead(lists || lifts ? 200 : 400, { 'content-type': 'application/json' })
+    answer.end(JSON.stringify(lists ? { items: [stop], next: null } : lifts ? { ...stop, id: 'stop_2' } : problem))
+  })
+  await once(server.listen(0, '127.0.0.1'), 'listening')
+  const there = { MAYFLY_URL: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, MAYFLY_TOKEN: 'x' }
+  const refused = await mayfly(['task', 'list'], there)
+  const resumed = await mayfly(['issuing', 'resume', 'stop_2', '--reason', 'over'], there)
+  server.close()
+  expect(refused.stderr).toContain('gone\u{fffd}[2J')
+  expect(resumed.stderr).toContain('STILL STOPPED')
+  for (const said of [refused.stderr, resumed.stderr, resumed.stdout]) expect(said.replaceAll('\n', '')).not.toMatch(/[\p{Cc}\p{Cf}]/u)
 })
 
 describe('mayfly issuing', () => {

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { BrokerError } from '../../src/base/errors.ts'
 import { buildHouse } from './house.ts'
 import { houseLimits } from '../../src/http/door.ts'
+import { usualGrace } from '../../src/http/listen.ts'
 
 describe('every answer', () => {
   const house = buildHouse({ ledger: async () => Promise.reject(new TypeError('the ledger said mft_not-to-be-seen')) })
@@ -114,7 +115,7 @@ describe('the time limit', () => {
   test('is up for an end soon after the broker was told to stop, and for nothing else', async () => {
     const stop = new AbortController()
     const house = buildHouse({ frame: true, parts: { limits: { ...houseLimits, endsWhenStopping: 10, grace: 20 }, stop: stop.signal } })
-    const until = (signal: AbortSignal) => new Promise((resolve) => signal.addEventListener('abort', resolve))
+    const until = (signal: AbortSignal) => new Promise((resolve) => (signal.aborted ? resolve(0) : signal.addEventListener('abort', resolve)))
     let other!: AbortSignal
     house.app.post('/tasks', async (c) => {
       other = c.var.signal
@@ -129,7 +130,13 @@ describe('the time limit', () => {
     const ending = house.ask('/tasks/1/complete', { method: 'POST' })
     stop.abort()
     expect((await ending).status).toBe(202)
+    // And for one that comes later still, whose wait would be cut off with its connection.
+    expect((await house.ask('/tasks/1/complete', { method: 'POST' })).status).toBe(202)
     expect(other.aborted).toBe(false)
+  })
+
+  test('is up before the server closes what is left of its connections', () => {
+    expect(houseLimits.endsWhenStopping + houseLimits.grace).toBeLessThan(usualGrace)
   })
 
   test('lets a client that hangs up stop what it asked for, but not what it ended', async () => {

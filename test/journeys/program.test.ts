@@ -185,6 +185,9 @@ describe.each(stores)('the built program on $name', ({ open: openStore }) => {
     })
     expect(await failing(['task', 'list'], { MAYFLY_URL: broker.url, MAYFLY_TOKEN: '' })).toMatchObject({ status: 2, answer: { code: 'usage' } })
     expect(await failing(['serve', '--config', '/nowhere/mayfly.yaml'], {})).toMatchObject({ status: 1, answer: { code: 'configuration' } })
+    // Their stdout is not theirs: what was run, and lines of the ledger.
+    expect(await mayfly(['ledger', 'export', '--json'], as(bot))).toMatchObject({ status: 1, stdout: '' })
+    expect(await mayfly(['exec', '--json', '--kind', 'nothing', '--', 'true'], as(bot))).toMatchObject({ stdout: '' })
     // What was answered already is not answered twice.
     const task = await open(broker, bot, ['crm'])
     await lab.down()

@@ -164,6 +164,20 @@ describe('the embedded store', () => {
     await dispose()
   })
 
+  test('that cannot be migrated is refused in words of the house, and with what was wrong', async () => {
+    const { settings, dispose } = await openEmbedded()
+    const before = await connect(settings)
+    await before.run(sql`reset role`)
+    await before.run(sql.raw('delete from mayfly_schema.__drizzle_migrations'))
+    await before.close()
+    await expect(connect(settings)).rejects.toMatchObject({
+      code: 'store_unavailable',
+      detail: 'The embedded ledger cannot be opened',
+      cause: { message: expect.stringContaining('already exists') as unknown },
+    })
+    await dispose()
+  })
+
   test('keeps what was acknowledged over a restart', async () => {
     const { settings, dispose } = await openEmbedded()
     const before = await connect(settings)

@@ -119,30 +119,29 @@ async function keepFresh(kept: Kept, first: HeldLease, put: (fresh: HeldLease) =
   let lease = first
   let ends = endOf(lease)
   // By the broker's clock, when it gave what is held, and how long ago that is.
-  let given: readonly (string | undefined)[] = [lease.issued_at ?? task.decision.decided_at]
+  let given = latest([lease.issued_at ?? task.decision.decided_at])
   let since = stopwatch()
 
   /** @returns milliseconds that it has left */
-  async function hold(fresh: HeldLease, decidedAt: string): Promise<number> {
+  async function hold(fresh: HeldLease, decidedAt: string | undefined): Promise<number> {
     // Under the name of the first: whoever reads its files or asks the endpoint does not care which lease it is.
     await put({ ...fresh, id: first.id })
     lease = fresh
     ends = endOf(fresh)
-    given = [fresh.issued_at, decidedAt]
+    given = latest([fresh.issued_at, decidedAt])
     since = stopwatch()
-    return between(given, ends)
+    return Date.parse(ends) - given
   }
 
   async function replaced(): Promise<number | 'done'> {
-    const now = latest(given) + since()
-    const outcome = await replacements.instead(lease, now, signal)
+    const outcome = await replacements.instead(lease, given + since(), signal)
     if (outcome.outcome === 'given') return await hold(outcome.lease, outcome.decidedAt)
     // Known here before the next look: the endpoint has nothing to give from now on.
     if (outcome.outcome === 'task_ended') kept.ended = outcome.task
     return 'done'
   }
 
-  await atHalves(between(given, ends), pace.shortest, signal, async () => {
+  await atHalves(Date.parse(ends) - given, pace.shortest, signal, async () => {
     // Nothing that is fresh could outlive the task; once that is renewed, asking makes sense.
     if (Date.parse(ends) >= Date.parse(kept.deadline)) return 'again'
     const onTrouble = (error: unknown): boolean => {
@@ -162,7 +161,7 @@ async function keepFresh(kept: Kept, first: HeldLease, put: (fresh: HeldLease) =
       } catch (further) {
         if (onTrouble(further)) return 'done'
       }
-      return since() < between(given, kept.deadline) ? 2 * pace.look : 'again'
+      return since() < Date.parse(kept.deadline) - given ? 2 * pace.look : 'again'
     }
   })
 }
