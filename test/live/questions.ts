@@ -57,6 +57,9 @@ async function untilRefused(sts: STSClient, look: number, refused = true): Promi
   return performance.now() - from
 }
 
+/** What a role that was just made may do arrives as late as what it may not: refused until then, it would be taken for denied. */
+const untilAllowed = (sts: STSClient, look: number): Promise<number> => untilRefused(sts, look, false)
+
 const attempt = async (call: () => Promise<unknown>): Promise<string> => {
   try {
     await call()
@@ -172,8 +175,9 @@ export const questions: readonly Question[] = [
       const role = await account.role()
       const found = new Map<string, number[]>(settings.regions.map((region) => [region, []]))
       const denied = names(settings.rounds)
-      const sessions = []
+      const sessions: Credentials[] = []
       for (const name of denied) sessions.push(await account.assume(role, name))
+      for (const region of settings.regions) await untilAllowed(account.sts(sessions[0], region), settings.look)
       for (const [at, session] of sessions.entries()) {
         await writeInline(iam, role, listing(denied.slice(0, at + 1)))
         const times = await Promise.all(settings.regions.map((region) => untilRefused(account.sts(session, region), settings.look)))
@@ -222,6 +226,7 @@ export const questions: readonly Question[] = [
       const base = [everything]
       const role = await account.role({ boundary: policyOf(...base) })
       const [inline, boundary] = [account.sts(await account.assume(role, '@1')), account.sts(await account.assume(role, '@2'))]
+      await untilAllowed(inline, settings.look)
       await writeInline(iam, role, listing(['@1']))
       await untilRefused(inline, settings.look)
       await writeBoundary(iam, role.boundary!, listing(['@2'], base))
@@ -250,6 +255,7 @@ export const questions: readonly Question[] = [
         const carrier = at % 2 === 0 ? 'inline' : 'boundary'
         const session = account.sts(await account.assume(role, name))
         const listed = denied.slice(0, at + 1).filter((_, index) => index % 2 === at % 2)
+        await untilAllowed(session, settings.look)
         const from = performance.now()
         await (carrier === 'inline' ? writeInline(iam, role, listing(listed)) : writeBoundary(iam, role.boundary!, listing(listed, base)))
         took[carrier].write.push(performance.now() - from)
