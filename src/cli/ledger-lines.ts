@@ -48,13 +48,12 @@ export async function* linesIn(file: string): Lines {
   for await (const text of textLinesIn(file)) {
     at++
     const line = parseLine(text)
-    if (line) yield line
-    else if (at > 1 || text.startsWith(beginning))
-      throw new Error(`--export ${file}: line ${at} is not one of a ledger's export: the file was cut there, or damaged`)
-    else
-      throw new UsageError(
-        `--export ${file}: line 1 is not one of a ledger's export: only what \`mayfly ledger export\` writes without a filter, as NDJSON, can be verified`,
-      )
+    if (!line) {
+      const fault = `--export ${file}: line ${at} is not one of a ledger's export`
+      if (at > 1 || text.startsWith(beginning)) throw new Error(`${fault}: the file was cut there, or damaged`)
+      throw new UsageError(`${fault}: only what \`mayfly ledger export\` writes without a filter, as NDJSON, can be verified`)
+    }
+    yield line
   }
 }
 

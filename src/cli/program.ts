@@ -87,8 +87,8 @@ const writesOtherwise: ReadonlySet<string> = new Set(['exec', 'export', 'process
 function everyCommand(command: Command, visit: (command: Command) => void): void {
   visit(command)
   for (const inner of command.commands) {
-    const json = new Option('--json', 'answer with JSON').hideHelp(writesOtherwise.has(inner.name()))
-    if (!inner.options.some(({ long }) => long === '--json')) inner.addOption(json)
+    if (!inner.options.some(({ long }) => long === '--json'))
+      inner.addOption(new Option('--json', 'answer with JSON').hideHelp(writesOtherwise.has(inner.name())))
     everyCommand(inner, visit)
   }
 }

@@ -121,6 +121,7 @@ async function keepFresh(kept: Kept, first: HeldLease, put: (fresh: HeldLease) =
   // By the broker's clock, when it gave what is held, and how long ago that is.
   let given = latest([lease.issued_at ?? task.decision.decided_at])
   let since = stopwatch()
+  const until = (moment: string): number => Date.parse(moment) - given
 
   /** @returns milliseconds that it has left */
   async function hold(fresh: HeldLease, decidedAt: string | undefined): Promise<number> {
@@ -130,7 +131,7 @@ async function keepFresh(kept: Kept, first: HeldLease, put: (fresh: HeldLease) =
     ends = endOf(fresh)
     given = latest([fresh.issued_at, decidedAt])
     since = stopwatch()
-    return Date.parse(ends) - given
+    return until(ends)
   }
 
   async function replaced(): Promise<number | 'done'> {
@@ -141,7 +142,7 @@ async function keepFresh(kept: Kept, first: HeldLease, put: (fresh: HeldLease) =
     return 'done'
   }
 
-  await atHalves(Date.parse(ends) - given, pace.shortest, signal, async () => {
+  await atHalves(until(ends), pace.shortest, signal, async () => {
     // Nothing that is fresh could outlive the task; once that is renewed, asking makes sense.
     if (Date.parse(ends) >= Date.parse(kept.deadline)) return 'again'
     const onTrouble = (error: unknown): boolean => {
@@ -161,7 +162,7 @@ async function keepFresh(kept: Kept, first: HeldLease, put: (fresh: HeldLease) =
       } catch (further) {
         if (onTrouble(further)) return 'done'
       }
-      return since() < Date.parse(kept.deadline) - given ? 2 * pace.look : 'again'
+      return since() < until(kept.deadline) ? 2 * pace.look : 'again'
     }
   })
 }
