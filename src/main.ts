@@ -1,6 +1,7 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { ConfigurationError, describe, withAllFaults } from './base/errors.ts'
+import { whenFired } from './base/signal.ts'
 import { systemClock } from './base/time.ts'
 import { version } from './base/version.ts'
 import { type Config, loadConfig } from './config.ts'
@@ -422,6 +423,5 @@ async function openDevelopmentIssuer(folder: string) {
 
 /** Resolves when the signal fires, or has fired already. */
 async function fired(signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return
-  await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
+  await new Promise<void>((resolve) => void whenFired(signal, resolve))
 }

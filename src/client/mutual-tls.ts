@@ -2,6 +2,7 @@ import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { once } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import { Agent, request } from 'node:https'
+import { longestIdle } from '../base/keep-alive.ts'
 
 /** What a client shows a broker that lets nobody in without a certificate (`listen.tls.client_ca`). PEM. */
 export interface ClientCertificate {
@@ -17,9 +18,6 @@ export type Fetch = (
   how: { readonly method: string; readonly headers: Readonly<Record<string, string>>; readonly body?: string; readonly signal: AbortSignal },
 ) => Promise<{ readonly status: number; readonly headers: Headers; readonly body: AsyncIterable<Uint8Array> | null }>
 
-/** Milliseconds that an idle connection is kept: below the 5 s after which many servers close theirs, so that a question never meets a closing one. */
-const idle = 4_000
-
 /**
  * `fetch` with a client certificate, for which Node's own has no option. A changed certificate opens new connections; the old ones idle out.
  * @param read is called at each use. @returns what throws what `read` throws, and TypeError for what is no certificate with its key
@@ -31,7 +29,7 @@ export function fetchShowing(read: () => Promise<ClientCertificate>): () => Prom
     if (last?.certificate === certificate && last.key === key) return last.fetch
     const fault = certificateFault({ certificate, key })
     if (fault !== undefined) throw new TypeError(fault)
-    const agent = new Agent({ keepAlive: true, timeout: idle, minVersion: 'TLSv1.2', cert: certificate, key })
+    const agent = new Agent({ keepAlive: true, timeout: longestIdle, minVersion: 'TLSv1.2', cert: certificate, key })
     last = { certificate, key, fetch: fetchThrough(agent) }
     return last.fetch
   }

@@ -5,6 +5,7 @@ import { requestId } from 'hono/request-id'
 import { matchedRoutes } from 'hono/route'
 import { secureHeaders } from 'hono/secure-headers'
 import { BrokerError } from '../base/errors.ts'
+import { whenFired } from '../base/signal.ts'
 import { stopwatch } from '../base/time.ts'
 import type { Telemetry } from '../telemetry.ts'
 import type { Env } from './app.ts'
@@ -126,23 +127,18 @@ function timeLimit(limits: DoorLimits, stopping: AbortSignal): MiddlewareHandler
         release = setTimeout(() => reject(late()), limits.grace)
       })
     })
-    if (lane === 'ends') whenFired(lastCall.signal, expire)
-    else c.req.raw.signal.addEventListener('abort', () => stop.abort(new DOMException('the client has gone', 'AbortError')), { once: true })
+    const forget = lane === 'ends' ? whenFired(lastCall.signal, expire) : () => {}
+    if (lane !== 'ends')
+      c.req.raw.signal.addEventListener('abort', () => stop.abort(new DOMException('the client has gone', 'AbortError')), { once: true })
     c.set('signal', stop.signal)
     try {
       await Promise.race([next(), abandoned])
     } finally {
       clearTimeout(timer)
       clearTimeout(release)
-      lastCall.signal.removeEventListener('abort', expire)
+      forget()
     }
   }
-}
-
-/** Also where it has: what was added later would never hear of it. */
-function whenFired(signal: AbortSignal, call: () => void): void {
-  if (signal.aborted) call()
-  else signal.addEventListener('abort', call, { once: true })
 }
 
 const late = () => new BrokerError('timed_out', 'The broker ran out of time. What was asked may have happened: look before asking again')

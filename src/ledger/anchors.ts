@@ -1,5 +1,6 @@
 import { readFile, rename, writeFile } from 'node:fs/promises'
 import { describe } from '../base/errors.ts'
+import { whenFired } from '../base/signal.ts'
 import { delay } from '../base/time.ts'
 import type { WitnessKey } from '../proof/cosignature.ts'
 import type { Telemetry } from '../telemetry.ts'
@@ -138,10 +139,8 @@ async function post<Answer>(
   read: (response: Response) => Promise<Answer>,
 ): Promise<Answer> {
   const ending = new AbortController()
-  const end = (): void => ending.abort(stop.reason)
-  stop.addEventListener('abort', end, { once: true })
   // It may have fired while something was read that is to be sent.
-  if (stop.aborted) end()
+  const forget = whenFired(stop, () => ending.abort(stop.reason))
   // A timer of our own: on Node 20 a timeout inside `AbortSignal.any` can be collected before it fires (nodejs/node issue 57736).
   const timer = setTimeout(() => ending.abort(new Error('no answer in time')), timeout)
   try {
@@ -156,7 +155,7 @@ async function post<Answer>(
     return await read(response)
   } finally {
     clearTimeout(timer)
-    stop.removeEventListener('abort', end)
+    forget()
   }
 }
 

@@ -1,5 +1,6 @@
 import { Agent as PlainAgent, type ClientRequest, request as plainRequest, type RequestOptions } from 'node:http'
 import { Agent as SecureAgent, request as secureRequest } from 'node:https'
+import { longestIdle } from '../base/keep-alive.ts'
 import { isLoopback } from '../base/loopback.ts'
 import { type FileText, freshFile } from './files.ts'
 
@@ -24,16 +25,13 @@ export function addressFault(text: string, allowHttp: boolean): string | undefin
 /** Opens one request on a kept connection or a new one. */
 export type Open = (url: URL, options: RequestOptions) => ClientRequest
 
-/** Milliseconds that an idle connection is kept: below the 5 s after which many servers close theirs, so that a question never meets a closing one. */
-const idle = 4_000
-
 /**
  * Connections to a backend, with the broker's client certificate where one is configured. A changed certificate file opens new connections; the
  * old ones idle out. @throws whatever reading the files throws
  */
 export function createConnection(settings: Connection): () => Promise<Open> {
   if (new URL(settings.url).protocol === 'http:') {
-    const agent = new PlainAgent({ keepAlive: true, timeout: idle })
+    const agent = new PlainAgent({ keepAlive: true, timeout: longestIdle })
     return async () => (url, options) => plainRequest(url, { ...options, agent })
   }
   const read = readers(settings)
@@ -41,7 +39,7 @@ export function createConnection(settings: Connection): () => Promise<Open> {
   return async () => {
     const { version, pem } = await read()
     if (last?.version !== version) {
-      const agent = new SecureAgent({ keepAlive: true, timeout: idle, minVersion: 'TLSv1.2', ...pem })
+      const agent = new SecureAgent({ keepAlive: true, timeout: longestIdle, minVersion: 'TLSv1.2', ...pem })
       last = { version, open: (url, options) => secureRequest(url, { ...options, agent }) }
     }
     return last.open

@@ -2,6 +2,7 @@ import { setMaxListeners } from 'node:events'
 import { bulkhead, BulkheadRejectedError, TaskCancelledError, type BulkheadPolicy } from 'cockatiel'
 import { BrokerError } from '../base/errors.ts'
 import type { Evidence, Handle } from '../base/evidence.ts'
+import { whenFired } from '../base/signal.ts'
 import { stopwatch, type Clock } from '../base/time.ts'
 import { type Breaker, createBreaker, type Heard } from './breaker.ts'
 import { type CallLimits, type LeaseReference, type Minted, type Provider, ProviderError, type Reservation, type SigningKey } from './provider.ts'
@@ -144,18 +145,16 @@ async function inTime<T>(timeout: number, caller: AbortSignal, call: (signal: Ab
       release = setTimeout(() => reject(outOfTime()), grace)
     })
   })
-  const giveUp = (): void => stop.abort(caller.reason)
   // One signal may stand behind many calls, the reaper's for instance; Node takes eleven listeners for a leak.
   setMaxListeners(0, caller)
-  if (caller.aborted) giveUp()
-  caller.addEventListener('abort', giveUp, { once: true })
+  const forget = whenFired(caller, () => stop.abort(caller.reason))
   const timer = setTimeout(() => stop.abort(outOfTime()), timeout)
   try {
     return await Promise.race([call(stop.signal, abandoned), abandoned])
   } finally {
     clearTimeout(timer)
     clearTimeout(release)
-    caller.removeEventListener('abort', giveUp)
+    forget()
   }
 }
 

@@ -1,6 +1,7 @@
 import { BrokerError } from '../base/errors.ts'
 import type { LeaseId, TaskId } from '../base/ids.ts'
 import type { Receipt } from '../base/receipt.ts'
+import { whenFired } from '../base/signal.ts'
 import { delay, stopwatch } from '../base/time.ts'
 import { closeLease, type ClosedTask as Closed, closeTask, type Ending } from '../ledger/endings.ts'
 import { keepKey } from '../ledger/keys.ts'
@@ -166,11 +167,9 @@ async function within<Result>(
     () => undefined,
     () => undefined,
   )
-  const giveUp = (): void => over.abort()
-  signal.addEventListener('abort', giveUp, { once: true })
-  if (signal.aborted) giveUp()
+  const forget = whenFired(signal, () => over.abort())
   const result = await Promise.race([work, late])
-  signal.removeEventListener('abort', giveUp)
+  forget()
   over.abort()
   return { result, left: seconds * 1_000 - elapsed() }
 }

@@ -1,4 +1,5 @@
 import type { Handle } from '../../base/evidence.ts'
+import { whenFired } from '../../base/signal.ts'
 import { type Minted, ProviderError, type Reservation } from '../provider.ts'
 import { authOf, renewedOf, type SecretAnswer, secretOf, unexpected, warns } from './answers.ts'
 import type { Ask, VaultAnswer } from './client.ts'
@@ -226,11 +227,9 @@ const endOf = ({ data }: SecretAnswer): Date | undefined => (typeof data.expirat
 
 /** What work comes to, or nothing once the signal fires: then it goes on, and nobody here waits for it. */
 async function unlessFired<T>(work: Promise<T>, signal: AbortSignal): Promise<T | undefined> {
-  let stop = (): void => {}
-  const fired = new Promise<undefined>((resolve) => (stop = () => resolve(undefined)))
-  if (signal.aborted) stop()
-  signal.addEventListener('abort', stop, { once: true })
-  return await Promise.race([work, fired]).finally(() => signal.removeEventListener('abort', stop))
+  let forget = (): void => {}
+  const fired = new Promise<undefined>((resolve) => (forget = whenFired(signal, () => resolve(undefined))))
+  return await Promise.race([work, fired]).finally(forget)
 }
 
 /** The serial number of a certificate. Undefined: it is none. */
