@@ -1,6 +1,6 @@
 import { html } from 'hono/html'
 import { listEntries } from '../ledger/lists.ts'
-import { type DecisionRecord, type Entry, hasEnded, type Lease, type Task } from '../ledger/records.ts'
+import { type DecisionSummary, type Entry, hasEnded, type Lease, type Task } from '../ledger/records.ts'
 import type { TaskId } from '../base/ids.ts'
 import { showTask } from '../tasks/show.ts'
 import type { Broker, Caller } from '../tasks/task.ts'
@@ -12,7 +12,7 @@ import { causeOf, endedBy, renderLeaseState, renderMoment, renderPurpose, render
 export interface Story {
   readonly task: Task
   readonly leases: readonly Lease[]
-  readonly decisions: readonly DecisionRecord[]
+  readonly decisions: readonly DecisionSummary[]
   /** Oldest first. */
   readonly entries: readonly Entry[]
   /** Whether there are older ones. */

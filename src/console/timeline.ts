@@ -89,8 +89,7 @@ export function tell(home: string, entry: Entry, grant: string): Told {
     case 'request.denied':
       return {
         mood: 'stuck',
-        text: html`Refused to ${say('action')} what the policy permits:
-        ${say('cause') === 'limit' ? 'too many live leases' : 'an operator has stopped it'}`,
+        text: html`Refused to ${say('action')} what the policy permits: ${say('cause') === 'limit' ? 'too many leases' : 'an operator has stopped it'}`,
       }
     case 'kill_list.written':
       return { text: html`Generation ${say('generation')} of the kill list of ${say('role')} was written` }

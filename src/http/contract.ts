@@ -556,7 +556,13 @@ export const OpenedTask = z
   .openapi('OpenedTask')
 export type OpenedTask = z.infer<typeof OpenedTask>
 
-export const ShownTask = z.object({ task: TaskView, leases: z.array(LeaseView), decisions: z.array(DecisionView) }).openapi('ShownTask')
+export const ShownTask = z
+  .object({
+    task: TaskView,
+    leases: z.array(LeaseView).openapi({ description: 'Those that have not ended, and the newest 1,000; `GET /leases?task=` has all' }),
+    decisions: z.array(DecisionView).openapi({ description: 'The newest 1,000' }),
+  })
+  .openapi('ShownTask')
 export type ShownTask = z.infer<typeof ShownTask>
 
 export const AddedLease = z.object({ decision: DecisionView, lease: IssuedLease, receipts: Receipts }).openapi('AddedLease')

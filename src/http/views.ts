@@ -1,7 +1,7 @@
 import type { Receipt } from '../base/receipt.ts'
 import { formatDuration } from '../base/time.ts'
 import type { LogRecord } from '../ledger/log.ts'
-import type { DecisionRecord, Entry, Lease, Revocation, Stop, Task } from '../ledger/records.ts'
+import type { DecisionRecord, DecisionSummary, Entry, Lease, Revocation, Stop, Task } from '../ledger/records.ts'
 import type { Selector } from '../ledger/selector.ts'
 import type { Obligations } from '../policy/decide.ts'
 import type {
@@ -73,7 +73,7 @@ export function viewLease(lease: Lease): LeaseView {
   }
 }
 
-export function viewDecision(decision: DecisionRecord): DecisionView {
+export function viewDecision(decision: DecisionSummary): DecisionView {
   return {
     id: decision.id,
     action: decision.action,
@@ -85,7 +85,7 @@ export function viewDecision(decision: DecisionRecord): DecisionView {
   }
 }
 
-export const viewDenial = (decision: DecisionRecord): DenialView => ({
+export const viewDenial = (decision: DecisionSummary): DenialView => ({
   ...viewDecision(decision),
   task: decision.taskId,
   agent: decision.agent,

@@ -1,5 +1,5 @@
 import { sql, type SQL } from 'drizzle-orm'
-import type { LeaseId, StopId, TaskId } from '../base/ids.ts'
+import type { LeaseId, TaskId } from '../base/ids.ts'
 import type { Json } from '../base/json.ts'
 import type { Receipt } from '../base/receipt.ts'
 import type { Ledger } from './connect.ts'
@@ -9,38 +9,23 @@ import {
   decidedRows,
   decisionEntries,
   entryColumns,
-  json,
   keepDecisions,
   leaseBody,
   leaseEntries,
   type NewDecision,
+  type NewTask,
+  openedBody,
   rfc3339,
 } from './entries.ts'
+import { deadlineIn, endOf } from './intervals.ts'
 import { claimKeys, holds, type KeyClaim } from './keys.ts'
 import type { EntryFields } from '../proof/leaf.ts'
 import type { ExportedRow } from './log.ts'
-import { bareColumns, type BareRow, bareRows, receiptsOf, receiptsOfRows, receiptsTold, returningTold, type ToldRow, toldRows } from './receipts.ts'
-import { type Cause, type Declarant, type JsonRow, type Lease, leasesOf, type Task, taskOf } from './records.ts'
+import { bareColumns, type BareRow, bareRows, receiptsOf, receiptsOfRows, toldRows } from './receipts.ts'
+import { type JsonRow, type Lease, leasesOf, type Task, taskOf } from './records.ts'
 import { forgottenAfter, openRoles, namedHandles, takeNames } from './session-names.ts'
 import { type Stopped, stoppedOf } from './stops.ts'
 import { together } from './together.ts'
-
-/** A task about to be opened or denied. */
-export interface NewTask {
-  readonly id: TaskId
-  readonly kind: string
-  readonly agent: string
-  readonly owner: string
-  readonly actor: Declarant
-  readonly purpose: string
-  readonly labels: Readonly<Record<string, string>>
-  /** SHA-256 of the task token. */
-  readonly tokenHash: string
-  /** Milliseconds from the store's now. */
-  readonly duration: number
-  /** Where the agent named a moment; the earlier of the two counts. */
-  readonly deadline: Date | undefined
-}
 
 /** A lease about to be announced: `reserved`, or `active` at once where minting changes nothing outside the broker. */
 export interface NewLease {
@@ -66,6 +51,12 @@ export interface LeaseLimits {
   readonly perTask: number
 }
 
+/**
+ * Leases that a task may be given in its whole life, ended ones with them: whoever reads or ends a task reads all of them. A day of leases of five minutes
+ * each, one after the other, of sixteen grants is half of it.
+ */
+const leasesInAll = 10_000
+
 /** Seconds that a mint may take before the reaper looks after its lease. Longer than any request is let live. */
 const mintPatience = 60
 
@@ -85,7 +76,10 @@ export interface Announcement {
   readonly claim: KeyClaim | undefined
 }
 
-export type Announcing = Announced | { readonly outcome: 'limit' } | { readonly outcome: 'key_taken' } | ({ readonly outcome: 'stopped' } & Stopped)
+/** Why a declaration was not announced though the policy permitted it. */
+export type TaskRefused = { readonly outcome: 'limit' } | ({ readonly outcome: 'stopped' } & Stopped)
+
+export type Announcing = Announced | TaskRefused | { readonly outcome: 'key_taken' }
 
 /**
  * Announces a task, its decision and its leases in one commit: from here on the ledger knows every credential that could come to exist. The commit
@@ -210,11 +204,14 @@ export interface Reissue {
   readonly claim: KeyClaim
 }
 
+/** Why a task was given no further leases. */
+export type LeasesRefused = { readonly outcome: 'not_open' | 'limit' | 'used_up' } | ({ readonly outcome: 'stopped' } & Stopped)
+
 /**
  * Announces further leases of an open task.
  *
  * `not_open`: the task has ended or passed its deadline, or another retry has taken the key of this reissue. `limit`: the agent or the task has too many live
- * leases. `stopped`: an operator has stopped what is asked for. Nothing was written.
+ * leases. `used_up`: the task has had too many leases in all. `stopped`: an operator has stopped what is asked for. Nothing was written.
  */
 export async function announceLeases(
   ledger: Ledger,
@@ -223,9 +220,9 @@ export async function announceLeases(
   leases: readonly NewLease[],
   limits: LeaseLimits,
   reissue?: Reissue,
-): Promise<Announced | { readonly outcome: 'limit' } | { readonly outcome: 'not_open' } | ({ readonly outcome: 'stopped' } & Stopped)> {
+): Promise<Announced | LeasesRefused> {
   const names = namesFor(leases)
-  const [row] = await ledger.run<{ found: boolean; told: ExportedRow[] | null } & WrittenOne>(
+  const [row] = await ledger.run<{ announced: number | null; told: ExportedRow[] | null } & WrittenOne>(
     sql`
     with ${decidedRows([{ task, decision }])},
     ${wantedRows([{ task, decision, leases }])},
@@ -237,6 +234,7 @@ export async function announceLeases(
     asking as (
       select id, agent, ${leases.length}::int as leases, ${limits.perAgent}::int as most
       from found where not exists (select from stopped) and live_leases + ${leases.length}::int <= ${limits.perTask}::int
+        and announced_leases + ${leases.length}::int <= ${leasesInAll}::int
     ),
     place as (${takePlaces}),
     task as (
@@ -255,84 +253,16 @@ export async function announceLeases(
       union all ${leaseEntries}
       returning *
     )
-    select exists (select from found) as found, (select to_json(task) from task) as task,
+    select (select announced_leases from found) as announced, (select to_json(task) from task) as task,
       (select json_agg(announced order by announced.id) from announced) as leases, ${toldRows()} as told,
       (select json_build_object('stop', stop, 'until', until) from stopped) as stopped`,
     'later',
   )
-  if (!row?.found) return { outcome: 'not_open' }
+  if (!row || row.announced === null) return { outcome: 'not_open' }
   if (row.stopped) return { outcome: 'stopped', ...row.stopped }
-  if (!row.task) return { outcome: 'limit' }
+  if (!row.task) return { outcome: row.announced + leases.length > leasesInAll ? 'used_up' : 'limit' }
   return { outcome: 'announced', task: taskOf(row.task), leases: leasesOf(row.leases), receipts: receiptsOfRows(ledger, row.told) }
 }
-
-/**
- * Keeps a request that was refused, with the decision that says why: a task `denied` from birth. A key that came with it is taken, so that the
- * retry of a denial is another decision about the same request. `limit` and `stopped`: the policy permitted it, a limit or an operator's stop did not; its
- * key was taken already.
- */
-export async function recordDenial(
-  ledger: Ledger,
-  task: NewTask,
-  decision: NewDecision,
-  cause: Extract<Cause, 'policy' | 'limit' | 'stopped'>,
-  claim: KeyClaim | undefined,
-  stop?: StopId,
-): Promise<readonly Receipt[]> {
-  const rows = await ledger.run<ToldRow>(
-    sql`
-    with ${decidedRows([{ task: task.id, decision }])},
-    ${claim ? sql`${claimKeys([{ task: task.id, claim, busy: false }])},` : sql``}
-    task as (
-      insert into tasks (id, state, kind, agent, owner, actor, purpose, labels, deadline, cause, ended_at)
-      values (${task.id}, 'denied', ${task.kind}, ${task.agent}, ${task.owner}, ${json(task.actor)}, ${task.purpose}, ${json(task.labels)},
-        ${deadlineOf(task)}, ${cause}, now())
-      returning *
-    ),
-    kept as (${keepDecisions(sql`select id from task`)})
-    ${entryColumns}
-    select 'task.denied', task.agent, task.id, null, null, ${json({ ...openedBody(task), cause, ...(stop && { stop }) })} from task
-    union all ${decisionEntries(sql`select id from task`)}
-    ${returningTold}`,
-    'later',
-  )
-  return receiptsTold(ledger, rows)
-}
-
-/** Why a request was refused though the policy permitted it. */
-export interface KeptBack {
-  readonly cause: Extract<Cause, 'limit' | 'stopped'>
-  /** The one that stood in the way. */
-  readonly stop?: StopId
-}
-
-/** Keeps a decision about a task that exists already: a refused further lease, refresh or renewal; where it permitted it, with what kept it back. */
-export async function recordDecision(ledger: Ledger, task: TaskId, decision: NewDecision, keptBack?: KeptBack): Promise<readonly Receipt[]> {
-  const denied = sql`
-    union all
-    select 'request.denied', task.agent, task.id, null, ${decision.id}::text, ${json({ action: decision.action, ...keptBack })} from task`
-  const rows = await ledger.run<ToldRow>(
-    sql`
-    with ${decidedRows([{ task, decision }])},
-    task as (select id, agent from tasks where id = ${task}),
-    kept as (${keepDecisions(sql`select id from task`)})
-    ${entryColumns} ${decisionEntries(sql`select id from task`)} ${keptBack ? denied : sql``}
-    ${returningTold}`,
-    'later',
-  )
-  return receiptsTold(ledger, rows)
-}
-
-/** A lease whose minting changes nothing outside the broker ends with its token, which counts in whole seconds: so says every answer. */
-export function endOf(lease: SQL, latest: SQL): SQL {
-  return sql`case when ${lease}.local then date_trunc('second', ${latest}) else ${latest} end`
-}
-
-/** The earlier of what was asked for as a duration, in milliseconds, and as a moment. Null where no moment was named. */
-const deadlineIn = (duration: SQL, moment: SQL): SQL => sql`least(now() + make_interval(secs => ${duration} / 1000), ${moment})`
-
-export const deadlineOf = ({ duration, deadline }: Pick<NewTask, 'duration' | 'deadline'>): SQL =>
-  deadlineIn(sql`${duration}::double precision`, sql`${deadline?.toISOString() ?? null}::text::timestamptz`)
 
 /**
  * Takes the places that the query `asking` wants under each agent's limit: for an agent all of them, or none. One row an agent and a guarded update
@@ -398,5 +328,3 @@ const insertLeases = ({ column, handles }: Names): SQL => sql`
     case when wanted.local then ${endsAt} else now() + make_interval(secs => ${mintPatience}) end ${handles}
   from wanted join task on task.id = wanted.task
   returning *`
-
-const openedBody = ({ kind, owner, actor, purpose, labels }: NewTask) => ({ kind, owner, actor, purpose, labels })

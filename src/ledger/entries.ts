@@ -4,7 +4,7 @@ import type { Json } from '../base/json.ts'
 import type { Action, Decision } from '../policy/decide.ts'
 import { canonical, digestOfText } from '../proof/canonical.ts'
 import type { Ledger } from './connect.ts'
-import type { Lease } from './records.ts'
+import type { Declarant, Lease } from './records.ts'
 
 /** Every kind of fact that the history holds. */
 export const entryKinds = [
@@ -39,6 +39,23 @@ export const entryKinds = [
 ] as const
 export type EntryKind = (typeof entryKinds)[number]
 
+/** A task about to be opened or denied. */
+export interface NewTask {
+  readonly id: TaskId
+  readonly kind: string
+  readonly agent: string
+  readonly owner: string
+  readonly actor: Declarant
+  readonly purpose: string
+  readonly labels: Readonly<Record<string, string>>
+  /** SHA-256 of the task token. */
+  readonly tokenHash: string
+  /** Milliseconds from the store's now. */
+  readonly duration: number
+  /** Where the agent named a moment; the earlier of the two counts. */
+  readonly deadline: Date | undefined
+}
+
 /** A decision about to be kept. */
 export interface NewDecision {
   readonly id: DecisionId
@@ -71,6 +88,9 @@ export function decidedRows(decisions: readonly { readonly task: TaskId; readonl
         policies jsonb, "policyDigest" text, obligations jsonb, answers jsonb, body jsonb)
     )`
 }
+
+/** What the history says of a task when it is opened or denied, but for when it ends. */
+export const openedBody = ({ kind, owner, actor, purpose, labels }: NewTask) => ({ kind, owner, actor, purpose, labels })
 
 /** What the history says of a decision; the digest over all its answers binds the row in `decisions` to it. */
 export const decidedBody = ({ action, made }: Pick<NewDecision, 'action' | 'made'>) => ({

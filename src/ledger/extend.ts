@@ -1,7 +1,6 @@
 import { sql } from 'drizzle-orm'
 import type { LeaseId, TaskId } from '../base/ids.ts'
 import type { Receipt } from '../base/receipt.ts'
-import { deadlineOf, endOf, type NewTask } from './announce.ts'
 import type { Ledger } from './connect.ts'
 import {
   decidedRows,
@@ -12,9 +11,10 @@ import {
   leaseEntries,
   leaseEntriesOf,
   type NewDecision,
+  type NewTask,
   rfc3339,
 } from './entries.ts'
-import { milliseconds } from './intervals.ts'
+import { deadlineOf, endOf, milliseconds } from './intervals.ts'
 import { type KeyClaim, release } from './keys.ts'
 import type { ExportedRow } from './log.ts'
 import { receiptsOfRows, toldRows } from './receipts.ts'
@@ -165,9 +165,9 @@ export async function extendTask(
   id: TaskId,
   decision: NewDecision,
   asked: Pick<NewTask, 'duration' | 'deadline'>,
-): Promise<{ readonly task: Task; readonly receipts: readonly Receipt[] } | Stopped | undefined> {
+): Promise<{ readonly task: Task; readonly decidedAt: Date; readonly receipts: readonly Receipt[] } | Stopped | undefined> {
   const living = sql`(select task_id as task, grant_name as "grant", provider from leases where task_id = ${id} and ended_at is null)`
-  const [row] = await ledger.run<{ task: JsonRow | null; told: ExportedRow[] | null; stopped: Stopped | null }>(
+  const [row] = await ledger.run<{ task: JsonRow | null; at: string; told: ExportedRow[] | null; stopped: Stopped | null }>(
     sql`
     with ${decidedRows([{ task: id, decision }])},
     ${stoppedOf(sql`(select * from tasks where id = ${id})`, living)},
@@ -183,9 +183,9 @@ export async function extendTask(
       select 'task.renewed', task.agent, task.id, null, ${decision.id}::text, jsonb_build_object('deadline', ${rfc3339(sql`task.deadline`)}) from task
       returning *
     )
-    select (select to_json(task) from task) as task, ${toldRows()} as told, (select json_build_object('stop', stop, 'until', until) from stopped) as stopped`,
+    select (select to_json(task) from task) as task, to_json(now()::timestamptz(3)) as at, ${toldRows()} as told, (select json_build_object('stop', stop, 'until', until) from stopped) as stopped`,
     'later',
   )
   if (row?.stopped) return row.stopped
-  return row?.task ? { task: taskOf(row.task), receipts: receiptsOfRows(ledger, row.told) } : undefined
+  return row?.task ? { task: taskOf(row.task), decidedAt: new Date(row.at), receipts: receiptsOfRows(ledger, row.told) } : undefined
 }

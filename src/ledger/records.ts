@@ -216,19 +216,33 @@ export const leasesOf = (rows: readonly JsonRow[] | null | undefined): Lease[] =
 /** Milliseconds until the deadline of `task` by the store's clock, which alone decides about it; negative afterwards. */
 const left = sql`(extract(epoch from task.deadline - now()) * 1000)::double precision`
 
-/** A task with its leases, oldest first, and the milliseconds that are left of it. Undefined: there is none. */
+/** Of the leases and the decisions of a task: how many of the newest are read with it. */
+const readWithTask = 1_000
+
+/**
+ * A task with its leases, oldest first, and the milliseconds that are left of it: all that have not ended, and the newest. `announcedLeases` tells whether that
+ * is all. Undefined: there is none.
+ */
 export async function findTask(ledger: Ledger, id: TaskId): Promise<{ task: Task; leases: Lease[]; left: number } | undefined> {
   const [row] = await ledger.run<{ task: JsonRow; leases: JsonRow[] | null; left: number }>(sql`
-    select to_json(task) as task, ${left} as left, (select json_agg(lease order by lease.id) from leases as lease where lease.task_id = task.id) as leases
+    select to_json(task) as task, ${left} as left, (
+      select json_agg(lease order by lease.id) from leases as lease where lease.task_id = task.id and (task.announced_leases <= ${readWithTask}::int
+        or lease.ended_at is null or lease.id in (select id from leases where task_id = ${id} order by id desc limit ${readWithTask}))
+    ) as leases
     from tasks as task where task.id = ${id}`)
   return row && { task: taskOf(row.task), leases: leasesOf(row.leases), left: row.left }
 }
 
-/** The decisions of a task, oldest first. */
-export async function decisionsOf(ledger: Ledger, id: TaskId): Promise<DecisionRecord[]> {
-  const rows = await ledger.run<{ decision: JsonRow }>(
-    sql`select to_json(decision) as decision from decisions as decision where decision.task_id = ${id} order by decision.id limit 1000`,
-  )
+/** A decision without what it was asked and answered in detail. */
+export type DecisionSummary = Omit<DecisionRecord, 'answers'>
+
+/** The decisions of a task, oldest first: the newest of them. */
+export async function decisionsOf(ledger: Ledger, id: TaskId): Promise<DecisionSummary[]> {
+  const rows = await ledger.run<{ decision: JsonRow }>(sql`
+    select to_json(decision) as decision from (
+      select id, task_id, agent, kind, action, outcome, policies, policy_digest, obligations, decided_at
+      from decisions where task_id = ${id} order by id desc limit ${readWithTask}
+    ) as decision order by decision.id`)
   return rows.map((row) => decisionOf(row.decision))
 }
 

@@ -9,7 +9,8 @@ import { receiptsOfEnd } from '../ledger/receipts.ts'
 import { findLease, findTask, hasEnded, type Lease, type Task, type TaskState } from '../ledger/records.ts'
 import type { Settled } from '../ledger/settlement.ts'
 import { endLease, noteEnded } from './end.ts'
-import { type Broker, type Caller, notFound, owns } from './task.ts'
+import { notFound } from './refusals.ts'
+import { type Broker, type Caller, owns } from './task.ts'
 
 /** What became of a task that was to end: `ended` is true only where every lease of it has. */
 export interface ClosedTask {

@@ -1,11 +1,9 @@
 import { BrokerError } from '../base/errors.ts'
 import type { LeaseId, TaskId } from '../base/ids.ts'
 import type { Receipt } from '../base/receipt.ts'
-import { announceLeases, recordDecision } from '../ledger/announce.ts'
+import { announceLeases } from '../ledger/announce.ts'
 import { concludeRefresh, extendLease, type Extension, type Refreshed } from '../ledger/extend.ts'
-import type { NewDecision } from '../ledger/entries.ts'
 import { receiptsOfEnd } from '../ledger/receipts.ts'
-import type { Stopped } from '../ledger/stops.ts'
 import { type DecisionRecord, findLease, findTask, type Lease, type Task } from '../ledger/records.ts'
 import type { Grant } from '../policy/catalogue.ts'
 import { digestsOf } from '../providers/credential.ts'
@@ -13,8 +11,9 @@ import { type Minted, type Provider, ProviderError, type Reservation } from '../
 import type { Target } from '../providers/target.ts'
 import { endLeaseNow } from './close.ts'
 import { decideOn, keptDecision, within } from './decision.ts'
-import { asBrokerError, confirmAll, type IssuedLease, mintAll, newLeases, reservationOf, targetOf, taskHasEnded } from './mint.ts'
-import { agentBehind, type Broker, type Caller, type GrantRequest, notFound, owns } from './task.ts'
+import { asBrokerError, confirmAll, type IssuedLease, mintAll, newLeases, reservationOf, targetOf } from './mint.ts'
+import { deniedInTask, leaseHasEnded, notFound, refusedByStop, refusedLeases, taskHasEnded } from './refusals.ts'
+import { agentBehind, type Broker, type Caller, type GrantRequest, owns } from './task.ts'
 
 /** One lease that was issued, or issued anew. */
 export interface AddedLease {
@@ -28,7 +27,7 @@ export interface AddedLease {
  * Issues a further grant inside an open task, under a fresh decision.
  *
  * A crash between any two lines leaves what a crash of opening would: a reserved lease that the reaper ends, or an active one that its deadline ends.
- * @throws BrokerError `not_found`, `conflict` (the task has ended), `denied` (kept first), `unknown_grant`, `rate_limited`, `provider_unavailable`, `provider_failed`
+ * @throws BrokerError `not_found`, `conflict` (the task has ended, or had as many leases as one may), `denied` (kept first), `unknown_grant`, `rate_limited`, `provider_unavailable`, `provider_failed`
  */
 export async function addLease(broker: Broker, caller: Caller, id: TaskId, asked: GrantRequest, signal: AbortSignal): Promise<AddedLease> {
   const { task, left } = await ownOpenTask(broker, caller, id)
@@ -36,13 +35,11 @@ export async function addLease(broker: Broker, caller: Caller, id: TaskId, asked
   const declared = { kind: task.kind, duration: Math.min(Math.max(1, left), longestOf(broker, task)), grants: [asked] }
   const inquiry = broker.policy().catalogue.resolve(agent, actor, 'issue', declared)
   const decision = decideOn(broker, inquiry)
-  if (decision.made.outcome === 'deny') throw await denied(broker, id, decision)
+  if (decision.made.outcome === 'deny') throw await deniedInTask(broker, id, decision)
 
   const limits = { perAgent: agent.maxLiveLeases, perTask: broker.limits.leasesPerTask }
   const announced = await announceLeases(broker.ledger, id, decision, newLeases(broker, inquiry, decision), limits)
-  if (announced.outcome === 'not_open') throw taskHasEnded(id)
-  if (announced.outcome === 'limit') throw await refusedByLimit(broker, id, decision)
-  if (announced.outcome === 'stopped') throw await refusedByStop(broker, id, decision, announced)
+  if (announced.outcome !== 'announced') throw await refusedLeases(broker, id, decision, announced)
 
   const minted = await mintAll(broker, { task: announced.task, inquiry, decision }, announced.leases, signal)
   const confirmed = minted.ok ? await confirmAll(broker, announced.task, minted.issued, undefined) : undefined
@@ -78,7 +75,7 @@ export async function refreshLease(broker: Broker, caller: Caller, id: LeaseId, 
   if (!isAsAnnounced(lease, inquiry.grants[0]!.grant, target.provider))
     throw new BrokerError('conflict', 'The catalogue has changed what this lease says of itself: ask for the grant anew', { task: task.id })
   const decision = decideOn(broker, inquiry)
-  if (decision.made.outcome === 'deny') throw await denied(broker, task.id, decision)
+  if (decision.made.outcome === 'deny') throw await deniedInTask(broker, task.id, decision)
 
   const ttl = within(Math.min(inquiry.grants[0]!.ttl, lease.ttl), decision.made.answers[0]?.obligations.maxTtl)
   const extension = await extendLease(broker.ledger, lease, decision, ttl)
@@ -95,8 +92,6 @@ export async function refreshLease(broker: Broker, caller: Caller, id: LeaseId, 
     receipts: [...extension.receipts, ...refreshed.receipts],
   }
 }
-
-const leaseHasEnded = ({ taskId }: Lease): BrokerError => new BrokerError('conflict', 'This lease has ended', { task: taskId })
 
 /**
  * Whether what the lease says of itself would be true of a fresh credential: from its provider, which is what the policy is asked about; ended no worse; and
@@ -138,38 +133,12 @@ async function mintAgain(broker: Broker, target: Target, extension: Extension, r
   }
 }
 
-/** What a refusal about an existing task leaves: the decision, kept. @returns the error to throw */
-export async function denied(broker: Broker, task: TaskId, decision: NewDecision): Promise<BrokerError> {
-  const receipts = await recordDecision(broker.ledger, task, decision)
-  return new BrokerError('denied', 'The policy does not permit this', { decision: decision.id, task, receipts })
-}
-
-/** The same where the policy permitted it and an operator has stopped it. @returns the error to throw */
-export async function refusedByStop(broker: Broker, task: TaskId, decision: NewDecision, stopped: Stopped): Promise<BrokerError> {
-  return isStopped(task, decision, stopped, await recordDecision(broker.ledger, task, decision, { cause: 'stopped', stop: stopped.stop }))
-}
-
-/** Without the operator's words: whoever is stopped for what they did need not read what is known about them. */
-export const isStopped = (task: TaskId, decision: NewDecision, { stop, until }: Stopped, receipts: readonly Receipt[]): BrokerError =>
-  new BrokerError('denied', `An operator has stopped this until ${until} (${stop})`, { decision: decision.id, task, receipts })
-
 /** An open task of the caller, and the milliseconds that are left of it. @throws BrokerError `not_found`, `conflict` */
 async function ownOpenTask(broker: Broker, caller: Caller, id: TaskId): Promise<{ task: Task; left: number }> {
   const found = await findTask(broker.ledger, id)
   if (!found || !owns(caller, found.task)) throw notFound('task')
   if (found.task.state !== 'open') throw taskHasEnded(id)
   return found
-}
-
-/** The same where it was too much for a limit. @returns the error to throw */
-export async function refusedByLimit(broker: Broker, task: TaskId, decision: NewDecision): Promise<BrokerError> {
-  return tooManyLeases(broker, await recordDecision(broker.ledger, task, decision, { cause: 'limit' }))
-}
-
-/** @param receipts of what the ledger keeps of it */
-export function tooManyLeases(broker: Broker, receipts: readonly Receipt[]): BrokerError {
-  broker.telemetry.metrics.rateLimited.inc({ limit: 'live_leases' })
-  return new BrokerError('rate_limited', 'Too many live leases: complete tasks that are done', { retryAfter: 5, receipts })
 }
 
 /** What is left of a task may exceed what its kind allows to ask for, after the catalogue was changed. */

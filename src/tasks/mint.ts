@@ -1,5 +1,5 @@
 import { BrokerError } from '../base/errors.ts'
-import { newId, type TaskId } from '../base/ids.ts'
+import { newId } from '../base/ids.ts'
 import type { Receipt } from '../base/receipt.ts'
 import type { NewLease } from '../ledger/announce.ts'
 import { type Confirmation, confirmLeases } from '../ledger/extend.ts'
@@ -12,6 +12,7 @@ import { type Credential, digestsOf } from '../providers/credential.ts'
 import { ProviderError, type Reservation } from '../providers/provider.ts'
 import type { Target } from '../providers/target.ts'
 import { within } from './decision.ts'
+import { taskHasEnded } from './refusals.ts'
 import type { Broker } from './task.ts'
 
 /** A lease with the only copy of its secret. */
@@ -95,9 +96,6 @@ export async function confirmAll(broker: Broker, task: Task, issued: readonly Is
   for (const { lease } of issued) broker.telemetry.metrics.leasesIssued.inc({ provider: lease.provider })
   return { issued, receipts }
 }
-
-/** What whoever asks too late is told. */
-export const taskHasEnded = (task: TaskId): BrokerError => new BrokerError('conflict', 'This task has ended', { task })
 
 async function mint(broker: Broker, issue: Issue, lease: Lease, signal: AbortSignal): Promise<IssuedLease> {
   const target = targetOf(broker, lease.provider)

@@ -3,18 +3,19 @@ import { type DecisionId, newId, type TaskId } from '../base/ids.ts'
 import type { Receipt } from '../base/receipt.ts'
 import type { Secret } from '../base/secret.ts'
 import type { Actor } from '../identity/actor.ts'
-import { type Announcing, announceLeases, announceTask, type LeaseLimits, type NewTask, recordDenial } from '../ledger/announce.ts'
-import type { NewDecision } from '../ledger/entries.ts'
+import { type Announced, announceLeases, announceTask, type LeaseLimits, type TaskRefused } from '../ledger/announce.ts'
+import type { NewDecision, NewTask } from '../ledger/entries.ts'
 import { findKey, type HeldKey, holdKey, keepKey, type KeyClaim, releaseKey } from '../ledger/keys.ts'
 import { receiptsOfTask } from '../ledger/receipts.ts'
 import { type DecisionRecord, findTask, hasEnded, type Task } from '../ledger/records.ts'
+import { recordDenial } from '../ledger/refusals.ts'
 import type { Agent } from '../policy/catalogue.ts'
 import type { Inquiry } from '../policy/inquiry.ts'
 import { digestOf } from '../proof/canonical.ts'
 import { beginClosing, endLeaseNow } from './close.ts'
 import { decideOn, keptDecision, within } from './decision.ts'
-import { confirmAll, type IssuedLease, mintAll, newLeases, taskHasEnded } from './mint.ts'
-import { isStopped, refusedByLimit, refusedByStop, tooManyLeases } from './lease.ts'
+import { confirmAll, type IssuedLease, mintAll, newLeases } from './mint.ts'
+import { denied, refusedLeases, refusedTask, taskHasEnded } from './refusals.ts'
 import { agentOf, type Broker, type Caller, type Declaration, durationOf } from './task.ts'
 import { newTaskToken } from './token.ts'
 
@@ -59,6 +60,7 @@ export async function openTask(
   // Announced: from here on the ledger knows every credential that could come to exist, or why none may.
   const announced = await announce(broker, opening, claim)
   if (announced.outcome === 'key_taken') return await retry(broker, opening, claim!, signal)
+  if (announced.outcome !== 'announced') return await keepBack(broker, opening, announced, claim)
   return await issue(broker, opening, announced, claim, signal)
 }
 
@@ -92,18 +94,11 @@ const announce = (broker: Broker, { task, decision, inquiry, limits }: Opening, 
 async function issue(
   broker: Broker,
   opening: Opening,
-  announced: Exclude<Announcing, { readonly outcome: 'key_taken' }>,
+  { task, leases, receipts: told }: Announced,
   claim: KeyClaim | undefined,
   signal: AbortSignal,
 ): Promise<OpenedTask> {
   const { decision, inquiry, taskToken } = opening
-  if (announced.outcome !== 'announced') {
-    const stop = announced.outcome === 'stopped' ? announced.stop : undefined
-    const receipts = await recordDenial(broker.ledger, opening.task, decision, announced.outcome, undefined, stop)
-    if (claim) await releaseKey(broker.ledger, claim)
-    throw announced.outcome === 'stopped' ? isStopped(opening.task.id, decision, announced, receipts) : tooManyLeases(broker, receipts)
-  }
-  const { task, leases } = announced
   const minted = await mintAll(broker, { task, inquiry, decision }, leases, signal)
   if (!minted.ok) return await fail(broker, task, claim, minted.error)
 
@@ -115,7 +110,7 @@ async function issue(
     taskToken,
     decision: keptDecision(decision, task.id, leases[0]?.reservedAt ?? task.openedAt),
     leases: issued,
-    receipts: [...announced.receipts, ...receipts],
+    receipts: [...told, ...receipts],
   }
 }
 
@@ -149,6 +144,7 @@ async function openAnew(broker: Broker, opening: Opening, held: HeldKey, claim: 
   const takeover = { ...claim, from: held.task }
   const announced = await announce(broker, opening, takeover)
   if (announced.outcome === 'key_taken') throw inFlight()
+  if (announced.outcome !== 'announced') return await keepBack(broker, opening, announced, takeover)
   return await issue(broker, opening, announced, takeover, signal)
 }
 
@@ -171,8 +167,7 @@ async function reissue(broker: Broker, opening: Opening, task: TaskId, claim: Ke
   if (announced.outcome !== 'announced') {
     if (!(await keepKey(broker.ledger, claim))) throw inFlight()
     await releaseKey(broker.ledger, claim)
-    if (announced.outcome === 'stopped') throw await refusedByStop(broker, task, decision, announced)
-    throw announced.outcome === 'limit' ? await refusedByLimit(broker, task, decision) : taskHasEnded(task)
+    throw await refusedLeases(broker, task, decision, announced)
   }
   const opened = await issue(broker, { ...opening, taskToken: token }, announced, claim, signal)
   await releaseKey(broker.ledger, claim)
@@ -189,10 +184,20 @@ async function fail(broker: Broker, task: Task, claim: KeyClaim | undefined, err
   throw error.telling(await receiptsOfTask(broker.ledger, task.id))
 }
 
+/** The policy permitted it, a limit or an operator's stop did not: kept, and the key is free for another try. */
+async function keepBack(broker: Broker, { task, decision }: Opening, refused: TaskRefused, claim: KeyClaim | undefined): Promise<never> {
+  const error = await refusedTask(broker, task, decision, refused)
+  if (claim) await releaseKey(broker.ledger, claim)
+  throw error
+}
+
+/** The policy says no: kept under the key that it came with, or without one where the key stands for this declaration already. */
 async function refuse(broker: Broker, { task, decision }: Opening, claim: KeyClaim | undefined): Promise<never> {
-  if (claim) await heldKey(broker, claim)
-  const receipts = await recordDenial(broker.ledger, task, decision, 'policy', claim)
-  throw new BrokerError('denied', 'The policy does not permit this', { decision: decision.id, task: task.id, receipts })
+  const because = { cause: 'policy' } as const
+  const kept = await recordDenial(broker.ledger, task, decision, because, claim)
+  if (!claim || kept.length > 0) throw denied(task.id, decision, kept)
+  await heldKey(broker, claim)
+  throw denied(task.id, decision, await recordDenial(broker.ledger, task, decision, because))
 }
 
 const inFlight = (): BrokerError =>

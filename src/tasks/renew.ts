@@ -4,9 +4,8 @@ import type { Receipt } from '../base/receipt.ts'
 import { extendTask } from '../ledger/extend.ts'
 import { type DecisionRecord, findTask, hasEnded, type Lease, type Task } from '../ledger/records.ts'
 import { decideOn, keptDecision, within } from './decision.ts'
-import { denied, refusedByStop } from './lease.ts'
-import { taskHasEnded } from './mint.ts'
-import { agentOf, type Broker, type Caller, type Declaration, durationOf, notFound, owns } from './task.ts'
+import { deniedInTask, notFound, refusedByStop, taskHasEnded } from './refusals.ts'
+import { agentOf, type Broker, type Caller, type Declaration, durationOf, owns } from './task.ts'
 
 /**
  * Gives a task a later deadline, counted from now, under a new decision about each of its living grants; never an earlier one than it has. Its
@@ -30,11 +29,12 @@ export async function renewTask(
   const declared = { kind: found.task.kind, ...durationOf(asked, broker.clock()), grants }
   const inquiry = broker.policy().catalogue.resolve(agent, actor, grants.length > 0 ? 'renew' : 'declare', declared)
   const decision = decideOn(broker, inquiry)
-  if (decision.made.outcome === 'deny') throw await denied(broker, id, decision)
+  if (decision.made.outcome === 'deny') throw await deniedInTask(broker, id, decision)
 
   const duration = within(inquiry.duration, decision.made.obligations.maxTtl)
   const extended = await extendTask(broker.ledger, id, decision, { duration, deadline: asked.deadline })
   if (!extended) throw taskHasEnded(id)
   if ('stop' in extended) throw await refusedByStop(broker, id, decision, extended)
-  return { ...extended, decision: keptDecision(decision, id, new Date(broker.clock())), leases: found.leases }
+  const { task, decidedAt, receipts } = extended
+  return { task, decision: keptDecision(decision, id, decidedAt), leases: found.leases, receipts }
 }

@@ -6,7 +6,8 @@ import { type Answer, replay } from '../policy/decide.ts'
 import { restorePolicySet } from '../policy/document.ts'
 import type { Digest } from '../proof/canonical.ts'
 import { canonical } from '../proof/canonical.ts'
-import { type Broker, notFound } from './task.ts'
+import { notFound } from './refusals.ts'
+import type { Broker } from './task.ts'
 
 /** A stored decision asked again. */
 export interface Replay {

@@ -76,9 +76,6 @@ export function agentOf(broker: Broker, { actor, agent }: Caller): { actor: Acto
 /** Whether the task is the caller's own: declared by the same agent, or spoken for by its token. */
 export const owns = (caller: Caller, task: Pick<Task, 'id' | 'agent'>): boolean => caller.task?.id === task.id || caller.agent?.name === task.agent
 
-/** The same words whether it does not exist or is somebody else's: existence is not revealed. */
-export const notFound = (noun: 'task' | 'lease' | 'decision'): BrokerError => new BrokerError('not_found', `There is no such ${noun} for you`)
-
 /** The agent behind a task that its token speaks for: as it stands in the catalogue now, with what was proven when the task was declared. */
 export function agentBehind(broker: Broker, caller: Caller, task: Task): { actor: Actor; agent: Agent } {
   if (caller.actor && caller.agent) return agentOf(broker, caller)

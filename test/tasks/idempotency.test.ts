@@ -61,6 +61,14 @@ describe.each(stores)('an Idempotency-Key on $name', ({ open }) => {
     expect(await listTasks(house.ledger, { agent: 'stranger' }, { limit: 50 })).toEqual(kept)
   })
 
+  test('keeps one of two declarations that the policy denies at once under a fresh key, and refuses the other', async () => {
+    const denied = async (grants: string[]) =>
+      await house.declare(grants, { key: 'denied at once', agent: 'stranger' }).catch((error: { code?: string }) => error.code)
+    const before = await listTasks(house.ledger, { agent: 'stranger' }, { limit: 50 })
+    expect((await Promise.all([denied(['crm']), denied(['api'])])).toSorted()).toEqual(['denied', 'idempotency_mismatch'])
+    expect((await listTasks(house.ledger, { agent: 'stranger' }, { limit: 50 })).items).toHaveLength(before.items.length + 1)
+  })
+
   test('puts nothing into the task of an agent whom the catalogue calls otherwise by now', async () => {
     const task = await house.declare(['api'], { key: 'renamed' })
     const usual = house.broker.policy()

@@ -1,12 +1,14 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { sql } from 'drizzle-orm'
+import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { findTask, isAlive } from '../../src/ledger/records.ts'
 import { listEntries } from '../../src/ledger/lists.ts'
 import { completeTask } from '../../src/tasks/close.ts'
 import { introspect } from '../../src/tasks/introspect.ts'
 import { addLease, refreshLease } from '../../src/tasks/lease.ts'
+import { renewTask } from '../../src/tasks/renew.ts'
 import { showTask } from '../../src/tasks/show.ts'
 import { taskOfToken } from '../../src/tasks/token.ts'
 import { type House, loadPolicy, never, startHouse } from '../support/house.ts'
@@ -280,6 +282,35 @@ describe.each(stores)('the life of a task on $name', ({ open }) => {
     await task.complete()
   })
 
+  test('a renewal is answered with the moment at which its decision was kept, whatever the clock of the broker says', async () => {
+    const task = await house.declare([])
+    onTestFinished(() => void (house.skew = 0))
+    house.skew = -300_000
+
+    const renewed = await renewTask(house.broker, house.caller('bot'), task.id, { duration: 60_000 })
+
+    const { decisions } = await showTask(house.broker, house.operator, task.id)
+    expect(decisions.find(({ id }) => id === renewed.decision.id)?.decidedAt).toEqual(renewed.decision.decidedAt)
+    await task.complete()
+  })
+
+  test('a task that has had as many leases as one may is given no more, its refusal is kept, and it goes on and ends', async () => {
+    const task = await house.declare(['crm'])
+    const announced = (count: number) => house.ledger.run(sql`update tasks set announced_leases = ${count}::int where id = ${task.id}`)
+    await announced(9_999)
+    const last = await task.add('api')
+    await expect(task.add('api')).rejects.toMatchObject({
+      code: 'conflict',
+      detail: 'This task has had as many leases as one task may: declare another',
+    })
+
+    const kept = await listEntries(house.ledger, { task: task.id, kind: 'request.denied' }, { limit: 10 })
+    expect(kept.items).toMatchObject([{ body: { action: 'issue', cause: 'limit' } }])
+    expect((await task.refresh(last.lease)).lease.state).toBe('active')
+    await announced(2)
+    await task.complete()
+  })
+
   test('a lease whose end is not waited for is committed as ending before it is answered', async () => {
     const task = await house.declare(['api', 'crm'])
     const [api, crm] = [task.leases[0]!, task.leases[1]!]
@@ -393,3 +424,31 @@ describe.each(stores)('the life of a task on $name', ({ open }) => {
     }
   })
 })
+
+test.each(stores)(
+  'a task of many leases on $name is shown with all that live and the newest of the others, and its decisions without what the policy saw',
+  async ({ open }) => {
+    const store = await open()
+    const house = await startHouse(store.settings)
+    onTestFinished(async () => {
+      await house.stop()
+      await store.dispose()
+    })
+    const task = await house.declare(['crm'])
+    const ended = { state: 'expired', due_at: null, ended_at: '2026-11-01T00:00:00Z' }
+    await house.ledger.run(sql`
+    insert into leases select (json_populate_record(lease, (${JSON.stringify(ended)}::text::jsonb || jsonb_build_object('id', 'lease_7z' || lpad(number::text, 24, '0')))::json)).*
+    from leases as lease, generate_series(1, 1500) as number where lease.id = ${task.leases[0]!.id}`)
+    await house.ledger.run(sql`update tasks set announced_leases = 1501 where id = ${task.id}`)
+
+    const { leases, decisions } = await showTask(house.broker, house.operator, task.id)
+
+    expect(leases).toHaveLength(1_001)
+    expect(leases[0]).toMatchObject({ id: task.leases[0]!.id, state: 'active' })
+    expect(leases.at(-1)!.id).toMatch(/1500$/)
+    expect(decisions).toHaveLength(1)
+    expect(decisions[0]).not.toHaveProperty('answers')
+    // What stands in no history is this test's own, so nothing is audited.
+    await task.complete()
+  },
+)
