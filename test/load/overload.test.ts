@@ -6,6 +6,7 @@ import { startHouse } from '../support/house.ts'
 import { type Lab, startLab } from '../support/lab.ts'
 import type { RunningBroker, Site } from '../support/program.ts'
 import { openDatabase, type OpenedStore, stores } from '../support/stores.ts'
+import { startTraffic } from '../support/traffic.ts'
 import { type Answer, call, declaration, makeLoadedSite, type Opened, openedOf } from './given.ts'
 
 /** Calls that are under way, and how many of them have been answered so far. */
@@ -114,6 +115,39 @@ describe.each(stores)('on $name, a line of declarations in front of the store', 
   })
 })
 
+describe.runIf(stores.some(({ name }) => name === 'Postgres'))('2,560 callers at once, ten times as many as a broker lets in by itself', () => {
+  test('are turned away but for those that it serves, ends are made meanwhile, and the next declaration is served', async () => {
+    const store = await openDatabase()
+    const lab = await startLab()
+    const site = await makeLoadedSite(store.settings, lab.url)
+    const broker = await site.start()
+    const traffic = startTraffic()
+    const bot = await site.token('agent:bot')
+    const declare = (grant: 'api' | 'crm') => call(broker, bot, 'POST', '/tasks', declaration(grant))
+    const opened = (await Promise.all(many(30, () => declare('crm')))).map(openedOf)
+
+    let over = false
+    const tokens = { bot, rival: bot, stranger: bot, ops: bot, reader: bot, api: bot }
+    const flood = traffic.play({ url: broker.url, tokens, story: 'flood', inFlight: 2_560, seconds: 5 }).finally(() => (over = true))
+    let ended = 0
+    for (const task of opened) {
+      expect(await call(broker, task.token, 'POST', `/tasks/${task.id}/complete`, {})).toMatchObject({ status: 200, body: { ended: true } })
+      if (!over) ended++
+    }
+
+    const { answers, surprises } = await flood
+    console.log(`${JSON.stringify(answers)}; ${ended} tasks were ended meanwhile`)
+    expect(surprises).toEqual([])
+    expect(answers['POST /tasks']!['201']).toBeGreaterThan(0)
+    expect(answers['POST /tasks']!['429'], 'most of them').toBeGreaterThan(answers['POST /tasks']!['201']!)
+    expect(ended).toBeGreaterThan(0)
+    expect((await declare('crm')).status).toBe(201)
+    expect(await broker.stop()).toBe(0)
+    await Promise.all([traffic.stop(), lab.stop(), site.remove()])
+    await store.dispose()
+  }, 120_000)
+})
+
 describe.runIf(stores.some(({ name }) => name === 'Postgres'))('declarations that all wait for one lock in Postgres', () => {
   test('leave connections for what is to be ended, and are served as soon as the lock is gone', async () => {
     const store = await openDatabase()
@@ -149,9 +183,10 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('declarations tha
     await lock`commit`
     lock.release()
     expect((await declare(rival, 'api')).status).toBe(201)
-    // Whoever waited too long for a turn was told so, and nothing of theirs was begun.
+    // Whoever waited too long for a turn was told so, and nothing of theirs was begun; the statements that held the lock up had theirs.
     const answers = await inside.all
     expect(count(answers, 201) + count(answers, 503)).toBe(answers.length)
+    expect(count(answers, 201)).toBeGreaterThan(0)
     const [stored] = await owner<{ count: number }[]>`select count(*)::int from tasks where agent = 'rival'`
     expect(stored!.count).toBe(count(answers, 201) + 2)
 

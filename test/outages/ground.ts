@@ -178,7 +178,7 @@ export async function until(condition: () => boolean | Promise<boolean>): Promis
 /**
  * How long it takes from a recovery to the last end that is owed: measured from before `recover` to when the condition holds, told, and held against the
  * five seconds that are promised. They are counted in tenths, between which broker and store answer: for as long as the machine stands still nothing is
- * answered, and a busy one answers slowly.
+ * answered, and a busy one answers slowly. By the clock it is three times as long at most.
  */
 export async function secondsAfter(ground: Ground, what: string, recover: () => Promise<void>, done: () => Promise<boolean>): Promise<number> {
   const began = performance.now()
@@ -192,5 +192,6 @@ export async function secondsAfter(ground: Ground, what: string, recover: () => 
   const seconds = (performance.now() - began) / 1_000
   console.log(`${what}: everything due was done ${seconds.toFixed(2)} s after recovery`)
   expect(tenths, `after ${what}`).toBeLessThanOrEqual(50)
+  expect(seconds, `after ${what}`).toBeLessThan(15)
   return seconds
 }

@@ -2,7 +2,7 @@ import { Agent, request } from 'node:http'
 
 // Agents, operators and resource servers in a process of their own. It takes orders `{ url, tokens, story, inFlight, seconds, least }` over IPC: that
 // many workers play a story again and again, for so many seconds and `least` times at least. It answers `{ answers, surprises }`: how many answers
-// of which status each call got, and every answer that its story did not expect.
+// of which status each call got, and every answer that its story did not expect. A call that is made again with its Idempotency-Key counts by itself.
 process.on('message', (order) => {
   play(order).then(
     (result) => process.send(result),
@@ -22,7 +22,7 @@ async function play({ url, tokens, story, inFlight, seconds, least = 0 }) {
   let played = 0
 
   /** One call. @param route as the API's document names it, `{id}` being what stands in `id` */
-  async function ask(route, { as, id = '', query = '', json, form, expect = [200], headers = {}, path }) {
+  async function ask(route, { as, id = '', query = '', json, form, expect = [200], headers = {}, path, again = false }) {
     const [method, template] = route.split(' ')
     const body = form ?? (json === undefined ? undefined : JSON.stringify(json))
     const type = form === undefined ? 'application/json' : 'application/x-www-form-urlencoded'
@@ -32,8 +32,9 @@ async function play({ url, tokens, story, inFlight, seconds, least = 0 }) {
       ...headers,
     }
     const answer = await send(url + (path ?? template.replace(/\{\w+\}/, id)) + query, { method, headers: sent, agent }, body)
-    answers[route] ??= {}
-    answers[route][answer.status] = (answers[route][answer.status] ?? 0) + 1
+    const call = again ? `${route} again` : route
+    answers[call] ??= {}
+    answers[call][answer.status] = (answers[call][answer.status] ?? 0) + 1
     if (!expect.includes(answer.status)) surprises.push({ route, status: answer.status, text: answer.text.slice(0, 300) })
     return answer.type.startsWith('application/json') ? JSON.parse(answer.text) : undefined
   }
@@ -67,13 +68,19 @@ function send(url, options, body) {
 
 const declaration = (...grants) => ({ kind: 'work', purpose: 'a load', duration: '10m', grants: grants.map((name) => ({ name })) })
 
-/** A task from its declaration to its end, through every call about it. An answer that is not there was a surprise, and ends the story. */
+/** Keys that were used so far, by all orders. */
+let keys = 0
+
+/** A task from its declaration to its end, through every call about it; every third is declared twice, as if the answer had been lost. An answer that is not there was a surprise, and ends the story. */
 async function life({ ask, surprise, tokens, number }) {
   const as = number % 3 === 0 ? tokens.rival : tokens.bot
   const grants = number % 2 === 0 ? ['api', 'crm'] : ['api']
-  const headers = number % 4 === 0 ? { 'idempotency-key': `run-${process.pid}-${number}` } : {}
-  const opened = await ask('POST /tasks', { as, json: declaration(...grants), expect: [201], headers })
+  const headers = number % 3 === 1 ? { 'idempotency-key': `run-${process.pid}-${keys++}` } : {}
+  const asked = { as, json: declaration(...grants), expect: [201], headers }
+  const first = await ask('POST /tasks', asked)
+  const opened = headers['idempotency-key'] ? await ask('POST /tasks', { ...asked, again: true }) : first
   if (!opened?.task) return
+  if (opened.task.id !== first?.task.id) surprise('a retry with its key became another task')
   const { task, leases, decision } = opened
   const own = opened.task_token
   const api = leases.find(({ grant }) => grant === 'api')
@@ -98,8 +105,9 @@ async function life({ ask, surprise, tokens, number }) {
 
 async function look({ ask, tokens, number }) {
   const as = tokens.reader
-  await ask('GET /tasks', { as, query: number % 2 === 0 ? '?limit=20&state=open' : '?limit=20' })
-  await ask('GET /leases', { as, query: number % 2 === 0 ? '?limit=20&provider=lab' : '?limit=20&stuck=true' })
+  const odd = Math.floor(number / 8) % 2 === 1
+  await ask('GET /tasks', { as, query: odd ? '?limit=20&state=open' : '?limit=20' })
+  await ask('GET /leases', { as, query: odd ? '?limit=20&provider=lab' : '?limit=20&stuck=true' })
   await ask('GET /ledger', { as, query: '?limit=20', headers: { accept: ['application/json', 'text/csv', 'application/x-ndjson'][number % 3] } })
   await ask('GET /denials', { as, query: '?limit=20' })
   // The log begins a second after the first entry, and an entry has its place a second after it was written.
@@ -149,6 +157,8 @@ const stories = {
     const opened = await ask('POST /tasks', { as: tokens.bot, json: declaration('api'), expect: [201] })
     if (opened?.task) open.push(opened)
   },
+  // More than are let in are turned away at once, and those who wait too long for a turn at the store later.
+  flood: ({ ask, tokens }) => ask('POST /tasks', { as: tokens.bot, json: declaration('api'), expect: [201, 429, 503] }),
   introspect: ({ ask, tokens, number }) => ask('POST /introspect', { as: tokens.api, form: `token=${taskAt(number).leases[0].credential.token}` }),
   show: ({ ask, number }) => ask('GET /tasks/{id}', { as: taskAt(number).task_token, id: taskAt(number).task.id }),
   refresh: ({ ask, tokens, number }) => ask('POST /leases/{id}/refresh', { as: tokens.bot, id: taskAt(number).leases[0].id, json: {} }),

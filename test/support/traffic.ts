@@ -2,8 +2,8 @@ import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import path from 'node:path'
 
-/** What the callers do: test/support/traffic.mjs. `mixed` is every call of the API, what is refused too; the others are one call over and over. */
-export type Story = 'mixed' | 'declare' | 'introspect' | 'show' | 'refresh' | 'replay' | 'complete'
+/** What the callers do: test/support/traffic.mjs. `mixed` is every call of the API, what is refused too; the others are one call over and over, `flood` as often as it is turned away. */
+export type Story = 'mixed' | 'declare' | 'flood' | 'introspect' | 'show' | 'refresh' | 'replay' | 'complete'
 
 /** Tokens by whom they are for. */
 export type Callers = Readonly<Record<'bot' | 'rival' | 'stranger' | 'ops' | 'reader' | 'api', string>>
