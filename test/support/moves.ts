@@ -58,10 +58,13 @@ export async function endEverything(house: House): Promise<void> {
 }
 
 /**
- * What works at the lab after everything has ended, and what is called expired though the lab, which is well again and was asked, could have confirmed its end: time
- * passes in a game by moving the ledger's rows, and the lab's clock stays where it is, so nothing ends by itself.
+ * What works at the lab after everything has ended, but for what has expired: time passes in a game by moving the ledger's rows, and the lab's clock stays
+ * where it is. And what was called expired before the lab had its half minute to confirm its end.
  */
 export async function survivors(house: House): Promise<readonly string[]> {
-  const unasked = await house.ledger.run<{ id: string }>(sql`select id from leases where provider = 'lab' and state = 'expired' and error is null`)
-  return [...(await house.lab.alive()).map(({ lease }) => lease), ...unasked.map(({ id }) => id)]
+  const rows = await house.ledger.run<{ id: string; early: boolean }>(sql`
+    select id, ended_at < expires_at + interval '30 seconds' as early from leases where provider = 'lab' and state = 'expired'`)
+  const expired = new Set(rows.map(({ id }) => id))
+  const alive = (await house.lab.alive()).map(({ lease }) => lease).filter((lease) => !expired.has(lease))
+  return [...alive, ...rows.filter(({ early }) => early).map(({ id }) => id)]
 }
