@@ -103,22 +103,22 @@ export async function startRevocation(ledger: Ledger, revocation: NewRevocation)
 export const countOf = (selector: Selector, { tasks, leases }: Reach): number =>
   meansLeases(selector) ? leases.reduce((sum, { count }) => sum + count, 0) : tasks
 
-/** Revocations of which something may be left to begin to end, oldest first. */
-export async function unfinishedRevocations(ledger: Ledger): Promise<readonly Revocation[]> {
+/** Revocations of which something may be left to begin to end, oldest first. Those that only wait for the last of theirs to die keep no other from its turn. */
+export async function unbegunRevocations(ledger: Ledger): Promise<readonly Revocation[]> {
   const rows = await ledger.run<{ revocation: JsonRow }>(sql`
-    select to_json(found) as revocation from (select * from revocations where ended_at is null order by id limit 100) as found order by id`)
+    select to_json(found) as revocation
+    from (select * from revocations where ended_at is null and begun_at is null order by id limit 100) as found order by id`)
   return rows.map((row) => revocationOf(row.revocation))
 }
 
 /**
- * Notes of one that nothing is left that it had to begin to end, and of those of which nothing is left alive.
+ * Notes of one that nothing is left that it had to begin to end.
  *
  * A task that was being declared when a revocation was started may not be seen yet: it waits until whatever was under way then has ended, which the
  * oldest transaction tells, and at the latest until a statement that was has run out of time.
  */
-export async function noteProgress(ledger: Ledger, { id, ...selector }: Revocation): Promise<void> {
-  const leases = meansLeases(selector)
-  const left = leases
+export async function noteBegun(ledger: Ledger, { id, ...selector }: Revocation): Promise<void> {
+  const left = meansLeases(selector)
     ? sql`select from leases as lease join tasks as task on task.id = lease.task_id where ${heldIn(sql`job`)}`
     : sql`select from tasks as task where ${openIn(sql`job`)}`
   await ledger.run(
@@ -128,13 +128,18 @@ export async function noteProgress(ledger: Ledger, { id, ...selector }: Revocati
     'first',
     'fresh',
   )
+}
+
+/** Notes of revocations that have begun to end all that they had to, `limit` at most, that nothing of it is left alive. However many still wait, each is looked at. */
+export async function endRevocations(ledger: Ledger, limit: number): Promise<void> {
   await ledger.run(sql`
-    with done as (
-      update revocations as job set ended_at = now() where job.id = ${id} and job.begun_at is not null and job.ended_at is null
-        and not exists (select from leases where revoked_in = job.id and ended_at is null)
-        and not exists (select from tasks where revoked_in = job.id and ended_at is null)
-      returning *
-    )
+    with dead as (
+      select id from revocations as job where ended_at is null and begun_at is not null
+        and not exists (select from leases where revoked_in = job.id and state in ('revoking', 'lapsing'))
+        and not exists (select from tasks where revoked_in = job.id and state = 'closing')
+      order by id limit ${limit} for update skip locked
+    ),
+    done as (update revocations as job set ended_at = now() from dead where job.id = dead.id returning job.*)
     ${entryColumns}
     select 'revocation.ended', null, null, null, null, jsonb_build_object('revocation', done.id,
       'tasks', (select count(*) from tasks where revoked_in = done.id), 'leases', (select count(*) from leases where revoked_in = done.id)) from done`)

@@ -4,14 +4,15 @@ import { type Closed, closeSelected, mostAtOnce } from '../ledger/endings.ts'
 import type { Revocation } from '../ledger/records.ts'
 import {
   countOf,
-  noteProgress,
+  endRevocations,
+  noteBegun,
   type Progress,
   progressOf,
   reachOf,
   type Reach,
   type StartedRevocation,
   startRevocation,
-  unfinishedRevocations,
+  unbegunRevocations,
 } from '../ledger/revocations.ts'
 import type { Selector } from '../ledger/selector.ts'
 import { type ChangedStop, liftStop, type NewStop, putStop } from '../ledger/stops.ts'
@@ -100,17 +101,18 @@ export async function showRevocation(broker: Broker, id: RevocationId): Promise<
 }
 
 /**
- * Brings each unfinished revocation a step further.
+ * Brings each revocation that is not through a step further, and tells of those that are that they have ended.
  *
  * @returns what each step closed
  */
 export async function advanceRevocations(broker: Broker): Promise<readonly Closed[]> {
   const steps: Closed[] = []
-  for (const revocation of await unfinishedRevocations(broker.ledger)) {
-    const closed = revocation.begunAt === null ? await closeSelected(broker.ledger, revocation, mostAtOnce) : undefined
-    if (closed && movedBy(closed)) steps.push(closed)
-    else await noteProgress(broker.ledger, revocation)
+  for (const revocation of await unbegunRevocations(broker.ledger)) {
+    const closed = await closeSelected(broker.ledger, revocation, mostAtOnce)
+    if (movedBy(closed)) steps.push(closed)
+    else await noteBegun(broker.ledger, revocation)
   }
+  await endRevocations(broker.ledger, mostAtOnce)
   return steps
 }
 

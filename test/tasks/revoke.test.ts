@@ -194,6 +194,36 @@ describe.each(stores)('on $name', ({ open }) => {
       expect(ended).toMatchObject({ leases: { revoked: 1 }, revocation: { endedAt: expect.any(Date) as unknown } })
     })
 
+    test('is begun at once however many others only wait for the last of theirs to die, and each of those is ended when it has', async () => {
+      for (let each = 0; each < 120; each++) await house.declare(['gone-by-itself'], { agent: each % 2 === 0 ? 'bot' : 'rival' })
+      const { revocation } = await revoke({})
+      await reap()
+      // As if each lease had been revoked by itself.
+      const single = sql`replace(id, 'lease_', 'rev_')`
+      await house.ledger.run(sql`
+        insert into revocations (id, provider, reason, by, begun_at)
+        select ${single}, 'lapsing', 'x', 'operator:local/o', now() from leases where revoked_in = ${revocation.id}`)
+      await house.ledger.run(sql`update leases set revoked_in = ${single} where revoked_in = ${revocation.id}`)
+      const task = await house.declare(['api'])
+
+      const { revocation: next } = await revoke({ agent: 'bot' })
+      await reap()
+
+      expect(await isOpen(task)).toBe(false)
+      expect((await showRevocation(house.broker, next.id)).revocation.endedAt).not.toBeNull()
+      const waiting = () =>
+        house.ledger.run<{ id: string; task: string }>(sql`
+          select job.id, lease.task_id as task from revocations as job join leases as lease on lease.revoked_in = job.id
+          where job.ended_at is null order by job.id`)
+      const [youngest, ...others] = (await waiting()).toReversed()
+      await house.backdate(youngest!.task, '2 minutes')
+      await reap()
+      expect(await waiting()).toEqual(others.toReversed())
+      for (const { task: one } of others) await house.backdate(one, '2 minutes')
+      await reap()
+      expect(await waiting()).toEqual([])
+    })
+
     test('leaves alone what was declared after it was started', async () => {
       const before = await house.declare(['api'])
       await revoke({ agent: 'bot' })
