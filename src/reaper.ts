@@ -38,27 +38,66 @@ const expiryGrace = 30
 /** Milliseconds between two clean-ups of keys and spent tokens. */
 const sweepEvery = 60_000
 
+/** Something that a lap does. Resolves to whether there may be more of it right behind. */
+type Step = () => Promise<boolean>
+
 /**
  * One round: closes what has passed its deadline and what operators revoke in bulk, expires what time has ended, claims what is due and begins to end it, flags what is stuck.
  *
  * @param done called whenever something that it began is through, so that there is room for more
  * @returns whether there may be more right behind, so that the next round should follow at once
+ * @throws Error with each step that failed and why, when all have had their turn
  */
-export async function lap(broker: Broker, done: () => void = () => {}): Promise<boolean> {
-  const overdue = await closeOverdue(broker.ledger, mostAtOnce)
-  const revoked = await advanceRevocations(broker)
-  for (const { ended } of [overdue, ...revoked]) noteEnded(broker, ended)
-  const expired = await expireLeases(broker.ledger, mostAtOnce, expiryGrace, answering(broker))
-  noteEnded(broker, expired)
-  await claim(broker, done)
-  await flagStuck(broker)
-  return overdue.tasks.length === mostAtOnce || revoked.length > 0 || expired.length === mostAtOnce
+export const lap = (broker: Broker, done: () => void = () => {}): Promise<boolean> => inTurn(stepsOf(broker, done), () => false)
+
+/** The steps of a round by what they are called in the log, in their order. */
+const stepsOf = (broker: Broker, done: () => void): Readonly<Record<string, Step>> => ({
+  'closing what is overdue': () => closePassed(broker),
+  'revoking many': () => revokeSelected(broker),
+  'expiring what time has ended': () => expire(broker),
+  'claiming what is due': () => claim(broker, done),
+  'flagging what is stuck': () => flagStuck(broker),
+})
+
+/** Takes every step until it is over, whatever became of those before it: one that keeps failing must not keep the others from ending anything. */
+async function inTurn(steps: Readonly<Record<string, Step>>, isOver: () => boolean): Promise<boolean> {
+  const failed: string[] = []
+  let more = false
+  for (const [name, step] of Object.entries(steps)) {
+    if (isOver()) break
+    try {
+      if (await step()) more = true
+    } catch (error) {
+      failed.push(`${name}: ${describe(error)}`)
+    }
+  }
+  if (failed.length > 0) throw new Error(failed.join('; '))
+  return more
 }
 
-/** Claims what is due, as far as there is room for it, and begins to end it. */
-async function claim(broker: Broker, done: () => void): Promise<void> {
+async function closePassed(broker: Broker): Promise<boolean> {
+  const { tasks, ended } = await closeOverdue(broker.ledger, mostAtOnce)
+  noteEnded(broker, ended)
+  return tasks.length === mostAtOnce
+}
+
+async function revokeSelected(broker: Broker): Promise<boolean> {
+  const steps = await advanceRevocations(broker)
+  for (const { ended } of steps) noteEnded(broker, ended)
+  return steps.length > 0
+}
+
+async function expire(broker: Broker): Promise<boolean> {
+  const expired = await expireLeases(broker.ledger, mostAtOnce, expiryGrace, answering(broker))
+  noteEnded(broker, expired)
+  return expired.length === mostAtOnce
+}
+
+/** Claims what is due, as far as there is room for it, and begins to end it. What there was no room for is claimed when there is. */
+async function claim(broker: Broker, done: () => void): Promise<boolean> {
   for (const lease of await claimDue(broker.ledger, roomsOf(broker)))
     void broker.background.run((signal) => endLease(broker, lease, signal)).then(done)
+  return false
 }
 
 export function startReaper(broker: Broker): Reaper {
@@ -75,18 +114,29 @@ export function startReaper(broker: Broker): Reaper {
 
   /** Milliseconds until the next one: 0 where there may be more right behind. */
   async function round(): Promise<number> {
-    const seen = ledger.failures()
-    if (seen !== failures) await releaseClaims(ledger)
-    failures = seen
     tend()
-    const more = await lap(broker, noteRoom)
-    if ((sinceSweep?.() ?? Infinity) > sweepEvery && (await sweep(ledger, swept)) < swept) sinceSweep = stopwatch()
+    const steps = { 'releasing claims': releaseLost, ...stepsOf(broker, noteRoom), 'sweeping what is past': sweepNow }
+    const more = await inTurn(steps, () => stopped)
     sinceLap = stopwatch()
     if (more) woken = true
     return more ? 0 : await pauseUntilDue(broker)
   }
 
-  /** The same where nothing has called but room that there is again. */
+  /** What was claimed before the store failed, perhaps by nobody who knows of it. */
+  async function releaseLost(): Promise<boolean> {
+    const seen = ledger.failures()
+    if (seen !== failures) await releaseClaims(ledger)
+    failures = seen
+    return false
+  }
+
+  /** Nothing waits for it: where there is more, a later round takes it. */
+  async function sweepNow(): Promise<boolean> {
+    if ((sinceSweep?.() ?? Infinity) > sweepEvery && (await sweep(ledger, swept)) < swept) sinceSweep = stopwatch()
+    return false
+  }
+
+  /** The same as a round where nothing has called but room that there is again. */
   async function refill(): Promise<number> {
     await claim(broker, noteRoom)
     return Math.max(shortestPause, roundEvery - sinceLap())
@@ -186,7 +236,7 @@ async function pauseUntilDue(broker: Broker): Promise<number> {
   return Math.min(longestPause, Math.max(shortestPause, wait ?? longestPause))
 }
 
-async function flagStuck(broker: Broker): Promise<void> {
+async function flagStuck(broker: Broker): Promise<boolean> {
   for (const lease of await markStuck(broker.ledger, broker.limits.stuckAfter / 1_000, mostAtOnce)) {
     const { id, taskId, provider, attempts, error } = lease
     broker.telemetry.log.error(
@@ -194,4 +244,5 @@ async function flagStuck(broker: Broker): Promise<void> {
       'a lease is stuck: it may still work, and is still being revoked',
     )
   }
+  return false
 }

@@ -1,5 +1,6 @@
 import { sql } from 'drizzle-orm'
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
+import { BrokerError } from '../../src/base/errors.ts'
 import type { TaskId } from '../../src/base/ids.ts'
 import { announceTask } from '../../src/ledger/announce.ts'
 import type { Ledger } from '../../src/ledger/connect.ts'
@@ -8,7 +9,7 @@ import { findTask } from '../../src/ledger/records.ts'
 import { nextDue, putBack } from '../../src/ledger/queue.ts'
 import { listEntries, listLeases } from '../../src/ledger/lists.ts'
 import { ProviderError } from '../../src/providers/provider.ts'
-import { startReaper } from '../../src/reaper.ts'
+import { lap, startReaper } from '../../src/reaper.ts'
 import { revokeLease, revokeTask } from '../../src/tasks/close.ts'
 import { decideOn } from '../../src/tasks/decision.ts'
 import { newLeases } from '../../src/tasks/mint.ts'
@@ -208,6 +209,28 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
     const { task: ended, leases } = await stateOf(task.id)
     expect(ended.state).toBe('completed')
     expect(leases[0]).toMatchObject({ state: 'expired', cause: 'completed', evidence: byTime })
+  })
+
+  test.each([
+    [1, 'closing what is overdue'],
+    [2, 'revoking many'],
+    [3, 'revoking many'],
+    [4, 'expiring what time has ended'],
+  ])('a lap of the reaper whose statement %s fails ends what is due all the same, and says that %s has failed', async (which, step) => {
+    const task = await house.declare(['crm'])
+    await closeTask(house.ledger, { id: task.id, outcome: 'completed', ending: { cause: 'completed', by: 'agent:bot' } })
+    await house.ledger.run(sql`update leases set due_at = now() where task_id = ${task.id}`)
+    let statements = 0
+    const failing: Ledger = {
+      ...house.ledger,
+      run: async (...asked) =>
+        ++statements === which ? await Promise.reject(new BrokerError('store_unavailable', 'not this one')) : await house.ledger.run(...asked),
+    }
+
+    await expect(lap({ ...house.broker, ledger: failing })).rejects.toThrow(new RegExp(`^${step}: store_unavailable: not this one$`))
+    await house.broker.background.settled()
+
+    expect((await stateOf(task.id)).leases[0]).toMatchObject({ state: 'revoked', attempts: 1 })
   })
 
   test('a reaper that runs has a provider do what nobody asked it for', async () => {
