@@ -31,7 +31,7 @@ export interface ListenOptions {
 export interface ClientLimits {
   /** Connections at once; the next ones are closed as soon as they are accepted. */
   readonly connections: number
-  /** From the first byte of a request, or the connection, to the last byte of the headers, and of the request. */
+  /** From the first byte of a request, or the connection, to the last byte of the headers, and of the request. With TLS the handshake has as long as the headers, before them. */
   readonly headers: number
   readonly request: number
   /** Between an answer and the next request. */
@@ -96,7 +96,9 @@ function open({ tls, clients }: ListenOptions, answer: (incoming: IncomingMessag
     keepAliveTimeout: limits.keepAlive,
     connectionsCheckingInterval: limits.look,
   }
-  const server: Server = tls ? createTlsServer({ ...arrival, ...certificates(tls) }, answer) : createServer(arrival, answer)
+  const server: Server = tls
+    ? createTlsServer({ ...arrival, ...certificates(tls), handshakeTimeout: limits.headers }, answer)
+    : createServer(arrival, answer)
   server.timeout = limits.silence
   server.maxConnections = limits.connections
   return server

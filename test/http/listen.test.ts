@@ -262,6 +262,24 @@ describe.runIf(hasOpenssl)('with certificates, the server', () => {
     await expect(send(server, '/healthz', { ca, ...old })).rejects.toThrow(/alert protocol version/)
   })
 
+  test.each([
+    ['never begins', 0],
+    ['comes byte by byte', 20],
+  ])('cuts off a client whose handshake %s', async (_, every) => {
+    const server = await serve(buildHouse(), { tls, clients: { headers: 300 } })
+    const socket = connect(server.address.port, '127.0.0.1')
+    socket.on('error', () => {})
+    // The head of the longest record that there is, and zeros.
+    const head = [0x16, 0x03, 0x01, 0x40, 0x00, 0x01].values()
+    const sending = every > 0 ? setInterval(() => socket.write(Uint8Array.of(head.next().value ?? 0)), every) : undefined
+    try {
+      await expect.poll(() => socket.closed, { timeout: 10_000 }).toBe(true)
+    } finally {
+      clearInterval(sending)
+      socket.destroy()
+    }
+  })
+
   test('lets in only clients of its authority, where it has one', async () => {
     const server = await serve(buildHouse(), { tls: { ...tls, clientCa: ca.toString() } })
     const as = (name: string) => ({ ca, cert: files[`${name}.pem`]!, key: files[`${name}.key`]! })
