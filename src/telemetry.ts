@@ -81,7 +81,16 @@ export function beginAtZero(
   named: Named,
 ): void {
   for (const outcome of ['activated', 'refused']) policyReloads.inc({ outcome }, 0)
-  for (const limit of ['issue', 'introspect', 'strangers', 'in_flight_work', 'in_flight_ends', 'in_flight_probes', 'live_leases'])
+  for (const limit of [
+    'issue',
+    'introspect',
+    'strangers',
+    'in_flight_work',
+    'in_flight_ends',
+    'in_flight_operators',
+    'in_flight_probes',
+    'live_leases',
+  ])
     rateLimited.inc({ limit }, 0)
   for (const issuer of named.issuers) {
     for (const outcome of ['changed', 'unchanged', 'failed']) issuerKeys.inc({ issuer, outcome }, 0)

@@ -13,6 +13,7 @@ import { healthRoutes, type Reaper, type Sequencer } from './health.ts'
 import { leaseRoutes } from './leases.ts'
 import { ledgerRoutes } from './ledger.ts'
 import { type LogName, logRoutes } from './log.ts'
+import { createPlaces, type Places } from './places.ts'
 import { answerProblem, asBrokerError, fieldFaults } from './problem.ts'
 import { referenceRoutes } from './reference.ts'
 import { revocationRoutes } from './revocations.ts'
@@ -26,6 +27,8 @@ export interface Env {
     /** Fires when the request's time is up, or, unless it ends something, when its client has gone. */
     signal: AbortSignal
     gate: Gate
+    /** In which ends are waited for. */
+    waits: Places
     /** Set by `callableBy`, so present in every route that is not public. */
     caller: Caller
   }
@@ -69,6 +72,8 @@ export function createFrame(parts: Parts): OpenAPIHono<Env> {
   const { telemetry, clock } = parts.broker
   // What the framework parses with (@hono/zod-openapi 1.6) takes no words of ours: zod is told once, for the whole program.
   config({ customError: faultOfShape })
+  const limits = { ...houseLimits, ...parts.limits }
+  const waits = createPlaces('ends that are waited for', limits.waits)
   const gate = createGate({ ...parts, rates: { ...houseRates, ...parts.rates }, clock })
   const app = new OpenAPIHono<Env>({
     defaultHook: (result) => {
@@ -79,9 +84,10 @@ export function createFrame(parts: Parts): OpenAPIHono<Env> {
   })
   app.use(async (c, next) => {
     c.set('gate', gate)
+    c.set('waits', waits)
     await next()
   })
-  app.use(...door(telemetry, { ...houseLimits, ...parts.limits }, parts.stop))
+  app.use(...door(telemetry, limits, parts.stop))
   app.onError((error, c) => answerProblem(c, asBrokerError(reasonOf(error, c), telemetry.log, c.var.requestId)))
   app.notFound((c) => answerProblem(c, refuseUnrouted(app, c)))
   return app

@@ -9,14 +9,20 @@ import { whenFired } from '../base/signal.ts'
 import { stopwatch } from '../base/time.ts'
 import type { Telemetry } from '../telemetry.ts'
 import type { Env } from './app.ts'
+import type { Room } from './places.ts'
 
 /** What one broker lets in at a time, and for how long. Counts of requests, and milliseconds. */
 export interface DoorLimits {
   /** What asks for something, and what only looks. */
   readonly inFlight: number
-  /** Completing, revoking and stopping have room of their own: an overload of new work never keeps old work from being ended. */
+  /**
+   * Completing and revoking a lease have room of their own, and so has what operators alone do, revoking and stopping: an overload of new work never keeps
+   * old work from being ended, nor do the ends of agents keep an operator from ending theirs. As many of each.
+   */
   readonly endsInFlight: number
   readonly probesInFlight: number
+  /** Ends that are waited for after they were begun: so few that they leave room for others to be begun, whatever hangs. */
+  readonly waits: Room
   readonly time: number
   /** Longer than the longest `Prefer: wait`, 30 s. */
   readonly endsTime: number
@@ -30,17 +36,21 @@ export const houseLimits: DoorLimits = {
   inFlight: 256,
   endsInFlight: 512,
   probesInFlight: 32,
+  waits: { most: 256, share: 128 },
   time: 30_000,
   endsTime: 45_000,
   endsWhenStopping: 20_000,
   grace: 1_000,
 }
 
-type Lane = 'work' | 'ends' | 'probes'
+type Lane = 'work' | 'ends' | 'operators' | 'probes'
 
 /** By address alone, because it decides before anything is read. */
 function laneOf(c: Context): Lane {
-  if (c.req.method === 'POST' && /\/(complete|revoke|revocations|stops)$/.test(c.req.path)) return 'ends'
+  if (c.req.method === 'POST') {
+    if (/\/(complete|leases\/[^/]+\/revoke)$/.test(c.req.path)) return 'ends'
+    if (/\/(revoke|revocations|stops)$/.test(c.req.path)) return 'operators'
+  }
   return /^\/(healthz|readyz|metrics)$/.test(c.req.path) ? 'probes' : 'work'
 }
 
@@ -117,19 +127,18 @@ function timeLimit(limits: DoorLimits, stopping: AbortSignal): MiddlewareHandler
   setMaxListeners(0, lastCall.signal)
 
   return async (c, next) => {
-    const lane = laneOf(c)
+    const isEnd = ['ends', 'operators'].includes(laneOf(c))
     const stop = new AbortController()
     let release: NodeJS.Timeout | undefined
     const expire = (): void => stop.abort(late())
-    const timer = setTimeout(expire, lane === 'ends' ? limits.endsTime : limits.time)
+    const timer = setTimeout(expire, isEnd ? limits.endsTime : limits.time)
     const abandoned = new Promise<never>((_, reject) => {
       stop.signal.addEventListener('abort', () => {
         release = setTimeout(() => reject(late()), limits.grace)
       })
     })
-    const forget = lane === 'ends' ? whenFired(lastCall.signal, expire) : () => {}
-    if (lane !== 'ends')
-      c.req.raw.signal.addEventListener('abort', () => stop.abort(new DOMException('the client has gone', 'AbortError')), { once: true })
+    const forget = isEnd ? whenFired(lastCall.signal, expire) : () => {}
+    if (!isEnd) c.req.raw.signal.addEventListener('abort', () => stop.abort(new DOMException('the client has gone', 'AbortError')), { once: true })
     c.set('signal', stop.signal)
     try {
       await Promise.race([next(), abandoned])
@@ -145,8 +154,13 @@ const late = () => new BrokerError('timed_out', 'The broker ran out of time. Wha
 
 /** Counts what is really under way, calls that outlived their answer included, and sends the rest away at once instead of making all wait. */
 function crowdLimit({ metrics }: Telemetry, limits: DoorLimits): MiddlewareHandler<Env> {
-  const most: Record<Lane, number> = { work: limits.inFlight, ends: limits.endsInFlight, probes: limits.probesInFlight }
-  const inside: Record<Lane, number> = { work: 0, ends: 0, probes: 0 }
+  const most: Record<Lane, number> = {
+    work: limits.inFlight,
+    ends: limits.endsInFlight,
+    operators: limits.endsInFlight,
+    probes: limits.probesInFlight,
+  }
+  const inside: Record<Lane, number> = { work: 0, ends: 0, operators: 0, probes: 0 }
   return async (c, next) => {
     const lane = laneOf(c)
     if (inside[lane] >= most[lane]) {

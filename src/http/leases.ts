@@ -7,7 +7,7 @@ import { conflicts, json, optionalBody, problems, refusals } from './answers.ts'
 import type { Env } from './app.ts'
 import { callableBy, readers } from './authenticate.ts'
 import * as contract from './contract.ts'
-import { waitSeconds } from './prefer.ts'
+import { waitedFor } from './prefer.ts'
 import { askForLeases } from './questions.ts'
 import { revealLease } from './reveal.ts'
 import { viewDecision, viewLease, viewReceipts } from './views.ts'
@@ -25,8 +25,8 @@ export function leaseRoutes(broker: Broker) {
       return c.json({ decision: viewDecision(decision), lease: revealLease(lease), receipts: viewReceipts(receipts) }, 200)
     })
     .openapi(revoke, async (c) => {
-      const { reason } = c.req.valid('json')
-      const { lease, ended, receipts } = await revokeLease(broker, c.var.caller, c.req.valid('param').id, reason, waitSeconds(c), c.var.signal)
+      const [{ id }, { reason }] = [c.req.valid('param'), c.req.valid('json')]
+      const { lease, ended, receipts } = await waitedFor(c, (wait, signal) => revokeLease(broker, c.var.caller, id, reason, wait, signal))
       const answer = { lease: viewLease(lease), ended, receipts: viewReceipts(receipts) }
       return ended ? c.json(answer, 200) : c.json(answer, 202)
     })

@@ -14,6 +14,8 @@ export interface Places {
    * @throws BrokerError `rate_limited` where all are taken, or the caller's share
    */
   take(whose: string): () => void
+  /** The same where nobody is refused for want of a place. Undefined: there is none. */
+  offer(whose: string): (() => void) | undefined
   readonly taken: number
 }
 
@@ -22,17 +24,24 @@ export function createPlaces(what: string, { most, share }: Room): Places {
   /** What gives each back, and whose it is. */
   const taken = new Map<() => void, string>()
   const refused = (detail: string) => new BrokerError('rate_limited', detail, { retryAfter: 30 })
+  const isFull = (): boolean => taken.size >= most
+  const hasShare = (whose: string): boolean => [...taken.values()].filter((one) => one === whose).length >= share
+
+  function seat(whose: string): () => void {
+    const giveBack = (): void => void taken.delete(giveBack)
+    taken.set(giveBack, whose)
+    return giveBack
+  }
+
   return {
     get taken() {
       return taken.size
     },
     take(whose) {
-      if (taken.size >= most) throw refused(`This broker has as many ${what} as it keeps: ${most}`)
-      const own = [...taken.values()].filter((one) => one === whose).length
-      if (own >= share) throw refused(`You have as many ${what} as one caller may: ${share}`)
-      const giveBack = (): void => void taken.delete(giveBack)
-      taken.set(giveBack, whose)
-      return giveBack
+      if (isFull()) throw refused(`This broker has as many ${what} as it keeps: ${most}`)
+      if (hasShare(whose)) throw refused(`You have as many ${what} as one caller may: ${share}`)
+      return seat(whose)
     },
+    offer: (whose) => (isFull() || hasShare(whose) ? undefined : seat(whose)),
   }
 }

@@ -10,7 +10,7 @@ import type { Env } from './app.ts'
 import { callableBy, readers } from './authenticate.ts'
 import * as contract from './contract.ts'
 import { readDeclaration, readGrant, readTiming } from './declaration.ts'
-import { waitSeconds } from './prefer.ts'
+import { waitedFor } from './prefer.ts'
 import { askForTasks } from './questions.ts'
 import { revealLease } from './reveal.ts'
 import { viewDecision, viewLease, viewReceipts, viewTask } from './views.ts'
@@ -54,12 +54,13 @@ export function taskRoutes(broker: Broker) {
       return c.json(answer, 200)
     })
     .openapi(complete, async (c) => {
-      const closed = await completeTask(broker, c.var.caller, c.req.valid('param').id, waitSeconds(c), c.var.signal)
+      const { id } = c.req.valid('param')
+      const closed = await waitedFor(c, (wait, signal) => completeTask(broker, c.var.caller, id, wait, signal))
       return closed.ended ? c.json(viewClosed(closed), 200) : c.json(viewClosed(closed), 202)
     })
     .openapi(revoke, async (c) => {
-      const { reason } = c.req.valid('json')
-      const closed = await revokeTask(broker, c.var.caller, c.req.valid('param').id, reason, waitSeconds(c), c.var.signal)
+      const [{ id }, { reason }] = [c.req.valid('param'), c.req.valid('json')]
+      const closed = await waitedFor(c, (wait, signal) => revokeTask(broker, c.var.caller, id, reason, wait, signal))
       return closed.ended ? c.json(viewClosed(closed), 200) : c.json(viewClosed(closed), 202)
     })
 }

@@ -1,8 +1,11 @@
 import { describe, expect, test } from 'vitest'
 import { BrokerError } from '../../src/base/errors.ts'
+import { whenFired } from '../../src/base/signal.ts'
+import { callableBy } from '../../src/http/authenticate.ts'
 import { buildHouse } from './house.ts'
 import { houseLimits } from '../../src/http/door.ts'
 import { usualGrace } from '../../src/http/listen.ts'
+import { waitedFor } from '../../src/http/prefer.ts'
 
 describe('every answer', () => {
   const house = buildHouse({ ledger: async () => Promise.reject(new TypeError('the ledger said mft_not-to-be-seen')) })
@@ -163,6 +166,61 @@ describe('the time limit', () => {
   })
 })
 
+describe('waiting for the ends', () => {
+  /** A house whose ends wait until they are let go, or told to wait no longer; and what each was told. */
+  function patient() {
+    const house = buildHouse({ frame: true, parts: { limits: { waits: { most: 2, share: 1 } } } })
+    const told: { seconds: number; letGo: () => void; signal: AbortSignal }[] = []
+    house.app.post('/tasks/:id/complete', ...callableBy(['agent', 'operator', 'reviewer']).middleware, (c) =>
+      waitedFor(c, async (seconds, signal) => {
+        if (seconds > 0) await new Promise<void>((letGo) => (told.push({ seconds, letGo, signal }), whenFired(signal, letGo)))
+        return c.text(c.var.signal.aborted ? 'stopped' : 'goes on')
+      }),
+    )
+    const end = (token: string) => house.ask('/tasks/1/complete', { method: 'POST', token, headers: { prefer: 'wait=9' } })
+    return { house, told, end }
+  }
+
+  test('has no place for whoever has their share or where all are taken: they are answered at once, and nobody is refused', async () => {
+    const { told, end } = patient()
+    const applied = async (token: string) => {
+      const answer = await end(token)
+      return [answer.status, answer.headers.get('preference-applied')]
+    }
+    const first = applied('agent')
+    await expect.poll(() => told.length).toBe(1)
+    expect(await applied('agent')).toEqual([200, 'wait=0'])
+    const second = applied('operator')
+    await expect.poll(() => told.length).toBe(2)
+    expect(await applied('reviewer')).toEqual([200, 'wait=0'])
+
+    for (const { letGo } of told) letGo()
+    expect([await first, await second]).toEqual([
+      [200, 'wait=9'],
+      [200, 'wait=9'],
+    ])
+    const again = applied('agent')
+    await expect.poll(() => told.length).toBe(3)
+    told[2]!.letGo()
+    expect(await again).toEqual([200, 'wait=9'])
+  })
+
+  test('is over for a client that hangs up, whose place is free, while what it ended goes on', async () => {
+    const { house, told, end } = patient()
+    const client = new AbortController()
+    const headers = { authorization: 'Bearer agent' }
+    const left = house.app.request(new Request('http://localhost/tasks/1/complete', { method: 'POST', headers, signal: client.signal }))
+    await expect.poll(() => told.length).toBe(1)
+    client.abort()
+    expect(await (await left).text()).toBe('goes on')
+
+    const next = end('agent')
+    await expect.poll(() => told.length).toBe(2)
+    told[1]!.letGo()
+    expect((await next).status).toBe(200)
+  })
+})
+
 describe('a crowd', () => {
   const limits = { ...houseLimits, inFlight: 2, endsInFlight: 1, probesInFlight: 1 }
 
@@ -201,6 +259,26 @@ describe('a crowd', () => {
     expect((await enter('/tasks')).status).toBe(429)
     letGo()
     expect((await Promise.all(inside)).map((answer) => answer.status)).toEqual([200, 200, 200, 200])
+  })
+
+  test('of ends never keeps an operator from revoking and stopping', async () => {
+    const house = buildHouse({ frame: true, parts: { limits } })
+    const waiting: (() => void)[] = []
+    const stay = async () => {
+      await new Promise<void>((resolve) => waiting.push(resolve))
+      return new Response('ok')
+    }
+    house.app.post('/tasks/1/complete', stay).post('/leases/1/revoke', stay)
+    for (const path of ['/tasks/1/revoke', '/revocations', '/stops', '/console/tasks/1/revoke', '/console/revoke'])
+      house.app.post(path, () => new Response('ok'))
+    const enter = async (path: string) => (await house.ask(path, { method: 'POST' })).status
+    const inside = enter('/tasks/1/complete')
+
+    expect([await enter('/tasks/1/complete'), await enter('/leases/1/revoke')]).toEqual([429, 429])
+    for (const path of ['/tasks/1/revoke', '/revocations', '/stops', '/console/tasks/1/revoke', '/console/revoke'])
+      expect(await enter(path), path).toBe(200)
+    waiting[0]!()
+    expect(await inside).toBe(200)
   })
 
   test('counts a call that outlived its answer until it really ends', async () => {
