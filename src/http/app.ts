@@ -73,8 +73,9 @@ export function createFrame(parts: Parts): OpenAPIHono<Env> {
   // What the framework parses with (@hono/zod-openapi 1.6) takes no words of ours: zod is told once, for the whole program.
   config({ customError: faultOfShape })
   const limits = { ...houseLimits, ...parts.limits }
+  const most = limits.endsInFlight
   const waits = createPlaces('ends that are waited for', limits.waits)
-  const gate = createGate({ ...parts, rates: { ...houseRates, ...parts.rates }, clock })
+  const gate = createGate({ ...parts, rates: { ...houseRates, ...parts.rates }, ends: { most, share: Math.ceil(most / 2) }, clock })
   const app = new OpenAPIHono<Env>({
     defaultHook: (result) => {
       if (result.success) return

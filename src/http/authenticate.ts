@@ -14,6 +14,7 @@ import { isTaskToken, taskOfToken } from '../tasks/token.ts'
 import { createBuckets, type Rate } from './bucket.ts'
 import type { Env } from './app.ts'
 import { readBody } from './body.ts'
+import { createPlaces, type Room } from './places.ts'
 import { tokenRefused } from './problem.ts'
 
 /** Whoever has these attributes may ask about tokens for this audience. */
@@ -29,7 +30,7 @@ export type Callers = 'agent' | 'task' | Role | 'resource_server'
 /** Those who may look at everything. */
 export const readers = ['operator', 'reviewer'] as const satisfies readonly Callers[]
 
-/** How often one caller may ask for something new, and about tokens. Ending is never limited. */
+/** How often one caller may ask for something new, and about tokens. Ending is never limited by a rate. */
 export interface Rates {
   readonly issue: Rate
   readonly introspect: Rate
@@ -56,6 +57,8 @@ export interface Gate {
    * @throws BrokerError `rate_limited`, `store_unavailable`
    */
   keepRefusal(caller: Caller, call: string, id: string | undefined): Promise<readonly Receipt[]>
+  /** Lets a caller end something of theirs, unless they have their share under way already. @returns called when it is done. @throws BrokerError `rate_limited` */
+  beginEnd(caller: Caller): () => void
   /** @throws BrokerError `rate_limited` */
   limit(what: keyof Rates, caller: Caller): void
   /** Which audiences the caller may ask about. Operators: all. */
@@ -68,6 +71,7 @@ export interface GateParts {
   readonly operators: readonly OperatorEntry[]
   readonly resourceServers: readonly ResourceServerEntry[]
   readonly rates: Rates
+  readonly ends: Room
   readonly clock: Clock
 }
 
@@ -77,6 +81,7 @@ export function createGate(parts: GateParts): Gate {
     introspect: createBuckets(parts.rates.introspect, parts.clock),
     strangers: createBuckets(strangersRate, parts.clock),
   }
+  const ends = createPlaces('ends under way', parts.ends)
   const serves = (actor: Actor) => parts.resourceServers.filter((entry) => matches(actor, entry.issuer, entry.match))
   const isStranger = ({ actor, agent, roles }: Caller) => actor !== undefined && !agent && roles.size === 0 && serves(actor).length === 0
 
@@ -121,6 +126,13 @@ export function createGate(parts: GateParts): Gate {
       return await recordRefusal(parts.broker.ledger, call, calledIn(caller), about)
     },
 
+    beginEnd(caller) {
+      const leave = ends.offer(sharerOf(caller))
+      if (leave) return leave
+      parts.broker.telemetry.metrics.rateLimited.inc({ limit: 'in_flight_ends' })
+      throw new BrokerError('rate_limited', `You have as many ends under way as one caller may: ${parts.ends.share}`, { retryAfter: 1 })
+    },
+
     limit: (what, caller) => take(what, subjectOf(caller)),
 
     audiencesOf(caller) {
@@ -152,11 +164,16 @@ function holderOf(task: Caller['task']): Caller {
 /** Issuer and subject, which the issuer alone can choose; never a token, of which one caller can have many. */
 export const subjectOf = ({ actor, task }: Caller): string => (actor ? JSON.stringify([actor.issuer, actor.subject]) : (task?.id ?? ''))
 
+/** Whose share of some places a caller takes: an agent's, whichever of its tasks speaks, for each of those has a token of its own. */
+export const sharerOf = (caller: Caller): string => caller.agent?.name ?? caller.task?.agent ?? subjectOf(caller)
+
 /**
  * Spread into a route: who may call it, in force and in the document at once. The body is read behind this, so that strangers get a 401 before
  * anything of theirs is parsed.
+ *
+ * @param limited by a rate, or `ends` where it is by a share of what is under way
  */
-export function callableBy(callers: readonly Callers[], limited?: keyof Rates) {
+export function callableBy(callers: readonly Callers[], limited?: keyof Rates | 'ends') {
   // What somebody tries who may not end the work of others is a matter for the ledger.
   const operatorsAlone = callers.length === 1 && callers[0] === 'operator'
   const authenticate: MiddlewareHandler<Env> = async (c, next) => {
@@ -170,8 +187,16 @@ export function callableBy(callers: readonly Callers[], limited?: keyof Rates) {
       const call = `${c.req.method} ${routePath(c, -1).replaceAll(/:(\w+)/g, '{$1}')}`
       throw error.telling(await gate.keepRefusal(caller, call, c.req.param('id')))
     }
-    if (limited) gate.limit(limited, caller)
-    await next()
+    if (limited !== 'ends') {
+      if (limited) gate.limit(limited, caller)
+      return await next()
+    }
+    const leave = gate.beginEnd(caller)
+    try {
+      await next()
+    } finally {
+      leave()
+    }
   }
   const schemes = callers.some((one) => one !== 'task') ? [{ workload_token: [] }] : []
   return {

@@ -63,7 +63,7 @@ const revoke = createRoute({
   method: 'post',
   path: '/leases/{id}/revoke',
   summary: 'End one lease; the task goes on',
-  ...callableBy(['agent', 'task', 'operator']),
+  ...callableBy(['agent', 'task', 'operator'], 'ends'),
   request: { params: contract.LeasePath, headers: contract.Preference, ...optionalBody(contract.LeaseRevocation) },
   responses: {
     200: json('The lease is ended', contract.ClosedLease),

@@ -1,7 +1,6 @@
 import type { Context } from 'hono'
-import type { Caller } from '../tasks/task.ts'
 import type { Env } from './app.ts'
-import { subjectOf } from './authenticate.ts'
+import { sharerOf } from './authenticate.ts'
 
 /** Seconds. The longest stays well below the time that ends are given. */
 const usual = 5
@@ -28,13 +27,10 @@ export function waitSeconds(c: Context, most = longest): number {
  * @param end is told how many seconds it may wait, and by a signal when that is over before
  */
 export async function waitedFor<Ended>(c: Context<Env>, end: (seconds: number, signal: AbortSignal) => Promise<Ended>): Promise<Ended> {
-  const leave = c.var.waits.offer(waiterOf(c.var.caller))
+  const leave = c.var.waits.offer(sharerOf(c.var.caller))
   try {
     return await end(waitSeconds(c, leave ? longest : 0), AbortSignal.any([c.var.signal, c.req.raw.signal]))
   } finally {
     leave?.()
   }
 }
-
-/** An agent with all of its tasks: each of those has a token of its own. */
-const waiterOf = (caller: Caller): string => caller.agent?.name ?? caller.task?.agent ?? subjectOf(caller)

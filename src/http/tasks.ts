@@ -121,7 +121,7 @@ const complete = createRoute({
   method: 'post',
   path: '/tasks/{id}/complete',
   summary: 'End a task well; idempotent, accepted late',
-  ...callableBy(['agent', 'task']),
+  ...callableBy(['agent', 'task'], 'ends'),
   request: { params: contract.TaskPath, headers: contract.Preference, ...optionalBody(contract.Nothing) },
   responses: {
     200: json('Every lease is ended', contract.ClosedTask),

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { BrokerError } from '../../src/base/errors.ts'
+import { newId } from '../../src/base/ids.ts'
 import { whenFired } from '../../src/base/signal.ts'
 import { callableBy } from '../../src/http/authenticate.ts'
 import { buildHouse } from './house.ts'
@@ -279,6 +280,31 @@ describe('a crowd', () => {
       expect(await enter(path), path).toBe(200)
     waiting[0]!()
     expect(await inside).toBe(200)
+  })
+
+  test('of one agent who sends their ends slowly, or many, leaves half of the room to others', async () => {
+    const house = buildHouse({ parts: { limits: { ...limits, endsInFlight: 3 } } })
+    const sending: ReadableStreamDefaultController[] = []
+    const end = async (token: string, body: ReadableStream | string) =>
+      await house.app.request(
+        new Request(`http://localhost/tasks/${newId('task')}/complete`, {
+          method: 'POST',
+          headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+          body,
+          duplex: 'half',
+        }),
+      )
+    const trickle = () => end('agent', new ReadableStream({ start: (controller) => void sending.push(controller) }))
+    const slow = [trickle(), trickle()]
+    await expect.poll(() => sending.length).toBe(2)
+
+    expect((await end('agent', '{}')).status).toBe(429)
+    // Not theirs to end, which is found out inside.
+    expect((await house.ask(`/leases/${newId('lease')}/revoke`, { method: 'POST', token: 'operator', json: {} })).status).toBe(404)
+
+    for (const controller of sending) controller.close()
+    expect((await Promise.all(slow)).map(({ status }) => status)).toEqual([404, 404])
+    expect((await end('agent', '{}')).status).toBe(404)
   })
 
   test('counts a call that outlived its answer until it really ends', async () => {
