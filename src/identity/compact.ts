@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { type Json, parseJson } from '../base/json.ts'
 import { algorithms, type Algorithm } from './algorithm.ts'
+import { isPrintable } from './claims.ts'
 import { Refusal } from './fault.ts'
 
 /** Characters of a token, which are bytes once its charset is checked. GitHub's and Azure's have about 1.5 to 2.5 KiB. */
@@ -14,7 +15,7 @@ const knownHeaders: ReadonlySet<string> = new Set(['alg', 'kid', 'typ', 'x5t', '
 
 const headerShape = z.looseObject({
   alg: z.string(),
-  kid: z.string().min(1).max(512).optional(),
+  kid: z.string().min(1).max(512).refine(isPrintable).optional(),
   typ: z.string().max(64).optional(),
 })
 

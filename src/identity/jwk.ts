@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { type Algorithm, isRsa, sameAlgorithm } from './algorithm.ts'
 import type { ProfileName } from './actor.ts'
+import { isPrintable } from './claims.ts'
 
 /** A public key that is fit for use, with the one algorithm that it is for (RFC 8725bis: one algorithm per key). */
 export interface PublicKey {
@@ -25,7 +26,7 @@ const keyShape = z
   .refine((key) => ['d', 'p', 'q', 'dp', 'dq', 'qi', 'oth', 'k'].every((member) => !(member in key)))
 
 const aboutShape = z.looseObject({
-  kid: z.string().min(1).max(512),
+  kid: z.string().min(1).max(512).refine(isPrintable),
   alg: z.string().optional(),
   use: z.string().optional(),
   key_ops: z.array(z.string()).optional(),

@@ -105,6 +105,8 @@ describe('A published key is used', () => {
     ['for an algorithm of another type of key', { ...key.jwk, alg: 'RS256' }],
     ['for HMAC', { ...rsa.jwk, alg: 'HS256' }],
     ['without a name', { ...key.jwk, kid: undefined }],
+    ['with a NUL in its name, which the ledger could not keep', { ...key.jwk, kid: 'k1\0' }],
+    ['with half a surrogate pair in its name', { ...key.jwk, kid: 'k1\ud83e' }],
     ['on another curve', { ...key.jwk, crv: 'secp256k1' }],
     ['that is no key', 'key'],
   ])('unless it is one %s; the others stay', (_, unfit) => {

@@ -70,6 +70,8 @@ describe('Every bad token gets the very same answer, and its own reason in the l
     ['a payload that is null', signed(key, 'null'), 'malformed'],
     ['a header without alg', signed(key, goodClaims, { kid: 'k1' }), 'malformed'],
     ['a kid that is a number', signed(key, goodClaims, { alg: 'ES256', kid: 1 }), 'malformed'],
+    ['a NUL in its kid, which the ledger could not keep', signed(key, goodClaims, { ...header, kid: 'k1\0' }), 'malformed'],
+    ['half a surrogate pair in its kid', signed(key, goodClaims, { ...header, kid: 'k1\ud83e' }), 'malformed'],
     ['its own key in the header', signed(stranger, goodClaims, { ...header, jwk: stranger.jwk }), 'header_not_allowed'],
     ['the address of its own key', signed(stranger, goodClaims, { ...header, jku: 'https://evil.example' }), 'header_not_allowed'],
     ['its own certificate', signed(stranger, goodClaims, { ...header, x5c: ['MII'] }), 'header_not_allowed'],
