@@ -49,6 +49,9 @@ export function isFor(audience: string, { aud }: Pick<Claims, 'aud'>): boolean {
 
 export type Times = Pick<Claims, 'exp' | 'nbf' | 'iat'>
 
+/** The times alone: a token may have thousands of other claims, which are not worth keeping with it. */
+export const timesOf = ({ exp, nbf, iat }: Claims): Times => ({ exp, nbf, iat })
+
 /**
  * What is wrong with the times of a token, the first fault found. RFC 7519 sections 4.1.4 to 4.1.6, RFC 8725bis.
  *

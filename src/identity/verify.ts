@@ -4,7 +4,7 @@ import { BrokerError, ConfigurationError } from '../base/errors.ts'
 import type { Clock } from '../base/time.ts'
 import type { Actor } from './actor.ts'
 import { sameAlgorithm } from './algorithm.ts'
-import { type Claims, isFor, readClaims, timeFault } from './claims.ts'
+import { type Claims, isFor, readClaims, timeFault, timesOf } from './claims.ts'
 import { checkSize, type Compact, readCompact } from './compact.ts'
 import { Refusal, type TokenFault } from './fault.ts'
 import { type Fetched, fetchedKeys } from './fetched.ts'
@@ -80,7 +80,7 @@ export function createVerifier(issuers: readonly Issuer[], parts: VerifierParts)
 
     const actor = actorOf(token, key, claims, rules, attributes)
     if (rules.replay === 'single-use') await spendOnce(token, claims, rules, actor.token.expiresAt, parts.spend)
-    else memory.keep(token.text, { actor, times: claims, limits, keys, key })
+    else memory.keep(token.text, { actor, times: timesOf(claims), limits, keys, key })
     return actor
   }
 
