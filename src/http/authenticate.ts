@@ -161,8 +161,8 @@ function holderOf(task: Caller['task']): Caller {
   return { actor: undefined, agent: undefined, task, roles: new Set() }
 }
 
-/** Issuer and subject, which the issuer alone can choose; never a token, of which one caller can have many. */
-export const subjectOf = ({ actor, task }: Caller): string => (actor ? JSON.stringify([actor.issuer, actor.subject]) : (task?.id ?? ''))
+/** Issuer and subject, which the issuer alone can choose, or the agent of a task; never a token or a task, of which one caller can have many. */
+export const subjectOf = ({ actor, task }: Caller): string => (actor ? JSON.stringify([actor.issuer, actor.subject]) : (task?.agent ?? ''))
 
 /** Whose share of some places a caller takes: an agent's, whichever of its tasks speaks, for each of those has a token of its own. */
 export const sharerOf = (caller: Caller): string => caller.agent?.name ?? caller.task?.agent ?? subjectOf(caller)

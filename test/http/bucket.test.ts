@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { newId } from '../../src/base/ids.ts'
 import { createBuckets } from '../../src/http/bucket.ts'
+import { newTaskToken } from '../../src/tasks/token.ts'
 import { buildHouse } from './house.ts'
 
 describe('a token bucket', () => {
@@ -66,6 +67,22 @@ describe('a caller who asks too often', () => {
     now += 10_000
     expect((await house.ask('/tasks', declare)).status).toBe(400)
     expect(await house.parts.broker.telemetry.metrics.registry.metrics()).toContain('mayfly_rate_limited_total{limit="issue"} 4')
+  })
+
+  test('has one rate with the tokens of all of their tasks, however many they open', async () => {
+    const tasks = ['invoice-bot', 'invoice-bot', 'invoice-bot', 'other-bot'].map((agent) => {
+      const id = newId('task')
+      const { token, hash } = newTaskToken(id)
+      return { id, agent, hash, token: token.open() }
+    })
+    const house = buildHouse({
+      clock: () => 0,
+      ledger: async (statement, [ids]) => (statement.includes('token_hash') ? tasks.filter(({ id }) => String(ids).includes(id)) : []),
+      parts: { rates },
+    })
+    const met = []
+    for (const { id, token } of tasks) met.push((await house.ask(`/tasks/${id}/leases`, { ...declare, token })).status)
+    expect(met).toEqual([400, 400, 429, 400])
   })
 
   test('may still end and look at what there is', async () => {
