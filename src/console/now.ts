@@ -1,5 +1,5 @@
 import { html } from 'hono/html'
-import { ageOf, type Clock } from '../base/time.ts'
+import { remembered } from '../base/remembered.ts'
 import type { Lease, Task } from '../ledger/records.ts'
 import { decisionsByMinute, liveByProvider, type LiveCount, type Minute, pressing, type Pressing, timesToDead } from '../ledger/overview.ts'
 import type { Broker } from '../tasks/task.ts'
@@ -39,21 +39,6 @@ export function createLookout(broker: Broker): () => Promise<Sight> {
     const [[seen, live], [minutes, times]] = await Promise.all([present(), past()])
     const providers = [...broker.targets].map(([name, { failing }]) => ({ name, failing }))
     return { ...seen, live, minutes, times, providers, at: broker.clock() }
-  }
-}
-
-/** The same answer for a while, and one question at a time. A failed one is not kept. */
-function remembered<Answer>(ask: () => Promise<Answer>, ms: number, clock: Clock): () => Promise<Answer> {
-  let kept: { readonly answer: Promise<Answer>; readonly at: number } | undefined
-  return async () => {
-    if (!kept || ageOf(kept.at, clock) >= ms) kept = { answer: ask(), at: clock() }
-    const { answer } = kept
-    try {
-      return await answer
-    } catch (error) {
-      if (kept?.answer === answer) kept = undefined
-      throw error
-    }
   }
 }
 

@@ -1,5 +1,6 @@
 import { createRoute, OpenAPIHono, z } from '@hono/zod-openapi'
 import { describe } from '../base/errors.ts'
+import { remembered } from '../base/remembered.ts'
 import { counts } from '../ledger/lists.ts'
 import type { Verifier } from '../identity/verify.ts'
 import type { Broker } from '../tasks/task.ts'
@@ -40,10 +41,11 @@ type Counts = Awaited<ReturnType<typeof counts>>
 
 /** Probes that tell the truth. They say what fails by name and never why: the reasons are in the log. */
 export function healthRoutes({ broker, verifier, reaper, sequencer }: Observed) {
+  const lookAtStore = createLookout(broker)
   return new OpenAPIHono<Env>()
     .openapi(live, (c) => c.json({ status: 'ok' as const }, 200))
     .openapi(ready, async (c) => {
-      const { found, writable } = await lookAtStore(broker)
+      const { found, writable } = await lookAtStore()
       const lap = reaper.lastLap()
       const laps = lap <= longestLap
       const answer: Readiness = {
@@ -61,7 +63,7 @@ export function healthRoutes({ broker, verifier, reaper, sequencer }: Observed) 
     })
     .openapi(metrics, async (c) => {
       const { registry } = broker.telemetry.metrics
-      setGauges(broker, await lookAtStore(broker))
+      setGauges(broker, await lookAtStore())
       return c.text(await registry.metrics(), 200, { 'content-type': registry.contentType })
     })
 }
@@ -80,9 +82,15 @@ interface Look {
   readonly writable: boolean
 }
 
-async function lookAtStore(broker: Broker): Promise<Look> {
-  const [found, room] = await Promise.all([inTime(broker, counts(broker.ledger)), inTime(broker, broker.ledger.hasRoom())])
-  return { found, writable: found?.writable === true && room === true }
+/** Anybody may probe, and the question stands in line with what ends: of a store that does not answer the next probe asks nothing more. */
+function createLookout(broker: Broker): () => Promise<Look> {
+  const { ledger, clock } = broker
+  const counted = remembered(() => counts(ledger), 0, clock)
+  const roomy = remembered(() => ledger.hasRoom(), 0, clock)
+  return async () => {
+    const [found, room] = await Promise.all([inTime(broker, counted()), inTime(broker, roomy())])
+    return { found, writable: found?.writable === true && room === true }
+  }
 }
 
 /** What the store answers; undefined when it does not say so in time. */

@@ -80,6 +80,18 @@ describe('a probe', () => {
     }
   })
 
+  test('puts one question to a store that does not answer, however many strangers probe', async () => {
+    let [questions, looks] = [0, 0]
+    const house = buildHouse({ ledger: () => (questions++, new Promise(() => {})) })
+    const hasRoom = () => (looks++, new Promise<boolean>(() => {}))
+    const broker = { ...house.parts.broker, ledger: { ...house.parts.broker.ledger, hasRoom } }
+    const { ask } = buildHouse({ parts: { broker } })
+    const probed = [...Array.from({ length: 10 }, () => ask('/readyz')), ...Array.from({ length: 10 }, () => ask('/metrics'))]
+    expect((await Promise.all(probed)).map(({ status }) => status)).toEqual([...Array(10).fill(503), ...Array(10).fill(200)])
+    expect((await ask('/readyz')).status).toBe(503)
+    expect([questions, looks]).toEqual([1, 1])
+  })
+
   test('finds the broker not ready while the store can only be read', async () => {
     const house = buildHouse({ ledger: async () => [{ ...(await found())[0], read_only: true }] })
     const answer = await house.ask('/readyz')
