@@ -3,6 +3,7 @@ import * as oidc from 'openid-client'
 import { z } from 'zod'
 import { BrokerError } from '../base/errors.ts'
 import type { Clock } from '../base/time.ts'
+import { createPlaces } from '../http/places.ts'
 import type { Actor } from '../identity/actor.ts'
 import type { Verifier } from '../identity/verify.ts'
 import { createSeal } from './seal.ts'
@@ -24,10 +25,10 @@ export interface SignIn {
    *
    * @param returnTo the page that was asked for, checked
    * @param again whether the issuer must ask who it is even if it knows
-   * @throws BrokerError `provider_unavailable`
+   * @throws BrokerError `provider_unavailable`, `rate_limited`
    */
   begin(c: Context, returnTo: string, again: boolean, signal: AbortSignal): Promise<URL>
-  /** Who it is, and where they wanted to go. @throws BrokerError `forbidden`, `invalid_token`, `provider_unavailable` */
+  /** Who it is, and where they wanted to go. @throws BrokerError `forbidden`, `invalid_token`, `provider_unavailable`, `rate_limited` */
   finish(c: Context, signal: AbortSignal): Promise<{ readonly actor: Actor; readonly returnTo: string }>
 }
 
@@ -48,6 +49,12 @@ const patience = 600_000
 /** Seconds for each request to the issuer. */
 const timeout = 5
 
+/**
+ * Sign-ins that wait for the issuer at a time. Anybody may begin one, and show as many codes with it as they invent: without a limit strangers would fill the door
+ * while the issuer hangs, and have the broker ask it as fast as they like while it is well.
+ */
+const mostWaiting = 16
+
 /** Bytes of an answer of the issuer's. Tokens with many groups have some ten thousand. */
 const largest = 262_144
 
@@ -58,10 +65,20 @@ const name = 'sign-in'
 export function createSignIn({ settings, key, cookies, verifier, redirectUri, clock }: SignInParts): SignIn {
   const seal = createSeal(key, name, Begun, patience, clock)
   const client = discoverOnce(settings)
+  const places = createPlaces('sign-ins', { most: mostWaiting, share: mostWaiting })
+
+  async function inPlace<Answer>(ask: () => Promise<Answer>): Promise<Answer> {
+    const giveBack = places.take('anybody')
+    try {
+      return await ask()
+    } finally {
+      giveBack()
+    }
+  }
 
   return {
     async begin(c, returnTo, again, signal) {
-      const configuration = await client(signal)
+      const configuration = await inPlace(() => client(signal))
       const [state, nonce, verifier] = [oidc.randomState(), oidc.randomNonce(), oidc.randomPKCECodeVerifier()]
       cookies.write(c, name, seal.write({ state, nonce, verifier, returnTo }), patience / 1_000)
       return oidc.buildAuthorizationUrl(configuration, {
@@ -77,10 +94,13 @@ export function createSignIn({ settings, key, cookies, verifier, redirectUri, cl
 
     async finish(c, signal) {
       const begun = seal.read(cookies.read(c, name))
-      cookies.write(c, name, '', 0)
       if (!begun) throw new BrokerError('forbidden', 'This sign-in was not begun in this browser, or too long ago: begin again')
       const answer = new URL(`${redirectUri}${new URL(c.req.url).search}`)
-      const idToken = await exchange(await client(signal), answer, begun)
+      const idToken = await inPlace(async () => {
+        // Not before there is a place: who is sent away may reload the page.
+        cookies.write(c, name, '', 0)
+        return await exchange(await client(signal), answer, begun)
+      })
       const { returnTo } = begun
       return { actor: await verifier.verify(idToken, signal), returnTo }
     },

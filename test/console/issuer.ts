@@ -1,4 +1,4 @@
-import { createServer } from 'node:http'
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { Provider } from 'oidc-provider'
 import { signingKey } from '../identity/given.ts'
@@ -10,6 +10,8 @@ export interface PeopleIssuer {
   readonly clientSecret: string
   /** Lets nobody choose any more: whoever comes is this one. */
   always(subject: string): void
+  /** Answers nothing. @returns answers what was asked meanwhile, and all that is asked then */
+  hang(): () => void
   stop(): Promise<void>
 }
 
@@ -23,6 +25,7 @@ export async function startPeopleIssuer(redirectUri: string): Promise<PeopleIssu
   const key = signingKey('people-1')
   const [clientId, clientSecret] = ['mayfly-console', 'a secret of the console']
   let subject: string | undefined
+  let awake = Promise.resolve()
 
   const provider = new Provider(issuer, {
     jwks: { keys: [{ ...key.privateKey.export({ format: 'jwk' }), kid: key.kid, alg: 'ES256', use: 'sig' }] },
@@ -53,20 +56,26 @@ export async function startPeopleIssuer(redirectUri: string): Promise<PeopleIssu
     },
   })
   const answer = provider.callback()
-  server.on('request', (request, response) => {
+  function respond(request: IncomingMessage, response: ServerResponse): void {
     const [, uid, chosen] = /^\/choose\/([\w-]+)(?:\/(\w+))?$/.exec(request.url ?? '') ?? []
     const accountId = chosen ?? subject
     if (uid === undefined) return void answer(request, response)
     if (accountId !== undefined) return void provider.interactionFinished(request, response, { login: { accountId } })
     const choices = Object.keys(people).map((name) => `<li><a href="/choose/${uid}/${name}">${name}</a></li>`)
     response.setHeader('content-type', 'text/html').end(`<!doctype html><title>Who are you?</title><ul>${choices.join('')}</ul>`)
-  })
+  }
+  server.on('request', (request, response) => void awake.then(() => respond(request, response)))
 
   return {
     issuer,
     clientId,
     clientSecret,
     always: (name) => (subject = name),
+    hang() {
+      let wake = (): void => {}
+      awake = new Promise((resolve) => (wake = resolve))
+      return wake
+    },
     async stop() {
       server.closeAllConnections()
       await new Promise((resolve) => server.close(resolve))

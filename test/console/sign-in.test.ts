@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type House, startHouse } from '../support/house.ts'
 import { openEmbedded, type OpenedStore } from '../support/stores.ts'
-import { type ConsoleHouse, openConsole, operators } from './given.ts'
+import { type ConsoleHouse, openConsole, operators, type Visitor } from './given.ts'
 
 let store: OpenedStore
 let house: House
@@ -121,6 +121,30 @@ describe("signing in at the operators' issuer", () => {
     const visitor = console.visitor()
     const page = await visitor.follow(await visitor.get(`/sign-in?${new URLSearchParams({ to }).toString()}`))
     expect(page.url).toBe(console.url)
+  })
+
+  test('waits for an issuer that hangs in sixteen places, and sends whoever comes then away at once', async () => {
+    const alone = await openConsole(house)
+    alone.people.always('ann')
+    async function crowd(visitor: () => Visitor, path: string): Promise<number[]> {
+      const wake = alone.people.hang()
+      const met: number[] = []
+      const all = Array.from({ length: 20 }, async () => met.push((await visitor().get(path)).status))
+      await expect.poll(() => met).toEqual([429, 429, 429, 429])
+      wake()
+      await Promise.all(all)
+      return met.slice(4)
+    }
+    expect(await crowd(alone.visitor, '/sign-in')).toEqual(Array(16).fill(303))
+
+    const begun = alone.visitor()
+    const state = new URL(pathIn(await begun.get('/sign-in'))).searchParams.get('state')!
+    const answer = new URLSearchParams({ code: 'invented', state, iss: alone.people.issuer })
+    expect(await crowd(() => begun, `/signed-in?${answer.toString()}`)).toEqual(Array(16).fill(403))
+
+    const visitor = alone.visitor()
+    expect((await visitor.follow(await visitor.get(''))).status).toBe(200)
+    await alone.stop()
   })
 
   test('answers with a page of its own while the issuer does not answer', async () => {
