@@ -61,6 +61,9 @@ const ownCredentials: ReadonlySet<string> = new Set([
 /** Names for what is only so at this moment. IAM says so where somebody else changes the same thing. */
 const passing: ReadonlySet<string> = new Set(['ConcurrentModification', 'EntityTemporarilyUnmodifiable'])
 
+/** Ours, where the SDK was given more than is read. */
+export const tooLarge = 'AnswerTooLarge'
+
 /** Errors of a connection that never came to be: nothing was sent on it. */
 const neverSent: ReadonlySet<string> = new Set(['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'ENETUNREACH'])
 
@@ -103,6 +106,7 @@ export function faultOf(provider: string, action: AwsAction, error: unknown): Pr
   const say = (fault: ProviderFault, why: string, minted: 'no' | 'maybe'): ProviderError =>
     new ProviderError(fault, `${provider} did not answer ${action}: ${why}`, minted, answer)
 
+  if (name === tooLarge) return say('garbage', 'its answer is too large', 'maybe')
   if (ownCredentials.has(name)) return say('unavailable', "the broker's own AWS credentials are missing or refused", 'no')
   if (/^Throttl|^TooManyRequests|^RequestLimitExceeded/.test(name)) return say('unavailable', 'AWS throttles the broker', 'no')
   if (passing.has(name)) return say('unavailable', 'it is being changed by somebody else', 'no')

@@ -10,7 +10,7 @@ import { Secret } from '../../base/secret.ts'
 import { ProviderError } from '../provider.ts'
 import { type AwsAction, isExplicitDeny, nameOf, noChildFor } from './answers.ts'
 import type { CredentialSource } from './refreshed.ts'
-import { asking, attempt, makingSession, type Told } from './request.ts'
+import { asking, asksSts, makingSession, type Told } from './request.ts'
 import type { AwsSettings } from './settings.ts'
 import type { SessionTags } from './tags.ts'
 
@@ -74,8 +74,13 @@ export const attempts = 3
 
 /** @param credentials of whoever asks; the SDK's default chain where there are none */
 export function createSts(name: string, settings: AwsSettings, told: Told, credentials?: CredentialSource): Sts {
-  const about = { region: settings.region, ...(settings.endpoint !== undefined && { endpoint: settings.endpoint }), maxAttempts: attempts }
-  const client = new STSClient({ ...about, requestHandler: attempt, ...(credentials && { credentials }) })
+  const about = {
+    region: settings.region,
+    ...(settings.endpoint !== undefined && { endpoint: settings.endpoint }),
+    maxAttempts: attempts,
+    ...asksSts,
+  }
+  const client = new STSClient({ ...about, ...(credentials && { credentials }) })
 
   const ask = asking(name, told)
   const by = (action: AwsAction) => ({ name, ask, action })

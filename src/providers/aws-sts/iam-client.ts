@@ -1,6 +1,6 @@
 import { IAMClient } from '@aws-sdk/client-iam'
 import type { CredentialSource } from './refreshed.ts'
-import { attempt } from './request.ts'
+import { asksIam } from './request.ts'
 import type { AwsSettings } from './settings.ts'
 
 /** There is one IAM for a whole partition, and its requests are signed for the Region it lives in (AWS General Reference, "IAM endpoints"). */
@@ -16,6 +16,6 @@ export function iamClient(settings: AwsSettings, credentials?: CredentialSource,
     ...(settings.iam_endpoint !== undefined && { endpoint: settings.iam_endpoint }),
     ...(credentials && { credentials }),
     ...(maxAttempts !== undefined && { maxAttempts }),
-    requestHandler: attempt,
+    ...asksIam,
   })
 }

@@ -6,7 +6,7 @@ import { arnOfRole } from './arn.ts'
 import { fromChain } from './chain.ts'
 import { attempts } from './client.ts'
 import { type Begun, type CredentialSource, refreshed } from './refreshed.ts'
-import { asking, attempt, type Told } from './request.ts'
+import { asking, asksSts, type Told } from './request.ts'
 import type { AwsSettings } from './settings.ts'
 
 /** Which of its two identities. */
@@ -40,7 +40,7 @@ export async function openIdentities(name: string, settings: AwsSettings, surrou
 
 /** As whoever the default chain names. No SourceIdentity: whatever such a session assumes would have to keep it, and sessions of tasks have their own. */
 function byRole(name: string, { region, endpoint, external_id }: AwsSettings, credentials: CredentialSource, told: Told): Become {
-  const client = new STSClient({ region, ...(endpoint !== undefined && { endpoint }), maxAttempts: attempts, requestHandler: attempt, credentials })
+  const client = new STSClient({ region, ...(endpoint !== undefined && { endpoint }), maxAttempts: attempts, ...asksSts, credentials })
   const ask = asking(name, told)
   return async (part, RoleArn, abortSignal) => {
     const about = { RoleArn, RoleSessionName: `mayfly-${part}`, DurationSeconds: life, ...(external_id !== undefined && { ExternalId: external_id }) }
@@ -54,7 +54,7 @@ function byRole(name: string, { region, endpoint, external_id }: AwsSettings, cr
  */
 function byToken(name: string, { region, endpoint }: AwsSettings, sign: (part: Part) => Promise<string>, told: Told): Become {
   // Once: an attempt of the SDK's own would show the same token again.
-  const client = new STSClient({ region, ...(endpoint !== undefined && { endpoint }), maxAttempts: 1, requestHandler: attempt })
+  const client = new STSClient({ region, ...(endpoint !== undefined && { endpoint }), maxAttempts: 1, ...asksSts })
   const ask = asking(name, told)
   return async (part, RoleArn, abortSignal) => {
     const WebIdentityToken = await sign(part)

@@ -1,12 +1,28 @@
 import { stopwatch } from '../../base/time.ts'
 import { ProviderError } from '../provider.ts'
-import { type AwsAction, faultOf } from './answers.ts'
+import { type AwsAction, faultOf, tooLarge } from './answers.ts'
 
 /** Told of every request: `outcome` is `ok` or a ProviderFault. */
 export type Told = (action: AwsAction, outcome: string, seconds: number) => void
 
 /** Milliseconds for one attempt. The SDK has no limit of its own, and only warns past `requestTimeout` unless it is told to throw. */
-export const attempt = { connectionTimeout: 1_000, requestTimeout: 3_000, throwOnRequestTimeout: true } as const
+const attempt = { connectionTimeout: 1_000, requestTimeout: 3_000, throwOnRequestTimeout: true } as const
+
+/** Reads an answer whole, if it is no longer. The SDK has no limit of its own, and its parser of XML (xml-builder 3.972) none that is kept within seconds. */
+const upTo = (most: number) => async (stream: AsyncIterable<Uint8Array>) => {
+  const parts: Uint8Array[] = []
+  let size = 0
+  for await (const part of stream) {
+    size += part.byteLength
+    if (size > most) throw Object.assign(new Error(`the answer is larger than ${most} bytes`), { name: tooLarge })
+    parts.push(part)
+  }
+  return new Uint8Array(Buffer.concat(parts))
+}
+
+/** How every client asks, and what it reads. STS answers a few thousand bytes; IAM shows policies whose white space counts for nothing but has to be sent. */
+export const asksSts = { requestHandler: attempt, streamCollector: upTo(65_536) } as const
+export const asksIam = { requestHandler: attempt, streamCollector: upTo(262_144) } as const
 
 /** Makes one request: it is told of, and what it throws is a ProviderError. */
 export type Ask = <Answer>(action: AwsAction, call: () => Promise<Answer>) => Promise<Answer>

@@ -138,6 +138,11 @@ describe('an AWS session of a lease', () => {
     ['is throttled', 'throttles', { fault: 'unavailable', minted: 'no' }],
     ['breaks the connection', 'resets', { minted: 'maybe' }],
     ['loses every answer', 'loses the answer', { minted: 'maybe' }],
+    [
+      'answers a megabyte',
+      'pads the answer',
+      { fault: 'garbage', minted: 'maybe', message: 'aws did not answer AssumeRole: its answer is too large' },
+    ],
   ] as const)('is not given where STS %s, and the ledger is told what may exist', async (_, fault, known) => {
     peer.faults.next('AssumeRole', fault, 3)
     expect(await faultOf(mint())).toMatchObject(known)

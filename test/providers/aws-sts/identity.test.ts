@@ -128,6 +128,7 @@ describe('the broker as AWS knows it', () => {
       ['is not trusted', 'mayfly/invoices', undefined],
       ['is throttled', 'mayfly-minter', 'throttles'],
       ['meets an STS that fails', 'mayfly-minter', 'fails'],
+      ['meets an STS that answers a megabyte', 'mayfly-minter', 'pads the answer'],
     ] as const)('mints nothing for certain where its own role %s, and no grant is to blame', async (_, minter, fault) => {
       await makeMinter(asUser(), 'sts:AssumeRole')
       if (fault) site.peer.faults.next('AssumeRole', fault, 3)

@@ -201,7 +201,7 @@ describe.each(['boundary', 'inline'] as const)('a session that is ended by the k
   })
 
   const compared = carrier === 'boundary' ? ['GetRole', 'GetPolicy', 'GetPolicyVersion'] : ['GetRolePolicy']
-  test.each(compared.flatMap((action) => [[action, 'resets'] as const, [action, 'loses the answer'] as const]))(
+  test.each(compared.flatMap((action) => (['resets', 'loses the answer', 'pads the answer'] as const).map((fault) => [action, fault] as const)))(
     'is compared a minute later where %s %s, and what is due is written all the same',
     async (action, fault) => {
       const [first, second] = [await site.mint(provider, 3 * 3_600_000), await site.mint(provider, 3 * 3_600_000)]

@@ -3,9 +3,9 @@ import type { ServiceName } from './sigv4.ts'
 
 /**
  * What happens to a connection: `resets` and `loses the answer` end it before anything is done and after it; `hangs` does nothing, and says nothing until
- * the client leaves or the peer stops; `keeps the answer` says nothing either, and has done it.
+ * the client leaves or the peer stops; `keeps the answer` says nothing either, and has done it; `pads the answer` has done it too, and says so with a megabyte behind it.
  */
-export type ConnectionFault = 'resets' | 'loses the answer' | 'hangs' | 'keeps the answer'
+export type ConnectionFault = 'resets' | 'loses the answer' | 'hangs' | 'keeps the answer' | 'pads the answer'
 export type AwsFault = 'throttles' | 'conflicts' | 'fails' | ConnectionFault
 
 const throttled = () => new Refusal('Throttling', 'Rate exceeded', 400)

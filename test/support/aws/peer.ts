@@ -120,7 +120,7 @@ async function answer(house: House, incoming: IncomingMessage, response: ServerR
     const answered = await serve(house, service, request)
     if (fault === 'keeps the answer') return
     if (fault === 'loses the answer') return void incoming.socket.resetAndDestroy()
-    send(house, response, answered)
+    send(house, response, fault === 'pads the answer' ? padded(answered) : answered)
   } catch (error) {
     send(house, response, refused(service, error instanceof Refusal ? error : new Refusal('InternalFailure', String(error), 500)))
   }
@@ -144,6 +144,9 @@ function queried(service: ServiceName, action: string, result: Xml): S3Answer {
     body: queryAnswer(action, service === 'iam' ? namespaces.iam : namespaces.sts, result),
   }
 }
+
+/** White space, which is no part of what XML says. */
+const padded = (answer: S3Answer): S3Answer => ({ ...answer, body: `${String(answer.body)}${' '.repeat(1_048_576)}` })
 
 function refused(service: ServiceName, refusal: Refusal): S3Answer {
   const { code: Code, message: Message, status } = refusal

@@ -1,7 +1,7 @@
 import { STSClient, GetCallerIdentityCommand } from '@aws-sdk/client-sts'
 import { type Finding, ProviderError } from '../../provider.ts'
 import type { CredentialSource } from '../refreshed.ts'
-import { attempt } from '../request.ts'
+import { asksSts } from '../request.ts'
 import type { AwsSettings } from '../settings.ts'
 
 /** AWS's own time, milliseconds since 1970, to the second. @throws ProviderError */
@@ -12,7 +12,7 @@ const [unseen, taken] = [60, 300]
 
 /** As its answers are dated. The SDK corrects a clock that is wrong for its signatures, and says nothing of it; so this looks at the answer itself. */
 export function clockOfAws(name: string, { region, endpoint, timeout }: AwsSettings, credentials: CredentialSource): ClockOfAws {
-  const client = new STSClient({ region, ...(endpoint !== undefined && { endpoint }), credentials, maxAttempts: 1, requestHandler: attempt })
+  const client = new STSClient({ region, ...(endpoint !== undefined && { endpoint }), credentials, maxAttempts: 1, ...asksSts })
   let dated = Number.NaN
   client.middlewareStack.add(
     (next) => async (args) => {
