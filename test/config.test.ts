@@ -164,6 +164,26 @@ describe('a configuration', () => {
     expect(found.map((fault) => fault.replace('mayfly.yaml:15: ', '')).toSorted()).toEqual(faults)
   })
 
+  test('refuses Vaults that could log in at each other with what the broker signs, and says all of them', async () => {
+    const vault = (name: string, address: string, auth: string) =>
+      `  - { name: ${name}, kind: vault, address: "https://${address}", auth: { method: jwt, role: r${auth} }, token_role: r }\n`
+    const providers = [
+      vault('one', 'one', ''),
+      vault('two', 'two', ''),
+      vault('three', 'three', ', audience: vault'),
+      // Each by itself: another audience, a token that somebody else signed, and a further entry of a Vault that is there.
+      vault('own', 'own', ', audience: own'),
+      vault('platform', 'platform', ', token_file: t'),
+      vault('space', 'one/', ''),
+    ]
+    expect(await faultsOf({ text: sound + providers.join('') })).toEqual([
+      'mayfly.yaml:15: providers.2.auth.audience: must be another than that of one: each of the two Vaults could log in at the other with what the broker shows it',
+      'mayfly.yaml:16: providers.3.auth.audience: must be another than that of one: each of the two Vaults could log in at the other with what the broker shows it',
+      'mayfly.yaml:19: providers.6.auth.audience: must be another than that of two: each of the two Vaults could log in at the other with what the broker shows it',
+    ])
+    expect((await load({ text: sound + [providers[0], ...providers.slice(3)].join('') })).config.providers).toHaveLength(5)
+  })
+
   test('names anchors for the checkpoints, with absolute paths', async () => {
     const { config, folder } = await load({
       text: `${sound}anchors: [{ file: ./log/checkpoint }, { url: "https://keep.example.com/", token_file: ./token }, { witness: "https://witness.example.com/w1", key: ${witnessKey}, file: ./cosigned }]\n`,

@@ -1,5 +1,6 @@
 import { resolve } from 'node:path'
 import type { ZodType } from 'zod'
+import type { Path } from '../base/shape-fault.ts'
 import type { YamlFile } from '../base/yaml-file.ts'
 import { List, ProviderHead } from './shapes.ts'
 
@@ -11,22 +12,34 @@ export interface ProviderSettings {
 }
 
 /** The shape of a provider's own settings, and of what names a key that it keeps, by kind. */
-export type Kinds = ReadonlyMap<string, { readonly settings: ZodType; readonly signingKey?: ZodType }>
+export type Kinds = ReadonlyMap<string, Kind>
+
+interface Kind {
+  readonly settings: ZodType
+  readonly signingKey?: ZodType
+  settingsFaults?(settings: unknown, above: readonly ProviderSettings[]): readonly { readonly path: Path; readonly message: string }[]
+}
 
 export function readProviders(yaml: YamlFile, value: unknown, kinds: Kinds, folder: string): ProviderSettings[] {
   const list = yaml.parse(List.min(1, 'must have at least one provider'), value, ['providers']) ?? []
   const names = new Set<string>()
-  return list.flatMap((entry, index) => {
+  const above: ProviderSettings[] = []
+  for (const [index, entry] of list.entries()) {
     const path = ['providers', index]
     const head = yaml.parse(ProviderHead, entry, path)
-    if (!head) return []
+    if (!head) continue
     const { name, kind, ...own } = head
     if (names.has(name)) yaml.fault([...path, 'name'], 'is the name of a provider above')
     names.add(name)
-    const shape = kinds.get(kind)?.settings
-    if (!shape) yaml.fault([...path, 'kind'], `is not a kind of provider: ${[...kinds.keys()].join(', ')}`)
-    return shape ? [{ name, kind, settings: yaml.parse(shape, withAbsolutePaths(own, folder), path) }] : []
-  })
+    const known = kinds.get(kind)
+    if (!known) yaml.fault([...path, 'kind'], `is not a kind of provider: ${[...kinds.keys()].join(', ')}`)
+    const settings = known && yaml.parse(known.settings, withAbsolutePaths(own, folder), path)
+    const ofKind = above.filter((one) => one.kind === kind && one.settings !== undefined)
+    const faults = settings === undefined ? undefined : known?.settingsFaults?.(settings, ofKind)
+    for (const fault of faults ?? []) yaml.fault([...path, ...fault.path], fault.message)
+    if (known) above.push({ name, kind, settings })
+  }
+  return above
 }
 
 /**

@@ -219,7 +219,7 @@ export interface ProviderSurroundings {
   readonly killLists?: KillLists
 }
 
-/** What is wrong with a grant in the catalogue. `path` leads to it within the grant. */
+/** What is wrong with a grant in the catalogue, or with an entry under `providers:`. `path` leads to it within the grant or the entry. */
 export interface GrantFault {
   readonly path: readonly (string | number)[]
   readonly message: string
@@ -230,6 +230,8 @@ export interface ProviderKind<Settings = unknown, Grant = unknown> {
   readonly kind: string
   /** Shape of its entry under `providers:`, without `name` and `kind`. Unknown keys are faults. */
   readonly settings: ZodType<Settings>
+  /** Faults of an entry that lie in how it fits those of its kind that stand above it. Absent: none. */
+  settingsFaults?(settings: Settings, above: readonly { readonly name: string; readonly settings: Settings }[]): readonly GrantFault[]
   /** Shape of a grant's own keys in the catalogue, without those that every grant has. Unknown keys are faults. */
   readonly grant: ZodType<Grant>
   /** Shape of what names a key to sign with, under `log_key:`, without `provider`. Unknown keys are faults. Absent where a backend keeps none. */

@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { durationWithin } from '../../base/duration.ts'
 import { addressFault } from '../connection.ts'
+import type { GrantFault } from '../provider.ts'
 import { path } from '../shapes.ts'
 
 /** A path of Vault's API, such as a mount: segments that need no escaping and lead nowhere else. */
@@ -59,6 +60,24 @@ export const vaultSettings = z
   })
 
 export type VaultSettings = z.output<typeof vaultSettings>
+
+/** The audience of what the broker signs to log in there; undefined where it shows what somebody else has made. */
+export const signedFor = ({ auth }: VaultSettings): string | undefined =>
+  auth.method === 'jwt' && auth.token_file === undefined ? auth.audience : undefined
+
+/**
+ * What is shown to one Vault must be of no use at another: for as long as it lives, whoever is asked could show it elsewhere, and would be the broker there. Several
+ * entries of one Vault, as of its namespaces, may share.
+ */
+export function sharedAudience(settings: VaultSettings, above: readonly { readonly name: string; readonly settings: VaultSettings }[]): GrantFault[] {
+  const audience = signedFor(settings)
+  const other = above.find((one) => signedFor(one.settings) === audience && !isSameNode(one.settings.address, settings.address))
+  if (audience === undefined || !other) return []
+  const message = `must be another than that of ${other.name}: each of the two Vaults could log in at the other with what the broker shows it`
+  return [{ path: ['auth', 'audience'], message }]
+}
+
+const isSameNode = (one: string, other: string): boolean => new URL(one).origin === new URL(other).origin
 
 /** A node, whose paths are Vault's own. */
 function nodeFault(text: string, allowHttp: boolean): string | undefined {

@@ -6,7 +6,7 @@ import { selfOf, unexpected } from './answers.ts'
 import type { Question } from './client.ts'
 import { revocationOf, type VaultGrant, vaultGrant, vaultGrantFaults } from './grant.ts'
 import { longestFirstLife } from './life.ts'
-import { type VaultSettings, vaultSettings } from './settings.ts'
+import { sharedAudience, signedFor, type VaultSettings, vaultSettings } from './settings.ts'
 import { createSlots } from './slots.ts'
 import { createTransitKey, type TransitSettings, transitSettings } from './transit.ts'
 
@@ -20,6 +20,7 @@ const assertionLife = 60
 export const vaultKind: ProviderKind<VaultSettings, VaultGrant> = {
   kind: 'vault',
   settings: vaultSettings,
+  settingsFaults: sharedAudience,
   grant: vaultGrant,
   grantFaults: vaultGrantFaults,
   signingKey: transitSettings,
@@ -40,8 +41,8 @@ export const vaultKind: ProviderKind<VaultSettings, VaultGrant> = {
       import('./mint.ts'),
     ])
     const ask = createAsk(settings, (request, outcome, seconds) => surroundings.asked?.(name, request, outcome, seconds))
-    const signs = auth.method === 'jwt' && auth.token_file === undefined
-    const assertions = signs ? await openAssertions(name, { audience: auth.audience, life: assertionLife }, surroundings) : undefined
+    const audience = signedFor(settings)
+    const assertions = audience === undefined ? undefined : await openAssertions(name, { audience, life: assertionLife }, surroundings)
     const identity = createIdentity(name, settings, ask, assertions?.sign, stopwatch())
     const slots = createSlots(Math.max(1, Math.floor((concurrency * 3) / 4)))
     // A mint that was cut off in its last moment, the first life of what it read, and what the database adds to it.
