@@ -58,9 +58,19 @@ export async function loadPolicySet(folder: string): Promise<PolicySet> {
 
 const Archived = z.strictObject({ schema: z.string(), policies: z.record(z.string(), z.string()) })
 
+/** Sets that were restored last, the latest first: whoever asks about decisions of one time asks about one set, and a thousand policies take long to parse. */
+const restored: PolicySet[] = []
+const mostRestored = 2
+
 /** A set as it was when it was archived, with the schema of its time. @throws Error if this is not an archived set */
 export function restorePolicySet(document: Json): PolicySet {
-  return createSet(Archived.parse(document))
+  const texts = Archived.parse(document)
+  const digest = digestOf(texts)
+  const known = restored.findIndex((set) => set.digest === digest)
+  const set = known < 0 ? createSet(texts) : restored.splice(known, 1)[0]!
+  restored.unshift(set)
+  restored.splice(mostRestored)
+  return set
 }
 
 function createSet(texts: PolicyTexts): PolicySet {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { decide, replay } from '../../src/policy/decide.ts'
-import { restorePolicySet } from '../../src/policy/document.ts'
+import { type PolicySet, restorePolicySet } from '../../src/policy/document.ts'
 import { evaluate, type Question } from '../../src/policy/engine.ts'
 import { digestOf } from '../../src/proof/canonical.ts'
 import { inquiry, noon, setOf } from './given.ts'
@@ -26,6 +26,18 @@ test('a decision replays equally after other sets came and went, from its archiv
     expect(replay(set, answers)).toMatchObject([{ policies: [`set-${index}`] }])
   }
   expect(replay(restorePolicySet(JSON.parse(JSON.stringify(first.document))), answers)).toEqual(answers)
+})
+
+test('an archived set is parsed once for as long as no two others were asked for since', async () => {
+  const [first, second, third] = await Promise.all([110, 111, 112].map(namesItself))
+  const restore = ({ document }: PolicySet) => restorePolicySet(JSON.parse(JSON.stringify(document)))
+  const [one, two] = [restore(first!), restore(second!)]
+  expect([restore(second!), restore(first!)]).toEqual([two, one])
+  expect(restore(first!)).toBe(one)
+  restore(third!)
+  expect(restore(first!)).toBe(one)
+  expect(restore(second!)).not.toBe(two)
+  expect(restore(second!)).toEqual(two)
 })
 
 describe('a set that the engine cannot take denies, and spoils no other', () => {
