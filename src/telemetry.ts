@@ -84,6 +84,7 @@ export function beginAtZero(
   for (const limit of [
     'issue',
     'introspect',
+    'replay',
     'strangers',
     'in_flight_work',
     'in_flight_ends',

@@ -58,6 +58,7 @@ export function pageRoutes(broker: Broker, publicUrl: string, sequencer: Pick<Se
     .get('/decisions/:id', async (c) => {
       const id = c.req.param('id')
       if (!isId('dec', id)) throw new BrokerError('not_found', 'There is no such decision')
+      c.var.gate.limit('replay', c.var.caller)
       return await show(c, { title: 'Decision', body: renderDecision(c.var.visit.home, await readGround(broker, id)) })
     })
     .get('/find', async (c) => c.redirect(c.var.visit.home + (await placeOf(broker, (c.req.query('id') ?? '').trim())), 303))

@@ -42,6 +42,12 @@ export const houseRates: Rates = { issue: { burst: 200, perSecond: 50 }, introsp
 /** Refusals that are kept of the strangers of one issuer. */
 const strangersRate: Rate = { burst: 100, perSecond: 1 }
 
+/** Decisions that one caller has asked again. Each may have an archived policy set parsed, some milliseconds for each policy of the one thread that there is. */
+const replayRate: Rate = { burst: 50, perSecond: 2 }
+
+/** What a caller may ask for only so often. */
+export type Limited = keyof Rates | 'replay'
+
 /** Turns an `Authorization` header into a caller, and keeps a caller within its rate. */
 export interface Gate {
   /** @throws BrokerError `invalid_token`, one and the same for whatever is wrong with it; `store_unavailable` */
@@ -60,7 +66,7 @@ export interface Gate {
   /** Lets a caller end something of theirs, unless they have their share under way already. @returns called when it is done. @throws BrokerError `rate_limited` */
   beginEnd(caller: Caller): () => void
   /** @throws BrokerError `rate_limited` */
-  limit(what: keyof Rates, caller: Caller): void
+  limit(what: Limited, caller: Caller): void
   /** Which audiences the caller may ask about. Operators: all. */
   audiencesOf(caller: Caller): readonly string[] | 'all'
 }
@@ -80,6 +86,7 @@ export function createGate(parts: GateParts): Gate {
     issue: createBuckets(parts.rates.issue, parts.clock),
     introspect: createBuckets(parts.rates.introspect, parts.clock),
     strangers: createBuckets(strangersRate, parts.clock),
+    replay: createBuckets(replayRate, parts.clock),
   }
   const ends = createPlaces('ends under way', parts.ends)
   const serves = (actor: Actor) => parts.resourceServers.filter((entry) => matches(actor, entry.issuer, entry.match))
@@ -173,7 +180,7 @@ export const sharerOf = (caller: Caller): string => caller.agent?.name ?? caller
  *
  * @param limited by a rate, or `ends` where it is by a share of what is under way
  */
-export function callableBy(callers: readonly Callers[], limited?: keyof Rates | 'ends') {
+export function callableBy(callers: readonly Callers[], limited?: Limited | 'ends') {
   // What somebody tries who may not end the work of others is a matter for the ledger.
   const operatorsAlone = callers.length === 1 && callers[0] === 'operator'
   const authenticate: MiddlewareHandler<Env> = async (c, next) => {

@@ -110,7 +110,7 @@ const replay = createRoute({
   method: 'get',
   path: '/decisions/{id}/replay',
   summary: "Decide again, on the archived policy set and on today's",
-  ...callableBy(readers),
+  ...callableBy(readers, 'replay'),
   request: { params: contract.DecisionPath },
   responses: { 200: json('What both say now', contract.ReplayView), ...problems },
 })

@@ -96,6 +96,16 @@ describe('a caller who asks too often', () => {
     }
   })
 
+  test('to have decisions asked again has a limit of their own', async () => {
+    const house = buildHouse({ clock: () => 0 })
+    const replay = async (token: string) => (await house.ask(`/decisions/${newId('dec')}/replay`, { token })).status
+    const met = []
+    for (let call = 0; call < 51; call++) met.push(await replay('reviewer'))
+    expect(met).toEqual([...Array.from({ length: 50 }, () => 404), 429])
+    expect(await replay('operator')).toBe(404)
+    expect(await house.parts.broker.telemetry.metrics.registry.metrics()).toContain('mayfly_rate_limited_total{limit="replay"} 1')
+  })
+
   test('about tokens has a limit of their own', async () => {
     const house = buildHouse({ clock: () => 0, parts: { rates } })
     const ask = { method: 'POST', token: 'server', text: 'token=x', headers: { 'content-type': 'application/x-www-form-urlencoded' } }
