@@ -9,6 +9,9 @@ type Leave = (answered: boolean) => void
 /** Milliseconds for which an end waits for its turn: enough in a storm at a database that is well, and soon over at one that is not. */
 const patience = 1_000
 
+/** Backends that are remembered, more than anybody has behind one Vault: by their names, which Vault itself chooses and could invent without end. */
+const mostRemembered = 256
+
 interface Backend {
   underWay: number
   /** It kept somebody waiting in vain, and has answered nobody since. */
@@ -40,10 +43,20 @@ export function createSlots(most: number): Slots {
     })
   }
 
+  /** As the one that was asked last. What is not busy and was not asked for longest is forgotten for it, which gives it no more than a fresh start. */
+  function remember(name: string, backend: Backend): void {
+    backends.delete(name)
+    if (backends.size >= mostRemembered) {
+      const [idle] = [...backends].find(([, { underWay, waiting }]) => underWay === 0 && waiting.size === 0) ?? []
+      if (idle !== undefined) backends.delete(idle)
+    }
+    backends.set(name, backend)
+  }
+
   return {
     async enter(name) {
       const backend = backends.get(name) ?? { underWay: 0, silent: false, waiting: new Set() }
-      backends.set(name, backend)
+      remember(name, backend)
       const free = (): boolean => backend.underWay < (backend.silent ? 1 : most)
       if (!free() && (backend.silent || !(await turn(backend)) || !free())) return undefined
       backend.underWay++
