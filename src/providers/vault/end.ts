@@ -8,14 +8,17 @@ import { type Held, heldBy } from './handles.ts'
 import { healthQuestion, type Identity } from './identity.ts'
 import type { Slots } from './slots.ts'
 
+/** Whether Vault has revoked something, or says that it does not, because that has expired. */
+type Ended = 'revoked' | 'expired'
+
 /** What ends leases at one Vault. All of it may be asked twice, and by several brokers at once. */
 export interface Ending {
   /** Kills the token with which secrets are read, and puts what was read with it into Vault's own queue. Proves nothing about the latter. @throws ProviderError */
   contain(token: Held['tokens'][number], signal: AbortSignal): Promise<void>
   /** Ends one lease, and returns when the backend behind it has done so. @throws ProviderError */
-  revokeLease(lease: Held['leases'][number], signal: AbortSignal): Promise<void>
+  revokeLease(lease: Held['leases'][number], signal: AbortSignal): Promise<Ended>
   /** The same of a certificate. @throws ProviderError */
-  revokeCertificate(certificate: Held['certificates'][number], signal: AbortSignal): Promise<void>
+  revokeCertificate(certificate: Held['certificates'][number], signal: AbortSignal): Promise<Ended>
   /** @throws ProviderError */
   revoke(lease: LeaseReference, signal: AbortSignal): Promise<Evidence>
   /** @throws ProviderError */
@@ -41,27 +44,28 @@ export function createEnding(name: string, identity: Identity, slots: Slots, und
       )
   }
 
-  async function revokeLease({ leaseId, namespace }: Held['leases'][number], signal: AbortSignal): Promise<void> {
+  async function revokeLease({ leaseId, namespace }: Held['leases'][number], signal: AbortSignal): Promise<Ended> {
     // Its id begins with the path that made it, which is as near as one can tell to the backend that has to end it.
-    await atBackend(leaseId.slice(0, leaseId.lastIndexOf('/')), async () => {
+    return await atBackend(leaseId.slice(0, leaseId.lastIndexOf('/')), async () => {
       // `sync` always: without it some versions answer before anything has ended.
       return identity.ask({ path: 'sys/leases/revoke', body: { lease_id: leaseId, sync: true }, namespace }, signal)
     })
   }
 
-  async function revokeCertificate({ mount, serialNumber, namespace }: Held['certificates'][number], signal: AbortSignal): Promise<void> {
-    await atBackend(mount, () => identity.ask({ path: `${mount}/revoke`, body: { serial_number: serialNumber }, namespace }, signal))
+  async function revokeCertificate({ mount, serialNumber, namespace }: Held['certificates'][number], signal: AbortSignal): Promise<Ended> {
+    return await atBackend(mount, () => identity.ask({ path: `${mount}/revoke`, body: { serial_number: serialNumber }, namespace }, signal))
   }
 
   /** One question that needs a backend behind Vault. Its silence is the backend's: Vault itself has just answered. */
-  async function atBackend(backend: string, question: () => Promise<VaultAnswer>): Promise<void> {
+  async function atBackend(backend: string, question: () => Promise<VaultAnswer>): Promise<Ended> {
     const leave = await slots.enter(backend)
     if (!leave) throw new ProviderError('downstream', `${name} is ending others of the same kind: this one waits for its turn`, 'maybe')
     let answered = false
     try {
       const answer = await question()
       answered = true
-      if (isEnded(answer)) return
+      const ended = endedBy(answer)
+      if (ended) return ended
       const { fault, reason } = meaning(answer)
       throw new ProviderError(fault, `${name} could not end it: ${reason}`, 'maybe')
     } catch (error) {
@@ -88,12 +92,15 @@ export function createEnding(name: string, identity: Identity, slots: Slots, und
       // The token first, always: while it lives Vault does not retry a lease that it failed to revoke, and more can be read with it.
       await Promise.all(held.tokens.map((token) => contain(token, signal)))
       const contained = new Date(clock()).toISOString()
-      await allOf([
+      const ends = await allOf([
         ...held.leases.map((lease) => revokeLease(lease, signal)),
         ...held.certificates.map((certificate) => revokeCertificate(certificate, signal)),
       ])
       if (held.undecided || held.tokens.length === 0) refuseUndecided(age, 'a read failed or was cut off, and what it may have brought')
-      return { by: 'provider', statement: statementOf(held, contained), at: new Date(clock()).toISOString() }
+      const at = new Date(clock()).toISOString()
+      if (ends.includes('expired'))
+        return { by: 'time', statement: 'Vault does not revoke a certificate that has expired, or will within two seconds', at }
+      return { by: 'provider', statement: statementOf(held, contained), at }
     },
 
     async recover({ handles, age }, signal) {
@@ -113,16 +120,20 @@ const saysUnknown = (answer: VaultAnswer): boolean =>
   (answer.status === 200 && warns(answer, /No token found/i)) ||
   (answer.status === 400 && (says(answer, 'token not found') || says(answer, 'invalid accessor')))
 
-/** The answers that say that something has ended. 204 is said for a lease that is unknown too: then somebody else has ended it. */
-const isEnded = ({ status, body }: VaultAnswer): boolean => status === 204 || (status === 200 && revokedCertificate.safeParse(body).success)
+/** What says that something has ended, and how. 204 is said for a lease that is unknown too: then somebody else has ended it. */
+function endedBy(answer: VaultAnswer): Ended | undefined {
+  const { status, body } = answer
+  if (status === 204 || (status === 200 && revokedCertificate.safeParse(body).success)) return 'revoked'
+  return status === 200 && warns(answer, /already expired/) ? 'expired' : undefined
+}
 
 /** A certificate is answered with the time of its revocation, the first one where it was revoked before. */
 const revokedCertificate = z.looseObject({ data: z.looseObject({ revocation_time: z.int().positive() }) })
 
 /** All of them to their end, then the first failure: one that fails must not leave the others unasked for. */
-async function allOf(ends: readonly Promise<void>[]): Promise<void> {
-  const outcomes = await Promise.allSettled(ends)
-  for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason
+async function allOf<T>(ends: readonly Promise<T>[]): Promise<T[]> {
+  await Promise.allSettled(ends)
+  return await Promise.all(ends)
 }
 
 /** What a reviewer reads. Neither accessors nor lease ids: with an accessor a token can be revoked. */

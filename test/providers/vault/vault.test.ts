@@ -277,6 +277,20 @@ describe.runIf(vaultRuns)('Vault', () => {
         expect(await revokedAt(serial)).toBeGreaterThan(0)
       })
 
+      test('and that has expired is said to have ended by time, for Vault does not revoke it any more', async () => {
+        const reservation = issued('pki/issue/service', 'mayfly-task-service-certificate')
+        const { expiresAt, credential } = await mint(
+          { ...reservation, expiresAt: new Date(reservation.issuedAt.getTime() + 3_000) },
+          patient,
+          revoker,
+        )
+        while (Date.now() < expiresAt.getTime()) await vault.root('GET', 'sys/health')
+
+        const evidence = await revoker.revoke(referenceTo(reservation, 0), patient)
+        expect(evidence).toMatchObject({ by: 'time', statement: expect.stringContaining('has expired') })
+        expect(await revokedAt(serialOf({ credential, expiresAt }))).toBe(0)
+      })
+
       test('and that arrives too late is journaled and revoked, though nobody waits for it', async () => {
         const reservation = issued('pki/issue/service', 'mayfly-task-service-certificate')
         const impatient = new AbortController()
