@@ -119,6 +119,8 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
     journal: Journal,
     signal: AbortSignal,
   ): Promise<SecretAnswer> {
+    // Journaling may have taken longer than anybody waits, and what is read then nobody gets.
+    if (signal.aborted) throw new ProviderError('timed_out', `${name} was not asked for a secret in time`, 'maybe')
     if (reads >= vault.mostReads) throw new ProviderError('downstream', `${name} still owes answers to many reads`, 'maybe')
     reads++
     const reading = vault.ask({ ...question, token, namespace }, AbortSignal.timeout(longestRead)).finally(() => reads--)

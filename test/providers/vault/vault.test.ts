@@ -425,6 +425,15 @@ describe.runIf(vaultRuns)('Vault', () => {
     )
   })
 
+  test('a mint that was given up while its token was journaled reads nothing, and contains the token', async () => {
+    const impatient = new AbortController()
+    const mints = provider.mint(reserve(), async () => impatient.abort(), impatient.signal)
+    expect(await failureOf(mints)).toMatchObject({ fault: 'timed_out', minted: 'maybe' })
+    expect(front.requests().flatMap(({ what, status }) => (what.startsWith('read') || what === 'revoke token' ? [[what, status]] : []))).toEqual([
+      ['revoke token', 204],
+    ])
+  })
+
   describe('a read that takes too long', () => {
     test('is never broken off: its token is contained meanwhile, and what it brings is journaled and ended', async () => {
       const reservation = reserve()
