@@ -2,7 +2,7 @@ import { describe } from './base/errors.ts'
 import { stopwatch } from './base/time.ts'
 import { closeOverdue, mostAtOnce } from './ledger/endings.ts'
 import { claimDue, markStuck, nextDue, releaseClaims, type Room, sweep } from './ledger/queue.ts'
-import { expireLeases } from './ledger/settlement.ts'
+import { type Awaited, expireLeases } from './ledger/settlement.ts'
 import { ProviderError } from './providers/provider.ts'
 import type { Target } from './providers/target.ts'
 import { endLease, noteEnded } from './tasks/end.ts'
@@ -32,7 +32,7 @@ const shortestPause = 20
  */
 const roundEvery = 100
 
-/** Seconds that a provider's silence outweighs a credential's own end: its clock may be behind. */
+/** Seconds that a provider's silence outweighs a credential's own end, where that is an end: its clock may be behind. */
 const expiryGrace = 30
 
 /** Milliseconds between two clean-ups of keys and spent tokens. */
@@ -88,7 +88,7 @@ async function revokeSelected(broker: Broker): Promise<boolean> {
 }
 
 async function expire(broker: Broker): Promise<boolean> {
-  const expired = await expireLeases(broker.ledger, mostAtOnce, expiryGrace, answering(broker))
+  const expired = await expireLeases(broker.ledger, mostAtOnce, expiryGrace, awaited(broker))
   noteEnded(broker, expired)
   return expired.length === mostAtOnce
 }
@@ -222,9 +222,14 @@ function createTending({ targets, background, telemetry }: Broker): () => void {
   }
 }
 
-/** Providers that are asked about what is due, sooner or later, however much that is. */
-const answering = ({ targets }: Broker): string[] =>
-  [...targets.values()].filter(({ endsFailing }) => !endsFailing).map(({ provider }) => provider.name)
+function awaited({ targets }: Broker): Awaited {
+  const namesOf = (some: readonly Target[]): string[] => some.map(({ provider }) => provider.name)
+  const all = [...targets.values()]
+  return {
+    answering: namesOf(all.filter(({ endsFailing }) => !endsFailing)),
+    confirming: namesOf(all.filter(({ provider }) => provider.mustConfirm)),
+  }
+}
 
 const roomsOf = ({ targets }: Broker): Room[] =>
   [...targets.values()].filter(({ provider }) => !provider.local).map((target) => ({ target: target.provider.name, free: target.free() }))

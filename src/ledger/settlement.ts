@@ -1,4 +1,4 @@
-import { sql } from 'drizzle-orm'
+import { sql, type SQL } from 'drizzle-orm'
 import type { Evidence, Handle } from '../base/evidence.ts'
 import type { Ledger } from './connect.ts'
 import { closing, countDown, endedEntries, freePlaces, taskEndedEntries } from './endings.ts'
@@ -60,19 +60,28 @@ async function settleAll(ledger: Ledger, all: readonly Settling[]): Promise<read
 /** Seconds after which a mint that was cut off has come to its end at any provider: until then its word that it knows of nothing is not the last. */
 const undecided = 180
 
+/** Providers of which time has not the last word. */
+export interface Awaited {
+  /** Those that are asked about what is due, sooner or later, however much that is. */
+  readonly answering: readonly string[]
+  /** Those whose credentials only they can end, whatever the time. */
+  readonly confirming: readonly string[]
+}
+
 /**
  * Ends what only the broker or time has to end: up to `limit` leases whose own end has passed and that no provider needs to be asked about.
- * Local ones, lapsing ones, and those whose provider could not confirm for `grace` seconds past their end. Where it is among the `answering`, it has to have been
- * asked since, which shows in when it is to be asked again: no broker or no store may have been there before.
+ * Local ones, lapsing ones, and those whose provider could not confirm for `grace` seconds past their end, unless it is among the `confirming`. Where it is among
+ * the `answering`, it has to have been asked since, which shows in when it is to be asked again: no broker or no store may have been there before.
  */
-export async function expireLeases(ledger: Ledger, limit: number, grace: number, answering: readonly string[]): Promise<readonly Lease[]> {
+export async function expireLeases(ledger: Ledger, limit: number, grace: number, { answering, confirming }: Awaited): Promise<readonly Lease[]> {
   const [row] = await ledger.run<{ ended: JsonRow[] | null }>(sql`
     with due as (
       select id, task_id from leases as lease where ended_at is null and expires_at <= now()
         and ((local and state = 'active') or state = 'lapsing'
         or (state = 'revoking' and expires_at + make_interval(secs => ${grace}) <= now() and due_at <= now()
+          and provider not in ${named(confirming)}
           and (issued_at is not null or reserved_at + make_interval(secs => ${undecided}) <= now())
-          and (provider not in (select json_array_elements_text(${JSON.stringify(answering)}::text::json))
+          and (provider not in ${named(answering)}
             or (error is not null and due_at >= expires_at + make_interval(secs => ${grace})))))
       order by expires_at limit ${limit}
     ),
@@ -90,6 +99,8 @@ export async function expireLeases(ledger: Ledger, limit: number, grace: number,
     select (select json_agg(ended) from ended) as ended`)
   return leasesOf(row?.ended)
 }
+
+const named = (names: readonly string[]): SQL => sql`(select json_array_elements_text(${JSON.stringify(names)}::text::json))`
 
 /**
  * Journals a handle of a lease that is being minted, before the provider goes on.

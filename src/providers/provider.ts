@@ -155,6 +155,11 @@ export interface Provider {
    * end in the commit that ends them; `revoke` and `recover` are never asked.
    */
   readonly local: boolean
+  /**
+   * Whether what a credential opened may go on past its own end, such as a session with a database: then time ends nothing that this provider can end, and a
+   * lease stays `revoking` until it has confirmed. Absent: a credential that has reached its end is dead.
+   */
+  readonly mustConfirm?: boolean
   /** The configured limits of this backend; absent: the house's. The signal that every call gets fires by them. */
   readonly limits?: CallLimits
   /**

@@ -131,10 +131,7 @@ export const secretPath = ({ parts }: VaultGrant, parameters: Readonly<Record<st
     .map(checkedSegment)
     .join('/')
 
-/**
- * Also where the account is deleted with the lease: the ledger lets a lease that cannot be ended expire at its own end, which would be said of a token
- * that works, wherever Kubernetes does not let its accounts be deleted.
- */
+/** Also where the account is deleted with the lease: wherever Kubernetes does not let its accounts be deleted, the token would work past the end of its task. */
 function checkedLife({ engine }: VaultGrant, life: number): number {
   if (engine !== 'kubernetes' || life >= leastAccountToken) return life
   throw new ProviderError('refused', `Kubernetes makes no token for less than ${leastAccountToken} s, which would outlive a lease of ${life} s`, 'no')

@@ -55,6 +55,8 @@ export const vaultKind: ProviderKind<VaultSettings, VaultGrant> = {
       kind: 'vault',
       revocation: (grant) => revocationOf(grant as VaultGrant),
       local: false,
+      // `VALID UNTIL` refuses new logins and lets open sessions be.
+      mustConfirm: true,
       limits: { timeout, concurrency },
       mint,
       revoke: ending.revoke,
