@@ -9,6 +9,7 @@ import { asProviderError } from './faults.ts'
 import { secretQuestion, type VaultGrant } from './grant.ts'
 import type { Identity } from './identity.ts'
 import { earlier, type Life, lifeOf, longestFirstLife } from './life.ts'
+import type { Slots } from './slots.ts'
 
 /** Seconds that a task token lives until it is known, read with and renewed: what a crash leaves behind dies in this time. */
 const bootstrap = 45
@@ -23,11 +24,13 @@ export interface Mint {
   readonly ask: Ask
   readonly identity: Identity
   readonly ending: Ending
+  /** Of mints alone. */
+  readonly slots: Slots
   readonly tokenRole: string
   readonly namespace: string | undefined
   /** Milliseconds that containing may take after a mint went wrong. */
   readonly timeout: number
-  /** Reads that may go on behind mints that no longer wait for them. */
+  /** Reads of one path that may go on, behind mints that no longer wait for them too. */
   readonly mostReads: number
 }
 
@@ -45,7 +48,35 @@ class Ambiguous extends Error {
 export function createMint(vault: Mint): (reservation: Reservation, journal: Journal, signal: AbortSignal) => Promise<Minted> {
   const { name, identity, ending, namespace } = vault
   const place = namespace === undefined ? {} : { namespace }
-  let reads = 0
+  /** Reads under way, by the path of the grant. */
+  const reads = new Map<string, number>()
+
+  function countRead(path: string, by: 1 | -1): void {
+    const count = (reads.get(path) ?? 0) + by
+    if (count === 0) reads.delete(path)
+    else reads.set(path, count)
+  }
+
+  /** One attempt in its turn at the backend, which is what its path leads to as far as one can tell. Nothing is made where there is none. @throws as `attempt` */
+  async function attemptInTurn(reservation: Reservation, journal: Journal, signal: AbortSignal): Promise<Minted> {
+    const path = pathOf(reservation)
+    if ((reads.get(path) ?? 0) >= vault.mostReads) throw new ProviderError('downstream', `${name} still owes answers to many reads`, 'no')
+    const leave = await vault.slots.enter(path)
+    if (!leave) throw new ProviderError('downstream', `${name} is making others of the same kind, and the backend behind it may be down`, 'no')
+    let answered: boolean | undefined
+    try {
+      const minted = await attempt(reservation, journal, signal)
+      answered = true
+      return minted
+    } catch (error) {
+      if (!isSilence(error, signal)) throw error
+      answered = false
+      // Its silence is the backend's: Vault itself has just made a token.
+      throw new ProviderError('downstream', error.message, 'maybe', error.cause)
+    } finally {
+      leave(answered)
+    }
+  }
 
   /** One attempt, with one token. @throws Ambiguous where another may do better, ProviderError and whatever `journal` throws where not */
   async function attempt(reservation: Reservation, journal: Journal, signal: AbortSignal): Promise<Minted> {
@@ -61,7 +92,7 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
       // As late as can be: what only time ends lives from when it is made.
       const asked = life.left()
       const question = secretQuestion(grant, reservation.parameters, asked.seconds)
-      const secret = await readSecret(grant, question, token, handle, journal, signal)
+      const secret = await readSecret(reservation, question, token, handle, journal, signal)
       const tokenEnds = secret.lease_id ? await journalBesideRenewal(secret, handle, journal, life, signal) : undefined
       if (grant.endedBy === 'serial') await journalCertificate(secret, grant, handle, journal)
       if (grant.endedBy === 'lease' && !secret.lease_id)
@@ -112,7 +143,7 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
    * mint stops waiting, and what arrives later is journaled and ended.
    */
   async function readSecret(
-    grant: VaultGrant,
+    reservation: Reservation,
     question: ReturnType<typeof secretQuestion>,
     token: string,
     handle: { readonly accessor: string },
@@ -120,15 +151,15 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
     signal: AbortSignal,
   ): Promise<SecretAnswer> {
     // Journaling may have taken longer than anybody waits, and what is read then nobody gets.
-    if (signal.aborted) throw new ProviderError('timed_out', `${name} was not asked for a secret in time`, 'maybe')
-    if (reads >= vault.mostReads) throw new ProviderError('downstream', `${name} still owes answers to many reads`, 'maybe')
-    reads++
-    const reading = vault.ask({ ...question, token, namespace }, AbortSignal.timeout(longestRead)).finally(() => reads--)
+    if (signal.aborted) throw new ProviderError('timed_out', `${name} was not asked for a secret in time`, 'no')
+    const path = pathOf(reservation)
+    countRead(path, 1)
+    const reading = vault.ask({ ...question, token, namespace }, AbortSignal.timeout(longestRead)).finally(() => countRead(path, -1))
     const answer = await unlessFired(reading, signal).catch((error: unknown) => {
       throw new Ambiguous(asProviderError(name, error))
     })
     if (answer === undefined) {
-      void endLate(grant, reading, handle, journal)
+      void endLate(reservation.settings as VaultGrant, reading, handle, journal)
       throw new ProviderError('timed_out', `${name} gave no secret in time`, 'maybe')
     }
     const secret = secretOf(answer)
@@ -211,9 +242,9 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
       return journal(handle)
     }
     try {
-      return await attempt(reservation, journalFirst, signal).catch((error: unknown) => {
+      return await attemptInTurn(reservation, journalFirst, signal).catch((error: unknown) => {
         if (!(error instanceof Ambiguous) || signal.aborted) throw error
-        return attempt(reservation, journalFirst, signal)
+        return attemptInTurn(reservation, journalFirst, signal)
       })
     } catch (error) {
       const fault = error instanceof Ambiguous ? error.fault : error
@@ -223,6 +254,17 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
     }
   }
 }
+
+/** The path of a grant as it stands in the catalogue: values of an agent must not make another backend of one. */
+const pathOf = ({ settings }: Reservation): string => (settings as VaultGrant).parts.join('/')
+
+/** Whether nothing was answered in all the time of a mint, after its token was made. Whoever gave up earlier says nothing of the backend. */
+const isSilence = (error: unknown, { reason }: AbortSignal): error is ProviderError =>
+  error instanceof ProviderError &&
+  error.fault === 'timed_out' &&
+  error.minted === 'maybe' &&
+  reason instanceof DOMException &&
+  reason.name === 'TimeoutError'
 
 /** When a secret ends by itself, where it says so: a certificate of pki does. */
 const endOf = ({ data }: SecretAnswer): Date | undefined => (typeof data.expiration === 'number' ? new Date(data.expiration * 1_000) : undefined)

@@ -1,12 +1,12 @@
-/** How many ends may be under way at one backend behind Vault, such as a database. */
+/** How many calls may be under way at one backend behind Vault, such as a database. */
 export interface Slots {
-  /** Asks to end something there, and waits a moment for its turn. Undefined: not now. Whoever got in must leave, and say whether there was an answer. */
+  /** Asks to make or to end something there, and waits a moment for its turn. Undefined: not now. Whoever got in must leave, and say whether there was an answer, where that is known. */
   enter(backend: string): Promise<Leave | undefined>
 }
 
-type Leave = (answered: boolean) => void
+type Leave = (answered: boolean | undefined) => void
 
-/** Milliseconds for which an end waits for its turn: enough in a storm at a database that is well, and soon over at one that is not. */
+/** Milliseconds for which a call waits for its turn: enough in a storm at a database that is well, and soon over at one that is not. */
 const patience = 1_000
 
 /** Backends that are remembered, more than anybody has behind one Vault: by their names, which Vault itself chooses and could invent without end. */
@@ -21,7 +21,7 @@ interface Backend {
 }
 
 /**
- * A database that does not answer holds each end for its whole time, so it may hold some of the broker's slots and never all: the others behind the same
+ * A database that does not answer holds each call for its whole time, so it may hold some of the broker's slots and never all: the others behind the same
  * Vault go on. Once it kept one waiting in vain it gets one at a time until it answers.
  *
  * @param most at one backend
@@ -62,8 +62,8 @@ export function createSlots(most: number): Slots {
       backend.underWay++
       return (answered) => {
         backend.underWay--
-        backend.silent = !answered
-        if (backend.underWay === 0 && backend.waiting.size === 0 && answered) backends.delete(name)
+        if (answered !== undefined) backend.silent = !answered
+        if (backend.underWay === 0 && backend.waiting.size === 0 && !backend.silent) backends.delete(name)
         const [next] = backend.waiting
         if (next && free()) {
           backend.waiting.delete(next)

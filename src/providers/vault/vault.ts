@@ -44,11 +44,12 @@ export const vaultKind: ProviderKind<VaultSettings, VaultGrant> = {
     const audience = signedFor(settings)
     const assertions = audience === undefined ? undefined : await openAssertions(name, { audience, life: assertionLife }, surroundings)
     const identity = createIdentity(name, settings, ask, assertions?.sign, stopwatch())
-    const slots = createSlots(Math.max(1, Math.floor((concurrency * 3) / 4)))
+    const mostAtOneBackend = Math.max(1, Math.floor((concurrency * 3) / 4))
     // A mint that was cut off in its last moment, the first life of what it read, and what the database adds to it.
     const undecided = timeout + longestFirstLife * 1_000 + afterlife
-    const ending = createEnding(name, identity, slots, undecided, surroundings.clock)
-    const mint = createMint({ name, ask, identity, ending, tokenRole, namespace, timeout, mostReads: concurrency * 4 })
+    const ending = createEnding(name, identity, createSlots(mostAtOneBackend), undecided, surroundings.clock)
+    const slots = createSlots(mostAtOneBackend)
+    const mint = createMint({ name, ask, identity, ending, slots, tokenRole, namespace, timeout, mostReads: concurrency * 4 })
 
     return {
       name,

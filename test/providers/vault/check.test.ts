@@ -330,7 +330,7 @@ describe.runIf(vaultRuns)('mayfly provider check, of a Vault', () => {
       level: 'fault',
       subject: 'grant ledger',
       message: expect.stringMatching(
-        /^vault gave no secret in time \(what it may have made ends by itself within two minutes\): .*does what stands behind it not answer/,
+        /^vault gave no secret in time \(what it may have made ends by itself within two minutes\): .*does Vault reach what stands behind it/,
       ),
     })
     expect(checked!.findings.map(({ subject }) => subject)).toContain('grant settings')

@@ -6,6 +6,7 @@ import type { Handle } from '../../../src/base/evidence.ts'
 import { systemClock } from '../../../src/base/time.ts'
 import { secretsOf } from '../../../src/providers/credential.ts'
 import { type LeaseReference, type Minted, type Provider, ProviderError, type Reservation } from '../../../src/providers/provider.ts'
+import { createTarget } from '../../../src/providers/target.ts'
 import { vaultKind } from '../../../src/providers/vault/vault.ts'
 import type { VaultFault } from '../../support/vault-front.ts'
 import { frontVault, type VaultFront } from '../../support/vault-front.ts'
@@ -434,6 +435,29 @@ describe.runIf(vaultRuns)('Vault', () => {
     ])
   })
 
+  test('of reads that nobody waits for so many go on at one path, and then nothing is made for another one', async () => {
+    const few = await connectTo(vault, front.address, { concurrency: 2 })
+    const readsSeen = (): number => front.requests().filter(({ what }) => what === 'read database/creds/ledger-read').length
+    for (let count = 1; count <= 8; count++) {
+      const impatient = new AbortController()
+      front.next('read database/creds/ledger-read', 'held')
+      const minting = failureOf(mint(reserve(), impatient.signal, few))
+      while (readsSeen() < count) await vault.database.logins()
+      impatient.abort()
+      await minting
+    }
+    front.forget()
+    expect(await failureOf(mint(reserve(), patient, few))).toMatchObject({
+      fault: 'downstream',
+      minted: 'no',
+      message: expect.stringContaining('owes'),
+    })
+    expect(front.requests()).toEqual([])
+    await expect(mint(reserve({ path: 'secret/data/app', policy: 'mayfly-task-app-settings' }), patient, few)).resolves.toMatchObject({
+      credential: { type: 'fields' },
+    })
+  })
+
   describe('a read that takes too long', () => {
     test('is never broken off: its token is contained meanwhile, and what it brings is journaled and ended', async () => {
       const reservation = reserve()
@@ -506,6 +530,29 @@ describe.runIf(vaultRuns)('Vault', () => {
       expect(await failureOf(mint(reservation))).toMatchObject({ fault: 'downstream', minted: 'maybe' })
       await vault.database.wire.mend()
       await end(reservation)
+    })
+
+    test('and silent holds some places of a mint and never all, is asked by one at a time from then on, and others are made', async () => {
+      const target = createTarget(await connectTo(vault, front.address, { timeout: '4s', concurrency: 4 }), { clock: systemClock, observe: () => {} })
+      const minted = (own?: object) => target.mint(reserve(own), async () => {}, patient)
+      const asked = (what: VaultRequest): number => front.requests().filter((request) => request.what === what).length
+      const other = { path: 'database/creds/ledger-read-2', policy: 'mayfly-task-ledger-read-2' }
+      vault.database.wire.hang()
+
+      const hanging = Promise.all([1, 2, 3, 4].map(() => failureOf(minted())))
+      while (asked('read database/creds/ledger-read') < 3) await vault.database.logins()
+      await expect(minted(other)).resolves.toMatchObject({ credential: { type: 'username_password' } })
+      const failures = await hanging
+      expect(failures.filter(({ minted: left }) => left === 'no')).toMatchObject([
+        { fault: 'downstream', message: expect.stringContaining('may be down') },
+      ])
+      expect(failures.filter(({ fault, minted: left }) => fault === 'downstream' && left === 'maybe')).toHaveLength(3)
+      expect(target.failing).toBe(false)
+
+      front.forget()
+      const next = await Promise.all([failureOf(minted()), failureOf(minted()), minted(other)])
+      expect(next.flatMap((one) => ('minted' in one ? [one.minted] : [])).toSorted()).toEqual(['maybe', 'no'])
+      expect([asked('create token'), asked('read database/creds/ledger-read')]).toEqual([2, 1])
     })
 
     test('and silent does not hold up containment, nor logins of another database behind the same Vault', async () => {
