@@ -1,7 +1,7 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { ConfigurationError, describe, withAllFaults } from './base/errors.ts'
-import { whenFired } from './base/signal.ts'
+import { unlessFired, whenFired } from './base/signal.ts'
 import { systemClock } from './base/time.ts'
 import { version } from './base/version.ts'
 import { type Config, loadConfig } from './config.ts'
@@ -270,7 +270,12 @@ async function run(
   const log = { ledger, key: logKey, origin: originOf(config.publicUrl) }
   await using anchors = startAnchors(config.anchors, (checkpoint, from) => proveGrowth(ledger, checkpoint, from), telemetry)
   await using sequencer = startSequencer(log, telemetry, (note) => anchors.write(note))
-  await using draining = { [Symbol.asyncDispose]: () => background.drain(drainGrace) }
+  await using draining = {
+    [Symbol.asyncDispose]: () => {
+      for (const { provider } of targets.values()) void background.run((signal) => unlessFired(provider.settled?.() ?? Promise.resolve(), signal))
+      return background.drain(drainGrace)
+    },
+  }
   await using reaper = startReaper(broker)
   const verifying: Omit<VerifierParts, 'audience'> = {
     clock: systemClock,

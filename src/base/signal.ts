@@ -11,3 +11,10 @@ export function whenFired(signal: AbortSignal, call: () => void): () => void {
   signal.addEventListener('abort', call, { once: true })
   return () => signal.removeEventListener('abort', call)
 }
+
+/** What work comes to, or nothing once the signal fires: then it goes on, and nobody here waits for it. */
+export async function unlessFired<T>(work: Promise<T>, signal: AbortSignal): Promise<T | undefined> {
+  let forget = (): void => {}
+  const fired = new Promise<undefined>((resolve) => (forget = whenFired(signal, () => resolve(undefined))))
+  return await Promise.race([work, fired]).finally(forget)
+}

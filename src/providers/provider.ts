@@ -187,6 +187,11 @@ export interface Provider {
    * this lease is refused by the backend from now on. @throws ProviderError
    */
   recover(lease: LeaseReference, signal: AbortSignal): Promise<{ readonly minted: boolean }>
+  /**
+   * Resolves when nothing is under way that nobody waits for any more and that must not be broken off, such as a read behind a mint that gave up. A broker
+   * that stops waits for it as long as it can. Never rejects. Absent: there is nothing such.
+   */
+  settled?(): Promise<void>
   /** Whether the backend answers and accepts the broker's own credential. @throws ProviderError */
   check(signal: AbortSignal): Promise<void>
   /**

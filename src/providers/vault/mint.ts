@@ -1,5 +1,5 @@
 import type { Handle } from '../../base/evidence.ts'
-import { whenFired } from '../../base/signal.ts'
+import { unlessFired } from '../../base/signal.ts'
 import { type Minted, ProviderError, type Reservation } from '../provider.ts'
 import { authOf, renewedOf, type SecretAnswer, secretOf, unexpected, warns } from './answers.ts'
 import type { Ask, VaultAnswer } from './client.ts'
@@ -32,6 +32,8 @@ export interface Mint {
   readonly timeout: number
   /** Reads of one path that may go on, behind mints that no longer wait for them too. */
   readonly mostReads: number
+  /** What is done about reads that nobody waits for, as long as it is. */
+  readonly late: Set<Promise<void>>
 }
 
 /** A read that gave nothing that can be used, and perhaps something that lives. */
@@ -159,7 +161,8 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
       throw new Ambiguous(asProviderError(name, error))
     })
     if (answer === undefined) {
-      void endLate(reservation.settings as VaultGrant, reading, handle, journal)
+      const ended: Promise<void> = endLate(reservation.settings as VaultGrant, reading, handle, journal).finally(() => vault.late.delete(ended))
+      vault.late.add(ended)
       throw new ProviderError('timed_out', `${name} gave no secret in time`, 'maybe')
     }
     const secret = secretOf(answer)
@@ -268,13 +271,6 @@ const isSilence = (error: unknown, { reason }: AbortSignal): error is ProviderEr
 
 /** When a secret ends by itself, where it says so: a certificate of pki does. */
 const endOf = ({ data }: SecretAnswer): Date | undefined => (typeof data.expiration === 'number' ? new Date(data.expiration * 1_000) : undefined)
-
-/** What work comes to, or nothing once the signal fires: then it goes on, and nobody here waits for it. */
-async function unlessFired<T>(work: Promise<T>, signal: AbortSignal): Promise<T | undefined> {
-  let forget = (): void => {}
-  const fired = new Promise<undefined>((resolve) => (forget = whenFired(signal, () => resolve(undefined))))
-  return await Promise.race([work, fired]).finally(forget)
-}
 
 /** The serial number of a certificate. Undefined: it is none. */
 const serialOf = ({ data }: SecretAnswer): string | undefined =>

@@ -49,7 +49,8 @@ export const vaultKind: ProviderKind<VaultSettings, VaultGrant> = {
     const undecided = timeout + longestFirstLife * 1_000 + afterlife
     const ending = createEnding(name, identity, createSlots(mostAtOneBackend), undecided, surroundings.clock)
     const slots = createSlots(mostAtOneBackend)
-    const mint = createMint({ name, ask, identity, ending, slots, tokenRole, namespace, timeout, mostReads: concurrency * 4 })
+    const late = new Set<Promise<void>>()
+    const mint = createMint({ name, ask, identity, ending, slots, tokenRole, namespace, timeout, mostReads: concurrency * 4, late })
 
     return {
       name,
@@ -62,6 +63,9 @@ export const vaultKind: ProviderKind<VaultSettings, VaultGrant> = {
       mint,
       revoke: ending.revoke,
       recover: ending.recover,
+      async settled() {
+        while (late.size > 0) await Promise.all(late)
+      },
       async check(signal) {
         const answer = await identity.ask({ path: 'auth/token/lookup-self' }, signal)
         if (!selfOf(answer)) throw unexpected(name, 'word about the token of the broker', answer, 'no')

@@ -474,6 +474,25 @@ describe.runIf(vaultRuns)('Vault', () => {
       await untilLogins(reservation, 0)
     })
 
+    test('is waited for by a broker that stops', async () => {
+      await provider.settled!()
+      const reservation = reserve()
+      const impatient = new AbortController()
+      front.next('read database/creds/ledger-read', 'held', { done: true })
+      const minting = failureOf(mint(reservation, impatient.signal))
+      await front.hanging('read database/creds/ledger-read')
+      impatient.abort()
+      await minting
+      const settled = provider.settled!()
+      const first = await Promise.race([settled.then(() => 'settled'), vault.database.logins()])
+      expect(first).not.toBe('settled')
+
+      await front.release()
+      await settled
+      expect(await openLogins(reservation)).toEqual([])
+      expect(journaled.get(reservation.lease)!.at(-1)).toHaveProperty('lease_id')
+    })
+
     test('and is revoked meanwhile is not claimed to be dead before it is known what it brought', async () => {
       const reservation = reserve()
       const impatient = new AbortController()
