@@ -1,6 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { type Answer, type Fleet, type Held, startFleet, until } from '../support/fleet.ts'
 import { stores } from '../support/stores.ts'
+import { frontVault, type VaultFront } from '../support/vault-front.ts'
 import { type RunningVault, startVault, vaultRuns } from '../support/vault.ts'
 import { vaultCatalogue, vaultProvider } from '../support/vault-site.ts'
 
@@ -84,5 +85,42 @@ describe.runIf(vaultRuns && stores.some(({ name }) => name === 'Postgres'))('an 
     await vault.unseal()
     await until('the login is gone', async () => (await open()) === before - 1)
     await fleet.settled()
+  })
+})
+
+describe.runIf(vaultRuns && stores.some(({ name }) => name === 'Postgres'))('a broker that is stopped while OpenBao still makes a login', () => {
+  let vault: RunningVault
+  let front: VaultFront
+  let fleet: Fleet
+
+  beforeAll(async () => {
+    vault = await startVault()
+    front = await frontVault(vault.address)
+    const providers = vaultProvider(vault, front.address).replace(' }\n', ', timeout: 1s }\n')
+    fleet = await startFleet(1, { providers, catalogue: vaultCatalogue })
+  })
+  afterAll(async () => {
+    await fleet.stop()
+    await front.stop()
+    await vault.stop()
+  })
+
+  test('waits for it, though nobody else does, and ends it', async () => {
+    const [broker] = fleet.brokers
+    front.next('read database/creds/ledger-read', 'held', { done: true })
+    expect((await fleet.ask(broker!, ['db'])).status).toBe(503)
+    const stopped = broker!.stop()
+    await until('it takes no new requests', () =>
+      fetch(`${broker!.url}/livez`).then(
+        () => false,
+        () => true,
+      ),
+    )
+    await front.release()
+
+    expect(await stopped).toBe(0)
+    expect(front.requests().filter(({ hungUp }) => hungUp)).toEqual([])
+    expect(front.requests().map(({ what, status }) => `${what} ${status}`)).toContain('revoke lease 204')
+    expect((await vault.database.logins()).filter((login) => login.open)).toEqual([])
   })
 })
