@@ -116,6 +116,8 @@ describe.runIf(vaultRuns && stores.some(({ name }) => name === 'Postgres'))('a b
         () => true,
       ),
     )
+    // A broker that did not wait would be through long before.
+    for (let look = 0; look < 4_000; look++) await vault.database.logins()
     await front.release()
 
     expect(await stopped).toBe(0)
