@@ -175,16 +175,71 @@ describe.runIf(vaultRuns)('deploy/vault', () => {
       await session.close()
     })
 
-    test('is refused once it is revoked though it owns something, and is kept as a role for the sweep to tell of', async () => {
+    test.each([
+      ['a large object', 'select lo_create(0)'],
+      ['rights on whatever it would make', 'alter default privileges grant select on tables to public'],
+    ])('is gone with what it made: %s', async (_, statement) => {
       const minted = await mint()
-      const { superuser } = vault.database
-      await superuser.unsafe(`create table owned (id int); alter table owned owner to "${minted.username}"`)
-      await asBroker('POST', 'auth/token/revoke-accessor', { accessor: minted.accessor })
-      expect((await revokeLease(minted.lease)).status).toBe(400)
+      const session = await vault.database.login(minted.username, minted.password)
+      await session.query(statement)
+      await revoke(minted)
+      expect(await vault.database.logins()).toEqual([])
+      await session.close()
+    })
+
+    test.each<[string, (minted: Minted) => Promise<unknown>, (minted: Minted) => Promise<unknown>]>([
+      [
+        'it made something in another database',
+        (minted) => elsewhere(minted, 'select lo_create(4711)'),
+        (minted) => elsewhere({ ...minted, username: 'postgres' }, 'select lo_unlink(4711)'),
+      ],
+      [
+        'somebody else needs what it owns',
+        ({ username }) =>
+          superuser().unsafe(`create table owned (id int); alter table owned owner to "${username}"; create view needing as select * from owned`),
+        () => superuser().unsafe('drop view needing'),
+      ],
+    ])('is without login and rights once it is revoked though its role has to stay, for the sweep to tell of: %s', async (_, keep, release) => {
+      const minted = await mint()
+      const session = await vault.database.login(minted.username, minted.password)
+      await keep(minted)
+      await revoke(minted)
+      expect(await session.alive()).toBe(false)
       await expect(vault.database.login(minted.username, minted.password)).rejects.toMatchObject({ code: '28000' })
-      expect(await sweep()).toMatch(new RegExp(`${minted.username} .* kept: role .* cannot be dropped`))
-      await superuser`drop table owned`
+      const [rights] = await superuser()`select pg_has_role(${minted.username}, 'ledger_read', 'member') as member`
+      expect(rights).toEqual({ member: false })
+      expect(await sweep()).toMatch(new RegExp(`${minted.username} .* kept: `))
+      await release(minted)
+      expect(await sweep()).toMatch(new RegExp(`${minted.username} .* dropped`))
+      await session.close()
+    })
+
+    test('is not kept from ending by another one that grants it something and leaves that open', async () => {
+      const [minted, other] = [await mint(), await mint()]
+      const granting = await vault.database.login(other.username, other.password)
+      await granting.query(`begin; alter default privileges grant select on tables to "${minted.username}"`)
+      await revoke(minted)
+      await expect(vault.database.login(minted.username, minted.password)).rejects.toMatchObject({ code: '28000' })
+      await revoke(other)
+      await granting.close()
+      expect(await sweep()).toMatch(new RegExp(`${minted.username} .* dropped`))
+    })
+
+    test('is not said to be revoked while a session of it lives that does not end in time', async () => {
+      const minted = await mint()
+      const session = await vault.database.login(minted.username, minted.password)
+      const [{ pid }] = (await session.query('select pg_backend_pid() as pid')) as [{ pid: number }]
+      await asBroker('POST', 'auth/token/revoke-accessor', { accessor: minted.accessor })
+      process.kill(pid, 'SIGSTOP')
+      try {
+        expect((await revokeLease(minted.lease)).status).toBe(400)
+        expect(await session.alive()).toBe(true)
+      } finally {
+        process.kill(pid, 'SIGCONT')
+      }
       expect((await revokeLease(minted.lease)).status).toBe(204)
+      expect(await session.alive()).toBe(false)
+      await session.close()
     })
 
     test('is revoked as well when its role has been dropped behind the back of OpenBao', async () => {
@@ -236,6 +291,20 @@ describe.runIf(vaultRuns)('deploy/vault', () => {
     }
   }
 
+  const superuser = () => vault.database.superuser
+
+  /** In the database `postgres` of the same cluster. */
+  async function elsewhere({ username, password }: Minted, statement: string): Promise<void> {
+    const client = postgres(Object.assign(new URL(vault.database.url), { pathname: '/postgres' }).href, {
+      username,
+      password,
+      max: 1,
+      onnotice: () => {},
+    })
+    await client.unsafe(statement)
+    await client.end()
+  }
+
   /** With no more rights than Vault's login has. @returns what it prints */
   async function sweep(): Promise<string> {
     const steps = ['-c', 'set session authorization mayfly_vault', '-f', path.join(deployed, 'sweep.sql')]
@@ -247,6 +316,7 @@ describe.runIf(vaultRuns)('deploy/vault', () => {
     const { superuser } = vault.database
     const [living, lost] = [await mint(), await mint()]
     const sessions = [await vault.database.login(living.username, living.password), await vault.database.login(lost.username, lost.password)] as const
+    await sessions[1].query('select lo_create(0)')
     await superuser.unsafe(`
       alter role "${lost.username}" valid until '2020-01-01';
       create role "mf-token-lease-closed-AAAAAAAA" nologin valid until '2999-01-01';

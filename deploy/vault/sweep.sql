@@ -2,9 +2,12 @@
 -- in the database, and nobody knows of it. Nobody has its password either, and Postgres refuses it once its VALID UNTIL is over: this clears away the rest.
 --   psql -d ledger -f sweep.sql
 -- Run by a superuser or by Vault's login, as often as you like. Prints what was dropped, and what could not be and why.
+-- What a login made goes with it. What it made in another database of the same cluster keeps its role: run this there as well.
 -- Only names made by our username_template (database-config.json), and of these only roles that cannot log in: NOLOGIN, as a revocation leaves a role
--- that owns something; or over for a minute, so that no clock and no lease that is being renewed can be meant.
+-- that cannot be dropped; or over for a minute, so that no clock and no lease that is being renewed can be meant.
 BEGIN;
+-- Who holds a lock on a role, as whoever grants it something does, holds up nothing else for longer.
+SET LOCAL lock_timeout = '5s';
 
 CREATE TEMP TABLE swept ON COMMIT DROP AS
   SELECT rolname AS role, rolvaliduntil AS valid_until, 'dropped' AS outcome FROM pg_roles
@@ -13,8 +16,10 @@ CREATE TEMP TABLE swept ON COMMIT DROP AS
 
 -- VALID UNTIL refuses new sessions and leaves open ones alone. Waits up to ten seconds for each to be gone.
 -- And those whose role is gone: one that was being opened at the very moment of a revocation can be left, with no rights but everybody's.
-SELECT count(pg_terminate_backend(pid, 10000)) AS sessions_ended FROM pg_stat_activity
+SELECT count(*) FILTER (WHERE pg_terminate_backend(pid, 10000)) AS sessions_ended FROM pg_stat_activity
   WHERE usename IN (SELECT role FROM swept) OR (usesysid <> 0 AND NOT EXISTS (SELECT FROM pg_roles WHERE oid = usesysid));
+-- Or the same look would be shown again below.
+SELECT FROM pg_stat_clear_snapshot();
 
 DO $$
 DECLARE
@@ -22,9 +27,13 @@ DECLARE
 BEGIN
   FOR one IN SELECT role FROM swept LOOP
     BEGIN
-      EXECUTE format('DROP ROLE IF EXISTS %I', one.role);
-    EXCEPTION WHEN OTHERS THEN
-      UPDATE swept SET outcome = 'kept: ' || SQLERRM WHERE role = one.role;
+      IF EXISTS (SELECT FROM pg_stat_activity WHERE usename = one.role) THEN RAISE 'a session is left'; END IF;
+      -- Whose objects one drops, of that role one is a member: until the role is gone in the same breath.
+      EXECUTE format('GRANT %1$I TO CURRENT_USER; DROP OWNED BY %1$I; DROP ROLE %1$I', one.role);
+    EXCEPTION
+      -- Vault was faster.
+      WHEN undefined_object THEN NULL;
+      WHEN OTHERS THEN UPDATE swept SET outcome = 'kept: ' || SQLERRM WHERE role = one.role;
     END;
   END LOOP;
 END

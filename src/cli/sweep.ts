@@ -89,7 +89,8 @@ const dropOf = ({ role, lease, state }: Sweep['lost'][number]): string =>
     `-- ${lease} ${state}`,
     `ALTER ROLE "${role}" NOLOGIN;`,
     `SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = '${role}';`,
-    `DROP ROLE IF EXISTS "${role}";`,
+    // What it made goes with it, for which one has to be a member: until the role is gone in the same transaction.
+    `BEGIN; GRANT "${role}" TO CURRENT_USER; DROP OWNED BY "${role}"; DROP ROLE "${role}"; COMMIT;`,
   ].join('\n')
 
 const listOf = ({ lost, unknown }: Sweep): string =>

@@ -123,12 +123,13 @@ describe('mayfly provider sweep', () => {
       await cluster?.stop()
     })
 
-    test('prints what psql drops them with, sessions and all, and nobody else', async () => {
+    test('prints what psql drops them with, sessions and what they made, and nobody else', async () => {
       const names = [roleOf(living), roleOf(ended), roleOf(newId('lease')), 'mf-operators']
       for (const name of names) await superuser.unsafe(`create role "${name}" login password 'p'`)
       const open = (username: string) => postgres(cluster.url, { username, password: 'p', max: 1, onnotice: () => {} })
       const sessions = [open(roleOf(living)), open(roleOf(ended))] as const
       for (const session of sessions) await session`select 1`
+      await sessions[1]`select lo_create(0)`
       const lost = sessions[1]`select pg_sleep(60)`.then(
         () => 'goes on',
         () => 'is cut',

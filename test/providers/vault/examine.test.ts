@@ -187,7 +187,7 @@ describe('a database role', async () => {
   }
   const role = { ...shipped, default_ttl: 60, max_ttl: 86_400 }
   const trial = { subject: 'role', grant: grantOf({ path: 'database/creds/x' }), longest: 1_800 }
-  const [noLogin, commit, terminate, drop] = shipped.revocation_statements as [string, string, string, string]
+  const [noLogin, commit, terminate, look, drop] = shipped.revocation_statements as [string, string, string, string, string]
 
   test('of deploy/vault is as it should be', () => expect(judgeDatabaseRole(trial, role)).toEqual([]))
 
@@ -221,8 +221,8 @@ describe('a database role', async () => {
     expect(told(judgeDatabaseRole(trial, { credential_type: 'iam_user' }))).toEqual([expect.stringMatching(/^unchecked: /)]))
 
   test.each<[string, string[], RegExp | undefined]>([
-    ['each step in an entry', [noLogin, commit, terminate, drop], undefined],
-    ['several steps in an entry', [`ALTER ROLE "{{name}}" NOLOGIN; COMMIT`, `${terminate} ${drop}`], undefined],
+    ['each step in an entry', [noLogin, commit, terminate, look, drop], undefined],
+    ['several steps in an entry', [`ALTER ROLE "{{name}}" NOLOGIN; COMMIT`, `${terminate} ${look} ${drop}`], undefined],
     ['nothing', [], /none/],
     ['blank entries', [' ', ''], /none/],
     ['no COMMIT', [noLogin, terminate, drop], /all in one transaction/],
@@ -232,6 +232,8 @@ describe('a database role', async () => {
     ['no NOLOGIN', [commit, terminate, drop], /without NOLOGIN/],
     ['no end of sessions', [noLogin, commit, drop], /open sessions are left alone/],
     ['no DROP', [noLogin, commit, terminate], /without DROP ROLE/],
+    ['no look for what is left', [noLogin, commit, terminate, drop], /^warning: .* is not noticed/],
+    ['nothing for what a login made', [noLogin, commit, terminate, look, 'DROP ROLE "{{name}}"'], /^warning: .* without DROP OWNED/],
   ])('whose revocation has %s', (_, entries, message) => {
     expect(told(judgeRevocation('role', entries))).toEqual(message === undefined ? [] : [expect.stringMatching(message)])
   })

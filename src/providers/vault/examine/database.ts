@@ -67,10 +67,19 @@ function judgeCreation(subject: string, creation: string): Finding[] {
   return findings
 }
 
-/** NOLOGIN, made true by COMMIT, then the end of every session, then DROP. In one transaction whoever reconnects meanwhile keeps a session for good. */
+/**
+ * NOLOGIN, made true by COMMIT, then the end of every session, a look whether one is left, then DROP with what the login made. In one transaction whoever
+ * reconnects meanwhile keeps a session for good.
+ */
 export function judgeRevocation(subject: string, entries: readonly string[]): Finding[] {
-  const like = 'as in deploy/vault/database-role.json: NOLOGIN, COMMIT, pg_terminate_backend and DROP ROLE, each an entry of its own'
-  const fault = (message: string): Finding[] => [{ level: 'fault', subject, message: `revocation_statements: ${message}. Write them ${like}` }]
+  const like =
+    'as in deploy/vault/database-role.json: NOLOGIN, COMMIT, pg_terminate_backend, a look for what is left and DROP, each an entry of its own'
+  const finding = (level: 'fault' | 'warning', message: string): Finding => ({
+    level,
+    subject,
+    message: `revocation_statements: ${message}. Write them ${like}`,
+  })
+  const fault = (message: string): Finding[] => [finding('fault', message)]
   if (entries.every((entry) => entry.trim() === '')) return fault('none, and what Vault does by itself leaves open sessions alone')
   const steps = entries.flatMap(stepsOf)
   const at = (step: RegExp): number => steps.findIndex((text) => step.test(text))
@@ -87,7 +96,14 @@ export function judgeRevocation(subject: string, entries: readonly string[]): Fi
       'all in one transaction: whoever reconnects before it is over keeps a session that nothing ends. COMMIT has to stand between NOLOGIN and pg_terminate_backend',
     )
   if (drop === -1) return fault('without DROP ROLE every login that ever was stays as a role')
-  return []
+  const findings: Finding[] = []
+  if (!steps.slice(terminate + 1).some((text) => /\bpg_stat_activity\b/i.test(text)))
+    findings.push(finding('warning', 'a session that does not end in time is not noticed, for pg_terminate_backend only warns of it'))
+  if (!steps.some((text) => /\bDROP\s+OWNED\b/i.test(text)))
+    findings.push(
+      finding('warning', 'without DROP OWNED an agent keeps its lease from ending: whoever owns something, such as a large object, is not dropped'),
+    )
+  return findings
 }
 
 /** The statements of one entry: a block between `$$` is one of them, whatever stands in it. */
