@@ -7,7 +7,7 @@ path "auth/token/create/mayfly-task" {
   capabilities = ["update"]
 }
 
-# The three below take an accessor in the body, which no policy can narrow: whoever knows an accessor can end that token, whatever it is.
+# The two below take an accessor in the body, which no policy can narrow: whoever knows an accessor can end that token, whatever it is.
 # The broker knows those that it journaled. Nothing here lets it list others: auth/token/accessors stays closed.
 
 # Gives a task's token its deadline, so that Vault ends everything by itself if the broker never comes back.
@@ -16,10 +16,6 @@ path "auth/token/renew-accessor" {
 }
 # The first step of every end: from here on the task's token reads nothing more.
 path "auth/token/revoke-accessor" {
-  capabilities = ["update"]
-}
-# Whether a task's token still lives.
-path "auth/token/lookup-accessor" {
   capabilities = ["update"]
 }
 
@@ -33,19 +29,12 @@ path "sys/leases/renew" {
 path "sys/leases/revoke" {
   capabilities = ["update"]
 }
-# When a lease ends, and why ending it failed.
-path "sys/leases/lookup" {
-  capabilities = ["update"]
-}
 
-# The broker's own token: what it may do, how long it lives, to live on, and to be gone when the broker leaves for good.
+# The broker's own token: what it may do, how long it lives, and to live on.
 path "auth/token/lookup-self" {
   capabilities = ["read"]
 }
 path "auth/token/renew-self" {
-  capabilities = ["update"]
-}
-path "auth/token/revoke-self" {
   capabilities = ["update"]
 }
 
@@ -54,6 +43,10 @@ path "auth/token/revoke-self" {
 
 # Whether this policy is what the broker has: too little, or too much. Tells a token about itself.
 path "sys/capabilities-self" {
+  capabilities = ["update"]
+}
+# Whether the lease of a secret that was made for trial is gone.
+path "sys/leases/lookup" {
   capabilities = ["update"]
 }
 # Whether tokens of tasks are orphans, end, and may have no other policy.

@@ -96,7 +96,7 @@ describe.runIf(vaultRuns)('mayfly provider check, of a Vault', () => {
       'vault  ok  node  http://vault is unsealed and active, version 2.7.2',
       'vault  ok  clock  within 5 s of ours',
       'vault  ok  broker token  has the policies mayfly-broker',
-      'vault  ok  broker policy  opens the 7 paths that it needs, and none of 18 that it must not',
+      'vault  ok  broker policy  opens the 7 paths that it needs, and none of 41 that it must not',
       'vault  ok  token role mayfly-task  makes orphans of type service that end, with the policies of the grants and no others',
       'vault  ok  quotas  none holds up what ends tokens and leases',
       'vault  ok  grant ledger  made, revoked and gone (provider)',
@@ -278,6 +278,45 @@ describe.runIf(vaultRuns)('mayfly provider check, of a Vault', () => {
       () => changePolicy((text) => `${text}\npath "sys/policies/acl/mayfly-*" { capabilities = ["create", "update", "read"] }`),
       /^broker policy: lets it create, update sys\/policies\/acl\/mayfly-broker/,
     ],
+    ...(
+      [
+        [
+          'that writes policies by their older path',
+          'sys/policy/*',
+          ['update'],
+          /lets it update sys\/policy\/mayfly-broker, so it changes what a policy opens/,
+        ],
+        [
+          'that makes tokens by other roles',
+          'auth/token/create/*',
+          ['update'],
+          /lets it update auth\/token\/create\/mayfly-check, so it makes tokens by roles/,
+        ],
+        ['that lists accessors', 'auth/token/accessors', ['list', 'sudo'], /lets it .*list.* auth\/token\/accessors\/, so it ends whatever token/],
+        [
+          'that lists leases',
+          'sys/leases/lookup/database/*',
+          ['list', 'sudo'],
+          /lets it .*list.* sys\/leases\/lookup\/database\/creds\/ledger-read\/, /,
+        ],
+        [
+          'that ends leases by prefix',
+          'sys/leases/revoke-prefix/*',
+          ['update', 'sudo'],
+          /sys\/leases\/revoke-prefix\/database\/creds\/ledger-read, so it ends the leases/,
+        ],
+        [
+          'that has leases forgotten',
+          'sys/leases/revoke-force/+/creds/+',
+          ['update', 'sudo'],
+          /sys\/leases\/revoke-force\/database\/creds\/ledger-read, so it has leases/,
+        ],
+      ] as const
+    ).map(([what, at, may, wanted]): [string, () => Promise<unknown>, RegExp] => [
+      `a broker ${what}`,
+      () => changePolicy((text) => `${text}\npath "${at}" { capabilities = ${JSON.stringify(may)} }`),
+      wanted,
+    ]),
     [
       'a quota that blocks who has met it',
       async () => {

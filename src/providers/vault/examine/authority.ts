@@ -85,7 +85,10 @@ export function needsOf({ token_role: role, auth }: VaultSettings, grants: reado
 
 const writes = ['create', 'update', 'patch', 'delete'] as const
 
-/** What would make a broker more than a broker: each is looked for by its path. */
+/**
+ * What would make a broker more than a broker: each is looked for by its path. Where a path has a name in it that a policy may leave open, some name or
+ * one of the grants' stands for it.
+ */
 export function excessesOf({ token_role: role }: VaultSettings, grants: readonly VaultGrant[], own: readonly string[]): Excess[] {
   const secrets = grants.map((grant) => secretPath(grant, anything(grant)))
   const definitions = secrets.flatMap((path) => definitionOf(path)?.path ?? [])
@@ -93,9 +96,19 @@ export function excessesOf({ token_role: role }: VaultSettings, grants: readonly
   const excesses: Excess[] = [
     { path: 'auth/token/create', capabilities: writes, lets: 'it makes tokens with its own rights, that no token role limits' },
     { path: 'auth/token/create-orphan', capabilities: writes, lets: 'it makes tokens that outlive it, that no token role limits' },
+    { path: 'auth/token/create/mayfly-check', capabilities: writes, lets: 'it makes tokens by roles that are not its own' },
     { path: `auth/token/roles/${role}`, capabilities: writes, lets: 'it changes what its own tokens may be' },
-    ...policies.map((policy) => ({ path: `sys/policies/acl/${policy}`, capabilities: writes, lets: 'it changes what a policy opens' })),
-    ...secrets.map((path) => ({ path, capabilities: ['read', ...writes], lets: 'it reads secrets itself, outside any lease' })),
+    { path: 'auth/token/accessors/', capabilities: ['list'], lets: 'it ends whatever token there is' },
+    // `sys/policy` is what `sys/policies/acl` was called before, and opens as much.
+    ...policies.flatMap((policy) =>
+      ['sys/policies/acl', 'sys/policy'].map((at) => ({ path: `${at}/${policy}`, capabilities: writes, lets: 'it changes what a policy opens' })),
+    ),
+    ...secrets.flatMap((path) => [
+      { path, capabilities: ['read', ...writes], lets: 'it reads secrets itself, outside any lease' },
+      { path: `sys/leases/lookup/${path}/`, capabilities: ['list'], lets: "it ends whatever lease there is, others' too" },
+      { path: `sys/leases/revoke-prefix/${path}`, capabilities: writes, lets: 'it ends the leases of others' },
+      { path: `sys/leases/revoke-force/${path}`, capabilities: writes, lets: 'it has leases forgotten whose secrets live on' },
+    ]),
     ...definitions.map((path) => ({ path, capabilities: writes, lets: 'it changes what secrets are made, and how they end' })),
   ]
   return [...new Map(excesses.map((excess) => [excess.path, excess])).values()]
