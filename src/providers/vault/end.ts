@@ -30,9 +30,10 @@ export interface Ending {
  *   and what a broken off read brought dies by its own first time
  */
 export function createEnding(name: string, identity: Identity, slots: Slots, undecided: number, clock: Clock): Ending {
-  async function contain({ accessor, namespace }: Held['tokens'][number], signal: AbortSignal): Promise<void> {
+  /** @returns whether Vault knew the token; where it did not somebody has ended it before, or it is not the Vault that it was */
+  async function contain({ accessor, namespace }: Held['tokens'][number], signal: AbortSignal): Promise<'revoked' | 'unknown'> {
     const answer = await identity.ask({ path: 'auth/token/revoke-accessor', body: { accessor }, namespace }, signal)
-    if (answer.status === 204) return
+    if (answer.status === 204) return 'revoked'
     if (!saysUnknown(answer)) throw unexpected(name, 'proof that a task token is gone', answer, 'maybe')
     // A standby says it of tokens that live, for it looks into a state of its own (3 of 40 that had just been made, OpenBao 2.7.2).
     const health = healthOf(await identity.ask(healthQuestion, signal))
@@ -42,6 +43,7 @@ export function createEnding(name: string, identity: Identity, slots: Slots, und
         `${name}: a standby does not know a task token, which proves nothing: the address has to lead to the active node`,
         'maybe',
       )
+    return 'unknown'
   }
 
   async function revokeLease({ leaseId, namespace }: Held['leases'][number], signal: AbortSignal): Promise<Ended> {
@@ -83,15 +85,16 @@ export function createEnding(name: string, identity: Identity, slots: Slots, und
   }
 
   return {
-    contain,
+    contain: async (token, signal) => void (await contain(token, signal)),
     revokeLease,
     revokeCertificate,
 
     async revoke({ handles, age }, signal) {
       const held = heldBy(handles)
       // The token first, always: while it lives Vault does not retry a lease that it failed to revoke, and more can be read with it.
-      await Promise.all(held.tokens.map((token) => contain(token, signal)))
-      const contained = new Date(clock()).toISOString()
+      const tokens = await Promise.all(held.tokens.map((token) => contain(token, signal)))
+      const known = tokens.includes('revoked')
+      const contained = `${known ? 'task token gone since' : 'Vault knew no such task token at'} ${new Date(clock()).toISOString()}`
       const ends = await allOf([
         ...held.leases.map((lease) => revokeLease(lease, signal)),
         ...held.certificates.map((certificate) => revokeCertificate(certificate, signal)),
@@ -136,10 +139,14 @@ async function allOf<T>(ends: readonly Promise<T>[]): Promise<T[]> {
   return await Promise.all(ends)
 }
 
-/** What a reviewer reads. Neither accessors nor lease ids: with an accessor a token can be revoked. */
+/**
+ * What a reviewer reads. Neither accessors nor lease ids: with an accessor a token can be revoked.
+ *
+ * @param contained what Vault said of the task's token, and when
+ */
 function statementOf({ tokens, leases, certificates, undecided, unseen }: Held, contained: string): string {
   if (tokens.length === 0) return 'no token was journaled, and its bootstrap time has passed: nothing was read'
-  const parts = [`task token gone since ${contained}`]
+  const parts = [contained]
   if (leases.length > 0) parts.push(`sys/leases/revoke answered 204 for ${leases.length === 1 ? 'its lease' : `its ${leases.length} leases`}`)
   if (certificates.length > 0) parts.push('certificate revoked: relying parties have to read the revocation list')
   if (unseen.length > 0) parts.push(`a certificate that ${unseen.join(', ')} may have signed reached nobody, and ends at its own time`)
