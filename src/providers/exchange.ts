@@ -7,6 +7,8 @@ export interface Answer {
   readonly mediaType: string
   /** The `Location` header, where there is one. */
   readonly location: string | undefined
+  /** Milliseconds for which the backend does not want to be asked again, by its `Retry-After` header; 0 where it says nothing. */
+  readonly pointlessFor: number
   readonly body: string
 }
 
@@ -22,6 +24,9 @@ export class NoAnswer extends Error {
     this.sent = sent
   }
 }
+
+/** Milliseconds. What a backend asks for beyond this is not waited for: an end is not put off by more, whoever writes the header. */
+const longestPause = 60_000
 
 /** Bytes of an answer: room for the largest credential that a backend may give, and no more than a mint may cost. */
 const largestAnswer = 65_536
@@ -83,10 +88,14 @@ function read(
   response.on('error', (error) => fail('unavailable', 'the connection was lost', error))
   response.on('end', () => {
     const mediaType = (response.headers['content-type'] ?? '').split(';')[0]?.trim().toLowerCase() ?? ''
-    const { location } = response.headers
-    resolve({ status: response.statusCode ?? 0, mediaType, location, body: Buffer.concat(chunks).toString('utf8') })
+    const { location, 'retry-after': pause } = response.headers
+    resolve({ status: response.statusCode ?? 0, mediaType, location, pointlessFor: pauseOf(pause), body: Buffer.concat(chunks).toString('utf8') })
   })
 }
+
+/** Seconds alone (RFC 9110, 10.2.3): of a date one would have to know the backend's clock. */
+const pauseOf = (header: string | undefined): number =>
+  header !== undefined && /^\d{1,9}$/.test(header) ? Math.min(longestPause, Number(header) * 1_000) : 0
 
 /** Files that cannot be used are a backend that cannot be asked: nothing was sent. @throws NoAnswer */
 export async function unlessUnreadable<T>(files: () => Promise<T>): Promise<T> {

@@ -140,10 +140,13 @@ async function noteFailure(broker: Broker, lease: Lease, reason: unknown): Promi
   return asBrokerError(reason, lease)
 }
 
+/** Seconds after which whoever meets a failing provider may ask again, where it does not say more. */
+const stayAway = 2
+
 /** A provider's failure as whoever asked may see it. */
 export function asBrokerError(error: ProviderError, lease: Pick<Lease, 'taskId'>): BrokerError {
   const temporary = error.fault !== 'refused' && error.fault !== 'garbage'
-  const context = { cause: error, task: lease.taskId, ...(temporary && { retryAfter: 2 }) }
+  const context = { cause: error, task: lease.taskId, ...(temporary && { retryAfter: Math.max(stayAway, Math.ceil(error.pointlessFor / 1_000)) }) }
   return new BrokerError(temporary ? 'provider_unavailable' : 'provider_failed', error.message, context)
 }
 

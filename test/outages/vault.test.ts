@@ -157,20 +157,26 @@ describe.runIf(vaultRuns)('a task with a database login', () => {
   })
 
   test.each([
-    ['is sealed', 'create token'],
-    ['is sealed', 'renew token'],
-    ['redirects', 'create token'],
-    ['redirects', 'renew lease'],
-  ] as const)('whose Vault %s in the middle of a mint, at "%s", fails alone and leaves nothing', async (how, what) => {
-    front.next(what, how, { to: 'http://127.0.0.1:9/v1/elsewhere' })
-    const refused: unknown = await house.declare(['ledger-read']).catch((error: unknown) => error)
-    expect(refused).toMatchObject({ code: expect.stringMatching(/^provider_(failed|unavailable)$/) })
-    const tokens = await house.declare(['api'])
-    await tokens.complete()
-    await untilNothingIsDue()
-    const { leases } = await stateOf((refused as { task: TaskId }).task)
-    for (const { state } of leases) expect(['failed', 'revoked']).toContain(state)
-  })
+    ['is sealed', 'create token', 2],
+    ['is sealed', 'renew token', 2],
+    ['has a quota', 'create token', 7],
+    ['has a quota', 'read database/creds/ledger-read', 7],
+    ['redirects', 'create token', 2],
+    ['redirects', 'renew lease', 2],
+  ] as const)(
+    'whose Vault %s in the middle of a mint, at "%s", fails alone, says when to come back, and leaves nothing',
+    async (how, what, retryAfter) => {
+      // To a node that is not configured, as a standby does whose active node the operator did not name.
+      front.next(what, how, { to: `http://127.0.0.1:9/v1/${what === 'renew lease' ? 'sys/leases/renew' : 'auth/token/create/mayfly-task'}` })
+      const refused: unknown = await house.declare(['ledger-read']).catch((error: unknown) => error)
+      expect(refused).toMatchObject({ code: 'provider_unavailable', retryAfter })
+      const tokens = await house.declare(['api'])
+      await tokens.complete()
+      await untilNothingIsDue()
+      const { leases } = await stateOf((refused as { task: TaskId }).task)
+      for (const { state } of leases) expect(['failed', 'revoked']).toContain(state)
+    },
+  )
 
   test('whose Vault is really sealed is revoked within moments of its return', async () => {
     const task = await house.declare(['ledger-read'])

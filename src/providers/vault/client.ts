@@ -22,6 +22,8 @@ export interface VaultAnswer {
   readonly status: number
   /** Undefined where there is none, or none that is JSON. */
   readonly body: Json | undefined
+  /** Milliseconds for which it does not want to be asked again, where it says so. */
+  readonly pointlessFor?: number
 }
 
 /** Asks once, without retries. @throws NoAnswer */
@@ -53,7 +55,7 @@ export function createAsk(settings: VaultSettings, asked: (request: string, outc
     const answer = await exchange(() => open(asked, { method, headers: sent }), body, signal)
     const elsewhere = redirectOf(answer, asked)
     if (!elsewhere) return read(answer)
-    if (!nodes.has(elsewhere.origin)) throw new NoAnswer('garbage', true, 'it redirects to an address that is not configured')
+    if (!nodes.has(elsewhere.origin)) throw new NoAnswer('unavailable', true, 'it redirects to an address that is not configured')
     const second = await exchange(() => open(elsewhere, { method, headers: sent }), body, signal)
     if (redirectOf(second, elsewhere)) throw new NoAnswer('unavailable', true, 'its nodes redirect to each other')
     return read(second)
@@ -111,12 +113,12 @@ function redirectOf({ status, location }: Answer, asked: URL): URL | undefined {
   return there
 }
 
-function read({ status, body }: Answer): VaultAnswer {
-  if (body.trim() === '') return { status, body: undefined }
+function read({ status, body, pointlessFor }: Answer): VaultAnswer {
+  if (body.trim() === '') return { status, body: undefined, pointlessFor }
   try {
-    return { status, body: parseJson(body) }
+    return { status, body: parseJson(body), pointlessFor }
   } catch {
     // What is not JSON is told by its status; what a good status promised is missed by whoever reads it.
-    return { status, body: undefined }
+    return { status, body: undefined, pointlessFor }
   }
 }

@@ -69,7 +69,7 @@ export function createEnding(name: string, identity: Identity, slots: Slots, und
       const ended = endedBy(answer)
       if (ended) return ended
       const { fault, reason } = meaning(answer)
-      throw new ProviderError(fault, `${name} could not end it: ${reason}`, 'maybe')
+      throw new ProviderError(fault, `${name} could not end it: ${reason}`, 'maybe', undefined, answer.pointlessFor)
     } catch (error) {
       if (!(error instanceof ProviderError) || error.fault !== 'timed_out') throw error
       throw new ProviderError('downstream', `${name} did not end it in time: the backend behind it may be down`, 'maybe', error.cause)

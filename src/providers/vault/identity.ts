@@ -64,7 +64,7 @@ export function createIdentity(
       failedAt = elapsed()
       if (!(error instanceof ProviderError)) throw error
       // Nothing was minted by a login. And it is the broker that was refused, not what it was asked for: that can be had once this is mended.
-      throw new ProviderError(error.fault === 'refused' ? 'unavailable' : error.fault, error.message, 'no', error.cause)
+      throw new ProviderError(error.fault === 'refused' ? 'unavailable' : error.fault, error.message, 'no', error.cause, error.pointlessFor)
     })
     begun.then(renewInTime, () => {})
     return (current = begun)

@@ -128,7 +128,7 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
     }
     // Whatever becomes of this question, nothing was minted: a token whose answer was lost is known to nobody, reads nothing, and dies in its bootstrap time.
     const answer = await identity.ask({ path: `auth/token/create/${vault.tokenRole}`, body, namespace }, signal).catch((error: ProviderError) => {
-      throw new ProviderError(error.fault, error.message, 'no', error.cause)
+      throw new ProviderError(error.fault, error.message, 'no', error.cause, error.pointlessFor)
     })
     const made = authOf(answer)
     if (!made) throw unexpected(name, 'task token', answer, 'no')
@@ -166,8 +166,10 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
       throw new ProviderError('timed_out', `${name} gave no secret in time`, 'maybe')
     }
     const secret = secretOf(answer)
-    if (!secret) throw new Ambiguous(unexpected(name, 'secret', answer, 'maybe'))
-    return secret
+    if (secret) return secret
+    const fault = unexpected(name, 'secret', answer, 'maybe')
+    // Another attempt would only be one more that meets the limit.
+    throw answer.status === 429 ? fault : new Ambiguous(fault)
   }
 
   /**
@@ -252,7 +254,8 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
     } catch (error) {
       const fault = error instanceof Ambiguous ? error.fault : error
       // From the first token on something may have been read, whatever the call that failed last says of itself.
-      if (begun && fault instanceof ProviderError && fault.minted === 'no') throw new ProviderError(fault.fault, fault.message, 'maybe', fault.cause)
+      if (begun && fault instanceof ProviderError && fault.minted === 'no')
+        throw new ProviderError(fault.fault, fault.message, 'maybe', fault.cause, fault.pointlessFor)
       throw fault
     }
   }

@@ -386,8 +386,11 @@ describe.runIf(vaultRuns)('Vault', () => {
     return met
   }
 
+  /** Less than the first life of a login, so that one which nobody ended, and which ends by itself, comes too late. */
+  const early = { timeout: 40_000 }
+
   describe.each(['create token', 'read database/creds/ledger-read', 'renew lease', 'renew token'] as const)('a mint whose "%s"', (what) => {
-    test.each(pairs)('$how (done: $done) leaves nothing that works once it has been ended', async (fault) => {
+    test.each(pairs)('$how (done: $done) leaves nothing that works once it has been ended', early, async (fault) => {
       const reservation = reserve()
       const met = await meet(what, fault, (signal) => mint(reservation, signal))
       if (fault.how === 'hangs') await front.release()
@@ -401,14 +404,43 @@ describe.runIf(vaultRuns)('Vault', () => {
     })
   })
 
-  test.each(pairs.filter(({ how }) => how !== 'hangs'))('a read that $how (done: $done) is made once more, with another token', async (fault) => {
+  const startsOver = 'a read that $how (done: $done) is made once more, with another token, after the first one was contained'
+  test.each(pairs.filter(({ how }) => how !== 'hangs' && how !== 'has a quota'))(startsOver, early, async (fault) => {
     const reservation = reserve()
     const met = await meet('read database/creds/ledger-read', fault, (signal) => mint(reservation, signal))
     expect(met).toMatchObject({ credential: { type: 'username_password' } })
     expect(new Set((journaled.get(reservation.lease) ?? []).map((handle) => handle['accessor'])).size).toBe(2)
+    const attempt = ['create token', 'read database/creds/ledger-read'] as const
+    const asked = front.requests().flatMap(({ what }) => (/^(create|read|revoke)/.test(what) ? [what] : []))
+    expect(asked).toEqual([...attempt, 'revoke token', ...attempt])
     await end(reservation)
     await untilLogins(reservation, 0)
   })
+
+  test('a read that meets a rate limit is not made once more, and its error says for how long that would be pointless', async () => {
+    const reservation = reserve()
+    const met = await meet('read database/creds/ledger-read', { how: 'has a quota', done: false }, (signal) => mint(reservation, signal))
+    expect(met).toMatchObject({ fault: 'unavailable', minted: 'maybe', pointlessFor: 7_000 })
+    expect(front.requests().flatMap(({ what }) => (/^(create|read|revoke)/.test(what) ? [what] : []))).toEqual([
+      'create token',
+      'read database/creds/ledger-read',
+      'revoke token',
+    ])
+    await end(reservation)
+  })
+
+  test.each(['create token', 'renew token', 'renew lease', 'revoke token', 'revoke lease'] as const)(
+    'says for how long it would be pointless to ask again, where Vault does: at "%s"',
+    async (what) => {
+      const reservation = reserve()
+      if (what.startsWith('revoke')) await mint(reservation)
+      const met = await meet<unknown>(what, { how: 'has a quota', done: false }, (signal) =>
+        what.startsWith('revoke') ? provider.revoke(referenceTo(reservation), signal) : mint(reservation, signal),
+      )
+      expect(met).toMatchObject({ fault: 'unavailable', pointlessFor: 7_000 })
+      await end(reservation)
+    },
+  )
 
   describe.each(['revoke token', 'revoke lease'] as const)('an end whose "%s"', (what) => {
     // A token that Vault does not know may be cured by a login on the way: identity.test.ts.
@@ -604,7 +636,7 @@ describe.runIf(vaultRuns)('Vault', () => {
 
     test('to an address that is not configured is not followed, and no token goes there', async () => {
       front.next('create token', 'redirects', { to: `${vault.address}/v1/auth/token/create/mayfly-task` })
-      expect(await failureOf(mint(reserve()))).toMatchObject({ fault: 'garbage', message: expect.stringContaining('not configured') })
+      expect(await failureOf(mint(reserve()))).toMatchObject({ fault: 'unavailable', message: expect.stringContaining('not configured') })
     })
   })
 
