@@ -1,7 +1,7 @@
 import postgres from 'postgres'
 import { expect } from 'vitest'
 import { connect, type Ledger } from '../../src/ledger/connect.ts'
-import { audit } from '../support/audit.ts'
+import { audit, handlesOf } from '../support/audit.ts'
 import { makeSite, type RunningBroker, type SiteOptions } from '../support/program.ts'
 import { openDatabase } from '../support/stores.ts'
 import { createTripwire, type Tripwire, wirePostgres } from '../support/tripwire.ts'
@@ -232,8 +232,10 @@ export async function setStage(build: (tripwire: Tripwire) => Promise<Backend>):
     logs += broker.log() + metrics
     const given = backend.secrets.filter((secret) => typeof secret === 'string')
     expect(await audit(ledger, [...secrets, ...given])).toEqual([])
-    for (const secret of [...secrets, ...backend.secrets])
-      expect(typeof secret === 'string' ? logs.includes(secret) : secret.test(logs), 'a secret stands in a log or in a metric').toBe(false)
+    for (const secret of [...secrets, ...(await handlesOf(ledger)), ...backend.secrets])
+      expect(typeof secret === 'string' ? logs.includes(secret) : secret.test(logs), 'a secret or a handle stands in a log or in a metric').toBe(
+        false,
+      )
     await Promise.all([owner.end(), ledger.close(), backend.stop(), wire.stop()])
     await site.remove()
     await store.dispose()

@@ -159,6 +159,17 @@ async function unexplainedEntries(ledger: Ledger): Promise<Finding[]> {
   })
 }
 
+/**
+ * What stands nowhere but among the handles of a lease, in no other column, log or metric: whoever knows an accessor of Vault can end its token, and whoever
+ * knows the id of a lease that lease.
+ */
+export async function handlesOf(ledger: Ledger): Promise<string[]> {
+  const rows = await ledger.run<{ value: string }>(sql`
+    select distinct part.value from leases, jsonb_array_elements(handles) as handle, jsonb_each_text(handle) as part
+    where part.key in ('accessor', 'lease_id')`)
+  return rows.map(({ value }) => value)
+}
+
 async function storedSecrets(ledger: Ledger, secrets: readonly string[]): Promise<Finding[]> {
   const tables = [
     'tasks',
@@ -176,11 +187,15 @@ async function storedSecrets(ledger: Ledger, secrets: readonly string[]): Promis
   ]
   // The random bits of a task token stand at its end, and so does the signature of a JWT: either is looked for without what stands before it.
   const ends = secrets.map((secret) => secret.slice(-43))
+  const handles = await handlesOf(ledger)
   const findings: Finding[] = []
   for (const table of tables) {
-    const rows = await ledger.run<{ row: string }>(sql`select to_json(stored)::text as row from ${sql.identifier(table)} as stored`)
-    for (const { row } of rows)
+    const rows = await ledger.run<{ row: string; rest: string }>(sql`
+      select to_json(stored)::text as row, (to_jsonb(stored) - 'handles')::text as rest from ${sql.identifier(table)} as stored`)
+    for (const { row, rest } of rows) {
+      if (handles.some((handle) => rest.includes(handle))) findings.push(`a handle is stored in ${table}`)
       if (/mft_[\w-]{43}|eyJ[\w-]{10,}\./.test(row) || ends.some((end) => row.includes(end))) findings.push(`a secret is stored in ${table}`)
+    }
   }
   return findings
 }

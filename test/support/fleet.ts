@@ -1,7 +1,7 @@
 import postgres from 'postgres'
 import type { ClosedTask, OpenedTask } from '../../src/http/contract.ts'
 import { connect, type Ledger } from '../../src/ledger/connect.ts'
-import { audit, type Finding } from './audit.ts'
+import { audit, type Finding, handlesOf } from './audit.ts'
 import { type Lab, startLab } from './lab.ts'
 import { makeSite, type RunningBroker, type Site, type SiteOptions } from './program.ts'
 import { openDatabase } from './stores.ts'
@@ -164,8 +164,17 @@ export async function startFleet(
       return rows.map(({ kind }) => kind)
     },
     async findings() {
-      const logs = [...everyBroker].map((broker) => broker.log()).join('')
-      const leaked = secrets.filter((secret) => logs.includes(secret)).map(() => 'a secret was logged')
+      // Of those that a test has not stopped, frozen or killed.
+      const metrics = await Promise.all(
+        brokers.map(({ url }) =>
+          fetch(`${url}/metrics`, { signal: AbortSignal.timeout(5_000) })
+            .then((answer) => answer.text())
+            .catch(() => ''),
+        ),
+      )
+      const told = [...[...everyBroker].map((broker) => broker.log()), ...metrics].join('')
+      const hidden = [...secrets, ...(await handlesOf(ledger))]
+      const leaked = hidden.filter((secret) => told.includes(secret)).map(() => 'a secret or a handle stands in a log or in a metric')
       return [...(await audit(ledger, secrets)), ...leaked, ...(await strangersAt(lab, owner))]
     },
     async stop() {
