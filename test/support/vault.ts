@@ -105,20 +105,15 @@ async function setUpVault(cluster: TestPostgres, bao: Openbao, stops: (() => Pro
     if (status >= 300) throw new Error(`POST ${at}: ${status} ${JSON.stringify(answer)}`)
   }
 
-  /** A second connection to the same database, with a login of its own: one connection makes and drops one login at a time. */
+  /** A second connection to the same database, with a login of its own, as docs/vault.md makes it: one connection makes and drops one login at a time. */
   async function secondConnection(): Promise<void> {
-    const text = (file: string) => readFile(path.join(deployed, file), 'utf8')
-    const json = async (file: string) => JSON.parse(await text(file)) as object
-    const script = `\\set vault_password 'second'\n${(await text('postgres.sql')).replaceAll('mayfly_vault', 'mayfly_vault_2')}`
-    const psql = run('psql', ['-X', '-q'], { env: environment })
-    psql.child.stdin!.end(script)
-    await psql
-    const own = { allowed_roles: ['ledger-read-2'], username: 'mayfly_vault_2', password: 'second', connection_url: connection(url.port) }
-    await write('database/config/ledger-2', { ...(await json('database-config.json')), ...own })
-    await write('database/roles/ledger-read-2', { ...(await json('database-role.json')), db_name: 'ledger-2' })
-    await write('sys/policies/acl/mayfly-task-ledger-read-2', {
-      policy: (await text('mayfly-task-ledger-read.hcl')).replace('creds/ledger-read', '$&-2'),
-    })
+    const commands = `set -e
+      od -An -N24 -tx1 /dev/urandom | tr -d ' \\n' >"$HOME/password"
+      (printf "\\\\\\\\set vault_password '%s'\\n" "$(cat "$HOME/password")"; sed 's/mayfly_vault/&_2/g' postgres.sql) | psql -X -q
+      sed 's/mayfly_vault/&_2/; s/ledger-read/&-2/' database-config.json | bao write database/config/ledger-2 - password=@"$HOME/password" connection_url="$CONNECTION_URL"
+      sed 's/"ledger"/"ledger-2"/' database-role.json | bao write database/roles/ledger-read-2 -
+      sed 's/ledger-read/&-2/' mayfly-task-ledger-read.hcl | bao policy write mayfly-task-ledger-read-2 -`
+    await run('sh', ['-c', commands], { cwd: deployed, env: { ...environment, CONNECTION_URL: connection(url.port) } })
   }
 
   async function otherEngines(): Promise<void> {
