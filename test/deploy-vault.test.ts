@@ -271,7 +271,7 @@ describe.runIf(vaultRuns)('deploy/vault', () => {
       while (!over) {
         const client = postgres(url, { username, password, max: 1, onnotice: () => {} })
         const refused = await client.unsafe('set role ledger_read; select * from bookings').then(isIn, refusalOf)
-        if (refused) return void (await client.end({ timeout: 0 }))
+        if (refused) return await client.end({ timeout: 0 })
         // Until it is cut.
         await client`select pg_sleep(60)`.catch(() => {})
         await client.end({ timeout: 0 })
