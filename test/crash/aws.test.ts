@@ -4,7 +4,6 @@ import { type AwsScene, bucket, openAwsScene } from './aws-scene.ts'
 import { completes, revokes } from './ends.ts'
 import { accepted, type Held, type HeldLease } from './held.ts'
 import { type Deed, deed, matrix } from './matrix.ts'
-import { parked } from './stage.ts'
 
 const grants = ['api', 'bucket']
 
@@ -113,7 +112,7 @@ function recovery(): Deed<unknown, undefined, AwsScene> {
       await scene.tidy()
       return left.pop()!
     },
-    due: ({ owner }, lease) => owner`update leases set due_at = now() where id = ${lease}`,
+    due: ({ unpark }, lease) => unpark(lease),
     through: async ({ owner }, lease) => (await owner`select 1 from leases where id = ${lease} and state = 'revoked'`).length > 0,
     async holds(scene, lease) {
       const [kept] = await scene.owner`select state, cause, evidence ->> 'by' as by from leases where id = ${lease}`
@@ -134,18 +133,17 @@ async function leave(scene: AwsScene, count: number): Promise<string[]> {
   scene.strike()
   await scene.bury()
   await asked
-  const rows = await owner<{ id: string }[]>`
-    update leases set due_at = now() + interval '1 day' where state = 'reserved' and not ${owner.unsafe(parked)} returning id`
+  const left = await scene.park('reserved')
   await scene.recover()
-  expect(rows.length).toBe(count)
-  return rows.map(({ id }) => id)
+  expect(left.length).toBe(count)
+  return left
 }
 
 function afterwards(scene: () => AwsScene, tell: (line: string) => void): void {
   test('leaves no session that works once every task has ended, of all that AWS ever gave', async () => {
-    const { owner, tokens, post, until, site } = scene()
+    const { owner, tokens, post, unpark, until, site } = scene()
     const open = await owner<{ id: string }[]>`select id from tasks where state = 'open'`
-    await owner`update leases set due_at = now() where ${owner.unsafe(parked)}`
+    await unpark()
     await Promise.all(open.map(({ id }) => post(tokens.ops, `/tasks/${id}/revoke`, { reason: 'the end' })))
     await until(() => owner`select 1 where not exists (select from leases where due_at is not null)`)
     await nothingIsOverdue(scene())

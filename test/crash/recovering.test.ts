@@ -2,7 +2,6 @@ import { expect } from 'vitest'
 import type { Held } from './held.ts'
 import { deed, type Deed, matrix } from './matrix.ts'
 import { openScene, type Scene } from './scene.ts'
-import { parked } from './stage.ts'
 
 /** Lets brokers die with calls to the backend under way, until that many leases are left. They are kept until a cell makes one of them due. */
 async function leave(
@@ -12,7 +11,7 @@ async function leave(
   done: boolean,
   ask: (times: number) => Promise<unknown>,
 ): Promise<string[]> {
-  const { lab, owner } = scene
+  const { lab } = scene
   const reached = async () => (await lab.calls()).filter((reached) => reached.call === call).length
   const left: string[] = []
   while (left.length < count) {
@@ -24,10 +23,7 @@ async function leave(
     scene.strike()
     await scene.bury()
     await asked
-    const rows = await owner<{ id: string }[]>`
-      update leases set due_at = now() + interval '1 day'
-      where state = ${call === 'put' ? 'reserved' : 'revoking'} and not ${owner.unsafe(parked)} returning id`
-    left.push(...rows.map(({ id }) => id))
+    left.push(...(await scene.park(call === 'put' ? 'reserved' : 'revoking')))
     await lab.release()
     await scene.recover()
   }
@@ -61,7 +57,7 @@ function recovery(one: {
       await one.given?.(scene)
       return left.pop()!
     },
-    due: ({ owner }, lease) => owner`update leases set due_at = now() where id = ${lease}`,
+    due: ({ unpark }, lease) => unpark(lease),
     through: async ({ owner }, lease) => (await owner`select 1 from leases where id = ${lease} and due_at is null`).length > 0,
     async holds({ owner, lab, end }, lease) {
       const [kept] = await owner<{ state: string; cause: string; task_id: string }[]>`select state, cause, task_id from leases where id = ${lease}`
@@ -105,10 +101,10 @@ const stuck = deed<string>({
   due: ({ owner }, lease) =>
     owner`update leases set closing_at = closing_at - interval '6 minutes', error = 'the backend failed' where id = ${lease}`,
   through: async ({ owner }, lease) => (await owner`select 1 from leases where id = ${lease} and stuck_since is not null`).length > 0,
-  async holds({ owner, until }, lease) {
+  async holds({ owner, unpark, until }, lease) {
     await until(() => owner`select 1 from leases where id = ${lease} and stuck_since is not null`)
     expect((await owner`select 1 from entries where lease_id = ${lease} and kind = 'lease.stuck'`).length, 'told once').toBe(1)
-    await owner`update leases set due_at = now() where id = ${lease}`
+    await unpark(lease)
     await until(() => owner`select 1 from leases where id = ${lease} and state = 'revoked' and stuck_since is null`)
   },
 })

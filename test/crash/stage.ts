@@ -52,7 +52,14 @@ export interface Stage {
   until(question: () => PromiseLike<readonly unknown[]>): Promise<void>
   /** What the dead broker has left, in words. */
   left(): Promise<string>
-  /** Starts another broker at a time when every claim and every patience of the dead one is over, and waits until its reaper has nothing left to do but wait. */
+  /** Keeps what a dead broker has left in these states for later cells: no reaper sees it and no check minds it until it is made due. @returns which leases */
+  park(...states: readonly ('reserved' | 'revoking')[]): Promise<string[]>
+  /** Makes a lease due that was kept, or all of them. @param age seconds since it was announced, as it shall look; as it is, where absent. @returns how many */
+  unpark(lease?: string, age?: number): Promise<number>
+  /**
+   * Starts another broker when so much time has passed as a dead one may keep what it was at, and no more, and waits until its reaper has nothing left to do
+   * but wait.
+   */
   recover(): Promise<void>
   /** Makes sure that the broker is dead, with all its connections. */
   bury(): Promise<void>
@@ -63,8 +70,8 @@ export interface Stage {
   stop(): Promise<void>
 }
 
-/** Leases that are kept for later cells: due in a day, so that no reaper sees them. */
-export const parked = `due_at > now() + interval '1 hour'`
+/** Leases that are kept for later cells: due in a day, so that no reaper sees them. By their ids: what a broker itself puts off for long is not among them. */
+const parked = 'id in (select parked.id from parked)'
 
 /** Denied, so that a denial can be acknowledged: nothing of more than 15 minutes. */
 const policy = `
@@ -79,6 +86,7 @@ export async function setStage(build: (tripwire: Tripwire) => Promise<Backend>):
   const { url } = store.settings as { url: string }
   const ledger: Ledger = await connect(store.settings)
   const owner = postgres(url, { max: 1, onnotice: () => {} })
+  await owner`create table parked (id text primary key)`
   const wire = await wirePostgres(url, tripwire)
   const site = await makeSite({ ...backend.site, store: { url: wire.url } })
   if (backend.catalogue !== undefined) await site.write('catalogue.yaml', backend.catalogue)
@@ -134,8 +142,12 @@ export async function setStage(build: (tripwire: Tripwire) => Promise<Backend>):
   async function putAside(): Promise<void> {
     await until(async () => {
       await owner`
-        update leases set due_at = now() + interval '1 day'
-        where ${owner.unsafe(lingers)} and not due_at between now() + interval '5 seconds' and now() + interval '31 seconds' and not ${owner.unsafe(parked)}`
+        with aside as (
+          update leases set due_at = now() + interval '1 day'
+          where ${owner.unsafe(lingers)} and not due_at between now() + interval '5 seconds' and now() + interval '31 seconds' and not ${owner.unsafe(parked)}
+          returning id
+        )
+        insert into parked select id from aside`
       return owner`select 1 where not exists (select from leases where ${owner.unsafe(lingers)} and not ${owner.unsafe(parked)})`
     })
   }
@@ -190,13 +202,43 @@ export async function setStage(build: (tripwire: Tripwire) => Promise<Backend>):
     )
   }
 
+  async function park(...states: readonly string[]): Promise<string[]> {
+    const rows = await owner<{ id: string }[]>`
+      with kept as (
+        update leases set due_at = now() + interval '1 day' where state in ${owner(states)} and not ${owner.unsafe(parked)} returning id
+      )
+      insert into parked select id from kept returning id`
+    return rows.map(({ id }) => id)
+  }
+
+  async function unpark(lease?: string, age?: number): Promise<number> {
+    const rows = await owner`
+      with due as (delete from parked where ${lease ?? null}::text is null or id = ${lease ?? null} returning id)
+      update leases set due_at = now(), reserved_at = coalesce(now() - make_interval(secs => ${age ?? null}), reserved_at) from due where leases.id = due.id
+      returning leases.id`
+    return rows.length
+  }
+
+  /** Lets so much time pass as docs/operating.md says: 30 seconds for what was being ended, a minute for a mint. What lingers is asked about at once. */
+  async function passPatiences(): Promise<void> {
+    await owner`
+      update leases set error = case when ${owner.unsafe(lingers)} then null else error end, due_at = case when ${owner.unsafe(lingers)} then now()
+        else due_at - case state when 'reserved' then interval '1 minute' else interval '30 seconds' end end
+      where ${owner.unsafe(work)}`
+    await owner`update idempotency_keys set busy_until = busy_until - interval '45 seconds'`
+    await owner`update kill_lists set held_until = held_until - interval '30 seconds'`
+    const kept = await owner`
+      select id, state as what from leases where due_at > now() and ${owner.unsafe(work)}
+      union all select task_id, 'key' from idempotency_keys where busy_until > now()
+      union all select role, 'kill list' from kill_lists where held_until > now()`
+    expect([...kept], 'what a dead broker still keeps when its time is over').toEqual([])
+  }
+
   async function recover(): Promise<void> {
     tripwire.disarm()
     await bury()
     await backend.clear()
-    await owner`update leases set due_at = now(), error = case when ${owner.unsafe(lingers)} then null else error end where ${owner.unsafe(work)}`
-    await owner`update idempotency_keys set busy_until = null`
-    await owner`update kill_lists set held_until = now()`
+    await passPatiences()
     broker = await site.start()
     await until(workDone)
   }
@@ -256,6 +298,8 @@ export async function setStage(build: (tripwire: Tripwire) => Promise<Backend>):
     whileFrozen,
     until,
     left,
+    park,
+    unpark,
     recover,
     bury,
     async restart() {

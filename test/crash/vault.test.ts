@@ -5,7 +5,6 @@ import type { VaultRequest } from '../support/vault-requests.ts'
 import { completes, expires, revokes } from './ends.ts'
 import type { Held } from './held.ts'
 import { type Deed, deed, matrix } from './matrix.ts'
-import { parked } from './stage.ts'
 import { db, openVaultScene, type VaultScene } from './vault-scene.ts'
 
 const grants = ['api', 'db']
@@ -53,12 +52,11 @@ async function leave(
   scene.strike()
   await scene.bury()
   await asked
-  const rows = await owner<{ id: string }[]>`
-    update leases set due_at = now() + interval '1 day' where state in ('reserved', 'revoking') and not ${owner.unsafe(parked)} returning id`
+  const left = await scene.park('reserved', 'revoking')
   await front.release()
   await scene.recover()
-  expect(rows.length).toBe(count)
-  return rows.map(({ id }) => id)
+  expect(left.length).toBe(count)
+  return left
 }
 
 const declareMany = (scene: VaultScene) => (times: number) => Promise.allSettled(Array.from({ length: times }, () => scene.declare(['db'])))
@@ -81,8 +79,7 @@ function recovery(one: {
       left = await one.leave(scene, count)
     },
     given: async () => left.pop()!,
-    due: ({ owner }, lease) => owner`
-      update leases set due_at = now(), reserved_at = now() - make_interval(secs => ${one.after ?? 0}) where id = ${lease}`,
+    due: ({ unpark }, lease) => unpark(lease, one.after ?? 0),
     through: async ({ owner }, lease) =>
       (await owner`select 1 from leases where id = ${lease} and state = ${state} and (due_at is null or error is not null)`).length > 0,
     async holds(scene, lease) {
@@ -158,11 +155,9 @@ describe.runIf(vaultRuns)('before a real OpenBao', () => {
     })
 
     test('ends with evidence whatever was left, once its time has passed', async () => {
-      const { owner, until, check } = scene()
+      const { owner, unpark, until, check } = scene()
       // Nothing of it is open any more, as the database has just said: only the broker has to wait for longer.
-      const [{ count }] = await owner<[{ count: number }]>`
-        with late as (update leases set reserved_at = reserved_at - interval '2 minutes', due_at = now() where ${owner.unsafe(parked)} returning 1)
-        select count(*)::int from late`
+      const count = await unpark(undefined, 120)
       expect(count).toBeGreaterThan(0)
       await until(() => owner`select 1 where not exists (select from leases where state in ('reserved', 'revoking'))`)
       const ends = await owner<{ state: string; count: number }[]>`select state, count(*)::int from leases group by state order by state`
