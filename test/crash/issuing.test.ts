@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto'
 import { expect } from 'vitest'
+import type { FaultDetails, LabFault } from '../support/lab.ts'
 import { accepted, api, crm, declarationOf, type Held, type HeldLease } from './held.ts'
-import { deed, matrix } from './matrix.ts'
+import { type Deed, deed, matrix } from './matrix.ts'
 import { openScene, type Scene } from './scene.ts'
 
 const declared = (scene: Scene): Promise<Held> => scene.declare()
@@ -29,25 +30,61 @@ const declare = deed<Keyed, Held>({
   },
 })
 
-const declareInVain = deed<Keyed, { readonly status: number; readonly task: unknown }>({
+/** What becomes of a declaration that fails: whatever was minted of it is ended, and its key stands for another try. */
+function inVain(one: {
+  readonly words: string
+  readonly crosses: Deed['crosses']
+  readonly kills?: Deed['kills']
+  readonly grants: readonly string[]
+  /** Of the first mint that reaches the backend. */
+  readonly fault: readonly [LabFault, FaultDetails?]
+}): Deed {
+  return deed<Keyed, { readonly status: number; readonly task: unknown }>({
+    words: one.words,
+    crosses: one.crosses,
+    ...(one.kills && { kills: one.kills }),
+    async given({ lab }) {
+      await lab.next('put', ...one.fault)
+      return { key: randomUUID() }
+    },
+    async ask({ post, tokens, issued }, { key }) {
+      const { status, body } = await post<Held>(tokens.bot, '/tasks', declarationOf(one.grants), { 'idempotency-key': key })
+      if (status === 201) issued(...body.leases)
+      return { status, task: body.task }
+    },
+    async holds(scene, { key }, { status, task }) {
+      if (status === 201) expect(await scene.lab.alive(), 'the backend mints the second time').not.toEqual([])
+      else await scene.until(() => scene.owner`select 1 from tasks where id = ${task as string} and state = 'failed'`)
+      const healed = await scene.declare(one.grants, key)
+      await works(scene, healed)
+      const outside = healed.leases.flatMap(({ id, grant }) => (grant === 'api' ? [] : [id]))
+      expect((await scene.lab.alive()).map(({ lease }) => lease).toSorted(), 'what failed is dead').toEqual(outside.toSorted())
+      await scene.end(healed.task.id)
+    },
+  })
+}
+
+const declareInVain = inVain({
   words: 'declares a task whose backend refuses',
   crosses: ['announce the task', 'PUT', 'record the end', 'close the task', 'let the key go'],
-  async given({ lab }) {
-    await lab.next('put', 'refuses')
-    return { key: randomUUID() }
-  },
-  async ask({ post, tokens }, { key }) {
-    const { status, body } = await post<{ task: unknown }>(tokens.bot, '/tasks', declarationOf(['api', 'crm']), { 'idempotency-key': key })
-    return { status, task: body.task }
-  },
-  async holds(scene, { key }, { status, task }) {
-    if (status === 502) expect([...(await scene.owner`select state from tasks where id = ${task as string}`)]).toEqual([{ state: 'failed' }])
-    else expect(status, 'the backend accepts it the second time').toBe(201)
-    const healed = await scene.declare(['api', 'crm'], key)
-    await works(scene, healed)
-    expect((await scene.lab.alive()).map(({ lease }) => lease)).toEqual([crm(healed).id])
-    await scene.end(healed.task.id)
-  },
+  grants: ['api', 'crm'],
+  fault: ['refuses'],
+})
+
+const declareHalfway = inVain({
+  words: 'declares a task of which one backend mints and another refuses',
+  crosses: ['announce the task', 'PUT', 'PUT', 'record the end', 'close the task', ['let the key go', 'DELETE', 'record the end']],
+  kills: (what, nth) => (what === 'PUT' ? nth === 2 : what !== 'announce the task'),
+  grants: ['crm', 'other'],
+  fault: ['refuses'],
+})
+
+const declareUnknown = inVain({
+  words: 'declares a task whose backend mints and says that it failed',
+  crosses: ['announce the task', 'PUT', 'close the task', ['let the key go', 'DELETE', 'record the end']],
+  kills: (what) => what !== 'announce the task',
+  grants: ['api', 'crm'],
+  fault: ['fails', { done: true }],
 })
 
 const redeclare = deed<Keyed & { readonly first: Held }, Held>({
@@ -98,6 +135,29 @@ const add = deed<Held, HeldLease>({
   },
 })
 
+const addInVain = deed<Held, number>({
+  words: 'issues a further lease whose backend mints and says that it failed',
+  crosses: ['announce the lease', 'PUT', 'close the lease', 'DELETE', 'record the end'],
+  kills: (what) => what !== 'announce the lease',
+  async given(scene) {
+    const task = await declared(scene)
+    await scene.lab.next('put', 'fails', { done: true })
+    return task
+  },
+  async ask({ post, tokens, issued }, { task }) {
+    const { status, body } = await post<{ lease: HeldLease }>(tokens.bot, `/tasks/${task.id}/leases`, { name: 'other' })
+    if (status === 201) issued(body.lease)
+    return status
+  },
+  async holds(scene, given, status) {
+    expect([201, 503]).toContain(status)
+    await works(scene, given)
+    const alive = (await scene.lab.alive()).filter(({ task }) => task === given.task.id)
+    expect(alive.length, 'what failed is dead, and its task goes on').toBe(status === 201 ? 2 : 1)
+    await scene.end(given.task.id)
+  },
+})
+
 const refresh = deed<Held, HeldLease>({
   words: 'refreshes a lease',
   crosses: ['refresh the lease'],
@@ -133,4 +193,4 @@ const renew = deed<Held, string>({
   },
 })
 
-matrix('issuing', openScene, [declare, declareInVain, redeclare, deny, add, refresh, renew])
+matrix('issuing', openScene, [declare, declareInVain, declareHalfway, declareUnknown, redeclare, deny, add, addInVain, refresh, renew])

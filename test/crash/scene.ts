@@ -12,7 +12,7 @@ export async function openScene(): Promise<Scene> {
   const stage = await setStage(async (tripwire) => {
     const wire = await wireHttp(lab.url, tripwire)
     return {
-      site: { lab: wire.url },
+      site: { lab: wire.url, other: wire.url },
       alive: async () => (await lab.alive()).map(({ lease }) => lease),
       lingers: 'false',
       secrets: [],
