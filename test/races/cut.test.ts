@@ -41,18 +41,26 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a connection to 
 
   /**
    * Cuts at each commit of a deed: before Postgres has it, so that it did not happen, and after, so that it happened and the answer was lost. Each
-   * connection once, and then again with a network that is gone until the agent has its answer.
+   * connection once, and then again with a network that is gone until the agent has its answer. And a third time with a Postgres that has it when the
+   * connection is cut, and commits it only when whoever asked has asked again.
    */
   async function matrix(
     name: string,
-    cell: (armed: (deed: () => Promise<Answer<object>>) => Promise<Answer<object>>) => Promise<void>,
+    cell: (armed: (deed: () => Promise<Answer<object>>) => Promise<Answer<object>>, landed: () => Promise<void>) => Promise<void>,
   ): Promise<void> {
-    for (const lasting of [false, true]) {
+    for (const how of ['once', 'for a while', 'with a late commit'] as const) {
       let at = 0
       for (let through = false; !through;) {
         at++
+        const network = new EventTarget()
+        const late = new Promise((land) => network.addEventListener('lands', land))
+        async function landed(): Promise<void> {
+          network.dispatchEvent(new Event('lands'))
+          while (!tripwire.quiet()) await fleet.owner`select 1`
+        }
         await cell(async (deed) => {
-          tripwire.arm(lasting ? () => {} : () => tripwire.disarm(), { at, counts: isCommit })
+          const strike = how === 'once' ? () => tripwire.disarm() : () => {}
+          tripwire.arm(strike, { at, counts: isCommit }, how === 'with a late commit' ? late : undefined)
           const answer = await deed()
           tripwire.disarm()
           // What a crash would leave is left here too: claims and holds that nobody works on. They run out.
@@ -61,12 +69,12 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a connection to 
           await fleet.wake()
           await fleet.settled()
           return answer
-        })
+        }, landed)
         through = !tripwire.struck()
         const where = tripwire.struck() ? `cut ${tripwire.where()}` : 'not cut'
-        console.log(`${name}, ${lasting ? 'for a while' : 'once'}, crossing ${at}: ${where}`)
+        console.log(`${name}, ${how}, crossing ${at}: ${where}`)
       }
-      expect(at, 'every commit has two sides').toBeGreaterThan(2)
+      expect(at, 'every commit has two sides, and lands late once').toBeGreaterThan(how === 'with a late commit' ? 1 : 2)
     }
   }
 
@@ -79,13 +87,14 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a connection to 
 
   test('makes a declaration a 503 or the truth; the same Idempotency-Key heals it, and nothing unknown is alive', async () => {
     let round = 0
-    await matrix('declare', async (armed) => {
+    await matrix('declare', async (armed, landed) => {
       const headers = { 'idempotency-key': `cut-${round++}` }
       const answer = (await armed(() => fleet.ask(broker, ['api', 'crm'], headers))) as Answer<OpenedTask>
       const first = expectTruth(answer, [201]) ? heldOf(answer.body) : undefined
       if (first) expect([await fleet.lab.works(first.secrets['crm']!), await fleet.active(other, first.secrets['api']!)]).toEqual([true, true])
 
       const task = first ?? (await fleet.declare(broker, ['api', 'crm'], headers))
+      await landed()
       expect(await aliveOf(task.id)).toBe(1)
       expect(await fleet.activeAt(fleet.brokers, task.secrets['api']!)).toBe(2)
       expect(await fleet.complete(broker, task)).toMatchObject({ status: 200, body: { ended: true } })
@@ -111,7 +120,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a connection to 
   ]
 
   test.each(deeds)('makes $name a 503 or the truth; asking again heals it', async ({ name, ends, run }) => {
-    await matrix(name, async (armed) => {
+    await matrix(name, async (armed, landed) => {
       const task = await fleet.declare(other, ['api', 'crm'])
       const answer = (await armed(() => run(task))) as Awaited<ReturnType<Deed['run']>>
       const done = expectTruth(answer, [200, 201, 202])
@@ -120,6 +129,10 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a connection to 
       if (done && name === 'renew') expect((row!['deadline'] as Date).toISOString()).toBe(answer.body.task!.deadline)
 
       if (!done || ends) expect([200, 201]).toContain((await run(task)).status)
+      const [told] = await fleet.owner`select deadline from tasks where id = ${task.id}`
+      await landed()
+      const [kept] = await fleet.owner`select deadline from tasks where id = ${task.id}`
+      expect(kept!['deadline'] >= told!['deadline'], 'no deadline is sooner than it was said to be').toBe(true)
       expect(await fleet.activeAt(fleet.brokers, task.secrets['api']!)).toBe(ends ? 0 : 2)
       expect((await fleet.complete(broker, task)).body.ended).toBe(true)
       expect(await fleet.lab.alive()).toEqual([])

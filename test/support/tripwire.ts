@@ -24,8 +24,9 @@ export interface Tripwire {
    * From here on it sees what sets out, and strikes at `where` if it ever comes to that.
    *
    * @param strike what happens there; where it answers `passes`, everything is passed on all the same
+   * @param until of what only sets out: whoever sends it is cut off at once, and it reaches its peer when this resolves. Everything else is passed on
    */
-  arm(strike: () => unknown, where?: Crossing | Count): void
+  arm(strike: () => unknown, where?: Crossing | Count, until?: Promise<unknown>): void
   /** What has set out since, in order. */
   seen(): readonly string[]
   /** Where it struck, in words; undefined if it did not. */
@@ -41,6 +42,8 @@ export interface Tripwire {
 
 /** What has set out and waits for its answer. */
 export interface Passage {
+  /** It may be passed on only when this resolves, and whoever sent it is cut off at once. */
+  readonly until: Promise<unknown> | undefined
   /** The answer is there. @returns whether it may be passed on */
   answered(): boolean
   /** Nobody waits for the answer any more. */
@@ -51,6 +54,7 @@ export function createTripwire(): Tripwire {
   interface Arming {
     readonly strike: () => unknown
     readonly where: Crossing | Count | undefined
+    readonly until: Promise<unknown> | undefined
     readonly seen: string[]
     /** Crossings that counted. */
     crossed: number
@@ -67,14 +71,15 @@ export function createTripwire(): Tripwire {
   /** Strikes if this is where. What set out under another arming is none of this one's business, its answer neither. */
   function strikes(under: Arming | undefined, side: Crossing['side'], what: string, nth: number): boolean {
     if (!under || under.over || under.struck !== undefined || !isThere(under, side, what, nth)) return false
-    under.struck = `${side} ${what}`
-    if (under.strike() === 'passes') under.over = true
-    return !under.over
+    under.struck = `${under.until ? 'during' : side} ${what}`
+    const passes = under.strike() === 'passes'
+    if (passes) under.over = true
+    return !passes
   }
 
   function isThere(under: Arming, side: Crossing['side'], what: string, nth: number): boolean {
     const { where } = under
-    if (where === undefined) return false
+    if (where === undefined || (under.until && side === 'after')) return false
     if ('side' in where) return where.side === side && where.what === what && where.nth === nth
     if (!where.counts(what, side)) return false
     return ++under.crossed === where.at
@@ -85,8 +90,12 @@ export function createTripwire(): Tripwire {
     const under = arming
     under?.seen.push(what)
     const nth = under?.seen.filter((name) => name === what).length ?? 0
-    if (strikes(under, 'before', what, nth)) return undefined
+    const isHere = strikes(under, 'before', what, nth)
+    const until = isHere ? under?.until : undefined
+    if (isHere && !until) return undefined
+    if (until) disarm()
     const passage: Passage = {
+      until,
       answered() {
         underWay.delete(passage)
         return !blocked() && !strikes(under, 'after', what, nth)
@@ -98,9 +107,9 @@ export function createTripwire(): Tripwire {
   }
 
   return {
-    arm(strike, where) {
+    arm(strike, where, until) {
       disarm()
-      arming = { strike, where, seen: [], crossed: 0, struck: undefined, over: false }
+      arming = { strike, where, until, seen: [], crossed: 0, struck: undefined, over: false }
     },
     seen: () => arming?.seen ?? [],
     where: () => arming?.struck,
@@ -126,23 +135,43 @@ export async function wirePostgres(target: string, tripwire: Tripwire): Promise<
     /** Statements that were sent and have not been answered. */
     const pending: Passage[] = []
     let held: Buffer[] = []
+    /** A statement whose sender is gone, up to where it is whole. */
+    let kept: { readonly passage: Passage; readonly messages: Buffer[] } | undefined
     const cut = () => {
       client.destroy()
       store.destroy()
       for (const passage of pending.splice(0)) passage.lost()
     }
-    client.on('error', cut).on('close', cut)
+    const gone = () => {
+      if (!kept) cut()
+    }
+    client.on('error', gone).on('close', gone)
     store.on('error', cut).on('close', cut)
+
+    /** Cuts its sender off once all of it is there, and passes it on when its time has come. */
+    function keep(type: string, message: Buffer): void {
+      const { passage, messages } = kept!
+      messages.push(message)
+      if (type !== 'S' && type !== 'Q') return
+      client.destroy()
+      void passage.until!.then(() => store.write(Buffer.concat(messages)))
+    }
 
     client.on(
       'data',
       eachMessage(true, (type, message) => {
+        if (client.destroyed) return undefined
+        if (kept) return keep(type, message)
         if (type === 'P') statements.set(textAt(message, 5), textAt(message, 6 + textAt(message, 5).length))
         if (type === 'B' || type === 'Q') {
           const text = type === 'Q' ? textAt(message, 5) : (statements.get(textAt(message, 6 + textAt(message, 5).length)) ?? '')
           const passage = tripwire.send(nameOfStatement(text))
           if (!passage) return cut()
           pending.push(passage)
+          if (passage.until) {
+            kept = { passage, messages: [] }
+            return keep(type, message)
+          }
         }
         return store.write(message)
       }),
@@ -150,6 +179,11 @@ export async function wirePostgres(target: string, tripwire: Tripwire): Promise<
     store.on(
       'data',
       eachMessage(false, (type, message) => {
+        if (kept) {
+          // Nobody is there to be answered, about what was sent before it neither.
+          if (type === 'Z') pending.shift()?.answered()
+          return pending.length === 0 ? store.destroy() : undefined
+        }
         if (pending.length === 0) return client.write(message)
         held.push(message)
         if (type !== 'Z') return undefined
