@@ -73,6 +73,13 @@ export class BrokerError extends Error {
   }
 }
 
+/** One and the same for every token that is refused, whatever the reason: the difference is for operators, in log and metric. */
+export const tokenRefused = (): BrokerError => new BrokerError('invalid_token', 'The workload token was not accepted')
+
+/** What a request has that it must not, each with its place. */
+export const requestRefused = (errors: readonly FieldFault[]): BrokerError =>
+  new BrokerError('invalid_request', 'The request is not valid: see `errors`', { errors })
+
 /** A start that is refused: every fault at once, each with where it stands, so that one edit mends them all. */
 export class ConfigurationError extends Error {
   readonly faults: readonly string[]

@@ -26,7 +26,7 @@ export function faultOfShape(issue: core.$ZodRawIssue): string | undefined {
   if (issue.input === undefined) return 'is missing'
   switch (issue.code) {
     case 'invalid_type':
-      // As a parameter of a query is that is there twice.
+      // A parameter of a query that is there twice arrives as a list.
       if (issue.expected === 'string' && Array.isArray(issue.input)) return 'must be text, given once'
       return `must be ${sorts[issue.expected] ?? issue.expected}`
     case 'invalid_value':

@@ -1,6 +1,6 @@
 import { type Context, Hono } from 'hono'
 import { html, raw } from 'hono/html'
-import { BrokerError } from '../base/errors.ts'
+import { BrokerError, requestRefused } from '../base/errors.ts'
 import { isId } from '../base/ids.ts'
 import { subjectOf } from '../http/authenticate.ts'
 import * as contract from '../http/contract.ts'
@@ -88,7 +88,7 @@ export function ledgerRoutes(broker: Broker, sequencer: Pick<Sequencer, 'refusal
     const form = c.req.param('form')
     if (!isForm(form)) throw new BrokerError('not_found', 'The ledger is exported as csv or ndjson')
     const read = readQuestion(contract.EntryFilter, questionOf(c.req.query()))
-    if ('faults' in read) throw new BrokerError('invalid_request', 'The request is not valid', { errors: read.faults })
+    if ('faults' in read) throw requestRefused(read.faults)
     const body = await download(read.filter, form, subjectOf(c.var.caller))
     return c.body(body, 200, { 'content-type': forms[form].type, 'content-disposition': `attachment; filename="ledger.${form}"` })
   })

@@ -1,7 +1,7 @@
 import { createHash, randomUUID } from 'node:crypto'
 import { z } from 'zod'
 import type { Clock } from '../base/time.ts'
-import type { Spend } from '../identity/replay.ts'
+import type { Spend } from '../identity/single-use.ts'
 import { createSeal } from './seal.ts'
 
 /** Milliseconds that a link waits to be used. */

@@ -1,7 +1,7 @@
 import { OpenAPIHono } from '@hono/zod-openapi'
 import type { Context } from 'hono'
 import { config } from 'zod'
-import { BrokerError } from '../base/errors.ts'
+import { BrokerError, requestRefused } from '../base/errors.ts'
 import { faultOfShape } from '../base/shape-fault.ts'
 import type { OperatorEntry } from '../identity/operators.ts'
 import type { Verifier } from '../identity/verify.ts'
@@ -80,7 +80,7 @@ export function createFrame(parts: Parts): OpenAPIHono<Env> {
     defaultHook: (result) => {
       if (result.success) return
       if (result.target === 'param') throw notHere()
-      throw new BrokerError('invalid_request', 'The request is not valid: see `errors`', { errors: fieldFaults(result.error, result.target) })
+      throw requestRefused(fieldFaults(result.error, result.target))
     },
   })
   app.use(async (c, next) => {

@@ -1,7 +1,7 @@
 import type { MiddlewareHandler } from 'hono'
 import { routePath } from 'hono/route'
 import { isBearerToken } from '../base/bearer.ts'
-import { BrokerError } from '../base/errors.ts'
+import { BrokerError, tokenRefused } from '../base/errors.ts'
 import { isId } from '../base/ids.ts'
 import type { Receipt } from '../base/receipt.ts'
 import type { Clock } from '../base/time.ts'
@@ -9,13 +9,12 @@ import { type Actor, type Match, matches } from '../identity/actor.ts'
 import { type OperatorEntry, type Role, rolesOf } from '../identity/operators.ts'
 import type { Verifier } from '../identity/verify.ts'
 import { recordRefusal } from '../ledger/refusals.ts'
-import type { Broker, Caller } from '../tasks/task.ts'
+import { type Broker, calledIn, type Caller } from '../tasks/task.ts'
 import { isTaskToken, taskOfToken } from '../tasks/token.ts'
 import { createBuckets, type Rate } from './bucket.ts'
 import type { Env } from './app.ts'
 import { readBody } from './body.ts'
 import { createPlaces, type Room } from './places.ts'
-import { tokenRefused } from './problem.ts'
 
 /** Whoever has these attributes may ask about tokens for this audience. */
 export interface ResourceServerEntry {
@@ -149,22 +148,15 @@ export function createGate(parts: GateParts): Gate {
   }
 }
 
-/** As the ledger calls whoever was refused. */
-const calledIn = ({ actor, agent, task, roles }: Caller): string => {
-  if (agent) return `agent:${agent.name}`
-  if (!actor) return `task:${task?.id ?? ''}`
-  return `${roles.has('reviewer') ? 'reviewer' : 'caller'}:${actor.issuer}/${actor.subject}`
-}
-
 /** Node bounds all headers together at 16 KiB, so the token needs no limit of its own here. */
 function bearer(authorization: string | undefined): string {
   const [, token] = /^bearer (\S+)$/i.exec(authorization ?? '') ?? []
-  if (token === undefined || !isBearerToken(token)) throw new BrokerError('invalid_token', tokenRefused)
+  if (token === undefined || !isBearerToken(token)) throw tokenRefused()
   return token
 }
 
 function holderOf(task: Caller['task']): Caller {
-  if (task === undefined) throw new BrokerError('invalid_token', tokenRefused)
+  if (task === undefined) throw tokenRefused()
   return { actor: undefined, agent: undefined, task, roles: new Set() }
 }
 

@@ -1,7 +1,7 @@
 import { createRoute, OpenAPIHono, z } from '@hono/zod-openapi'
 import type { Context, MiddlewareHandler } from 'hono'
 import { accepts } from 'hono/accepts'
-import { BrokerError } from '../base/errors.ts'
+import { BrokerError, requestRefused } from '../base/errors.ts'
 import type { LogKey } from '../ledger/log-key.ts'
 import { readLogLines } from '../ledger/log-lines.ts'
 import { latestCheckpoint, listLogs } from '../ledger/log.ts'
@@ -94,8 +94,7 @@ const whereFollowed =
 function followFrom(c: Context<Env>, following: Following): Response {
   const { after: asked, ...rest } = c.req.query()
   const parsed = contract.FollowQuery.safeParse({ ...rest, after: c.req.header('last-event-id') ?? asked })
-  if (!parsed.success)
-    throw new BrokerError('invalid_request', 'The request is not valid: see `errors`', { errors: fieldFaults(parsed.error, 'query') })
+  if (!parsed.success) throw requestRefused(fieldFaults(parsed.error, 'query'))
   const { after, format = 'ledger' } = parsed.data
   const form = accepts(c, { header: 'Accept', supports: [...formNames], default: formNames[0] }) as keyof typeof forms
   const stream = following.open(after === undefined ? 0 : Number(after) + 1, forms[form], formats[format], subjectOf(c.var.caller))

@@ -39,9 +39,6 @@ export const onTheWire: Record<ErrorCode, Wire> = {
   timed_out: { status: 504, title: 'The answer took too long', retry: 'same' },
 }
 
-/** One sentence for every token that is refused, whatever the reason: the difference is for operators, in log and metric. */
-export const tokenRefused = 'The workload token was not accepted'
-
 /** RFC 6750 section 3. The same for every refusal, for the same reason. */
 const challenge = 'Bearer realm="mayfly", error="invalid_token"'
 

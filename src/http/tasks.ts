@@ -1,5 +1,5 @@
 import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
-import { type ClosedTask as Closed, completeTask, revokeTask } from '../tasks/close.ts'
+import { completeTask, revokeTask, type TaskEnd } from '../tasks/close.ts'
 import { addLease } from '../tasks/lease.ts'
 import { openTask } from '../tasks/open.ts'
 import { renewTask } from '../tasks/renew.ts'
@@ -65,7 +65,7 @@ export function taskRoutes(broker: Broker) {
     })
 }
 
-const viewClosed = (closed: Closed): contract.ClosedTask => ({
+const viewClosed = (closed: TaskEnd): contract.ClosedTask => ({
   task: viewTask(closed.task),
   leases: closed.leases.map(viewLease),
   ended: closed.ended,

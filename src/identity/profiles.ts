@@ -10,7 +10,7 @@ type Attributes = Actor['attributes']
 
 /** What is particular about the tokens of a kind of issuer. */
 export interface Profile {
-  /** Whether the token says itself, by `typ` and its other headers, that it is of this kind. Lower case. */
+  /** The `typ`s by which a token says itself that it is of this kind, in lower case; empty where none does. */
   readonly types: readonly string[]
   /** Headers beyond which it has none; all of the closed list where absent. */
   readonly headers?: readonly string[]

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { compactVerify } from 'jose'
-import { BrokerError, ConfigurationError } from '../base/errors.ts'
+import { ConfigurationError, tokenRefused } from '../base/errors.ts'
 import type { Clock } from '../base/time.ts'
 import type { Actor } from './actor.ts'
 import { sameAlgorithm } from './algorithm.ts'
@@ -13,7 +13,7 @@ import { type KeySource, pinnedKeys } from './keys.ts'
 import type { VerificationKey } from './keyset.ts'
 import { createMemory } from './memory.ts'
 import { isOfKind, profiles } from './profiles.ts'
-import { type Spend, spendOnce } from './replay.ts'
+import { type Spend, spendOnce } from './single-use.ts'
 import { parseSpiffeId } from './spiffe.ts'
 
 /** Turns a workload token into the identity that it proves. */
@@ -99,15 +99,13 @@ export function createVerifier(issuers: readonly Issuer[], parts: VerifierParts)
         if (!(error instanceof Refusal)) throw error
         parts.refused(error.fault, issuer)
         // Without a cause: nothing of the reason can reach whoever guesses at tokens.
-        throw new BrokerError('invalid_token', notAccepted)
+        throw tokenRefused()
       }
     },
     ready: () => trusted.map(({ rules, keys }) => ({ issuer: rules.name, ...keys.state() })),
     close: () => trusted.forEach(({ keys }) => keys.close()),
   }
 }
-
-const notAccepted = 'The workload token was not accepted'
 
 function keysOf(rules: Rules, parts: VerifierParts): KeySource {
   if ('jwks' in rules.keys) return pinnedKeys(rules.keys.jwks, rules)

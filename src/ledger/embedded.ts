@@ -14,9 +14,9 @@ const usualUpkeep = 5 * 60_000
 /**
  * The embedded door: Postgres in WebAssembly on a folder of this process alone. For development, tests and a single node.
  *
- * @param upkeepEvery milliseconds
- *
  * Survives a killed process. Promises nothing about a power cut: its runtime stubs fsync (pglite issue 1107).
+ *
+ * @param upkeepEvery milliseconds
  */
 export async function openFolder(folder: string, upkeepEvery = usualUpkeep): Promise<Door> {
   await ownPrivately(folder)

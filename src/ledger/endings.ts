@@ -246,7 +246,7 @@ export async function closeSelected(ledger: Ledger, { id, ...selector }: Pick<Re
 }
 
 /** Where nothing but time ends a credential, nobody is asked: it lapses, from a mint that may still be under way too. */
-export const closing = sql`case when lease.revocation = 'expiry' then 'lapsing' else 'revoking' end`
+export const endingState = sql`case when lease.revocation = 'expiry' then 'lapsing' else 'revoking' end`
 const claimUntil = sql`now() + make_interval(secs => ${claimSeconds})`
 
 /** Who asks the providers of what is closed, told by when its leases are due; and how the planner looks for them where many are closed. */
@@ -274,7 +274,7 @@ const endedAtOnce = (from: SQL, condition: SQL): SQL => sql`
 /** Marks the others: their providers have to be asked when they are `due`, or time. The query `waiting`. */
 export const nowWaiting = (from: SQL, condition: SQL, due: SQL): SQL => sql`
   waiting as (
-    update leases as lease set state = ${closing}, cause = ${from}.cause, reason = ${from}.reason, ended_by = ${from}.by, revoked_in = ${from}.revoked_in,
+    update leases as lease set state = ${endingState}, cause = ${from}.cause, reason = ${from}.reason, ended_by = ${from}.by, revoked_in = ${from}.revoked_in,
       closing_at = ${closingSince(from)}, attempts = 0,
       due_at = case when lease.revocation = 'expiry' then lease.expires_at else ${due} end
     from ${from} where ${condition} and not lease.local and lease.state in ('reserved', 'active')

@@ -10,7 +10,7 @@ const bytes = customType<{ data: Buffer }>({ dataType: () => 'bytea' })
 /** Milliseconds are what JavaScript can hold: finer ones would not survive the way there and back. */
 const moment = (name: string) => timestamp(name, { withTimezone: true, precision: 3 })
 
-/** Every state a task can be in; the moves between them are in records.ts. */
+/** Every state a task can be in; the moves between them are statements of announce.ts, endings.ts and settlement.ts. */
 export const taskStates = ['denied', 'open', 'closing', 'completed', 'failed', 'revoked', 'expired'] as const
 
 /** Every state a lease can be in. `reserved` to `lapsing` are live: something may still work. */

@@ -1,7 +1,7 @@
 import { sql, type SQL } from 'drizzle-orm'
 import type { Evidence, Handle } from '../base/evidence.ts'
 import type { Ledger } from './connect.ts'
-import { closing, countDown, endedEntries, freePlaces, taskEndedEntries } from './endings.ts'
+import { countDown, endedEntries, endingState, freePlaces, taskEndedEntries } from './endings.ts'
 import { entryColumns, json } from './entries.ts'
 import { type JsonRow, type Lease, leasesOf, type Task, tasksOf } from './records.ts'
 import { together } from './together.ts'
@@ -123,7 +123,7 @@ async function journalLate(ledger: Ledger, lease: Pick<Lease, 'id' | 'taskId'>, 
     with task as (select * from tasks where id = ${lease.taskId} for update),
     seen as (select lease.id, lease.due_at is null as ended from leases as lease join task on task.id = lease.task_id where lease.id = ${lease.id} for update of lease),
     kept as (
-      update leases as lease set handles = lease.handles || ${json([handle])}, state = case when seen.ended then ${closing} else lease.state end,
+      update leases as lease set handles = lease.handles || ${json([handle])}, state = case when seen.ended then ${endingState} else lease.state end,
         due_at = case when seen.ended or lease.state = 'revoking' then now() else lease.due_at end, ended_at = null, evidence = null,
         error = case when seen.ended then null else lease.error end
       from seen where lease.id = seen.id

@@ -2,7 +2,7 @@ import { canonical, type Digest } from '../proof/canonical.ts'
 import type { PolicySet } from './document.ts'
 import { evaluate, type Question } from './engine.ts'
 import type { Action, Inquiry } from './inquiry.ts'
-import { at, moment, questionsOf, type TimelessQuestion } from './question.ts'
+import { askedAt, moment, questionsOf, type TimelessQuestion } from './question.ts'
 
 export type { Action, Inquiry } from './inquiry.ts'
 
@@ -47,7 +47,7 @@ type Asked = Judgement & Pick<Answer, 'input'>
  */
 export function decide(set: PolicySet, inquiry: Inquiry, now: Date): Decision {
   const answers = questionsOf(inquiry).map(({ action, resource, timeless }) => {
-    return { action, resource, ...(set.readsNow ? ask(set, at(timeless, now)) : recall(set, timeless, now)) }
+    return { action, resource, ...(set.readsNow ? ask(set, askedAt(timeless, now)) : recall(set, timeless, now)) }
   })
   return { ...merge(answers), policyDigest: set.digest, answers }
 }
@@ -105,7 +105,7 @@ function recall(set: PolicySet, timeless: TimelessQuestion, now: Date): Asked {
   const key = JSON.stringify(timeless)
   const known = remembered.get(key)
   if (known) return { ...known.judgement, input: known.before + canonical(moment(now)) + known.behind }
-  const { input, ...judgement } = ask(set, at(timeless, now))
+  const { input, ...judgement } = ask(set, askedAt(timeless, now))
   // A failure of the engine may pass, so it is asked again.
   if (judgement.diagnostics.length > 0 || key.length > mostRemembered.length) return { ...judgement, input }
   const [oldest] = remembered.keys()

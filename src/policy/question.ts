@@ -44,7 +44,7 @@ export function questionsOf(inquiry: Inquiry): readonly Asked[] {
 }
 
 /** The question as it is asked at this time. */
-export const at = (question: TimelessQuestion, now: Date): Question => ({
+export const askedAt = (question: TimelessQuestion, now: Date): Question => ({
   ...question,
   context: { ...question.context, now: moment(now) },
 })

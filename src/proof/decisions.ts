@@ -1,7 +1,7 @@
 import type { Json } from '../base/json.ts'
 import { canonical, type Digest, digestOf } from './canonical.ts'
 import type { EntryFields } from './leaf.ts'
-import type { Fault } from './verify.ts'
+import type { Fault } from './fault.ts'
 
 /** An answer as it is archived, as far as it is read here. */
 type Answer = { readonly outcome?: unknown; readonly policies?: unknown } | null

@@ -1,6 +1,6 @@
 import type { Json } from '../base/json.ts'
 import type { EntryFields } from './leaf.ts'
-import type { Fault } from './verify.ts'
+import type { Fault } from './fault.ts'
 
 /** What the whole history comes to. */
 export interface Lives {

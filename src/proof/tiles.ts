@@ -6,8 +6,6 @@ export const tileWidth = 256
 
 const tileHeight = 8
 
-const hashLength = 32
-
 /** A tile of hashes by its level, or a bundle of entries. Where `width` is less than 256 it is the right edge of a tree of some size. */
 export interface Tile {
   readonly level: number | 'entries'
@@ -46,12 +44,6 @@ export function parseTilePath(path: string): Tile | undefined {
 export function widthIn(size: number, { level, index }: Pick<Tile, 'level' | 'index'>): number {
   const hashes = Math.floor(size / tileWidth ** (level === 'entries' ? 0 : level))
   return Math.min(tileWidth, Math.max(0, hashes - index * tileWidth))
-}
-
-/** The hashes of a tile as it travels. Undefined where the bytes are not so many hashes. */
-export function hashesOf(bytes: Uint8Array, width: number): Hash[] | undefined {
-  if (bytes.length !== width * hashLength) return undefined
-  return Array.from({ length: width }, (_, at) => Buffer.from(bytes.subarray(at * hashLength, (at + 1) * hashLength)))
 }
 
 /** Whether this subtree's root is one of the hashes of a tile: its level, if so. */

@@ -5,20 +5,12 @@ import { type CompactTree, emptyTree, grow, headOf } from './compact.ts'
 import { createDecisionCheck } from './decisions.ts'
 import { type EntryFields, leafHashOf } from './leaf.ts'
 import type { LogLine, LogStart } from './lines.ts'
+import type { Fault } from './fault.ts'
 import type { Hash } from './merkle.ts'
 import type { VerifierKey } from './note.ts'
 import { openingKind, parseOpening } from './opening.ts'
 import { fromBase64 } from './spelling.ts'
 import { createStories, type Lives } from './stories.ts'
-
-/** What is wrong, and where. */
-export interface Fault {
-  /** The number of the entry in the log, from 0. */
-  readonly number?: number | undefined
-  /** Its id, where it is known. */
-  readonly id?: string | undefined
-  readonly message: string
-}
 
 export interface Verdict {
   /** In the order of the log; the first `mostFaults`. */

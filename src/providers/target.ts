@@ -88,6 +88,7 @@ export function createTarget(provider: Provider, options: { readonly clock: Cloc
       heard = 'answered'
       return answer
     } catch (error) {
+      // Our own bulkhead, our own store and a caller who left show nothing about a backend.
       heard = caller.aborted || !(error instanceof ProviderError) || error.fault === 'busy' ? 'unknown' : hears(error)
       throw error
     } finally {
@@ -170,8 +171,6 @@ function understood(error: unknown, name: string, started: boolean): ProviderErr
 }
 
 const isAbort = (error: unknown): boolean => error instanceof DOMException && (error.name === 'TimeoutError' || error.name === 'AbortError')
-
-// Our own bulkhead, our own store and a caller who left show nothing about a backend.
 
 /** A refusal shows that the backend lives, and so does its word about what stands behind it: one dead database must not close the way to the others. */
 const heardByEnd = ({ fault }: ProviderError): Heard => (fault === 'refused' || fault === 'downstream' ? 'answered' : 'nothing')

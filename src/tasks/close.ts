@@ -3,17 +3,17 @@ import type { LeaseId, TaskId } from '../base/ids.ts'
 import type { Receipt } from '../base/receipt.ts'
 import { whenFired } from '../base/signal.ts'
 import { delay, stopwatch } from '../base/time.ts'
-import { closeLease, type ClosedTask as Closed, closeTask, type Ending } from '../ledger/endings.ts'
+import { closeLease, type ClosedTask, closeTask, type Ending } from '../ledger/endings.ts'
 import { keepKey } from '../ledger/keys.ts'
 import { receiptsOfEnd } from '../ledger/receipts.ts'
 import { findLease, findTask, hasEnded, type Lease, type Task, type TaskState } from '../ledger/records.ts'
 import type { Settled } from '../ledger/settlement.ts'
 import { endLease, noteEnded } from './end.ts'
 import { notFound } from './refusals.ts'
-import { type Broker, type Caller, owns } from './task.ts'
+import { type Broker, calledIn, type Caller, operatorNamed, owns } from './task.ts'
 
 /** What became of a task that was to end: `ended` is true only where every lease of it has. */
-export interface ClosedTask {
+export interface TaskEnd {
   readonly task: Task
   readonly leases: readonly Lease[]
   readonly ended: boolean
@@ -28,7 +28,7 @@ export interface ClosedTask {
  * @param wait seconds to wait for providers; what they have not confirmed by then goes on in the background
  * @throws BrokerError `not_found`, `store_unavailable`
  */
-export async function completeTask(broker: Broker, caller: Caller, id: TaskId, wait: number, signal: AbortSignal): Promise<ClosedTask> {
+export async function completeTask(broker: Broker, caller: Caller, id: TaskId, wait: number, signal: AbortSignal): Promise<TaskEnd> {
   const { agent } = await ownTask(broker, caller, id)
   const closed = await beginClosing(broker, id, 'completed', { cause: 'completed', by: `agent:${agent}` })
   return await outcomeOf(broker, id, closed, wait, signal)
@@ -47,7 +47,7 @@ async function ownTask(broker: Broker, caller: Caller, id: TaskId): Promise<Pick
  *
  * @throws BrokerError `forbidden`, `not_found`, `store_unavailable`
  */
-export async function revokeTask(broker: Broker, caller: Caller, id: TaskId, reason: string, wait: number, signal: AbortSignal): Promise<ClosedTask> {
+export async function revokeTask(broker: Broker, caller: Caller, id: TaskId, reason: string, wait: number, signal: AbortSignal): Promise<TaskEnd> {
   const closed = await beginClosing(broker, id, 'revoked', { cause: 'revoked', reason, by: operatorNamed(caller) })
   return await outcomeOf(broker, id, closed, wait, signal)
 }
@@ -63,9 +63,9 @@ export async function revokeLease(
 ): Promise<{ lease: Lease; ended: boolean; receipts: readonly Receipt[] }> {
   const found = await findLease(broker.ledger, id)
   if (!found || !(owns(caller, found.task) || caller.roles.has('operator'))) throw notFound('lease')
-  const { asked } = await beginEnding(broker, found.lease, { cause: 'revoked', reason, by: nameOf(caller) })
-  const { left } = await within(wait, asked, signal)
-  const lease = await settled('lease', () => findLease(broker.ledger, id).then((again) => again?.lease), hasEnded, left, signal)
+  const { asked } = await beginEnding(broker, found.lease, { cause: 'revoked', reason, by: calledIn(caller) })
+  const { left } = await knownWithin(wait, asked, signal)
+  const lease = await readUntil('lease', () => findLease(broker.ledger, id).then((again) => again?.lease), hasEnded, left, signal)
   return { lease, ended: hasEnded(lease), receipts: await receiptsOfEnd(broker.ledger, { lease: id }) }
 }
 
@@ -89,7 +89,7 @@ async function beginEnding(broker: Broker, lease: Pick<Lease, 'id' | 'taskId'>, 
 }
 
 /** What closing did, and what comes of it when this broker has asked every provider that it had to ask. */
-type BegunClosing = Closed & { readonly asked: Promise<readonly (Settled | undefined)[]> }
+type BegunClosing = ClosedTask & { readonly asked: Promise<readonly (Settled | undefined)[]> }
 
 /**
  * Marks a task as closing with all its leases, in one commit, and begins to ask their providers. A task that is not open any more is left as it is.
@@ -115,17 +115,17 @@ export async function beginClosing(broker: Broker, id: TaskId, outcome: TaskStat
 }
 
 /** What closing has come to, `wait` seconds later at most. Receipts are read where more than one commit was needed: each told some of the end. */
-async function outcomeOf(broker: Broker, id: TaskId, begun: BegunClosing | undefined, wait: number, signal: AbortSignal): Promise<ClosedTask> {
-  const { result = [], left } = await within(wait, begun?.asked, signal)
+async function outcomeOf(broker: Broker, id: TaskId, begun: BegunClosing | undefined, wait: number, signal: AbortSignal): Promise<TaskEnd> {
+  const { result = [], left } = await knownWithin(wait, begun?.asked, signal)
   const whole = begun && wholeOutcome(begun, result)
   if (whole) return { ...whole, receipts: result.length > 0 ? await receiptsOfEnd(broker.ledger, { task: id }) : begun.receipts }
   const isDone = ({ leases, task }: { leases: readonly Lease[]; task: Task }) => leases.every(hasEnded) && task.state !== 'closing'
-  const found = await settled('task', () => findTask(broker.ledger, id), isDone, left, signal)
+  const found = await readUntil('task', () => findTask(broker.ledger, id), isDone, left, signal)
   return { ...found, ended: isDone(found), receipts: await receiptsOfEnd(broker.ledger, { task: id }) }
 }
 
 /** What closing came to, where that commit and those that this broker made since ended every lease that the task was ever given: nothing is left to be read. */
-function wholeOutcome({ tasks, ended }: Closed, since: readonly (Settled | undefined)[]): Omit<ClosedTask, 'receipts'> | undefined {
+function wholeOutcome({ tasks, ended }: ClosedTask, since: readonly (Settled | undefined)[]): Omit<TaskEnd, 'receipts'> | undefined {
   const leases = [...ended, ...since.flatMap((one) => one?.lease ?? [])]
   const task = since.find((one) => one?.task)?.task ?? tasks[0]
   if (!task?.endedAt || task.announcedLeases !== leases.length) return undefined
@@ -136,7 +136,7 @@ function wholeOutcome({ tasks, ended }: Closed, since: readonly (Settled | undef
 const lookAgain = 50
 
 /** Reads until it is done, at most `left` milliseconds. What a reader sees is the ledger's truth, whoever brought it about. */
-async function settled<Read>(
+async function readUntil<Read>(
   noun: 'task' | 'lease',
   read: () => Promise<Read | undefined>,
   isDone: (found: Read) => boolean,
@@ -157,7 +157,7 @@ async function settled<Read>(
  * What work comes to, if that is known within so many seconds and before the signal fires, and the milliseconds that are left of them. Until then there is
  * nothing to look for.
  */
-async function within<Result>(
+async function knownWithin<Result>(
   seconds: number,
   work: Promise<Result> | undefined,
   signal: AbortSignal,
@@ -173,19 +173,4 @@ async function within<Result>(
   forget()
   over.abort()
   return { result, left: seconds * 1_000 - elapsed() }
-}
-
-/** Whoever asks, as the ledger calls them. */
-export const nameOf = (caller: Caller): string => {
-  if (caller.roles.has('operator') && caller.actor) return `operator:${caller.actor.issuer}/${caller.actor.subject}`
-  if (caller.agent) return `agent:${caller.agent.name}`
-  return caller.actor ? `reviewer:${caller.actor.issuer}/${caller.actor.subject}` : `task:${caller.task?.id ?? ''}`
-}
-
-export const operatorsOnly = () => new BrokerError('forbidden', 'Only an operator may do this')
-
-/** An operator, as the ledger calls them. @throws BrokerError `forbidden` */
-export function operatorNamed(caller: Caller): string {
-  if (!caller.roles.has('operator')) throw operatorsOnly()
-  return nameOf(caller)
 }

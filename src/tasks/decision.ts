@@ -19,4 +19,4 @@ export function keptDecision({ made, ...decision }: NewDecision, taskId: TaskId,
 }
 
 /** Milliseconds that a grant may have under its answer: what was asked for, or less where a determining policy says so. */
-export const within = (asked: number, maxTtl: number | undefined): number => Math.min(asked, maxTtl ?? asked)
+export const cappedBy = (asked: number, maxTtl: number | undefined): number => Math.min(asked, maxTtl ?? asked)

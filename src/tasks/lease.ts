@@ -10,7 +10,7 @@ import { digestsOf } from '../providers/credential.ts'
 import { type Minted, type Provider, ProviderError, type Reservation } from '../providers/provider.ts'
 import type { Target } from '../providers/target.ts'
 import { endLeaseNow } from './close.ts'
-import { decideOn, keptDecision, within } from './decision.ts'
+import { decideOn, keptDecision, cappedBy } from './decision.ts'
 import { asBrokerError, confirmAll, type IssuedLease, mintAll, newLeases, reservationOf, targetOf } from './mint.ts'
 import { deniedInTask, leaseHasEnded, notFound, refusedByStop, refusedLeases, taskHasEnded } from './refusals.ts'
 import { agentBehind, type Broker, type Caller, type GrantRequest, owns } from './task.ts'
@@ -77,7 +77,7 @@ export async function refreshLease(broker: Broker, caller: Caller, id: LeaseId, 
   const decision = decideOn(broker, inquiry)
   if (decision.made.outcome === 'deny') throw await deniedInTask(broker, task.id, decision)
 
-  const ttl = within(Math.min(inquiry.grants[0]!.ttl, lease.ttl), decision.made.answers[0]?.obligations.maxTtl)
+  const ttl = cappedBy(Math.min(inquiry.grants[0]!.ttl, lease.ttl), decision.made.answers[0]?.obligations.maxTtl)
   const extension = await extendLease(broker.ledger, lease, decision, ttl)
   if (!extension) throw leaseHasEnded(lease)
   if ('stop' in extension) throw await refusedByStop(broker, task.id, decision, extension)

@@ -11,7 +11,7 @@ import type { Inquiry } from '../policy/inquiry.ts'
 import { type Credential, digestsOf } from '../providers/credential.ts'
 import { ProviderError, type Reservation } from '../providers/provider.ts'
 import type { Target } from '../providers/target.ts'
-import { within } from './decision.ts'
+import { cappedBy } from './decision.ts'
 import { taskHasEnded } from './refusals.ts'
 import type { Broker } from './task.ts'
 
@@ -42,7 +42,7 @@ export function newLeases(broker: Broker, inquiry: Inquiry, decision: NewDecisio
       outlivesRevocation: provider.outlives?.(grant.settings) ?? [],
       pool: provider.pool?.(grant.settings) ?? [],
       parameters,
-      ttl: within(ttl, decision.made.answers[index]?.obligations.maxTtl),
+      ttl: cappedBy(ttl, decision.made.answers[index]?.obligations.maxTtl),
     }
   })
 }

@@ -13,7 +13,7 @@ import type { Agent } from '../policy/catalogue.ts'
 import type { Inquiry } from '../policy/inquiry.ts'
 import { digestOf } from '../proof/canonical.ts'
 import { beginClosing, endLeaseNow } from './close.ts'
-import { decideOn, keptDecision, within } from './decision.ts'
+import { decideOn, keptDecision, cappedBy } from './decision.ts'
 import { confirmAll, type IssuedLease, mintAll, newLeases } from './mint.ts'
 import { denied, refusedLeases, refusedTask, taskHasEnded } from './refusals.ts'
 import { agentOf, type Broker, type Caller, type Declaration, durationOf } from './task.ts'
@@ -80,7 +80,7 @@ function prepare(broker: Broker, actor: Actor, agent: Agent, declared: Declarati
     labels: declared.labels,
     tokenHash: hash,
     // Where the policy answers for the task as a whole, its shortest word counts for the task too.
-    duration: inquiry.action === 'declare' ? within(inquiry.duration, decision.made.obligations.maxTtl) : inquiry.duration,
+    duration: inquiry.action === 'declare' ? cappedBy(inquiry.duration, decision.made.obligations.maxTtl) : inquiry.duration,
     deadline: declared.deadline,
   }
   const limits = { perAgent: agent.maxLiveLeases, perTask: broker.limits.leasesPerTask }

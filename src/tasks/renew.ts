@@ -3,7 +3,7 @@ import type { TaskId } from '../base/ids.ts'
 import type { Receipt } from '../base/receipt.ts'
 import { extendTask } from '../ledger/extend.ts'
 import { type DecisionRecord, findTask, hasEnded, type Lease, type Task } from '../ledger/records.ts'
-import { decideOn, keptDecision, within } from './decision.ts'
+import { decideOn, keptDecision, cappedBy } from './decision.ts'
 import { deniedInTask, notFound, refusedByStop, taskHasEnded } from './refusals.ts'
 import { agentOf, type Broker, type Caller, type Declaration, durationOf, owns } from './task.ts'
 
@@ -31,7 +31,7 @@ export async function renewTask(
   const decision = decideOn(broker, inquiry)
   if (decision.made.outcome === 'deny') throw await deniedInTask(broker, id, decision)
 
-  const duration = within(inquiry.duration, decision.made.obligations.maxTtl)
+  const duration = cappedBy(inquiry.duration, decision.made.obligations.maxTtl)
   const extended = await extendTask(broker.ledger, id, decision, { duration, deadline: asked.deadline })
   if (!extended) throw taskHasEnded(id)
   if ('stop' in extended) throw await refusedByStop(broker, id, decision, extended)

@@ -1,4 +1,4 @@
-import { BrokerError } from '../base/errors.ts'
+import { BrokerError, requestRefused } from '../base/errors.ts'
 import { newId, type RevocationId, type StopId } from '../base/ids.ts'
 import { type Closed, closeSelected, mostAtOnce } from '../ledger/endings.ts'
 import type { Revocation } from '../ledger/records.ts'
@@ -16,8 +16,7 @@ import {
 } from '../ledger/revocations.ts'
 import type { Selector } from '../ledger/selector.ts'
 import { type ChangedStop, liftStop, type NewStop, putStop } from '../ledger/stops.ts'
-import { operatorNamed } from './close.ts'
-import type { Broker, Caller } from './task.ts'
+import { type Broker, type Caller, operatorNamed } from './task.ts'
 
 /** What would end, and what whoever wants it has to confirm: the phrase, or the count. */
 export interface Plan {
@@ -89,9 +88,7 @@ export async function revokeMany(broker: Broker, caller: Caller, asked: AskedRev
 }
 
 const notConfirmed = (selector: Selector): BrokerError =>
-  new BrokerError('invalid_request', 'The request is not valid: see `errors`', {
-    errors: [{ pointer: '/confirm', message: `must be "${phraseOf(selector)}", or the count of a dry run` }],
-  })
+  requestRefused([{ pointer: '/confirm', message: `must be "${phraseOf(selector)}", or the count of a dry run` }])
 
 /** How far a revocation is. @throws BrokerError `not_found` */
 export async function showRevocation(broker: Broker, id: RevocationId): Promise<Progress> {

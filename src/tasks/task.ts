@@ -73,6 +73,22 @@ export function agentOf(broker: Broker, { actor, agent }: Caller): { actor: Acto
   return { actor, agent: found }
 }
 
+/** Whoever asks, as the ledger calls them: by the role in which they may do most. */
+export function calledIn({ actor, agent, task, roles }: Caller): string {
+  if (!actor) return `task:${task?.id ?? ''}`
+  if (roles.has('operator')) return `operator:${actor.issuer}/${actor.subject}`
+  if (agent) return `agent:${agent.name}`
+  return `${roles.has('reviewer') ? 'reviewer' : 'caller'}:${actor.issuer}/${actor.subject}`
+}
+
+export const operatorsOnly = (): BrokerError => new BrokerError('forbidden', 'Only an operator may do this')
+
+/** An operator, as the ledger calls them. @throws BrokerError `forbidden` */
+export function operatorNamed(caller: Caller): string {
+  if (!caller.roles.has('operator')) throw operatorsOnly()
+  return calledIn(caller)
+}
+
 /** Whether the task is the caller's own: declared by the same agent, or spoken for by its token. */
 export const owns = (caller: Caller, task: Pick<Task, 'id' | 'agent'>): boolean => caller.task?.id === task.id || caller.agent?.name === task.agent
 

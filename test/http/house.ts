@@ -1,10 +1,9 @@
 import { Writable } from 'node:stream'
 import type { OpenAPIHono } from '@hono/zod-openapi'
 import { PgDialect } from 'drizzle-orm/pg-core'
-import { BrokerError } from '../../src/base/errors.ts'
+import { tokenRefused } from '../../src/base/errors.ts'
 import type { Clock } from '../../src/base/time.ts'
 import { createApp, createFrame, type Env, type Parts } from '../../src/http/app.ts'
-import { tokenRefused } from '../../src/http/problem.ts'
 import type { Actor } from '../../src/identity/actor.ts'
 import type { Ledger } from '../../src/ledger/connect.ts'
 import { logKeyOf } from '../../src/ledger/log-key.ts'
@@ -70,7 +69,7 @@ export function buildHouse({ ledger, clock, targets, parts, frame }: Built = {})
     broker,
     verifier: {
       verify: async (token) => {
-        if (!(holders as readonly string[]).includes(token)) throw new BrokerError('invalid_token', tokenRefused)
+        if (!(holders as readonly string[]).includes(token)) throw tokenRefused()
         return actorOf(token)
       },
       ready: () => [{ issuer: 'corp', ok: true, detail: '' }],

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest'
 import type { Json } from '../../src/base/json.ts'
 import type { EntryFields } from '../../src/proof/leaf.ts'
 import { createStories, type Lives } from '../../src/proof/stories.ts'
-import type { Fault } from '../../src/proof/verify.ts'
+import type { Fault } from '../../src/proof/fault.ts'
 
 const evidence = { by: 'provider', statement: 'gone', at: '2026-11-26T10:01:00.000Z' }
 

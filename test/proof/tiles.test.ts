@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { consistencyPath, type Hash, inclusionPath, leafHash, rangeRoot } from '../../src/proof/merkle.ts'
-import { bundleOf, entriesOf, hashesOf, parseTilePath, subtreesIn, type TilePlace, tilePath, tilesOf, widthIn } from '../../src/proof/tiles.ts'
+import { bundleOf, entriesOf, parseTilePath, subtreesIn, type TilePlace, tilePath, tilesOf, widthIn } from '../../src/proof/tiles.ts'
 import { leafAt, naiveConsistency, naiveInclusion, naiveRoot } from './naive.ts'
 
 describe('the path of a tile', () => {
@@ -125,11 +125,6 @@ describe('tiles', () => {
         subtreesIn(() => [leafHash(leafAt(0))]),
       ),
     ).toThrow(RangeError)
-  })
-
-  test('are read only where they are exactly as wide as they should be', () => {
-    expect(hashesOf(Buffer.alloc(64, 1), 2)).toEqual([Buffer.alloc(32, 1), Buffer.alloc(32, 1)])
-    for (const length of [0, 31, 32, 63, 65, 96]) expect(hashesOf(Buffer.alloc(length), 2)).toBeUndefined()
   })
 })
 

@@ -17,7 +17,7 @@ import type { ProviderSurroundings } from '../../src/providers/provider.ts'
 import { createTarget, type Target } from '../../src/providers/target.ts'
 import { lap } from '../../src/reaper.ts'
 import { createBackground } from '../../src/tasks/background.ts'
-import { type ClosedTask, completeTask, revokeLease, revokeTask } from '../../src/tasks/close.ts'
+import { completeTask, revokeLease, revokeTask, type TaskEnd } from '../../src/tasks/close.ts'
 import { addLease, refreshLease } from '../../src/tasks/lease.ts'
 import type { IssuedLease } from '../../src/tasks/mint.ts'
 import { type OpenedTask, openTask } from '../../src/tasks/open.ts'
@@ -71,8 +71,8 @@ export interface Declared {
   readonly leases: readonly Lease[]
   /** The same task, spoken to at another broker. */
   at(broker: Broker): Declared
-  complete(wait?: number): Promise<ClosedTask>
-  revoke(wait?: number): Promise<ClosedTask>
+  complete(wait?: number): Promise<TaskEnd>
+  revoke(wait?: number): Promise<TaskEnd>
   add(grant: string): Promise<IssuedLease>
   refresh(lease: Lease): Promise<IssuedLease>
   renew(duration: number): Promise<OpenedTask['task']>

@@ -1,8 +1,7 @@
 import { Writable } from 'node:stream'
 import type { OpenAPIHono } from '@hono/zod-openapi'
-import { BrokerError } from '../../src/base/errors.ts'
+import { tokenRefused } from '../../src/base/errors.ts'
 import { createApp, type Env } from '../../src/http/app.ts'
-import { tokenRefused } from '../../src/http/problem.ts'
 import { logKeyOf } from '../../src/ledger/log-key.ts'
 import { createTelemetry } from '../../src/telemetry.ts'
 import type { House } from './house.ts'
@@ -36,7 +35,7 @@ export function serveHouse(house: House): Served {
     verifier: {
       verify: async (token) => {
         const subject = token.replace('~', ':')
-        if (!/^(agent|operator|reviewer|server):/.test(subject)) throw new BrokerError('invalid_token', tokenRefused)
+        if (!/^(agent|operator|reviewer|server):/.test(subject)) throw tokenRefused()
         const { actor } = house.caller('bot')
         return { ...actor!, subject, attributes: { sub: subject } }
       },
