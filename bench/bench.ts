@@ -15,6 +15,7 @@ import { completes, type Generators, introspects, issues, type Load, openedOf, p
 import {
   bareIssue,
   bytesOfDeclaration,
+  caughtUp,
   drained,
   endAll,
   type Labs,
@@ -98,7 +99,7 @@ async function verbsBesideBare(stage: Stage, bare: { readonly url: string; reado
   for (const inFlight of [1, 8, 32]) {
     const count = quick ? (inFlight === 1 ? 150 : 1_000) : inFlight === 1 ? 1_200 : 6_000
     const [ours, theirs] = [emptyRuns(), emptyRuns()]
-    const used = { broker: 0, postgres: 0, bare: 0 }
+    const used = { broker: 0, postgres: 0, bare: 0, introspecting: 0 }
     for (let turn = 0; turn < 3; turn++) {
       const before = [processorTime(broker.process.pid!), await postgresTime(owner)] as const
       const issued = await generators.run({ ...at(broker.url, inFlight), requests: issues(bots), count, keep: true })
@@ -112,7 +113,9 @@ async function verbsBesideBare(stage: Stage, bare: { readonly url: string; reado
 
       const opened = openedOf(issued)
       const ids = stored.bodies.map((body) => (JSON.parse(body) as { id: string }).id)
+      const introspectBefore = await postgresTime(owner)
       ours.introspect.push(await generators.run({ ...at(broker.url, inFlight), requests: introspects(opened, resource) }))
+      used.introspecting += (await postgresTime(owner)) - introspectBefore
       theirs.introspect.push(
         await generators.run({ ...at(bare.url, inFlight), requests: ids.map((id) => post(`/introspect/${id}`, 'token=x', resource)) }),
       )
@@ -129,6 +132,7 @@ async function verbsBesideBare(stage: Stage, bare: { readonly url: string; reado
       broker: used.broker / requests,
       Postgres: used.postgres / requests,
       bare: used.bare / requests,
+      'Postgres, an introspection': used.introspecting / requests,
     })
   }
 }
@@ -288,8 +292,8 @@ async function overload({ owner, generators, broker, bots }: Stage): Promise<voi
 }
 
 /**
- * The issue rate beside a long past, on a store of its own. Nobody signs it: a past that was lived had its places in the log long ago, and this one is written
- * within minutes. What a broker that has so much to sign leaves to those who declare is measured at the end.
+ * The issue rate beside a long past, on a store of its own. Nobody signs it at first: a past that was lived had its places in the log long ago, and this one
+ * is written within minutes. What a broker that has so much to sign leaves to those who declare is measured after that, and the same once all is signed.
  */
 async function growth(labs: Labs, generators: Generators): Promise<void> {
   const store = await openDatabase()
@@ -331,9 +335,14 @@ async function growth(labs: Labs, generators: Generators): Promise<void> {
   }
   await broker.stop()
 
-  const { broker: signing } = await startUp(site)
+  const { broker: signing, seconds } = await startUp(site)
+  tell('start to ready before a million past leases, seconds', { unsigned: seconds })
   const figures = await rateAt(signing)
   tell('issue while 1000000 past leases are being signed', { ...figures, 'share of empty': figures.rate / empty })
+  await caughtUp(owner)
+  await owner`checkpoint`
+  const signed = await rateAt(signing)
+  tell('issue with 1000000 past leases, signed', { ...signed, 'share of empty': signed.rate / empty })
   await signing.stop()
   await owner.end()
   await site.remove()

@@ -14,7 +14,7 @@ import { type Life, lifeIn, writeExport } from './export-file.ts'
 import { keep, ratesOf, spread, tell } from './figures.ts'
 import { completes, type Generators, issues, type Load, openedOf, startGenerators } from './load.ts'
 import { preparePast, reading } from './reading.ts'
-import { postgresTime, processorTime, siteOf, tokensOf, unsequenced } from './stage.ts'
+import { caughtUp, lagOf, postgresTime, processorTime, siteOf, tokensOf, unsequenced } from './stage.ts'
 
 /** A tenth of everything, to see whether it works. */
 const quick = process.env['BENCH_QUICK'] === 'yes'
@@ -146,19 +146,6 @@ async function lagsDuring(owner: postgres.Sql, work: Promise<unknown>): Promise<
   do lags.push(await lagOf(owner))
   while (!(await Promise.race([over, pause(250, false)])))
   return lags
-}
-
-async function caughtUp(owner: postgres.Sql): Promise<void> {
-  while ((await lagOf(owner)) > 0) await pause(50)
-}
-
-async function lagOf(owner: postgres.Sql): Promise<number> {
-  const [next] = await owner<{ seconds: number }[]>`
-    with last as materialized (select xid, id from entries where id = (select entry_id from leaves order by index desc limit 1)),
-    after as materialized (select coalesce((select xid from last), '0'::xid8) as xid, coalesce((select id from last), '') as id)
-    select extract(epoch from clock_timestamp() - waiting.at)::float8 as seconds from after cross join lateral (
-      select at from entries where (entries.xid, entries.id) > (after.xid, after.id) order by entries.xid, entries.id limit 1) as waiting`
-  return next?.seconds ?? 0
 }
 
 /** A ledger in a file, in a folder of its own. */

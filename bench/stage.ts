@@ -173,3 +173,18 @@ export async function endAll(owner: postgres.Sql): Promise<void> {
   await owner`update tasks set deadline = now() where state = 'open'`
   await drained(owner)
 }
+
+/** Until every entry has its place in the log. */
+export async function caughtUp(owner: postgres.Sql): Promise<void> {
+  while ((await lagOf(owner)) > 0) await pause(50)
+}
+
+/** Seconds since the oldest entry without a place in the log was written; 0 where all have theirs. */
+export async function lagOf(owner: postgres.Sql): Promise<number> {
+  const [next] = await owner<{ seconds: number }[]>`
+    with last as materialized (select xid, id from entries where id = (select entry_id from leaves order by index desc limit 1)),
+    after as materialized (select coalesce((select xid from last), '0'::xid8) as xid, coalesce((select id from last), '') as id)
+    select extract(epoch from clock_timestamp() - waiting.at)::float8 as seconds from after cross join lateral (
+      select at from entries where (entries.xid, entries.id) > (after.xid, after.id) order by entries.xid, entries.id limit 1) as waiting`
+  return next?.seconds ?? 0
+}

@@ -46,6 +46,25 @@ describe.each(stores)('an Idempotency-Key on $name', ({ open }) => {
     await second.complete()
   })
 
+  test('says of the old credentials that they are being revoked, as long as their backend does not confirm their end', async () => {
+    const first = await house.declare(['crm'], { key: 'lost, and its end fails' })
+    await house.lab.next('delete', 'fails')
+    const second = await house.declare(['crm'], { key: 'lost, and its end fails' })
+
+    const leases = (await findTask(house.ledger, first.id))!.leases
+    expect(leases.map(({ state, evidence }) => [state, evidence])).toEqual([
+      ['revoking', null],
+      ['active', null],
+    ])
+    expect(await house.lab.works(first.secrets[0]!)).toBe(true)
+    await house.ledger.run(sql`update leases set due_at = now() where state = 'revoking'`)
+    await house.reap()
+    expect((await findTask(house.ledger, first.id))!.leases[0]).toMatchObject({ state: 'revoked' })
+    expect(await house.lab.works(first.secrets[0]!)).toBe(false)
+    expect(await house.lab.works(second.secrets[0]!)).toBe(true)
+    await second.complete()
+  })
+
   test('refuses another declaration under the same key', async () => {
     const task = await house.declare(['api'], { key: 'other' })
     await expect(house.declare(['api'], { key: 'other', purpose: 'something else' })).rejects.toMatchObject({ code: 'idempotency_mismatch' })
