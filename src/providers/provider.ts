@@ -49,6 +49,13 @@ export type Revocation = 'provider' | 'deny' | 'expiry'
 /** Why a provider did not do what it was asked. `downstream`: the backend answers, but not what stands behind it, such as a database. */
 export type ProviderFault = 'refused' | 'unavailable' | 'downstream' | 'timed_out' | 'garbage' | 'busy'
 
+/** What an error may say besides. */
+interface ProviderErrorContext {
+  readonly cause?: unknown
+  readonly pointlessFor?: number | undefined
+  readonly endsBy?: Date | undefined
+}
+
 /**
  * The only error that leaves a provider's folder. Its message is written to the ledger and shown to agents, so it holds no answer of the
  * backend and no secret; the cause is for nobody but a debugger.
@@ -62,13 +69,19 @@ export class ProviderError extends Error {
   /** When what may have been minted has ended by itself; undefined where nobody knows more than the reservation says. */
   readonly endsBy: Date | undefined
 
-  constructor(fault: ProviderFault, message: string, minted: 'no' | 'maybe', cause?: unknown, pointlessFor = 0, endsBy?: Date) {
+  constructor(fault: ProviderFault, message: string, minted: 'no' | 'maybe', { cause, pointlessFor = 0, endsBy }: ProviderErrorContext = {}) {
     super(message, { cause })
     this.name = 'ProviderError'
     this.fault = fault
     this.minted = minted
     this.pointlessFor = pointlessFor
     this.endsBy = endsBy
+  }
+
+  /** The same error as whoever knows more of what it means tells it. */
+  as({ fault = this.fault, minted = this.minted, endsBy = this.endsBy }: Partial<Pick<ProviderError, 'fault' | 'minted' | 'endsBy'>>): ProviderError {
+    const { message, cause, pointlessFor } = this
+    return new ProviderError(fault, message, minted, { cause, pointlessFor, endsBy })
   }
 }
 

@@ -165,9 +165,10 @@ const outOfTime = () => new DOMException('no answer in time', 'TimeoutError')
 function understood(error: unknown, name: string, started: boolean): ProviderError | BrokerError {
   if (error instanceof ProviderError || error instanceof BrokerError) return error
   const minted = started ? 'maybe' : 'no'
-  if (error instanceof BulkheadRejectedError) return new ProviderError('busy', `${name} has too many calls under way`, minted, error)
-  if (error instanceof TaskCancelledError || isAbort(error)) return new ProviderError('timed_out', `${name} gave no answer in time`, minted, error)
-  return new ProviderError('garbage', `${name} failed in a way that is not foreseen`, minted, error)
+  if (error instanceof BulkheadRejectedError) return new ProviderError('busy', `${name} has too many calls under way`, minted, { cause: error })
+  if (error instanceof TaskCancelledError || isAbort(error))
+    return new ProviderError('timed_out', `${name} gave no answer in time`, minted, { cause: error })
+  return new ProviderError('garbage', `${name} failed in a way that is not foreseen`, minted, { cause: error })
 }
 
 const isAbort = (error: unknown): boolean => error instanceof DOMException && (error.name === 'TimeoutError' || error.name === 'AbortError')

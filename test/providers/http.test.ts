@@ -142,6 +142,17 @@ describe('what a backend answers', () => {
     }
   })
 
+  test('says for how long asking again is pointless, a minute at most', async () => {
+    for (const [header, pointlessFor] of [
+      ['7', 7_000],
+      ['86400', 60_000],
+      ['soon', 0],
+    ] as const) {
+      answer = (response) => response.writeHead(429, { 'retry-after': header }).end()
+      await expect(mint()).rejects.toMatchObject({ fault: 'unavailable', pointlessFor })
+    }
+  })
+
   test('may have been lost on the very first connection, and then nobody knows', async () => {
     answer = (response) => response.socket?.resetAndDestroy()
     await expect(mint()).rejects.toMatchObject({ fault: 'unavailable', minted: 'maybe' })

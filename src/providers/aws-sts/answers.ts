@@ -104,7 +104,7 @@ export function faultOf(provider: string, action: AwsAction, error: unknown): Pr
   const answer = answerOf(error)
   const { name, status, code } = answer
   const say = (fault: ProviderFault, why: string, minted: 'no' | 'maybe'): ProviderError =>
-    new ProviderError(fault, `${provider} did not answer ${action}: ${why}`, minted, answer)
+    new ProviderError(fault, `${provider} did not answer ${action}: ${why}`, minted, { cause: answer })
 
   if (name === tooLarge) return say('garbage', 'its answer is too large', 'maybe')
   if (ownCredentials.has(name)) return say('unavailable', "the broker's own AWS credentials are missing or refused", 'no')

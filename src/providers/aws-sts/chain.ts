@@ -13,7 +13,7 @@ export function fromChain(name: string, { region, timeout }: AwsSettings, { noti
   let told = false
   return async () => {
     const found = await withinTime(config.credentials(), timeout).catch((cause: unknown) => {
-      throw new ProviderError('unavailable', `${name}: the default chain has no AWS credentials for the broker`, 'no', cause)
+      throw new ProviderError('unavailable', `${name}: the default chain has no AWS credentials for the broker`, 'no', { cause })
     })
     if (!isStatic(found)) return found
     if (!told) noticed?.(name, production ? 'error' : 'warn', 'static_key', { action: production ? 'refused' : 'used' })

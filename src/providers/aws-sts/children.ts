@@ -117,8 +117,7 @@ export function createChildren(
 /** A child that may have been made, its answer lost, ends with its own policy, which is long before its lease could. */
 function boundBy(error: unknown, until: Date): unknown {
   if (!(error instanceof ProviderError) || error.minted === 'no') return error
-  const { fault, message, cause, pointlessFor } = error
-  return new ProviderError(fault, message, 'maybe', cause, pointlessFor, until)
+  return error.as({ endsBy: until })
 }
 
 /** A map by lease that forgets: each entry after its time, and beyond `most` the one that was set longest ago. */

@@ -59,7 +59,7 @@ export async function denying(
       if (proven) return proven
       const left = Math.max(...denied.map((session) => session.left))
       if (left <= notWorthWriting)
-        throw new ProviderError('downstream', `${name}: ends by itself in ${Math.ceil(left / 1_000)} s`, 'maybe', undefined, left)
+        throw new ProviderError('downstream', `${name}: ends by itself in ${Math.ceil(left / 1_000)} s`, 'maybe', { pointlessFor: left })
       await Promise.all([...new Set(denied.map(({ role }) => role))].map((role) => listOf(role).turns.covering(signal)))
       const now = evidenceOf(await sessions.deny(name, lease))
       if (!now) throw new ProviderError('downstream', `${name}: denied, not in force everywhere yet`, 'maybe')

@@ -68,9 +68,9 @@ function sessions(name: string, settings: AwsSettings, clock: Clock, become: Bec
   return (part: Part, role: string | undefined): CredentialSource | undefined => {
     if (role === undefined) return undefined
     const begin = async (signal: AbortSignal): Promise<Begun> => {
-      const given = await become(part, arnOfRole(settings, role), signal).catch((error: ProviderError) => {
+      const given = await become(part, arnOfRole(settings, role), signal).catch((error: Error) => {
         // Whatever the reason, it is the broker that is not let in, and not what it was asked for. That can be had once this is mended.
-        throw new ProviderError('unavailable', `${name} cannot take its own role of the ${part}: ${error.message}`, 'no', error)
+        throw new ProviderError('unavailable', `${name} cannot take its own role of the ${part}: ${error.message}`, 'no', { cause: error })
       })
       const { AccessKeyId: accessKeyId, SecretAccessKey: secretAccessKey, SessionToken: sessionToken } = given ?? {}
       if (accessKeyId && secretAccessKey && sessionToken) return { accessKeyId, secretAccessKey, sessionToken }

@@ -80,6 +80,6 @@ export async function makingSession<Command extends Attempted, Answer>(
     return await ask(action, () => send(command))
   } catch (error) {
     if (!left || !(error instanceof ProviderError) || error.minted === 'maybe') throw error
-    throw new ProviderError(error.fault, error.message, 'maybe', error.cause)
+    throw error.as({ minted: 'maybe' })
   }
 }

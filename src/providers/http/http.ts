@@ -22,7 +22,9 @@ export const httpKind: ProviderKind<HttpSettings, HttpGrant> = {
         return await transport(method, path, body && JSON.stringify(body), signal)
       } catch (error) {
         if (!(error instanceof NoAnswer)) throw error
-        throw new ProviderError(error.fault, `${name} did not answer ${method}: ${error.message}`, error.sent ? 'maybe' : 'no', error.cause)
+        throw new ProviderError(error.fault, `${name} did not answer ${method}: ${error.message}`, error.sent ? 'maybe' : 'no', {
+          cause: error.cause,
+        })
       }
     }
 
@@ -91,4 +93,6 @@ const garbage = (name: string, method: string) =>
   new ProviderError('garbage', `${name} answered ${method} with something that the contract does not know`, 'maybe')
 
 const unexpected = (name: string, method: string, answer: Answer) =>
-  new ProviderError(faultOf(answer.status), `${name} answered ${method} with status ${answer.status}`, leftNothing(answer) ? 'no' : 'maybe')
+  new ProviderError(faultOf(answer.status), `${name} answered ${method} with status ${answer.status}`, leftNothing(answer) ? 'no' : 'maybe', {
+    pointlessFor: answer.pointlessFor,
+  })

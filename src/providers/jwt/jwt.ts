@@ -75,7 +75,7 @@ export const jwtKind: ProviderKind<JwtSettings, JwtGrant> = {
       recover: async () => ({ minted: false }),
       async check() {
         await keyring.check().catch((cause: unknown) => {
-          throw new ProviderError('unavailable', `${name} cannot use its key file; it signs with the keys it has`, 'no', cause)
+          throw new ProviderError('unavailable', `${name} cannot use its key file; it signs with the keys it has`, 'no', { cause })
         })
       },
       tokens: {

@@ -92,7 +92,7 @@ export const warns = ({ body }: VaultAnswer, phrase: RegExp): boolean =>
 /** An answer that is none of those hoped for, in words that hold nothing of it but its status. @param what such as `a token` */
 export function unexpected(name: string, what: string, answer: VaultAnswer, minted: 'no' | 'maybe'): ProviderError {
   const { fault, reason } = meaning(answer)
-  return new ProviderError(fault, `${name} gave no ${what}: ${reason}`, minted, undefined, answer.pointlessFor)
+  return new ProviderError(fault, `${name} gave no ${what}: ${reason}`, minted, { pointlessFor: answer.pointlessFor })
 }
 
 /** What a status says: try again, do not, or nobody knows. Most failures of a backend arrive as 400, so the words are looked at as well. */

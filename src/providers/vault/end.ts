@@ -69,10 +69,10 @@ export function createEnding(name: string, identity: Identity, slots: Slots, und
       const ended = endedBy(answer)
       if (ended) return ended
       const { fault, reason } = meaning(answer)
-      throw new ProviderError(fault, `${name} could not end it: ${reason}`, 'maybe', undefined, answer.pointlessFor)
+      throw new ProviderError(fault, `${name} could not end it: ${reason}`, 'maybe', { pointlessFor: answer.pointlessFor })
     } catch (error) {
       if (!(error instanceof ProviderError) || error.fault !== 'timed_out') throw error
-      throw new ProviderError('downstream', `${name} did not end it in time: the backend behind it may be down`, 'maybe', error.cause)
+      throw new ProviderError('downstream', `${name} did not end it in time: the backend behind it may be down`, 'maybe', { cause: error.cause })
     } finally {
       leave(answered)
     }
@@ -81,7 +81,7 @@ export function createEnding(name: string, identity: Identity, slots: Slots, und
   /** @throws ProviderError as long as something of a lease may live of which nobody knows, and which ends by itself */
   function refuseUndecided(age: number, words: string): void {
     if (age < undecided)
-      throw new ProviderError('downstream', `${name}: ${words} ends by itself within a minute or two`, 'maybe', undefined, undecided - age)
+      throw new ProviderError('downstream', `${name}: ${words} ends by itself within a minute or two`, 'maybe', { pointlessFor: undecided - age })
   }
 
   return {

@@ -64,7 +64,7 @@ export function createIdentity(
       failedAt = elapsed()
       if (!(error instanceof ProviderError)) throw error
       // Nothing was minted by a login. And it is the broker that was refused, not what it was asked for: that can be had once this is mended.
-      throw new ProviderError(error.fault === 'refused' ? 'unavailable' : error.fault, error.message, 'no', error.cause, error.pointlessFor)
+      throw error.as({ fault: error.fault === 'refused' ? 'unavailable' : error.fault, minted: 'no' })
     })
     begun.then(renewInTime, () => {})
     return (current = begun)
@@ -73,7 +73,7 @@ export function createIdentity(
   async function begin(signal: AbortSignal): Promise<Login> {
     await refuseUnfitNode(name, (question) => put(question, signal))
     const credential = await credentials().catch((cause: unknown) => {
-      throw new ProviderError('unavailable', `${name}: the file with the broker's own credential cannot be used`, 'no', cause)
+      throw new ProviderError('unavailable', `${name}: the file with the broker's own credential cannot be used`, 'no', { cause })
     })
     if ('token' in credential) return await lookUp(credential.token, signal)
     const answer = await put(credential, signal)

@@ -74,7 +74,7 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
       if (!isSilence(error, signal)) throw error
       answered = false
       // Its silence is the backend's: Vault itself has just made a token.
-      throw new ProviderError('downstream', error.message, 'maybe', error.cause)
+      throw error.as({ fault: 'downstream', minted: 'maybe' })
     } finally {
       leave(answered)
     }
@@ -127,8 +127,8 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
       display_name: reservation.lease,
     }
     // Whatever becomes of this question, nothing was minted: a token whose answer was lost is known to nobody, reads nothing, and dies in its bootstrap time.
-    const answer = await identity.ask({ path: `auth/token/create/${vault.tokenRole}`, body, namespace }, signal).catch((error: ProviderError) => {
-      throw new ProviderError(error.fault, error.message, 'no', error.cause, error.pointlessFor)
+    const answer = await identity.ask({ path: `auth/token/create/${vault.tokenRole}`, body, namespace }, signal).catch((error: unknown) => {
+      throw asProviderError(name, error).as({ minted: 'no' })
     })
     const made = authOf(answer)
     if (!made) throw unexpected(name, 'task token', answer, 'no')
@@ -254,8 +254,7 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
     } catch (error) {
       const fault = error instanceof Ambiguous ? error.fault : error
       // From the first token on something may have been read, whatever the call that failed last says of itself.
-      if (begun && fault instanceof ProviderError && fault.minted === 'no')
-        throw new ProviderError(fault.fault, fault.message, 'maybe', fault.cause, fault.pointlessFor)
+      if (begun && fault instanceof ProviderError && fault.minted === 'no') throw fault.as({ minted: 'maybe' })
       throw fault
     }
   }

@@ -345,7 +345,7 @@ describe('the canary of a role', () => {
     let count = 0
     const sts = {
       assumeRole: async () => void (count += 1),
-      standingOf: () => () => Promise.reject(new ProviderError('unavailable', 'aws did not answer', 'no', { name: answer })),
+      standingOf: () => () => Promise.reject(new ProviderError('unavailable', 'aws did not answer', 'no', { cause: { name: answer } })),
     } as unknown as Sts
     const canary = createCanary(sts, 'arn:aws:iam::123456789012:role/r', () => 0)
     for (let look = 0; look < 2; look += 1) await expect(canary.isInForce(3, 'salt', false, patient)).rejects.toBeInstanceOf(ProviderError)

@@ -167,7 +167,7 @@ export class Stage {
       createVersion: (_, text) =>
         ask('CreatePolicyVersion', () => {
           if (text.length > this.capacity) throw new Error('a document that does not fit')
-          if (this.versions.length === 5) throw new ProviderError('refused', 'there is no room for it', 'no', { name: 'LimitExceeded' })
+          if (this.versions.length === 5) throw new ProviderError('refused', 'there is no room for it', 'no', { cause: { name: 'LimitExceeded' } })
           const id = `v${this.documents.length + 1}`
           this.versions = [...this.versions, id]
           this.documents.push({ id, text, from: this.now + this.propagation })

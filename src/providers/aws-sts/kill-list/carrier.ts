@@ -92,7 +92,7 @@ function inlineCarrier(iam: Iam, policy: string, role: string, capacity: number 
     if (nameOf(error) !== 'AccessDenied') throw error
     if (capacity !== undefined) return 0
     const way = 'let the broker list and read the inline policies of the role, or say in kill_list.capacity how much of their room it has'
-    throw new ProviderError('refused', `nobody knows how long the kill list may be: ${way}`, 'no', error)
+    throw new ProviderError('refused', `nobody knows how long the kill list may be: ${way}`, 'no', { cause: error })
   }
   return {
     label: `inline policy ${policy}`,

@@ -31,7 +31,7 @@ export function draw(provider: string, held: HeldList, generation: number, carri
     list = killList({ ...about, canaries: isSilent ? [] : canariesOf(generation, held.salt), base: carrier.base, capacity })
   } catch (error) {
     if (!(error instanceof RangeError)) throw error
-    throw new ProviderError('downstream', `${provider} cannot write the kill list: ${error.message}`, 'no', error)
+    throw new ProviderError('downstream', `${provider} cannot write the kill list: ${error.message}`, 'no', { cause: error })
   }
   const document = isSilent ? undefined : list.document
   return { ...list, document, digest: digestOf(document), denied: denied.map(({ name }) => name) }
