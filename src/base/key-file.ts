@@ -1,5 +1,6 @@
 import { randomBytes, randomUUID } from 'node:crypto'
-import { link, lstat, mkdir, open, readFile, stat, unlink, writeFile } from 'node:fs/promises'
+import { constants } from 'node:fs'
+import { type FileHandle, link, lstat, mkdir, open, stat, unlink, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { ConfigurationError, describe } from './errors.ts'
 
@@ -14,14 +15,12 @@ export async function openKeyFile(file: string, length: number): Promise<Uint8Ar
     throw new ConfigurationError([`keys: ${describe(error)}`])
   })
   try {
-    await createOnce(file, length)
-    const found = await lstat(file)
-    if (!found.isFile() || (found.mode & 0o077) !== 0) throw new Error('it must be a file of mode 0600')
-    const key = await readFile(file)
-    if (key.length !== length) throw new Error(`it must hold ${length} bytes`)
-    return key
+    await createOnce(file, () => randomBytes(length))
+    await using handle = await openPrivate(file)
+    if ((await handle.stat()).size !== length) throw new Error(`${file} must hold ${length} bytes`)
+    return await handle.readFile()
   } catch (error) {
-    throw new ConfigurationError([`keys: ${file}: ${describe(error)}`])
+    throw new ConfigurationError([`keys: ${describe(error)}`])
   }
 }
 
@@ -37,17 +36,42 @@ export async function privateFolder(folder: string): Promise<void> {
   if ((mode & 0o077) !== 0) throw new Error(`${folder} is open to others; chmod 700 it`)
 }
 
-async function createOnce(file: string, length: number): Promise<void> {
+/**
+ * Makes a 0600 file where there is none. Of two that start at once one wins, and both go on with what it wrote.
+ *
+ * @param make what is in it; not asked where there is one
+ */
+export async function createOnce(file: string, make: () => string | Uint8Array | Promise<string | Uint8Array>): Promise<void> {
   if (await lstat(file).then(() => true, isMissing)) return
   const draft = `${file}.${randomUUID()}`
-  await writeFile(draft, randomBytes(length), { mode: 0o600, flag: 'wx', flush: true })
-  // A link fails where the name is taken: of two first starters one wins, and both read the same key.
-  await link(draft, file).catch(unlessTaken)
-  // Whoever finished a rotation meanwhile may have removed it.
-  await unlink(draft).catch(isMissing)
-  // What is signed with it, or encrypted, may be committed a moment later, and must not outlive it where the power fails.
+  try {
+    await writeFile(draft, await make(), { mode: 0o600, flag: 'wx', flush: true })
+    // A link, because it fails where a name is taken.
+    await link(draft, file).catch(unlessTaken)
+  } finally {
+    // Whoever finished a rotation meanwhile may have removed it.
+    await unlink(draft).catch(isMissing)
+  }
+  await syncFolder(file)
+}
+
+/** What is signed with a key, or encrypted, may be committed a moment later, and must not outlive it where the power fails: a link or a rename is on disk once its folder is. */
+export async function syncFolder(file: string): Promise<void> {
   await using folder = await open(path.dirname(file))
   await folder.sync()
+}
+
+/** Opens a file that nobody else may read, and that is no link to somewhere else. @throws Error that says what is wrong with it, or `ENOENT` */
+export async function openPrivate(file: string): Promise<FileHandle> {
+  // Without blocking: whoever opens a pipe waits for somebody to write into it.
+  const handle = await open(file, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK).catch((error: unknown) => {
+    throw codeOf(error) === 'ELOOP' ? new Error(`${file} is a symbolic link`) : error
+  })
+  const found = await handle.stat()
+  const fault = !found.isFile() ? 'is no file' : (found.mode & 0o077) !== 0 ? 'can be read by others; chmod 600 it' : undefined
+  if (fault === undefined) return handle
+  await handle.close()
+  throw new Error(`${file} ${fault}`)
 }
 
 const codeOf = (error: unknown): unknown => (error as { code?: unknown }).code

@@ -1,9 +1,8 @@
 import { randomUUID } from 'node:crypto'
-import { constants } from 'node:fs'
-import { link, open, unlink } from 'node:fs/promises'
 import { calculateJwkThumbprint, exportJWK, generateKeyPair, importJWK, SignJWT } from 'jose'
 import { z } from 'zod'
 import { parseJson } from '../base/json.ts'
+import { createOnce, openPrivate } from '../base/key-file.ts'
 
 /** Signs workload tokens for development and tests. Its subjects are `agent:<name>`, `operator:<name>` and `resource:<name>`. */
 export interface LocalIssuer {
@@ -29,7 +28,8 @@ const keyShape = z.strictObject({ kty: z.literal('EC'), crv: z.literal('P-256'),
 
 /** Loads the ES256 key in this file, or makes both. @throws Error that says why the file cannot be used */
 export async function openLocalIssuer(file: string): Promise<LocalIssuer> {
-  const jwk = (await readKey(file)) ?? (await makeKey(file))
+  await createOnce(file, newKey)
+  const jwk = await readKey(file)
   const key = await importJWK(jwk, 'ES256')
   const { d: _private, ...open } = jwk
   const kid = await calculateJwkThumbprint(open)
@@ -47,43 +47,18 @@ export async function openLocalIssuer(file: string): Promise<LocalIssuer> {
 
 type PrivateKey = z.output<typeof keyShape>
 
-/** The key in the file; undefined where there is none. Whoever else could read it could be any agent and any operator: then it is refused. */
-async function readKey(file: string): Promise<PrivateKey | undefined> {
-  const handle = await open(file, constants.O_RDONLY | constants.O_NOFOLLOW).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return undefined
-    throw error.code === 'ELOOP' ? new Error(`${file} is a symbolic link`) : error
-  })
-  if (!handle) return undefined
-  try {
-    const { mode, size } = await handle.stat()
-    if ((mode & 0o077) !== 0) throw new Error(`${file} can be read by others; chmod 600 it`)
-    const { data } = keyShape.safeParse(size <= 4_096 ? jsonOf(await handle.readFile('utf8')) : undefined)
-    if (!data) throw new Error(`${file} is not the key of a local issuer`)
-    return data
-  } finally {
-    await handle.close()
-  }
+/** The key in the file. Whoever else could read it could be any agent and any operator: then it is refused. */
+async function readKey(file: string): Promise<PrivateKey> {
+  await using handle = await openPrivate(file)
+  const { size } = await handle.stat()
+  const { data } = keyShape.safeParse(size <= 4_096 ? jsonOf(await handle.readFile('utf8')) : undefined)
+  if (!data) throw new Error(`${file} is not the key of a local issuer`)
+  return data
 }
 
-async function makeKey(file: string): Promise<PrivateKey> {
+async function newKey(): Promise<string> {
   const { privateKey } = await generateKeyPair('ES256', { extractable: true })
-  const jwk = keyShape.parse(await exportJWK(privateKey))
-  const draft = `${file}.${randomUUID()}`
-  const handle = await open(draft, 'wx', 0o600)
-  try {
-    await handle.writeFile(`${JSON.stringify(jwk)}\n`)
-    await handle.sync()
-    // A link, because it fails where a name is taken: of two that start at once both go on with the same key.
-    await link(draft, file).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EEXIST') throw error
-    })
-  } finally {
-    await handle.close()
-    await unlink(draft)
-  }
-  const made = await readKey(file)
-  if (!made) throw new Error(`${file} is gone again`)
-  return made
+  return `${JSON.stringify(keyShape.parse(await exportJWK(privateKey)))}\n`
 }
 
 function jsonOf(text: string): unknown {

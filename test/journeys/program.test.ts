@@ -422,8 +422,8 @@ describe('a start that cannot work', () => {
     await writeFile(path.join(keys, 'digest.key'), new Uint8Array(32), { mode: 0o640 })
     await writeFile(path.join(keys, 'log.key'), new Uint8Array(31), { mode: 0o600 })
     expect(await start()).toEqual([
-      `keys: ${path.join(keys, 'digest.key')}: it must be a file of mode 0600`,
-      `keys: ${path.join(keys, 'log.key')}: it must hold 32 bytes`,
+      `keys: ${path.join(keys, 'digest.key')} can be read by others; chmod 600 it`,
+      `keys: ${path.join(keys, 'log.key')} must hold 32 bytes`,
     ])
     await site.remove()
   })
@@ -440,7 +440,7 @@ describe('a start that cannot work', () => {
 
     expect(ran.status).toBe(1)
     expect(ran.stderr).toContain('issuer local: none of the pinned keys can be used')
-    expect(ran.stderr).toContain('digest.key: it must be a file of mode 0600')
+    expect(ran.stderr).toContain('digest.key can be read by others; chmod 600 it')
     expect(ran.stdout).not.toContain('a policy set is in force')
     await site.remove()
   })

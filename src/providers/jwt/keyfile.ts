@@ -1,8 +1,6 @@
-import { randomUUID } from 'node:crypto'
-import { constants } from 'node:fs'
-import { type FileHandle, link, lstat, open, rename, unlink } from 'node:fs/promises'
+import { type FileHandle, lstat, open, rename, unlink } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { privateFolder } from '../../base/key-file.ts'
+import { createOnce, openPrivate, privateFolder, syncFolder } from '../../base/key-file.ts'
 import { parseJson } from '../../base/json.ts'
 import type { Clock } from '../../base/time.ts'
 import { type Ring, ringShape } from './ring.ts'
@@ -31,7 +29,9 @@ export function keyFile(path: string, clock: Clock): KeyFile {
   const draft = `${path}.next`
   const file: KeyFile = {
     async read() {
-      await using handle = await openExisting(path)
+      await privateFolder(dirname(path))
+      await using handle = await openPrivate(path)
+      if ((await handle.stat()).size > largest) throw new Error(`${path} is too large to be a key ring`)
       const text = await handle.readFile('utf8')
       try {
         return ringShape.parse(parseJson(text))
@@ -48,17 +48,7 @@ export function keyFile(path: string, clock: Clock): KeyFile {
 
     async create(ring) {
       await privateFolder(dirname(path))
-      if (await exists(path)) return
-      const first = `${path}.${randomUUID()}`
-      await using handle = await open(first, 'wx', 0o600)
-      try {
-        await write(handle, await ring())
-        // A link, because it fails where a name is taken: of two first starters one wins, and both read the same ring.
-        await link(first, path).catch(unlessTaken)
-      } finally {
-        await unlink(first)
-      }
-      await syncFolder(path)
+      await createOnce(path, async () => textOf(await ring()))
     },
 
     async replace(next) {
@@ -70,7 +60,8 @@ export function keyFile(path: string, clock: Clock): KeyFile {
       try {
         const ring = await next(await file.read())
         if (ring) {
-          await write(held, ring)
+          await held.writeFile(textOf(ring))
+          await held.sync()
           if (await isStill(draft, held)) await rename(draft, path)
           await syncFolder(path)
         }
@@ -81,19 +72,6 @@ export function keyFile(path: string, clock: Clock): KeyFile {
     },
   }
   return file
-}
-
-/** Opens a key file that nobody else may read, and that is no link to somewhere else. */
-async function openExisting(path: string): Promise<FileHandle> {
-  await privateFolder(dirname(path))
-  const handle = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW).catch((error: NodeJS.ErrnoException) => {
-    throw error.code === 'ELOOP' ? new Error(`${path} is a symbolic link`) : error
-  })
-  const { mode, size } = await handle.stat()
-  const fault = (mode & 0o077) !== 0 ? 'can be read by others; chmod 600 it' : size > largest ? 'is too large to be a key ring' : undefined
-  if (fault === undefined) return handle
-  await handle.close()
-  throw new Error(`${path} ${fault}`)
 }
 
 /** The draft, created by us and by nobody else; undefined where another broker holds it or the folder cannot be written. */
@@ -117,31 +95,16 @@ async function breakStale(draft: string, now: number): Promise<void> {
   if (found && now - found.mtimeMs > staleAfter) await unlink(draft).catch(unlessMissing)
 }
 
-async function write(handle: FileHandle, ring: Ring): Promise<void> {
-  await handle.writeFile(`${JSON.stringify(ring, null, 2)}\n`)
-  await handle.sync()
-}
-
-/** A rename or link is on disk once the folder is. */
-async function syncFolder(path: string): Promise<void> {
-  await using folder = await open(dirname(path), 'r')
-  await folder.sync()
-}
+const textOf = (ring: Ring): string => `${JSON.stringify(ring, null, 2)}\n`
 
 async function isStill(path: string, handle: FileHandle): Promise<boolean> {
   const found = await lstat(path).catch(unlessMissing)
   return found?.ino === (await handle.stat()).ino
 }
 
-const exists = async (path: string): Promise<boolean> => (await lstat(path).catch(unlessMissing)) !== undefined
-
 /** By its mode and not by trying: root may write anything, and a ring that was made read-only is meant to be. */
 const writable = async (path: string): Promise<boolean> => ((await lstat(path)).mode & 0o200) !== 0
 
 function unlessMissing(error: NodeJS.ErrnoException): undefined {
   if (error.code !== 'ENOENT') throw error
-}
-
-function unlessTaken(error: NodeJS.ErrnoException): void {
-  if (error.code !== 'EEXIST') throw error
 }
