@@ -12,6 +12,8 @@ import { keep, ratesOf, spread, tell } from './figures.ts'
 import { completes, type Generators, issues, type Load, openedOf, startGenerators, timed } from './load.ts'
 import { drained, endAll, residentMegabytes, siteOf, tokensOf } from './stage.ts'
 
+const storage = process.env['BENCH_RAFT'] === 'yes' ? 'raft' : 'memory'
+
 /** Everything that the tables about Vault need. */
 interface Stage {
   readonly owner: postgres.Sql
@@ -30,7 +32,7 @@ const providerAt = (name: string, address: string, { tokenFile }: RunningVault):
   `  - { name: ${name}, kind: vault, address: "${address}", auth: { method: token, token_file: "${tokenFile}" }, token_role: mayfly-task }\n`
 
 test('the bench of Vault', async () => {
-  const [store, lab, vault] = await Promise.all([openDatabase(), startLab(), startVault()])
+  const [store, lab, vault] = await Promise.all([openDatabase(), startLab(), startVault({ storage })])
   const wire = await faultyWire(vault.address)
   const { url } = store.settings as { url: string }
   const site = await siteOf({ url }, { lab }, {
@@ -53,7 +55,7 @@ test('the bench of Vault', async () => {
   await silence(stage)
   tell('Vault: resident memory at the end', { megabytes: residentMegabytes(stage.broker.process.pid!) })
 
-  keep('results-vault.json', 'broker, its Postgres, OpenBao in memory, the database behind it and load share the machine')
+  keep('results-vault.json', `broker, its Postgres, OpenBao (${storage}), the database behind it and load share the machine`)
   stage.generators.stop()
   await stage.raw.stop()
   await stage.owner.end()
