@@ -2,12 +2,12 @@ import { html } from 'hono/html'
 import type { DecisionId } from '../base/ids.ts'
 import { fieldIn, type Json, textIn } from '../base/json.ts'
 import { formatDuration } from '../base/time.ts'
-import { policySetOf } from '../ledger/lists.ts'
 import type { Answer } from '../policy/decide.ts'
 import { type Judgement, type Replay, replayDecision } from '../tasks/replay.ts'
 import type { Broker } from '../tasks/task.ts'
 import type { Html } from './page.ts'
 import { renderMoment } from './words.ts'
+import { policySetOf } from '../ledger/policy-sets.ts'
 
 /** A decision with what it rested on, and what the same question comes to when it is asked again. */
 export interface Ground {

@@ -4,11 +4,12 @@ import type { Json } from '../base/json.ts'
 import type { Receipt } from '../base/receipt.ts'
 import type { Ledger } from './connect.ts'
 import {
-  decidedBody,
   type DecidedBody,
+  decidedBody,
   decidedRows,
   decisionEntries,
   entryColumns,
+  type ExportedRow,
   keepDecisions,
   leaseBody,
   leaseEntries,
@@ -20,7 +21,6 @@ import {
 import { deadlineIn, endOf } from './intervals.ts'
 import { claimKeys, holds, type KeyClaim } from './keys.ts'
 import type { EntryFields } from '../proof/leaf.ts'
-import type { ExportedRow } from './log.ts'
 import { bareColumns, type BareRow, bareRows, receiptsOf, receiptsOfRows, toldRows } from './receipts.ts'
 import { type JsonRow, type Lease, leasesOf, type Task, taskOf } from './records.ts'
 import { forgottenAfter, openRoles, namedHandles, takeNames } from './session-names.ts'

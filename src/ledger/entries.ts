@@ -1,8 +1,8 @@
 import { sql, type SQL } from 'drizzle-orm'
 import type { DecisionId, TaskId } from '../base/ids.ts'
-import type { Json } from '../base/json.ts'
 import type { Action, Decision } from '../policy/decide.ts'
 import { canonical, digestOfText } from '../proof/canonical.ts'
+import type { EntryFields } from '../proof/leaf.ts'
 import type { Ledger } from './connect.ts'
 import type { Declarant, Lease } from './records.ts'
 
@@ -134,9 +134,35 @@ export const leaseBody = ({ grant, provider, revocation, standing, outlivesRevoc
 /** The facts about leases that the query `announced` has just written. */
 export const leaseEntries = leaseEntriesOf(sql`case when announced.state = 'active' then 'lease.issued' else 'lease.reserved' end`)
 
-/** Keeps a policy set under its digest, and says in the history that it is in force. */
-export async function archivePolicySet(ledger: Ledger, digest: string, document: Json): Promise<void> {
-  await ledger.run(sql`
-    with kept as (insert into policy_sets (digest, document) values (${digest}, ${json(document)}) on conflict do nothing)
-    ${entryColumns} values (${'policy.activated' satisfies EntryKind}, null, null, null, null, ${json({ policy_digest: digest })})`)
+/** An entry's row as it is exported; `fieldsOfEntry` drops what does not apply. */
+export const exported = (entry: SQL): SQL => sql`json_build_object('id', ${entry}.id, 'at', ${rfc3339(sql`${entry}.at`)}, 'xid', ${entry}.xid::text,
+  'kind', ${entry}.kind, 'agent', ${entry}.agent, 'task', ${entry}.task_id, 'lease', ${entry}.lease_id, 'decision', ${entry}.decision_id, 'body', ${entry}.body)`
+
+/** What does not apply is null. */
+export type ExportedRow = Pick<EntryFields, 'id' | 'at' | 'xid' | 'kind' | 'body'> & {
+  readonly [Name in 'agent' | 'task' | 'lease' | 'decision']: string | null
+}
+
+/** Not in the statement: that would take the nulls out of bodies too. One by one, for every entry of the log passes here. */
+export const fieldsOfEntry = ({ id, at, xid, kind, agent, task, lease, decision, body }: ExportedRow): EntryFields => ({
+  id,
+  at,
+  xid,
+  kind,
+  ...(agent !== null && { agent }),
+  ...(task !== null && { task }),
+  ...(lease !== null && { lease }),
+  ...(decision !== null && { decision }),
+  body,
+})
+
+/** An entry with all that its leaf is made of. Undefined: there is none with this id. */
+export const readEntry = async (ledger: Ledger, id: string): Promise<EntryFields | undefined> => (await readEntries(ledger, [id]))[0]
+
+/** Those of these entries that there are, in no order. */
+export async function readEntries(ledger: Ledger, ids: readonly string[]): Promise<readonly EntryFields[]> {
+  const rows = await ledger.run<{ entry: ExportedRow }>(sql`
+    select ${exported(sql`entry`)} as entry from json_array_elements_text(${JSON.stringify(ids)}::text::json) as asked(id)
+    join entries as entry on entry.id = asked.id`)
+  return rows.map(({ entry }) => fieldsOfEntry(entry))
 }

@@ -6,6 +6,7 @@ import {
   decidedRows,
   decisionEntries,
   entryColumns,
+  type ExportedRow,
   json,
   keepDecisions,
   leaseEntries,
@@ -16,7 +17,6 @@ import {
 } from './entries.ts'
 import { deadlineOf, endOf, milliseconds } from './intervals.ts'
 import { type KeyClaim, release } from './keys.ts'
-import type { ExportedRow } from './log.ts'
 import { receiptsOfRows, toldRows } from './receipts.ts'
 import { type Stopped, stoppedOf } from './stops.ts'
 import { type JsonRow, type Lease, leaseOf, leasesOf, type Task, taskOf } from './records.ts'

@@ -99,10 +99,3 @@ export const claimKeys = (claims: readonly ClaimFor[]): SQL => sql`
     on conflict (key) do nothing returning task_id
   ),
   claimed as (select task_id from taken_over union all select task_id from taken)`
-
-/** Spends a token of a `single-use` issuer, exactly once over all brokers and restarts. False: it was spent before. */
-export async function spendToken(ledger: Ledger, key: string, expiresAt: Date): Promise<boolean> {
-  const rows = await ledger.run(sql`
-    insert into spent_tokens (key, expires_at) values (${key}, ${expiresAt.toISOString()}::text::timestamptz) on conflict (key) do nothing returning key`)
-  return rows.length > 0
-}

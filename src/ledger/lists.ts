@@ -1,6 +1,5 @@
 import { and, sql, type SQL } from 'drizzle-orm'
 import { type DecisionId, idFrom, type LeaseId, type TaskId } from '../base/ids.ts'
-import type { Json } from '../base/json.ts'
 import type { Ledger } from './connect.ts'
 import { milliseconds } from './intervals.ts'
 import {
@@ -259,12 +258,6 @@ const equal = (column: string, value: string | undefined): SQL | undefined =>
 export async function showDecision(ledger: Ledger, id: DecisionId): Promise<DecisionRecord | undefined> {
   const [row] = await ledger.run<{ decision: JsonRow }>(sql`select to_json(decision) as decision from decisions as decision where id = ${id}`)
   return row && decisionOf(row.decision)
-}
-
-/** The archived policy set of a digest: what `restorePolicySet` reads. */
-export async function policySetOf(ledger: Ledger, digest: string): Promise<Json | undefined> {
-  const [row] = await ledger.run<{ document: Json }>(sql`select document from policy_sets where digest = ${digest}`)
-  return row?.document
 }
 
 /** What is alive right now, for metrics and readiness. Live states only: they are few, and each has its index. */

@@ -2,7 +2,7 @@ import { sql } from 'drizzle-orm'
 import type { Json } from '../base/json.ts'
 import type { LogLine } from '../proof/lines.ts'
 import type { Ledger } from './connect.ts'
-import { exported, type ExportedRow, fieldsOf } from './log.ts'
+import { exported, type ExportedRow, fieldsOfEntry } from './entries.ts'
 
 interface LineRow {
   readonly number: number
@@ -37,7 +37,7 @@ export async function readLogLines(ledger: Ledger, start: number, limit: number)
   return rows.map(({ number, id, hash, entry, answers, note, stray }) => ({
     number,
     leaf_hash: hash,
-    ...(entry === null ? { missing: id } : { entry: fieldsOf(entry) }),
+    ...(entry === null ? { missing: id } : { entry: fieldsOfEntry(entry) }),
     ...(answers !== null && { answers }),
     ...(note !== null && { checkpoint: note }),
     ...(stray !== null && { stray }),

@@ -4,7 +4,7 @@ import { type EntryFields } from '../proof/leaf.ts'
 import type { Hash, Head } from '../proof/merkle.ts'
 import { tileWidth, type TilePlace, widthIn } from '../proof/tiles.ts'
 import type { Ledger } from './connect.ts'
-import { json, rfc3339 } from './entries.ts'
+import { exported, type ExportedRow, fieldsOfEntry, json, rfc3339 } from './entries.ts'
 
 /** One of the logs that the history was signed into, one after the other. */
 export interface LogPlace {
@@ -52,28 +52,6 @@ const mostCounted = 10_000
 
 /** One is an alarm; their names help whoever looks. */
 const mostStrays = 10
-
-/** An entry's row as it is exported; `fieldsOf` drops what does not apply. */
-export const exported = (entry: SQL): SQL => sql`json_build_object('id', ${entry}.id, 'at', ${rfc3339(sql`${entry}.at`)}, 'xid', ${entry}.xid::text,
-  'kind', ${entry}.kind, 'agent', ${entry}.agent, 'task', ${entry}.task_id, 'lease', ${entry}.lease_id, 'decision', ${entry}.decision_id, 'body', ${entry}.body)`
-
-/** What does not apply is null. */
-export type ExportedRow = Pick<EntryFields, 'id' | 'at' | 'xid' | 'kind' | 'body'> & {
-  readonly [Name in 'agent' | 'task' | 'lease' | 'decision']: string | null
-}
-
-/** Not in the statement: that would take the nulls out of bodies too. One by one, for every entry of the log passes here. */
-export const fieldsOf = ({ id, at, xid, kind, agent, task, lease, decision, body }: ExportedRow): EntryFields => ({
-  id,
-  at,
-  xid,
-  kind,
-  ...(agent !== null && { agent }),
-  ...(task !== null && { task }),
-  ...(lease !== null && { lease }),
-  ...(decision !== null && { decision }),
-  body,
-})
 
 interface HeadRow {
   readonly log: LogPlace
@@ -364,18 +342,7 @@ export async function readLeaves(ledger: Ledger, log: LogPlace, start: number, c
   const rows = await ledger.run<{ entry: ExportedRow }>(sql`
     select ${exported(sql`entry`)} as entry from leaves as leaf join entries as entry on entry.id = leaf.entry_id
     where leaf.index >= ${from}::bigint and leaf.index < ${from}::bigint + ${count}::bigint order by leaf.index`)
-  return rows.map(({ entry }) => fieldsOf(entry))
-}
-
-/** An entry with all that its leaf is made of. Undefined: there is none with this id. */
-export const readEntry = async (ledger: Ledger, id: string): Promise<EntryFields | undefined> => (await readEntries(ledger, [id]))[0]
-
-/** Those of these entries that there are, in no order. */
-export async function readEntries(ledger: Ledger, ids: readonly string[]): Promise<readonly EntryFields[]> {
-  const rows = await ledger.run<{ entry: ExportedRow }>(sql`
-    select ${exported(sql`entry`)} as entry from json_array_elements_text(${JSON.stringify(ids)}::text::json) as asked(id)
-    join entries as entry on entry.id = asked.id`)
-  return rows.map(({ entry }) => fieldsOf(entry))
+  return rows.map(({ entry }) => fieldsOfEntry(entry))
 }
 
 /** Why an entry has no place: it has none yet, or the log has been where it stands, and it never gets one. */

@@ -3,8 +3,8 @@ import type { LeaseId, TaskId } from '../base/ids.ts'
 import type { Receipt } from '../base/receipt.ts'
 import { type EntryFields, receiptOf } from '../proof/leaf.ts'
 import type { Ledger } from './connect.ts'
+import { exported, type ExportedRow, fieldsOfEntry } from './entries.ts'
 import { rememberLeaves } from './leaves.ts'
-import { exported, type ExportedRow, fieldsOf } from './log.ts'
 
 /*
  * Receipts are made of the rows that the writing statement returns, so that an answer carries what was written, whatever becomes of the history
@@ -43,7 +43,7 @@ export function receiptsOf(ledger: Ledger, told: readonly EntryFields[]): readon
 
 /** The same of its rows, where a statement returns them in one. */
 export const receiptsOfRows = (ledger: Ledger, rows: readonly ExportedRow[] | null | undefined): readonly Receipt[] =>
-  receiptsOf(ledger, (rows ?? []).map(fieldsOf))
+  receiptsOf(ledger, (rows ?? []).map(fieldsOfEntry))
 
 /** The same where it returns a row for each (`returningTold`). */
 export const receiptsTold = (ledger: Ledger, rows: readonly ToldRow[]): readonly Receipt[] =>
@@ -75,5 +75,5 @@ export async function receiptsOfEnd(ledger: Ledger, about: { readonly task: Task
 async function readTold(ledger: Ledger, condition: SQL): Promise<readonly EntryFields[]> {
   const [row] = await ledger.run<{ told: ExportedRow[] | null }>(sql`
     select json_agg(${exported(sql`entry`)} order by entry.id) as told from entries as entry where ${condition}`)
-  return (row?.told ?? []).map(fieldsOf)
+  return (row?.told ?? []).map(fieldsOfEntry)
 }

@@ -7,7 +7,6 @@ import type { Action, Answer, Obligations } from '../policy/decide.ts'
 import type { Digest } from '../proof/canonical.ts'
 import type { Ledger } from './connect.ts'
 import type { leaseStates, taskStates } from './schema.ts'
-import { together } from './together.ts'
 
 export type TaskState = (typeof taskStates)[number]
 export type LeaseState = (typeof leaseStates)[number]
@@ -252,48 +251,4 @@ export async function findLease(ledger: Ledger, id: LeaseId): Promise<{ lease: L
     select to_json(lease) as lease, to_json(task) as task, ${left} as left
     from leases as lease join tasks as task on task.id = lease.task_id where lease.id = ${id}`)
   return row && { lease: leaseOf(row.lease), task: taskOf(row.task), left: row.left }
-}
-
-/** What the ledger keeps of the token of a task: its SHA-256, and whose task it is. */
-export interface KeptToken {
-  readonly hash: string
-  readonly agent: string
-}
-
-/** The token of a task, ended ones too. Undefined: there is no such task, or it was denied and has no token. */
-export const findTaskToken: (ledger: Ledger, id: TaskId) => Promise<KeptToken | undefined> = together(findTaskTokens, 'first')
-
-async function findTaskTokens(ledger: Ledger, ids: readonly TaskId[]): Promise<readonly (KeptToken | undefined)[]> {
-  // With a limit, since a join is answered by walking all tasks where the planner believes that there are few.
-  const rows = await ledger.run<KeptToken & { id: TaskId }>(sql`
-    select task.* from json_array_elements_text(${JSON.stringify(ids)}::text::json) as asked(id)
-    cross join lateral (select id, token_hash as hash, agent from tasks where id = asked.id and token_hash is not null limit 1) as task`)
-  const kept = new Map(rows.map((row) => [row.id, row]))
-  return ids.map((id) => kept.get(id))
-}
-
-/** A token that a lease has given out. */
-export interface GivenToken {
-  readonly lease: LeaseId
-  /** When the token itself ends, in seconds since 1970: one that was refreshed ends before its lease. */
-  readonly exp: number
-}
-
-/**
- * Whether a token and its lease live at this very moment, by the store's clock: what introspection answers from, on every broker alike. The statement
- * that reads it begins after it was asked, whoever it is shared with.
- */
-export const isAlive: (ledger: Ledger, token: GivenToken) => Promise<boolean> = together(areAlive, 'first')
-
-async function areAlive(ledger: Ledger, tokens: readonly GivenToken[]): Promise<readonly boolean[]> {
-  // A subquery for each, and not a join, which the planner would answer by walking all that lives where it believes that to be little.
-  const rows = await ledger.run<{ alive: boolean | null }>(sql`
-    select (
-      select true from leases as lease join tasks as task on task.id = lease.task_id
-      where lease.id = asked.lease and to_timestamp(asked.exp) > now()
-        and lease.state = 'active' and lease.expires_at > now() and task.state = 'open' and task.deadline > now()
-    ) as alive
-    from json_to_recordset(${JSON.stringify(tokens.map((token, place) => ({ ...token, place })))}::text::json)
-      as asked(place integer, lease text, exp double precision) order by asked.place`)
-  return rows.map(({ alive }) => alive === true)
 }

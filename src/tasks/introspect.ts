@@ -1,6 +1,6 @@
-import { isAlive } from '../ledger/records.ts'
 import type { TokenClaims } from '../providers/provider.ts'
 import type { Broker } from './task.ts'
+import { isAlive } from '../ledger/tokens.ts'
 
 /**
  * The claims of a living token that the broker signed (RFC 7662); undefined for anything else, without saying what was wrong with it.

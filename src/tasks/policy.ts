@@ -1,6 +1,6 @@
 import { ConfigurationError, describe } from '../base/errors.ts'
 import type { Ledger } from '../ledger/connect.ts'
-import { archivePolicySet } from '../ledger/entries.ts'
+import { archivePolicySet } from '../ledger/policy-sets.ts'
 import type { Telemetry } from '../telemetry.ts'
 import type { ActivePolicy } from './task.ts'
 

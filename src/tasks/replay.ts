@@ -1,6 +1,7 @@
 import { BrokerError } from '../base/errors.ts'
 import type { DecisionId } from '../base/ids.ts'
-import { policySetOf, showDecision } from '../ledger/lists.ts'
+import { showDecision } from '../ledger/lists.ts'
+import { policySetOf } from '../ledger/policy-sets.ts'
 import type { DecisionRecord } from '../ledger/records.ts'
 import { type Answer, replay } from '../policy/decide.ts'
 import { restorePolicySet } from '../policy/document.ts'

@@ -1,8 +1,8 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { isId, type TaskId } from '../base/ids.ts'
 import { Secret } from '../base/secret.ts'
-import { findTaskToken } from '../ledger/records.ts'
 import type { Broker, Caller } from './task.ts'
+import { findTaskToken } from '../ledger/tokens.ts'
 
 /** `mft_`, the id of the task without its noun, `_`, and 256 random bits. */
 const shape = /^mft_([0-9a-z]{26})_[\w-]{43}$/
