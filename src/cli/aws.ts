@@ -4,11 +4,10 @@ import { wholeEnvironment } from '../config/environment.ts'
 import { lastMoment } from './aws/delivery.ts'
 import { serveSession } from './aws/serve.ts'
 import { onlySessionOf } from './aws/session.ts'
-import { type AskedGrants, durationOption, grantOption, grantsOf, paramOption } from './grants.ts'
+import { type AskedGrants, durationOption, grantOption, grantsOf, paramOption, some } from './grants.ts'
 import { write } from './output.ts'
 import type { OutputOf } from './program.ts'
 import { connect, longPatience } from './session.ts'
-import { some } from './task.ts'
 
 interface Options extends AskedGrants {
   readonly kind: string

@@ -2,10 +2,9 @@ import { Command } from 'commander'
 import { childEnvironment, wholeEnvironment } from '../config/environment.ts'
 import { runWithTask } from './exec.ts'
 import { UsageError } from './failure.ts'
-import { type AskedGrants, durationOption, grantOption, grantsOf, pair, paramOption } from './grants.ts'
+import { type AskedGrants, durationOption, grantOption, grantsOf, pair, paramOption, some } from './grants.ts'
 import { say } from './output.ts'
 import { connect, longPatience } from './session.ts'
-import { some } from './task.ts'
 
 interface Options extends AskedGrants {
   readonly kind: string

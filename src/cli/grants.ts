@@ -47,3 +47,7 @@ export const paramOption = (): Option =>
   new Option('--param <name=value>', 'a parameter of the grant; GRANT.name=value where there are several').argParser(pair)
 export const durationOption = (what: string): Option => new Option('--duration <duration>', what).argParser(duration)
 export const waitOption = (): Option => new Option('--wait <seconds>', 'how long to wait for providers to confirm').argParser(seconds(30)).default(5)
+
+/** Without the keys that were not given. */
+export const some = <Values extends Readonly<Record<string, unknown>>>(values: Values): { [Name in keyof Values]?: NonNullable<Values[Name]> } =>
+  Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as { [Name in keyof Values]?: NonNullable<Values[Name]> }

@@ -7,7 +7,7 @@ import { moment, plain, table } from './output.ts'
 import type { OutputOf } from './program.ts'
 import { askAboutUnknown, describeSelector, selecting, selectorOf, type SelectorOptions, sharedBy } from './selector.ts'
 import { connect } from './session.ts'
-import { paged } from './task.ts'
+import { cursorOption, limitOption, paged } from './lists.ts'
 
 /** `mayfly issuing …`: keep something from being issued, and let it again. */
 export const issuingCommand = (outputOf: OutputOf): Command =>
@@ -28,8 +28,8 @@ export const issuingCommand = (outputOf: OutputOf): Command =>
       new Command('stops')
         .description('stops, newest first (operators and reviewers)')
         .option('--in-force', 'only those that keep something from being issued now')
-        .option('--limit <count>', 'at most', '50')
-        .option('--cursor <cursor>', 'from the page before')
+        .addOption(limitOption())
+        .addOption(cursorOption())
         .action(async ({ inForce, limit, cursor }: { inForce?: boolean; limit: string; cursor?: string }, command: Command) => {
           const page = await connect().listStops({ limit, cursor, in_force: inForce })
           outputOf(command).result(page, () => paged(stopTable(page.items), page))

@@ -3,7 +3,8 @@ import { Unsuccessful } from './failure.ts'
 import { waitOption } from './grants.ts'
 import type { OutputOf } from './program.ts'
 import { connect } from './session.ts'
-import { filterOf, heldTable, leaseTable, outlivesLines, paged, timed } from './task.ts'
+import { heldTable, leaseTable, outlivesLines } from './lease-lines.ts'
+import { cursorOption, filterOf, limitOption, paged, timed } from './lists.ts'
 
 /** `mayfly lease …`: one credential each. */
 export const leaseCommand = (outputOf: OutputOf): Command =>
@@ -29,8 +30,8 @@ const listCommand = (outputOf: OutputOf): Command =>
     .option('--standing [boolean]', 'only those of secrets that live on when the lease ends; false: all others')
     .option('--ended-late <duration>', 'only those that ended so long after their end was decided or due, such as 10s')
     .option('--outlived-task <duration>', 'only those that have not ended so long after their task, such as 1m: there must be none')
-    .option('--limit <count>', 'at most', '50')
-    .option('--cursor <cursor>', 'from the page before')
+    .addOption(limitOption())
+    .addOption(cursorOption())
     .action(async (filter: Record<string, string | boolean>, command: Command) => {
       const page = await connect().listLeases(filterOf(filter))
       const aboutTime = [filter['from'], filter['to'], filter['endedLate'], filter['outlivedTask']].some((given) => given !== undefined)

@@ -7,7 +7,7 @@ import { rotateCommand } from './ledger-rotate.ts'
 import { moment, plain, table, write } from './output.ts'
 import type { OutputOf } from './program.ts'
 import { connect } from './session.ts'
-import { filterOf, paged, timed } from './task.ts'
+import { cursorOption, filterOf, limitOption, paged, timed } from './lists.ts'
 
 /** `mayfly ledger …`: the history, for reviewers. */
 export const ledgerCommand = (outputOf: OutputOf): Command =>
@@ -29,8 +29,8 @@ const filtered = (command: Command): Command =>
 
 const listCommand = (outputOf: OutputOf): Command =>
   filtered(new Command('list').description('entries, newest first (operators and reviewers)'))
-    .option('--limit <count>', 'at most', '50')
-    .option('--cursor <cursor>', 'from the page before')
+    .addOption(limitOption())
+    .addOption(cursorOption())
     .action(async (filter: Record<string, string>, command: Command) => {
       const page = await connect().listEntries(filterOf(filter))
       outputOf(command).result(page, () => {

@@ -3,7 +3,7 @@ import { Unsuccessful } from './failure.ts'
 import { counted, moment, paint, table, type Output } from './output.ts'
 import type { OutputOf } from './program.ts'
 import { connect } from './session.ts'
-import { filterOf, paged, timed } from './task.ts'
+import { cursorOption, filterOf, limitOption, paged, timed } from './lists.ts'
 
 /** `mayfly policy check|replay|denials`. */
 export const policyCommand = (outputOf: OutputOf): Command =>
@@ -56,8 +56,8 @@ const denialsCommand = (outputOf: OutputOf): Command =>
     .option('--by-default', 'only where no policy permitted what was asked, and none forbade it')
     .option('--agent <name>', 'to this agent')
     .option('--task <task>', 'about this task')
-    .option('--limit <count>', 'at most', '50')
-    .option('--cursor <cursor>', 'from the page before')
+    .addOption(limitOption())
+    .addOption(cursorOption())
     .action(async (filter: Record<string, string>, command: Command) => {
       const page = await connect().listDenials(filterOf(filter))
       outputOf(command).result(page, () => {

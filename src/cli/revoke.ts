@@ -9,7 +9,7 @@ import { moment, plain, table, type Output } from './output.ts'
 import type { OutputOf } from './program.ts'
 import { askAboutUnknown, describeSelector, selecting, selectorOf, type SelectorOptions } from './selector.ts'
 import { connect } from './session.ts'
-import { filterOf, paged } from './task.ts'
+import { cursorOption, filterOf, limitOption, paged } from './lists.ts'
 
 interface RevokeOptions extends SelectorOptions {
   readonly reason?: string
@@ -118,8 +118,8 @@ export const revocationsCommand = (outputOf: OutputOf): Command =>
       new Command('list')
         .description('newest first')
         .option('--ended <boolean>', 'false: those of which something is still alive')
-        .option('--limit <count>', 'at most', '50')
-        .option('--cursor <cursor>', 'from the page before')
+        .addOption(limitOption())
+        .addOption(cursorOption())
         .action(async (filter: Record<string, string>, command: Command) => {
           const page = await connect().listRevocations(filterOf(filter))
           outputOf(command).result(page, () =>

@@ -3,6 +3,7 @@ import { isId, type LeaseId } from '../base/ids.ts'
 import { type Client, MayflyProblem } from '../client/client.ts'
 import type { LeaseView } from '../http/contract.ts'
 import { UsageError } from './failure.ts'
+import { hasEnded } from './lease-lines.ts'
 import { table } from './output.ts'
 import type { OutputOf } from './program.ts'
 import { connect } from './session.ts'
@@ -80,8 +81,6 @@ async function leaseOf(client: Pick<Client, 'showLease'>, id: LeaseId): Promise<
     throw error
   }
 }
-
-const hasEnded = ({ state }: LeaseView): boolean => ['revoked', 'expired', 'failed'].includes(state)
 
 /** In the order in which nobody can come in again in between. The name holds nothing that would have to be quoted. */
 const dropOf = ({ role, lease, state }: Sweep['lost'][number]): string =>

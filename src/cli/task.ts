@@ -1,8 +1,10 @@
 import { Command } from 'commander'
 import type { HeldLease } from '../client/client.ts'
-import type { ClosedTask, LeaseView, TaskView } from '../http/contract.ts'
+import type { ClosedTask, TaskView } from '../http/contract.ts'
 import { Unsuccessful } from './failure.ts'
-import { type AskedGrants, durationOption, grantOption, grantsOf, pair, paramOption, waitOption } from './grants.ts'
+import { type AskedGrants, durationOption, grantOption, grantsOf, pair, paramOption, some, waitOption } from './grants.ts'
+import { hasEnded, leaseTable, outlivesLines } from './lease-lines.ts'
+import { cursorOption, filterOf, limitOption, paged, timed } from './lists.ts'
 import { counted, moment, paint, table, type Output } from './output.ts'
 import type { OutputOf } from './program.ts'
 import { connect } from './session.ts'
@@ -81,8 +83,8 @@ const listCommand = (outputOf: OutputOf): Command =>
     .option('--owner <owner>', 'of agents of this owner')
     .option('--kind <name>', 'of this kind')
     .option('--never-completed', 'only those that end or ended otherwise: failed, revoked, expired')
-    .option('--limit <count>', 'at most', '50')
-    .option('--cursor <cursor>', 'from the page before')
+    .addOption(limitOption())
+    .addOption(cursorOption())
     .action(async ({ neverCompleted, ...filter }: Record<string, string>, command: Command) => {
       const page = await connect().listTasks({ ...filterOf(filter), ...(neverCompleted && { completed: false }) })
       outputOf(command).result(page, () => paged(taskTable(page.items), page))
@@ -121,7 +123,7 @@ const renewCommand = (outputOf: OutputOf): Command =>
 function tellClosed(output: Output, closed: ClosedTask): void {
   output.result(closed, () => [describeTask(output, closed.task), leaseTable(closed.leases)].join('\n'))
   if (closed.ended) return
-  const alive = closed.leases.filter(({ state }) => !['revoked', 'expired', 'failed'].includes(state))
+  const alive = closed.leases.filter((lease) => !hasEnded(lease))
   output.note(`not ended yet: ${alive.length} of ${counted(closed.leases.length, 'lease')}; the broker goes on: mayfly task show ${closed.task.id}`)
   throw new Unsuccessful()
 }
@@ -133,46 +135,6 @@ function describeTask(output: Output, task: TaskView): string {
       : `${task.cause}${task.ended_by === undefined ? '' : ` by ${task.ended_by}`} ${task.ended_at ?? ''}`
   return `${task.id}  ${colourOf(output, task.state)}  ${task.kind}  ${task.agent}  ${ended}`.trimEnd()
 }
-
-export const leaseTable = (leases: readonly LeaseView[]): string =>
-  table(
-    ['LEASE', 'STATE', 'GRANT', 'PROVIDER', 'EXPIRES', 'PROOF OR ERROR'],
-    leases.map(({ id, state, grant, provider, expires_at, evidence, error, stuck_since, standing, outlives_revocation }) => [
-      id,
-      [
-        state,
-        ...(stuck_since === undefined ? [] : ['STUCK']),
-        ...(standing ? ['STANDING'] : []),
-        ...(outlives_revocation === undefined ? [] : ['OUTLIVES']),
-      ].join(' '),
-      grant,
-      provider,
-      moment(expires_at),
-      evidence ? `${evidence.by}: ${evidence.statement}` : error,
-    ]),
-  )
-
-/** Who held what and for how long; how long after its end was decided it was dead, and what stood in the way. */
-export const heldTable = (leases: readonly LeaseView[]): string =>
-  table(
-    ['LEASE', 'STATE', 'AGENT', 'GRANT', 'TASK', 'HELD FROM', 'UNTIL', 'LATE', 'CAUSE', 'WHY LATE'],
-    leases.map(({ id, state, agent, grant, task, issued_at, closing_at, ended_at, cause, error, revocation }) => [
-      id,
-      state,
-      agent,
-      grant,
-      task,
-      moment(issued_at),
-      moment(ended_at),
-      closing_at && ended_at && `${((Date.parse(ended_at) - Date.parse(closing_at)) / 1_000).toFixed(1)}s`,
-      cause,
-      error ?? (revocation === 'expiry' ? 'only time ends it' : undefined),
-    ]),
-  )
-
-/** Said in full where one lease is shown; in a table it is a word. */
-export const outlivesLines = ({ outlives_revocation }: Pick<LeaseView, 'outlives_revocation'>): readonly string[] =>
-  outlives_revocation === undefined ? [] : [`goes on when it is dead: ${outlives_revocation.join(', ')}`]
 
 const taskTable = (tasks: readonly TaskView[]): string =>
   table(
@@ -194,19 +156,3 @@ const colourOf = (output: Output, state: string): string =>
   paint(output, state === 'open' ? 'green' : state === 'closing' ? 'yellow' : state === 'denied' || state === 'failed' ? 'red' : 'gray', state)
 
 const revealed = ({ credential, ...lease }: HeldLease) => ({ ...lease, credential: credential.reveal() })
-
-/** Without the keys that were not given. */
-export const some = <Values extends Readonly<Record<string, unknown>>>(values: Values): { [Name in keyof Values]?: NonNullable<Values[Name]> } =>
-  Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as { [Name in keyof Values]?: NonNullable<Values[Name]> }
-
-/** The options of a list as the API names them, without commander's own. */
-export const filterOf = ({ json: _json, ...filter }: Record<string, string | boolean>): Record<string, string | boolean> =>
-  Object.fromEntries(Object.entries(filter).map(([name, value]) => [name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`), value]))
-
-/** The time that a list is about. */
-export const timed = (command: Command, words: string): Command =>
-  command.option('--from <time>', `RFC 3339: ${words} from then on`).option('--to <time>', `RFC 3339: ${words} before then`)
-
-/** The page, and how to see the following one. */
-export const paged = (shown: string, { next }: { readonly next: string | null }): string =>
-  [shown, ...(next === null ? [] : [`more: --cursor ${next}`])].join('\n')

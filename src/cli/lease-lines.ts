@@ -1,0 +1,45 @@
+import type { LeaseView } from '../http/contract.ts'
+import { moment, table } from './output.ts'
+
+/** Whether nothing of a lease can work any more. */
+export const hasEnded = ({ state }: Pick<LeaseView, 'state'>): boolean => ['revoked', 'expired', 'failed'].includes(state)
+
+export const leaseTable = (leases: readonly LeaseView[]): string =>
+  table(
+    ['LEASE', 'STATE', 'GRANT', 'PROVIDER', 'EXPIRES', 'PROOF OR ERROR'],
+    leases.map(({ id, state, grant, provider, expires_at, evidence, error, stuck_since, standing, outlives_revocation }) => [
+      id,
+      [
+        state,
+        ...(stuck_since === undefined ? [] : ['STUCK']),
+        ...(standing ? ['STANDING'] : []),
+        ...(outlives_revocation === undefined ? [] : ['OUTLIVES']),
+      ].join(' '),
+      grant,
+      provider,
+      moment(expires_at),
+      evidence ? `${evidence.by}: ${evidence.statement}` : error,
+    ]),
+  )
+
+/** Who held what and for how long; how long after its end was decided it was dead, and what stood in the way. */
+export const heldTable = (leases: readonly LeaseView[]): string =>
+  table(
+    ['LEASE', 'STATE', 'AGENT', 'GRANT', 'TASK', 'HELD FROM', 'UNTIL', 'LATE', 'CAUSE', 'WHY LATE'],
+    leases.map(({ id, state, agent, grant, task, issued_at, closing_at, ended_at, cause, error, revocation }) => [
+      id,
+      state,
+      agent,
+      grant,
+      task,
+      moment(issued_at),
+      moment(ended_at),
+      closing_at && ended_at && `${((Date.parse(ended_at) - Date.parse(closing_at)) / 1_000).toFixed(1)}s`,
+      cause,
+      error ?? (revocation === 'expiry' ? 'only time ends it' : undefined),
+    ]),
+  )
+
+/** Said in full where one lease is shown; in a table it is a word. */
+export const outlivesLines = ({ outlives_revocation }: Pick<LeaseView, 'outlives_revocation'>): readonly string[] =>
+  outlives_revocation === undefined ? [] : [`goes on when it is dead: ${outlives_revocation.join(', ')}`]
