@@ -34,7 +34,7 @@ export interface Config {
   readonly anchors: readonly AnchorSettings[]
   readonly limits: { readonly leasesPerTask: number; readonly stuckAfter: number }
   /** How often one caller may ask for something new. */
-  readonly rates: Readonly<Record<'issue' | 'introspect', { readonly burst: number; readonly perSecond: number }>>
+  readonly rates: Readonly<Record<'issue' | 'introspect' | 'replay', { readonly burst: number; readonly perSecond: number }>>
   /** How many requests at once, and how long one may take. */
   readonly doorLimits: { readonly inFlight: number; readonly time: number }
   /** Of clients, at once. */
@@ -126,6 +126,7 @@ export async function loadConfig(
       issue: { burst: limits.burst, perSecond: limits.requests_per_second },
       // Two seconds' worth at once: a resource server asks as its own callers come.
       introspect: { burst: 2 * limits.introspections_per_second, perSecond: limits.introspections_per_second },
+      replay: { burst: Math.ceil(limits.burst / 4), perSecond: limits.requests_per_second / 25 },
     },
     doorLimits: { inFlight: limits.in_flight, time: limits.request_timeout },
     connections: limits.connections,

@@ -33,19 +33,19 @@ export const readers = ['operator', 'reviewer'] as const satisfies readonly Call
 export interface Rates {
   readonly issue: Rate
   readonly introspect: Rate
+  /** Decisions that are asked again: each may have an archived policy set parsed, some milliseconds for each policy of the one thread that there is. */
+  readonly replay: Rate
 }
 
 /** What a broker serves alone with room to spare: these stop loops, not work. */
-export const houseRates: Rates = { issue: { burst: 200, perSecond: 50 }, introspect: { burst: 2_000, perSecond: 1_000 } }
+export const houseRates: Rates = {
+  issue: { burst: 200, perSecond: 50 },
+  introspect: { burst: 2_000, perSecond: 1_000 },
+  replay: { burst: 50, perSecond: 2 },
+}
 
 /** Refusals that are kept of the strangers of one issuer. */
 const strangersRate: Rate = { burst: 100, perSecond: 1 }
-
-/** Decisions that one caller has asked again. Each may have an archived policy set parsed, some milliseconds for each policy of the one thread that there is. */
-const replayRate: Rate = { burst: 50, perSecond: 2 }
-
-/** What a caller may ask for only so often. */
-export type Limited = keyof Rates | 'replay'
 
 /** Turns an `Authorization` header into a caller, and keeps a caller within its rate. */
 export interface Gate {
@@ -65,7 +65,7 @@ export interface Gate {
   /** Lets a caller end something of theirs, unless they have their share under way already. @returns called when it is done. @throws BrokerError `rate_limited` */
   beginEnd(caller: Caller): () => void
   /** @throws BrokerError `rate_limited` */
-  limit(what: Limited, caller: Caller): void
+  limit(what: keyof Rates, caller: Caller): void
   /** Which audiences the caller may ask about. Operators: all. */
   audiencesOf(caller: Caller): readonly string[] | 'all'
 }
@@ -85,7 +85,7 @@ export function createGate(parts: GateParts): Gate {
     issue: createBuckets(parts.rates.issue, parts.clock),
     introspect: createBuckets(parts.rates.introspect, parts.clock),
     strangers: createBuckets(strangersRate, parts.clock),
-    replay: createBuckets(replayRate, parts.clock),
+    replay: createBuckets(parts.rates.replay, parts.clock),
   }
   const ends = createPlaces('ends under way', parts.ends)
   const serves = (actor: Actor) => parts.resourceServers.filter((entry) => matches(actor, entry.issuer, entry.match))
@@ -172,7 +172,7 @@ export const sharerOf = (caller: Caller): string => caller.agent?.name ?? caller
  *
  * @param limited by a rate, or `ends` where it is by a share of what is under way
  */
-export function callableBy(callers: readonly Callers[], limited?: Limited | 'ends') {
+export function callableBy(callers: readonly Callers[], limited?: keyof Rates | 'ends') {
   // What somebody tries who may not end the work of others is a matter for the ledger.
   const operatorsAlone = callers.length === 1 && callers[0] === 'operator'
   const authenticate: MiddlewareHandler<Env> = async (c, next) => {
