@@ -1,28 +1,28 @@
 import { ageOf, type Clock } from './time.ts'
 
+/** Milliseconds for which a question is waited for by those who come later, before another one is asked. */
+const patience = 2_000
+
 /**
- * One answer for all who ask: for a while, and while it is under way, however long that takes. So a question costs the same whoever asks how often, and what does
- * not answer has one to answer and no line of them. An answer that failed is not kept.
+ * One answer for all who ask: for a while, and while it is under way. So a question costs the same whoever asks how often, and what does not answer has one more
+ * to answer each two seconds and no line of them. Not one alone: a question may stand on a connection that is dead, while the next has its answer at once. An
+ * answer that failed is not kept.
  *
  * @param ms for which it is shown to others, from when it was asked; 0: to those alone who ask while it is under way
  */
 export function remembered<Answer>(ask: () => Promise<Answer>, ms: number, clock: Clock): () => Promise<Answer> {
-  let kept: Promise<Answer> | undefined
-  /** When what is kept was asked; undefined until it is answered. */
-  let askedAt: number | undefined
-
-  async function question(): Promise<Answer> {
-    const begun = clock()
-    const answer = await ask()
-    askedAt = begun
-    return answer
-  }
+  let kept: { readonly answer: Promise<Answer>; readonly askedAt: number; answered: boolean } | undefined
 
   return () => {
-    if (kept && (askedAt === undefined || ageOf(askedAt, clock) < ms)) return kept
-    askedAt = undefined
-    kept = question()
-    kept.catch(() => (kept = undefined))
-    return kept
+    if (kept && ageOf(kept.askedAt, clock) < (kept.answered ? ms : patience)) return kept.answer
+    const question = { answer: ask(), askedAt: clock(), answered: false }
+    kept = question
+    question.answer.then(
+      () => (question.answered = true),
+      () => {
+        if (kept === question) kept = undefined
+      },
+    )
+    return question.answer
   }
 }

@@ -574,7 +574,7 @@ export type RenewedTask = z.infer<typeof RenewedTask>
 export const ClosedTask = z
   .object({
     task: TaskView,
-    leases: z.array(LeaseView),
+    leases: z.array(LeaseView).openapi({ description: 'Those that have not ended, and the newest 1,000' }),
     ended: z.boolean().openapi({ description: 'Whether every lease is ended' }),
     receipts: ReceiptsOfEnd,
   })

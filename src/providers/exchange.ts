@@ -7,7 +7,7 @@ export interface Answer {
   readonly mediaType: string
   /** The `Location` header, where there is one. */
   readonly location: string | undefined
-  /** Milliseconds for which the backend does not want to be asked again, by its `Retry-After` header; 0 where it says nothing. */
+  /** Milliseconds for which the backend does not want to be asked again, by the `Retry-After` header of a rate limit (429); 0 where it says nothing. */
   readonly pointlessFor: number
   readonly body: string
 }
@@ -89,7 +89,10 @@ function read(
   response.on('end', () => {
     const mediaType = (response.headers['content-type'] ?? '').split(';')[0]?.trim().toLowerCase() ?? ''
     const { location, 'retry-after': pause } = response.headers
-    resolve({ status: response.statusCode ?? 0, mediaType, location, pointlessFor: pauseOf(pause), body: Buffer.concat(chunks).toString('utf8') })
+    const status = response.statusCode ?? 0
+    // Of a rate limit alone. An outage is over when it is, whatever a proxy believed of it: what is due then is to be done within seconds.
+    const pointlessFor = status === 429 ? pauseOf(pause) : 0
+    resolve({ status, mediaType, location, pointlessFor, body: Buffer.concat(chunks).toString('utf8') })
   })
 }
 

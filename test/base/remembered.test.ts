@@ -14,14 +14,28 @@ function slow(ms: number) {
 }
 
 describe('an answer for all who ask', () => {
-  test('is asked for once while it is under way, however long that takes', async () => {
-    const { asked, time, look } = slow(1_000)
+  test('is asked for once while it is under way', async () => {
+    const { asked, time, look } = slow(0)
     const first = look()
-    time.now = 3_600_000
+    time.now = 1_999
     const later = look()
     expect(asked).toHaveLength(1)
     asked[0]!.resolve('one')
     expect(await Promise.all([first, later])).toEqual(['one', 'one'])
+  })
+
+  test('is asked for once more where two seconds brought none: the first question may stand where nobody answers', async () => {
+    const { asked, time, look } = slow(0)
+    const first = look()
+    time.now = 2_000
+    const [second, third] = [look(), look()]
+    expect(asked).toHaveLength(2)
+    asked[1]!.resolve('two')
+    expect(await Promise.all([second, third])).toEqual(['two', 'two'])
+    asked[0]!.reject(new Error('away'))
+    await expect(first).rejects.toThrow('away')
+    void look()
+    expect(asked).toHaveLength(3)
   })
 
   test('is shown for its time, from when it was asked, and not to whoever comes later', async () => {

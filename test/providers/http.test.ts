@@ -142,13 +142,14 @@ describe('what a backend answers', () => {
     }
   })
 
-  test('says for how long asking again is pointless, a minute at most', async () => {
-    for (const [header, pointlessFor] of [
-      ['7', 7_000],
-      ['86400', 60_000],
-      ['soon', 0],
+  test('says for how long asking again is pointless where that is a rate limit, a minute at most', async () => {
+    for (const [status, header, pointlessFor] of [
+      [429, '7', 7_000],
+      [429, '86400', 60_000],
+      [429, 'soon', 0],
+      [503, '7', 0],
     ] as const) {
-      answer = (response) => response.writeHead(429, { 'retry-after': header }).end()
+      answer = (response) => response.writeHead(status, { 'retry-after': header }).end()
       await expect(mint()).rejects.toMatchObject({ fault: 'unavailable', pointlessFor })
     }
   })
