@@ -227,7 +227,7 @@ function awaited({ targets }: Broker): Awaited {
   const all = [...targets.values()]
   return {
     answering: namesOf(all.filter(({ endsFailing }) => !endsFailing)),
-    confirming: namesOf(all.filter(({ provider }) => provider.mustConfirm)),
+    confirming: all.flatMap(({ provider: { name, mustConfirm } }) => (mustConfirm === undefined ? [] : [{ provider: name, key: mustConfirm }])),
   }
 }
 

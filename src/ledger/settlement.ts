@@ -64,13 +64,13 @@ const undecided = 180
 export interface Awaited {
   /** Those that are asked about what is due, sooner or later, however much that is. */
   readonly answering: readonly string[]
-  /** Those whose credentials only they can end, whatever the time. */
-  readonly confirming: readonly string[]
+  /** Those that alone can end leases with a handle of this key, whatever the time. */
+  readonly confirming: readonly { readonly provider: string; readonly key: string }[]
 }
 
 /**
  * Ends what only the broker or time has to end: up to `limit` leases whose own end has passed and that no provider needs to be asked about.
- * Local ones, lapsing ones, and those whose provider could not confirm for `grace` seconds past their end, unless it is among the `confirming`. Where it is among
+ * Local ones, lapsing ones, and those whose provider could not confirm for `grace` seconds past their end, unless they are among the `confirming`. Where it is among
  * the `answering`, it has to have been asked since, which shows in when it is to be asked again: no broker or no store may have been there before.
  */
 export async function expireLeases(ledger: Ledger, limit: number, grace: number, { answering, confirming }: Awaited): Promise<readonly Lease[]> {
@@ -79,7 +79,9 @@ export async function expireLeases(ledger: Ledger, limit: number, grace: number,
       select id, task_id from leases as lease where ended_at is null and expires_at <= now()
         and ((local and state = 'active') or state = 'lapsing'
         or (state = 'revoking' and expires_at + make_interval(secs => ${grace}) <= now() and due_at <= now()
-          and provider not in ${named(confirming)}
+          and not exists (
+            select from json_to_recordset(${JSON.stringify(confirming)}::text::json) as confirming(provider text, key text), jsonb_array_elements(handles) as held(handle)
+            where confirming.provider = lease.provider and held.handle ? confirming.key)
           and (issued_at is not null or reserved_at + make_interval(secs => ${undecided}) <= now())
           and (provider not in ${named(answering)}
             or (error is not null and due_at >= expires_at + make_interval(secs => ${grace})))))

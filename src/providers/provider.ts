@@ -169,10 +169,10 @@ export interface Provider {
    */
   readonly local: boolean
   /**
-   * Whether what a credential opened may go on past its own end, such as a session with a database: then time ends nothing that this provider can end, and a
-   * lease stays `revoking` until it has confirmed. Absent: a credential that has reached its end is dead.
+   * The key of those handles whose credential may have opened what goes on past its own end, such as a session with a database: time ends no lease that has
+   * one, and it stays `revoking` until the provider has confirmed. Absent, and for all other leases: a credential that has reached its end is dead.
    */
-  readonly mustConfirm?: boolean
+  readonly mustConfirm?: string
   /** The configured limits of this backend; absent: the house's. The signal that every call gets fires by them. */
   readonly limits?: CallLimits
   /**

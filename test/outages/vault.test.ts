@@ -7,6 +7,7 @@ import { nextDue } from '../../src/ledger/queue.ts'
 import { findTask } from '../../src/ledger/records.ts'
 import type { Credential } from '../../src/providers/credential.ts'
 import { startReaper } from '../../src/reaper.ts'
+import { openTask } from '../../src/tasks/open.ts'
 import { type House, startHouse } from '../support/house.ts'
 import { type OpenedStore, openDatabase } from '../support/stores.ts'
 import { frontVault, type VaultFront } from '../support/vault-front.ts'
@@ -30,6 +31,8 @@ describe.runIf(vaultRuns)('a task with a database login', () => {
         'ledger-read': 'path: database/creds/ledger-read, policy: mayfly-task-ledger-read',
         'other-read': 'path: database/creds/ledger-read-2, policy: mayfly-task-ledger-read-2',
         settings: 'path: secret/data/app, policy: mayfly-task-app-settings, standing: true',
+        // The broker's own policy does not let it revoke these.
+        certificate: 'path: pki/issue/service, policy: mayfly-task-service-certificate, ended_by: serial, data: { common_name: api.example.com }',
       },
     })
   })
@@ -102,6 +105,23 @@ describe.runIf(vaultRuns)('a task with a database login', () => {
     expect((await stateOf(task.id)).leases[0]).toMatchObject({ state: 'revoked', stuckSince: null, evidence: { by: 'provider' } })
     expect(await session.alive()).toBe(false)
     await session.close()
+  })
+
+  test('with a certificate that Vault cannot revoke is expired at its own end, which outlives nothing, and its place is free', async () => {
+    // Not by the house, which would take all that a certificate says of itself for secrets.
+    const grants = [{ name: 'certificate', parameters: {} }]
+    const declared = { kind: 'work', purpose: 'a test', labels: {}, duration: 60_000, grants }
+    const { task } = await openTask(house.broker, house.caller('small'), declared, undefined, new AbortController().signal)
+    await house.backdate(task.id, '65 seconds')
+    await reapInVain(task.id)
+    expect((await stateOf(task.id)).leases[0]).toMatchObject({ state: 'revoking', error: expect.stringContaining('could not end it') })
+
+    await house.backdate(task.id, '30 seconds')
+    await reapInVain(task.id)
+    const { task: seen, leases } = await stateOf(task.id)
+    expect([seen.state, leases[0]]).toMatchObject(['expired', { state: 'expired', evidence: null }])
+    const more = await house.declare(['api', 'slow-api', 'crm'], { agent: 'small' })
+    await more.complete()
   })
 
   test('whose Vault is in no configuration any more is expired at its own end, which is the way out where it is gone for good', async () => {

@@ -57,8 +57,8 @@ export const vaultKind: ProviderKind<VaultSettings, VaultGrant> = {
       kind: 'vault',
       revocation: (grant) => revocationOf(grant as VaultGrant),
       local: false,
-      // `VALID UNTIL` refuses new logins and lets open sessions be.
-      mustConfirm: true,
+      // `VALID UNTIL` refuses new logins and lets open sessions be. A certificate has no lease, and nothing accepts it past its end.
+      mustConfirm: 'lease_id',
       limits: { timeout, concurrency },
       mint,
       revoke: ending.revoke,
