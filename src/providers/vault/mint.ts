@@ -32,7 +32,7 @@ export interface Mint {
   readonly timeout: number
   /** Reads of one path that may go on, behind mints that no longer wait for them too. */
   readonly mostReads: number
-  /** What is done about reads that nobody waits for, as long as it is. */
+  /** What is done behind mints that no longer wait: about reads that go on, and about task tokens. */
   readonly late: Set<Promise<void>>
 }
 
@@ -57,6 +57,12 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
     const count = (reads.get(path) ?? 0) + by
     if (count === 0) reads.delete(path)
     else reads.set(path, count)
+  }
+
+  /** Lets something that never fails go on behind the mint. */
+  function goOn(work: Promise<void>): void {
+    const done: Promise<void> = work.finally(() => vault.late.delete(done))
+    vault.late.add(done)
   }
 
   /** One attempt in its turn at the backend, which is what its path leads to as far as one can tell. Nothing is made where there is none. @throws as `attempt` */
@@ -111,7 +117,10 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
       await ending.contain({ accessor, namespace }, signal)
       return { credential, expiresAt: life.until(endOf(secret)) }
     } catch (error) {
-      await contain(handle)
+      const contained = contain(handle)
+      // Once the time is up there is none to wait in: whose silence this is has to be told before the caller goes.
+      if (signal.aborted) goOn(contained)
+      else await contained
       throw error
     }
   }
@@ -161,8 +170,7 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
       throw new Ambiguous(asProviderError(name, error))
     })
     if (answer === undefined) {
-      const ended: Promise<void> = endLate(reservation.settings as VaultGrant, reading, handle, journal).finally(() => vault.late.delete(ended))
-      vault.late.add(ended)
+      goOn(endLate(reservation.settings as VaultGrant, reading, handle, journal))
       throw new ProviderError('timed_out', `${name} gave no secret in time`, 'maybe')
     }
     const secret = secretOf(answer)

@@ -48,12 +48,13 @@ describe.runIf(vaultRuns)('Vault', () => {
   afterEach(async () => {
     front.clear()
     await front.release()
+    await provider.settled!()
     front.forget()
   })
 
   const reserve = (own: object = reading, changes: Partial<Reservation> = {}): Reservation =>
     reservationOf(vaultKind.grant.parse(own), { parameters: {}, ...changes })
-  const mint = (reservation: Reservation, signal = patient, by = provider): Promise<Minted> =>
+  const mint = (reservation: Reservation, signal = patient, by: Pick<Provider, 'mint'> = provider): Promise<Minted> =>
     by.mint(reservation, async (handle) => void journaled.set(reservation.lease, [...(journaled.get(reservation.lease) ?? []), handle]), signal)
   const referenceTo = ({ lease, task }: Reservation, age = 600_000): LeaseReference => ({
     lease,
@@ -462,6 +463,7 @@ describe.runIf(vaultRuns)('Vault', () => {
     const impatient = new AbortController()
     const mints = provider.mint(reserve(), async () => impatient.abort(), impatient.signal)
     expect(await failureOf(mints)).toMatchObject({ fault: 'timed_out', minted: 'maybe' })
+    await provider.settled!()
     expect(front.requests().flatMap(({ what, status }) => (what.startsWith('read') || what === 'revoke token' ? [[what, status]] : []))).toEqual([
       ['revoke token', 204],
     ])
@@ -477,6 +479,7 @@ describe.runIf(vaultRuns)('Vault', () => {
       while (readsSeen() < count) await vault.database.logins()
       impatient.abort()
       await minting
+      while (front.requests().filter(({ what, status }) => what === 'revoke token' && status === 204).length < count) await vault.database.logins()
     }
     front.forget()
     expect(await failureOf(mint(reserve(), patient, few))).toMatchObject({
@@ -502,6 +505,20 @@ describe.runIf(vaultRuns)('Vault', () => {
       while (!front.requests().some(({ what, status }) => what === 'revoke token' && status === 204)) await vault.database.logins()
       expect(front.requests().filter(({ hungUp }) => hungUp)).toEqual([])
       await front.release()
+      await end(reservation)
+      await untilLogins(reservation, 0)
+    })
+
+    test('is told as the silence of what is behind Vault, also where containing takes longer than anybody waits', async () => {
+      const hurried = await connectTo(vault, front.address, { timeout: '2s' })
+      const target = createTarget(hurried, { clock: systemClock, observe: () => {} })
+      front.next('read database/creds/ledger-read', 'held')
+      front.next('revoke token', 'held')
+      const reservation = reserve()
+      const failed = await failureOf(mint(reservation, patient, target))
+      expect(failed).toMatchObject({ fault: 'downstream', minted: 'maybe' })
+      await front.release()
+      await hurried.settled!()
       await end(reservation)
       await untilLogins(reservation, 0)
     })
