@@ -16,6 +16,8 @@ interface Backend {
   underWay: number
   /** It kept somebody waiting in vain, and has answered nobody since. */
   silent: boolean
+  /** How often it has answered. */
+  answers: number
   /** Those who wait, in their order. */
   readonly waiting: Set<() => void>
 }
@@ -29,7 +31,9 @@ interface Backend {
 export function createSlots(most: number): Slots {
   const backends = new Map<string, Backend>()
 
+  /** Waits for a place. Where there is none, and nobody was answered meanwhile, the backend is silent: whoever comes next need not wait to find out. */
   function turn(backend: Backend): Promise<boolean> {
+    const { answers } = backend
     return new Promise((resolve) => {
       const called = (): void => {
         clearTimeout(timer)
@@ -37,6 +41,7 @@ export function createSlots(most: number): Slots {
       }
       const timer = setTimeout(() => {
         backend.waiting.delete(called)
+        if (backend.answers === answers) backend.silent = true
         resolve(false)
       }, patience)
       backend.waiting.add(called)
@@ -55,7 +60,7 @@ export function createSlots(most: number): Slots {
 
   return {
     async enter(name) {
-      const backend = backends.get(name) ?? { underWay: 0, silent: false, waiting: new Set() }
+      const backend = backends.get(name) ?? { underWay: 0, silent: false, answers: 0, waiting: new Set() }
       remember(name, backend)
       const free = (): boolean => backend.underWay < (backend.silent ? 1 : most)
       if (!free() && (backend.silent || !(await turn(backend)) || !free())) return undefined
@@ -63,6 +68,7 @@ export function createSlots(most: number): Slots {
       return (answered) => {
         backend.underWay--
         if (answered !== undefined) backend.silent = !answered
+        if (answered) backend.answers++
         if (backend.underWay === 0 && backend.waiting.size === 0 && !backend.silent) backends.delete(name)
         const [next] = backend.waiting
         if (next && free()) {
