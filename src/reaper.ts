@@ -1,4 +1,5 @@
 import { describe } from './base/errors.ts'
+import { inTurn } from './base/in-turn.ts'
 import { stopwatch } from './base/time.ts'
 import { closeOverdue, mostAtOnce } from './ledger/endings.ts'
 import { claimDue, markStuck, nextDue, releaseClaims, type Room, sweep } from './ledger/queue.ts'
@@ -38,8 +39,13 @@ const expiryGrace = 30
 /** Milliseconds between two clean-ups of keys and spent tokens. */
 const sweepEvery = 60_000
 
-/** Something that a lap does. Resolves to whether there may be more of it right behind. */
-type Step = () => Promise<boolean>
+/** What a round calls back. */
+interface Calls {
+  /** Something that it began is through, so that there is room for more. */
+  readonly done: () => void
+  /** There may be more right behind, so that the next round should follow at once: said when it is known, for what comes after may fail. */
+  readonly more: () => void
+}
 
 /**
  * One round: closes what has passed its deadline and what operators revoke in bulk, expires what time has ended, claims what is due and begins to end it, flags what is stuck.
@@ -48,56 +54,43 @@ type Step = () => Promise<boolean>
  * @returns whether there may be more right behind, so that the next round should follow at once
  * @throws Error with each step that failed and why, when all have had their turn
  */
-export const lap = (broker: Broker, done: () => void = () => {}): Promise<boolean> => inTurn(stepsOf(broker, done), () => false)
+export async function lap(broker: Broker, done: () => void = () => {}): Promise<boolean> {
+  let isMore = false
+  await inTurn(stepsOf(broker, { done, more: () => (isMore = true) }))
+  return isMore
+}
 
 /** The steps of a round by what they are called in the log, in their order. */
-const stepsOf = (broker: Broker, done: () => void): Readonly<Record<string, Step>> => ({
-  'closing what is overdue': () => closePassed(broker),
-  'revoking many': () => revokeSelected(broker),
-  'expiring what time has ended': () => expire(broker),
+const stepsOf = (broker: Broker, { done, more }: Calls): Readonly<Record<string, () => Promise<void>>> => ({
+  'closing what is overdue': () => closePassed(broker, more),
+  'revoking many': () => revokeSelected(broker, more),
+  'expiring what time has ended': () => expire(broker, more),
   'claiming what is due': () => claim(broker, done),
   'flagging what is stuck': () => flagStuck(broker),
 })
 
-/** Takes every step until it is over, whatever became of those before it: one that keeps failing must not keep the others from ending anything. */
-async function inTurn(steps: Readonly<Record<string, Step>>, isOver: () => boolean): Promise<boolean> {
-  const failed: string[] = []
-  let more = false
-  for (const [name, step] of Object.entries(steps)) {
-    if (isOver()) break
-    try {
-      if (await step()) more = true
-    } catch (error) {
-      failed.push(`${name}: ${describe(error)}`)
-    }
-  }
-  if (failed.length > 0) throw new Error(failed.join('; '))
-  return more
-}
-
-async function closePassed(broker: Broker): Promise<boolean> {
+async function closePassed(broker: Broker, more: () => void): Promise<void> {
   const { tasks, ended } = await closeOverdue(broker.ledger, mostAtOnce)
   noteEnded(broker, ended)
-  return tasks.length === mostAtOnce
+  if (tasks.length === mostAtOnce) more()
 }
 
-async function revokeSelected(broker: Broker): Promise<boolean> {
+async function revokeSelected(broker: Broker, more: () => void): Promise<void> {
   const steps = await advanceRevocations(broker)
   for (const { ended } of steps) noteEnded(broker, ended)
-  return steps.length > 0
+  if (steps.length > 0) more()
 }
 
-async function expire(broker: Broker): Promise<boolean> {
+async function expire(broker: Broker, more: () => void): Promise<void> {
   const expired = await expireLeases(broker.ledger, mostAtOnce, expiryGrace, awaited(broker))
   noteEnded(broker, expired)
-  return expired.length === mostAtOnce
+  if (expired.length === mostAtOnce) more()
 }
 
 /** Claims what is due, as far as there is room for it, and begins to end it. What there was no room for is claimed when there is. */
-async function claim(broker: Broker, done: () => void): Promise<boolean> {
+async function claim(broker: Broker, done: () => void): Promise<void> {
   for (const lease of await claimDue(broker.ledger, roomsOf(broker)))
     void broker.background.run((signal) => endLease(broker, lease, signal)).then(done)
-  return false
 }
 
 export function startReaper(broker: Broker): Reaper {
@@ -108,6 +101,8 @@ export function startReaper(broker: Broker): Reaper {
   let hasRoom = false
   // Not the clock: one that jumps would call the loop late, or hide that it stands still.
   let sinceLap = stopwatch()
+  /** Since a round was over, whatever became of it: one that fails must not have what there is room for wait behind the next. */
+  let sinceRound = stopwatch()
   let sinceSweep: (() => number) | undefined
   let failures = 0
   const tend = createTending(broker)
@@ -115,40 +110,41 @@ export function startReaper(broker: Broker): Reaper {
   /** Milliseconds until the next one: 0 where there may be more right behind. */
   async function round(): Promise<number> {
     tend()
-    const steps = { 'releasing claims': releaseLost, ...stepsOf(broker, noteRoom), 'sweeping what is past': sweepNow }
-    const more = await inTurn(steps, () => stopped)
-    sinceLap = stopwatch()
-    if (more) woken = true
-    return more ? 0 : await pauseUntilDue(broker)
+    const steps = { 'releasing claims': releaseLost, ...stepsOf(broker, { done: noteRoom, more: wake }), 'sweeping what is past': sweepNow }
+    try {
+      await inTurn(steps, () => stopped)
+      sinceLap = stopwatch()
+    } finally {
+      sinceRound = stopwatch()
+    }
+    return woken ? 0 : await pauseUntilDue(broker)
   }
 
   /** What was claimed before the store failed, perhaps by nobody who knows of it. */
-  async function releaseLost(): Promise<boolean> {
+  async function releaseLost(): Promise<void> {
     const seen = ledger.failures()
     if (seen !== failures) await releaseClaims(ledger)
     failures = seen
-    return false
   }
 
   /** Nothing waits for it: where there is more, a later round takes it. */
-  async function sweepNow(): Promise<boolean> {
+  async function sweepNow(): Promise<void> {
     if ((sinceSweep?.() ?? Infinity) > sweepEvery && (await sweep(ledger, swept)) < swept) sinceSweep = stopwatch()
-    return false
   }
 
   /** The same as a round where nothing has called but room that there is again. */
   async function refill(): Promise<number> {
     await claim(broker, noteRoom)
-    return Math.max(shortestPause, roundEvery - sinceLap())
+    return Math.max(shortestPause, roundEvery - sinceRound())
   }
 
   async function loop(): Promise<void> {
     while (!stopped) {
-      const onlyRoom = hasRoom && !woken && sinceLap() < roundEvery
+      const onlyRoom = hasRoom && !woken && sinceRound() < roundEvery
       hasRoom = false
       woken = false
       const pause = await (onlyRoom ? refill() : round()).catch((error: unknown) => {
-        telemetry.log.warn({ error: describe(error) }, 'the reaper could not look at the store; it looks again in a second')
+        telemetry.log.warn({ error: describe(error) }, 'the reaper could not look at the store; it looks again within a second')
         return longestPause
       })
       if (!stopped && pause > 0) await sleep(pause)
@@ -241,7 +237,7 @@ async function pauseUntilDue(broker: Broker): Promise<number> {
   return Math.min(longestPause, Math.max(shortestPause, wait ?? longestPause))
 }
 
-async function flagStuck(broker: Broker): Promise<boolean> {
+async function flagStuck(broker: Broker): Promise<void> {
   for (const lease of await markStuck(broker.ledger, broker.limits.stuckAfter / 1_000, mostAtOnce)) {
     const { id, taskId, provider, attempts, error } = lease
     broker.telemetry.log.error(
@@ -249,5 +245,4 @@ async function flagStuck(broker: Broker): Promise<boolean> {
       'a lease is stuck: it may still work, and is still being revoked',
     )
   }
-  return false
 }

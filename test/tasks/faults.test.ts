@@ -1,4 +1,5 @@
 import { sql } from 'drizzle-orm'
+import { PgDialect } from 'drizzle-orm/pg-core'
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { BrokerError } from '../../src/base/errors.ts'
 import type { TaskId } from '../../src/base/ids.ts'
@@ -13,6 +14,7 @@ import { lap, startReaper } from '../../src/reaper.ts'
 import { revokeLease, revokeTask } from '../../src/tasks/close.ts'
 import { decideOn } from '../../src/tasks/decision.ts'
 import { newLeases } from '../../src/tasks/mint.ts'
+import { phraseOf, revokeMany } from '../../src/tasks/revoke.ts'
 import type { Broker } from '../../src/tasks/task.ts'
 import { type House, never, startHouse } from '../support/house.ts'
 import type { LabFault } from '../support/lab.ts'
@@ -231,6 +233,53 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
     await house.broker.background.settled()
 
     expect((await stateOf(task.id)).leases[0]).toMatchObject({ state: 'revoked', attempts: 1 })
+  })
+
+  describe('a reaper that cannot close what is overdue', () => {
+    /** What it does, in order: its closings, which fail, its claims, and pauses of a second. Nobody wakes it. */
+    function overheard(): { readonly did: string[]; readonly broker: Broker } {
+      const did: string[] = []
+      const dialect = new PgDialect()
+      const run: Ledger['run'] = async (...asked) => {
+        const { sql: text } = dialect.sqlToQuery(asked[0])
+        if (text.includes('room.free')) did.push('claim')
+        if (!text.includes('task.deadline <= now()')) return await house.ledger.run(...asked)
+        did.push('close')
+        throw new BrokerError('store_unavailable', 'not this one')
+      }
+      return { did, broker: { ...house.broker, ledger: { ...house.ledger, run, onDue: async () => {} } } }
+    }
+
+    test('claims what there is room for again without trying that first', async () => {
+      const { did, broker } = overheard()
+      await using reaper = startReaper(broker)
+      await expect.poll(() => reaper.lastLap()).toBeGreaterThan(150)
+      did.length = 0
+      async function claims(): Promise<string> {
+        const task = await house.declare(['crm'])
+        await closeTask(house.ledger, { id: task.id, outcome: 'completed', ending: { cause: 'completed', by: 'agent:bot' } })
+        await house.ledger.run(sql`update leases set due_at = now() where task_id = ${task.id}`)
+        return did.join(' ')
+      }
+      await expect.poll(claims, { timeout: 20_000 }).toContain('claim claim')
+      expect(reaper.lastLap()).toBeGreaterThan(150)
+    })
+
+    test('goes on at once where there is more of what it can do', async () => {
+      await house.declare([])
+      await revokeMany(house.broker, house.operator, { selector: {}, reason: 'a test says so', confirm: phraseOf({}), stopFor: undefined })
+      const { did, broker } = overheard()
+      const setTimer = globalThis.setTimeout
+      const timers = vi.spyOn(globalThis, 'setTimeout').mockImplementation((run: () => void, ms?: number) => {
+        if (ms === 1_000) did.push('pause')
+        return setTimer(run, ms)
+      })
+      const reaper = startReaper(broker)
+      await expect.poll(() => did.length).toBeGreaterThan(4)
+      timers.mockRestore()
+      await reaper.stop()
+      expect(did.slice(0, 5)).toEqual(['close', 'claim', 'close', 'claim', 'pause'])
+    })
   })
 
   test('a reaper that runs has a provider do what nobody asked it for', async () => {

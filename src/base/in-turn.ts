@@ -1,0 +1,20 @@
+import { describe } from './errors.ts'
+
+/**
+ * Takes every step until it is over, whatever became of those before it: one that keeps failing must not keep the others from ending anything.
+ *
+ * @param steps by what they are called where it is told that they failed, in their order
+ * @throws Error with each step that failed and why, when all have had their turn
+ */
+export async function inTurn(steps: Readonly<Record<string, () => Promise<void>>>, isOver: () => boolean = () => false): Promise<void> {
+  const failed: string[] = []
+  for (const [name, step] of Object.entries(steps)) {
+    if (isOver()) break
+    try {
+      await step()
+    } catch (error) {
+      failed.push(`${name}: ${describe(error)}`)
+    }
+  }
+  if (failed.length > 0) throw new Error(failed.join('; '))
+}
