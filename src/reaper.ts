@@ -76,9 +76,10 @@ async function closePassed(broker: Broker, more: () => void): Promise<void> {
 }
 
 async function revokeSelected(broker: Broker, more: () => void): Promise<void> {
-  const steps = await advanceRevocations(broker)
-  for (const { ended } of steps) noteEnded(broker, ended)
-  if (steps.length > 0) more()
+  await advanceRevocations(broker, ({ ended }) => {
+    noteEnded(broker, ended)
+    more()
+  })
 }
 
 async function expire(broker: Broker, more: () => void): Promise<void> {

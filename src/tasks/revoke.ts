@@ -1,5 +1,6 @@
 import { BrokerError, requestRefused } from '../base/errors.ts'
 import { newId, type RevocationId, type StopId } from '../base/ids.ts'
+import { inTurn } from '../base/in-turn.ts'
 import { type Closed, closeSelected, mostAtOnce } from '../ledger/endings.ts'
 import type { Revocation } from '../ledger/records.ts'
 import {
@@ -98,19 +99,23 @@ export async function showRevocation(broker: Broker, id: RevocationId): Promise<
 }
 
 /**
- * Brings each revocation that is not through a step further, and tells of those that are that they have ended.
+ * Brings each revocation that is not through a step further, and tells of those that are that they have ended: each, whatever became of the others.
  *
- * @returns what each step closed
+ * @param moved called with what each step closed
+ * @throws Error with each revocation that failed and why, when all have had their turn
  */
-export async function advanceRevocations(broker: Broker): Promise<readonly Closed[]> {
-  const steps: Closed[] = []
-  for (const revocation of await unbegunRevocations(broker.ledger)) {
-    const closed = await closeSelected(broker.ledger, revocation, mostAtOnce)
-    if (movedBy(closed)) steps.push(closed)
-    else await noteBegun(broker.ledger, revocation)
-  }
-  await endRevocations(broker.ledger, mostAtOnce)
-  return steps
+export async function advanceRevocations(broker: Broker, moved: (closed: Closed) => void = () => {}): Promise<void> {
+  const revocations = await unbegunRevocations(broker.ledger)
+  await inTurn({
+    ...Object.fromEntries(revocations.map((revocation) => [revocation.id, () => advance(broker, revocation, moved)])),
+    'noting which have ended': () => endRevocations(broker.ledger, mostAtOnce),
+  })
+}
+
+async function advance({ ledger }: Broker, revocation: Revocation, moved: (closed: Closed) => void): Promise<void> {
+  const closed = await closeSelected(ledger, revocation, mostAtOnce)
+  if (movedBy(closed)) moved(closed)
+  else await noteBegun(ledger, revocation)
 }
 
 const movedBy = ({ tasks, ended, revoking }: Closed): boolean => tasks.length + ended.length + revoking.length > 0

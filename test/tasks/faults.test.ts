@@ -216,7 +216,7 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
   test.each([
     [1, 'closing what is overdue'],
     [2, 'revoking many'],
-    [3, 'revoking many'],
+    [3, 'revoking many: noting which have ended'],
     [4, 'expiring what time has ended'],
   ])('a lap of the reaper whose statement %s fails ends what is due all the same, and says that %s has failed', async (which, step) => {
     const task = await house.declare(['crm'])

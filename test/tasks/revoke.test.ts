@@ -1,6 +1,8 @@
 import { sql } from 'drizzle-orm'
+import { PgDialect } from 'drizzle-orm/pg-core'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { newId } from '../../src/base/ids.ts'
+import type { Ledger } from '../../src/ledger/connect.ts'
 import { closeSelected } from '../../src/ledger/endings.ts'
 import { listEntries, listLeases, listRevocations, listStops } from '../../src/ledger/lists.ts'
 import { startRevocation } from '../../src/ledger/revocations.ts'
@@ -258,6 +260,30 @@ describe.each(stores)('on $name', ({ open }) => {
         revocation: { endedAt: expect.any(Date) as unknown },
       })
       for (const { secrets } of tasks) expect(await house.lab.works(secrets[0]!)).toBe(false)
+    })
+
+    test('that keeps failing keeps no younger one from being begun, and none from ending', async () => {
+      const [bots, rivals] = [await house.declare(['crm']), await house.declare(['crm'], { agent: 'rival' })]
+      const failing = (await revoke({ agent: 'bot' })).revocation.id
+      const younger = (await revoke({ agent: 'rival' })).revocation.id
+      const dialect = new PgDialect()
+      const run: Ledger['run'] = async (...asked) => {
+        const { params } = dialect.sqlToQuery(asked[0])
+        return params[0] === failing ? await Promise.reject(new Error('not this one')) : await house.ledger.run(...asked)
+      }
+      const broker: Broker = { ...house.broker, ledger: { ...house.ledger, run } }
+      await settled(house.ledger)
+
+      let said: unknown
+      async function isOver(): Promise<boolean> {
+        said = await lap(broker).catch((error: unknown) => error)
+        await house.broker.background.settled()
+        return (await showRevocation(house.broker, younger)).revocation.endedAt !== null
+      }
+      await expect.poll(isOver).toBe(true)
+
+      expect(said).toMatchObject({ message: `revoking many: ${failing}: not this one` })
+      expect([await isOpen(bots), await isOpen(rivals)]).toEqual([true, false])
     })
 
     test('two brokers at once end each lease once', async () => {
