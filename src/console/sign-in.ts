@@ -49,11 +49,11 @@ const patience = 600_000
 /** Seconds for each request to the issuer. */
 const timeout = 5
 
-/**
- * Sign-ins that wait for the issuer at a time. Anybody may begin one, and show as many codes with it as they invent: without a limit strangers would fill the door
- * while the issuer hangs, and have the broker ask it as fast as they like while it is well.
- */
-const mostWaiting = 16
+/** Sign-ins that wait for the issuer at a time, each once. Anybody may begin one and invent a code: without a limit strangers would fill the door while it hangs. */
+const waiting = { most: 16, share: 1 }
+
+/** Sign-ins that are remembered to have shown a code, about a megabyte: more than people begin while one of them is good. */
+const mostSpent = 10_000
 
 /** Bytes of an answer of the issuer's. Tokens with many groups have some ten thousand. */
 const largest = 262_144
@@ -64,11 +64,12 @@ const name = 'sign-in'
 
 export function createSignIn({ settings, key, cookies, verifier, redirectUri, clock }: SignInParts): SignIn {
   const seal = createSeal(key, name, Begun, patience, clock)
-  const client = discoverOnce(settings)
-  const places = createPlaces('sign-ins', { most: mostWaiting, share: mostWaiting })
+  const issuer = discoverOnce(settings)
+  const places = createPlaces('sign-ins', waiting)
+  const spent = createSpent()
 
-  async function inPlace<Answer>(ask: () => Promise<Answer>): Promise<Answer> {
-    const giveBack = places.take('anybody')
+  async function inPlace<Answer>(state: string, ask: () => Promise<Answer>): Promise<Answer> {
+    const giveBack = places.take(state)
     try {
       return await ask()
     } finally {
@@ -78,8 +79,8 @@ export function createSignIn({ settings, key, cookies, verifier, redirectUri, cl
 
   return {
     async begin(c, returnTo, again, signal) {
-      const configuration = await inPlace(() => client(signal))
       const [state, nonce, verifier] = [oidc.randomState(), oidc.randomNonce(), oidc.randomPKCECodeVerifier()]
+      const configuration = issuer.known() ?? (await inPlace(state, () => issuer.discover(signal)))
       cookies.write(c, name, seal.write({ state, nonce, verifier, returnTo }), patience / 1_000)
       return oidc.buildAuthorizationUrl(configuration, {
         redirect_uri: redirectUri,
@@ -94,15 +95,32 @@ export function createSignIn({ settings, key, cookies, verifier, redirectUri, cl
 
     async finish(c, signal) {
       const begun = seal.read(cookies.read(c, name))
-      if (!begun) throw new BrokerError('forbidden', 'This sign-in was not begun in this browser, or too long ago: begin again')
+      if (!begun || spent.has(begun.state))
+        throw new BrokerError('forbidden', 'This sign-in was not begun in this browser, or too long ago, or is over: begin again')
       const answer = new URL(`${redirectUri}${new URL(c.req.url).search}`)
-      const idToken = await inPlace(async () => {
+      const idToken = await inPlace(begun.state, async () => {
         // Not before there is a place: who is sent away may reload the page.
         cookies.write(c, name, '', 0)
-        return await exchange(await client(signal), answer, begun)
+        const configuration = await issuer.discover(signal)
+        // A browser can be told to forget a cookie, and a stranger cannot: each code that they invent would be a question to the issuer.
+        spent.add(begun.state)
+        return await exchange(configuration, answer, begun)
       })
       const { returnTo } = begun
       return { actor: await verifier.verify(idToken, signal), returnTo }
+    },
+  }
+}
+
+/** The states of the last sign-ins that have shown a code; the oldest is forgotten first. What is too old is refused by its seal. */
+function createSpent(): Pick<Set<string>, 'has' | 'add'> {
+  const states = new Set<string>()
+  return {
+    has: (state) => states.has(state),
+    add(state) {
+      const [oldest] = states
+      if (states.size >= mostSpent && oldest !== undefined) states.delete(oldest)
+      return states.add(state)
     },
   }
 }
@@ -135,25 +153,36 @@ const unreachable = (cause: unknown): BrokerError =>
     retryAfter: 5,
   })
 
+interface Discovery {
+  /** Undefined until it was found. */
+  known(): oidc.Configuration | undefined
+  /** @throws BrokerError `provider_unavailable` */
+  discover(signal: AbortSignal): Promise<oidc.Configuration>
+}
+
 /** What the issuer says of itself, asked at the first sign-in and kept: a broker starts while its issuer is down, and one failure is not remembered. */
-function discoverOnce({ issuer, clientId, clientSecret, allowHttp }: SignInSettings): (signal: AbortSignal) => Promise<oidc.Configuration> {
+function discoverOnce({ issuer, clientId, clientSecret, allowHttp }: SignInSettings): Discovery {
   let found: Promise<oidc.Configuration> | undefined
+  let known: oidc.Configuration | undefined
   const authentication = clientSecret === undefined ? oidc.None() : withSecret(clientSecret)
-  const discover = () =>
+  const ask = () =>
     oidc.discovery(new URL(issuer), clientId, undefined, authentication, {
       timeout,
       [oidc.customFetch]: boundedFetch,
       ...(allowHttp && { execute: [oidc.allowInsecureRequests] }),
     })
-  return async (signal) => {
-    signal.throwIfAborted()
-    found ??= discover()
-    try {
-      return await found
-    } catch (cause) {
-      found = undefined
-      throw unreachable(cause)
-    }
+  return {
+    known: () => known,
+    async discover(signal) {
+      signal.throwIfAborted()
+      found ??= ask()
+      try {
+        return (known = await found)
+      } catch (cause) {
+        found = undefined
+        throw unreachable(cause)
+      }
+    },
   }
 }
 

@@ -1,7 +1,7 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { type House, startHouse } from '../support/house.ts'
 import { openEmbedded, type OpenedStore } from '../support/stores.ts'
-import { type ConsoleHouse, openConsole, operators, type Visitor } from './given.ts'
+import { type ConsoleHouse, openConsole, operators } from './given.ts'
 
 let store: OpenedStore
 let house: House
@@ -74,8 +74,9 @@ describe("signing in at the operators' issuer", () => {
 
   test('is finished only in the browser that began it, once, and with the state that it began with', async () => {
     console.people.always('ann')
-    const [begun, other] = [console.visitor(), console.visitor()]
+    const [begun, other, third] = [console.visitor(), console.visitor(), console.visitor()]
     await other.get('/sign-in')
+    await third.get('/sign-in')
     let step = await begun.get('/sign-in')
     while (!pathIn(step).startsWith(`${console.url}/signed-in`)) step = await begun.get(new URL(pathIn(step), step.url).href)
     const answer = pathIn(step)
@@ -85,8 +86,7 @@ describe("signing in at the operators' issuer", () => {
     expect((await other.get(answer)).status).toBe(403)
     const changed = new URL(answer)
     changed.searchParams.set('state', 'another')
-    expect((await begun.get(changed.href)).status).toBe(403)
-    begun.cookies.set('mayfly-sign-in', cookie)
+    expect((await third.get(changed.href)).status).toBe(403)
     expect((await begun.get(answer)).status).toBe(303)
     begun.cookies.set('mayfly-sign-in', cookie)
     expect((await begun.get(answer)).status).toBe(403)
@@ -123,28 +123,68 @@ describe("signing in at the operators' issuer", () => {
     expect(page.url).toBe(console.url)
   })
 
-  test('waits for an issuer that hangs in sixteen places, and sends whoever comes then away at once', async () => {
-    const alone = await openConsole(house)
-    alone.people.always('ann')
-    async function crowd(visitor: () => Visitor, path: string): Promise<number[]> {
-      const wake = alone.people.hang()
-      const met: number[] = []
-      const all = Array.from({ length: 20 }, async () => met.push((await visitor().get(path)).status))
-      await expect.poll(() => met).toEqual([429, 429, 429, 429])
-      wake()
-      await Promise.all(all)
-      return met.slice(4)
+  describe('while the issuer hangs', () => {
+    let alone: ConsoleHouse
+    beforeEach(async () => {
+      alone = await openConsole(house)
+      alone.people.always('ann')
+    })
+    afterEach(async () => await alone.stop())
+
+    /** Somebody who has begun to sign in, and how they come back with a code that they made up. */
+    async function withInventedCode(): Promise<() => Promise<Response>> {
+      const begun = alone.visitor()
+      const state = new URL(pathIn(await begun.get('/sign-in'))).searchParams.get('state')!
+      const cookie = begun.cookies.get('mayfly-sign-in')!
+      const answer = new URLSearchParams({ code: 'invented', state, iss: alone.people.issuer })
+      return () => {
+        begun.cookies.set('mayfly-sign-in', cookie)
+        return begun.get(`/signed-in?${answer.toString()}`)
+      }
     }
-    expect(await crowd(alone.visitor, '/sign-in')).toEqual(Array(16).fill(303))
 
-    const begun = alone.visitor()
-    const state = new URL(pathIn(await begun.get('/sign-in'))).searchParams.get('state')!
-    const answer = new URLSearchParams({ code: 'invented', state, iss: alone.people.issuer })
-    expect(await crowd(() => begun, `/signed-in?${answer.toString()}`)).toEqual(Array(16).fill(403))
+    /** @returns what those were told who were told something meanwhile, and `wake`: has the issuer answer, and tells of the others */
+    function crowd(asks: readonly (() => Promise<Response>)[]): { readonly met: number[]; readonly wake: () => Promise<number[]> } {
+      const answer = alone.people.hang()
+      const met: number[] = []
+      const all = asks.map(async (ask) => met.push((await ask()).status))
+      async function wake(): Promise<number[]> {
+        const before = met.length
+        answer()
+        await Promise.all(all)
+        return met.slice(before)
+      }
+      return { met, wake }
+    }
 
-    const visitor = alone.visitor()
-    expect((await visitor.follow(await visitor.get(''))).status).toBe(200)
-    await alone.stop()
+    const begin = () => alone.visitor().get('/sign-in')
+
+    test('sixteen sign-ins wait for it, and whoever comes then is sent away at once', async () => {
+      const { met, wake } = crowd(Array<typeof begin>(20).fill(begin))
+      await expect.poll(() => met).toEqual([429, 429, 429, 429])
+      expect(await wake()).toEqual(Array(16).fill(303))
+    })
+
+    test('sixteen codes wait for it, and signing in is begun all the same', async () => {
+      const codes = await Promise.all(Array.from({ length: 20 }, withInventedCode))
+      const { met, wake } = crowd(codes)
+      await expect.poll(() => met).toEqual([429, 429, 429, 429])
+      expect((await begin()).status).toBe(303)
+      expect(await wake()).toEqual(Array(16).fill(403))
+    })
+
+    test('one sign-in that is sent again and again waits for it in one place, and the issuer is asked once', async () => {
+      const code = await withInventedCode()
+      const { met, wake } = crowd(Array<typeof code>(20).fill(code))
+      await expect.poll(() => met).toEqual(Array(19).fill(403))
+      expect(await wake()).toEqual([403])
+
+      const asleep = crowd([code])
+      await expect.poll(() => asleep.met).toEqual([403])
+      await asleep.wake()
+      const visitor = alone.visitor()
+      expect((await visitor.follow(await visitor.get(''))).status).toBe(200)
+    })
   })
 
   test('answers with a page of its own while the issuer does not answer', async () => {
