@@ -88,8 +88,14 @@ const dropOf = ({ role, lease, state }: Sweep['lost'][number]): string =>
     `-- ${lease} ${state}`,
     `ALTER ROLE "${role}" NOLOGIN;`,
     `SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = '${role}';`,
+    'BEGIN;',
+    // Who holds a lock on the role, as whoever grants it something does, holds up the others for no longer.
+    `SET LOCAL lock_timeout = '5s';`,
+    // A login without a role works on, and nobody finds it again.
+    `DO $$ BEGIN IF EXISTS (SELECT FROM pg_stat_activity WHERE usename = '${role}') THEN RAISE 'a session of ${role} is left'; END IF; END $$;`,
     // What it made goes with it, for which one has to be a member: until the role is gone in the same transaction.
-    `BEGIN; GRANT "${role}" TO CURRENT_USER; DROP OWNED BY "${role}"; DROP ROLE "${role}"; COMMIT;`,
+    `GRANT "${role}" TO CURRENT_USER; DROP OWNED BY "${role}"; DROP ROLE "${role}";`,
+    'COMMIT;',
   ].join('\n')
 
 const listOf = ({ lost, unknown }: Sweep): string =>

@@ -149,6 +149,47 @@ describe('mayfly provider sweep', () => {
       await Promise.all(sessions.map((session) => session.end({ timeout: 0 })))
     })
 
+    /** Those of our logins that psql has left, and what it said. */
+    async function dropped(names: readonly string[]): Promise<{ left: string[]; said: string }> {
+      const psql = run('psql', ['-XAtq', '-d', cluster.url], { timeout: 30_000 })
+      psql.child.stdin!.end((await sweep(names, ['--sql'])).stdout)
+      const { stderr } = await psql
+      const left = await superuser<{ rolname: string }[]>`select rolname from pg_roles where rolname in ${superuser(names)}`
+      return { left: left.map(({ rolname }) => rolname), said: stderr }
+    }
+
+    test('is not held up by one who grants such a login something and leaves that open', async () => {
+      const names = [roleOf(ended, 'HeldHeld'), roleOf(ended, 'FreeFree')] as const
+      for (const name of names) await superuser.unsafe(`create role "${name}" login`)
+      const granting = postgres(cluster.url, { max: 1, onnotice: () => {} })
+      await granting.unsafe('create table granted ()')
+      await granting.unsafe(`begin; grant select on granted to "${names[0]}"`)
+
+      const { left, said } = await dropped(names)
+      expect(left).toEqual([names[0]])
+      expect(said).toContain('lock timeout')
+
+      await granting.end({ timeout: 0 })
+      expect((await dropped(names)).left).toEqual([])
+    })
+
+    test('keeps a login of which a session is left that does not end in time', async () => {
+      const names = [roleOf(ended, 'StayStay'), roleOf(ended, 'GoneGone')] as const
+      for (const name of names) await superuser.unsafe(`create role "${name}" login password 'p'`)
+      const session = postgres(cluster.url, { username: names[0], password: 'p', max: 1, onnotice: () => {} })
+      const [{ pid }] = await session<[{ pid: number }]>`select pg_backend_pid() as pid`
+      process.kill(pid, 'SIGSTOP')
+      try {
+        const { left, said } = await dropped(names)
+        expect(left).toEqual([names[0]])
+        expect(said).toContain(`a session of ${names[0]} is left`)
+      } finally {
+        process.kill(pid, 'SIGCONT')
+      }
+      expect((await dropped(names)).left).toEqual([])
+      await session.end({ timeout: 0 })
+    })
+
     test('prints nothing where nothing is lost', async () => {
       expect(await sweep([roleOf(living)], ['--sql'])).toMatchObject({ status: 0, stdout: '' })
     })
