@@ -1,8 +1,8 @@
 import type { RunningVault } from './vault.ts'
 
-/** The entry of a Vault under `providers:`, as YAML. @param address where the broker finds it, if not where it is */
-export const vaultProvider = ({ address: own, tokenFile }: Pick<RunningVault, 'address' | 'tokenFile'>, address = own): string =>
-  `  - { name: vault, kind: vault, address: "${address}", auth: { method: token, token_file: "${tokenFile}" }, token_role: mayfly-task }\n`
+/** The entry of a Vault under `providers:`, as YAML. @param address where the broker finds it, if not where it is. @param more settings besides, such as `, timeout: 5s` */
+export const vaultProvider = ({ address: own, tokenFile }: Pick<RunningVault, 'address' | 'tokenFile'>, address = own, more = ''): string =>
+  `  - { name: vault, kind: vault, address: "${address}", auth: { method: token, token_file: "${tokenFile}" }, token_role: mayfly-task${more} }\n`
 
 /** A catalogue for a site before a Vault: tokens of the broker's own, and logins of the database `ledger` over its two connections. */
 export const vaultCatalogue = `
