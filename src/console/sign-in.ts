@@ -1,6 +1,7 @@
 import type { Context } from 'hono'
 import * as oidc from 'openid-client'
 import { z } from 'zod'
+import { readUpTo } from '../base/bytes.ts'
 import { BrokerError } from '../base/errors.ts'
 import type { Clock } from '../base/time.ts'
 import { createPlaces } from '../http/places.ts'
@@ -199,13 +200,8 @@ function withSecret(secret: string): oidc.ClientAuth {
 /** The library reads an answer whole, however long it is. */
 const boundedFetch: oidc.CustomFetch = async (url, options) => {
   const answer = await fetch(url, options as RequestInit)
-  const parts: Uint8Array[] = []
-  let size = 0
-  for await (const part of answer.body ?? []) {
-    size += part.byteLength
-    if (size > largest) throw new Error(`the answer is larger than ${largest} bytes`)
-    parts.push(part)
-  }
+  const body = await readUpTo(answer.body ?? [], largest)
+  if (!body) throw new Error(`the answer is larger than ${largest} bytes`)
   const { status, statusText, headers } = answer
-  return new Response(parts.length === 0 ? null : Buffer.concat(parts), { status, statusText, headers })
+  return new Response(body.length === 0 ? null : new Uint8Array(body), { status, statusText, headers })
 }

@@ -1,5 +1,6 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
 import type { Context, MiddlewareHandler } from 'hono'
+import { readUpTo } from '../base/bytes.ts'
 import { BrokerError } from '../base/errors.ts'
 import type { Env } from '../http/app.ts'
 import { type Broker, operatorsOnly } from '../tasks/task.ts'
@@ -67,14 +68,9 @@ export const isOperator = (c: Context<ConsoleEnv>): boolean => c.var.caller.role
 const foreign = () => new BrokerError('forbidden', 'This form did not come from a page of yours here: reload the page and send it again')
 
 async function textOf(c: Context): Promise<string> {
-  const parts: Uint8Array[] = []
-  let size = 0
-  for await (const part of c.req.raw.body ?? []) {
-    size += part.byteLength
-    if (size > longestForm) throw new BrokerError('too_large', `A form may have ${longestForm} bytes`)
-    parts.push(part)
-  }
-  return Buffer.concat(parts).toString('utf8')
+  const form = await readUpTo(c.req.raw.body ?? [], longestForm)
+  if (!form) throw new BrokerError('too_large', `A form may have ${longestForm} bytes`)
+  return form.toString('utf8')
 }
 
 /** In constant time, whatever their lengths are. */

@@ -1,4 +1,5 @@
 import type { Context, MiddlewareHandler } from 'hono'
+import { readUpTo } from '../base/bytes.ts'
 import { BrokerError } from '../base/errors.ts'
 import { parseJson } from '../base/json.ts'
 
@@ -52,12 +53,7 @@ async function bytesOf(c: Context): Promise<Uint8Array> {
     if (Number(declared) > longestBody) throw tooLarge()
     return new Uint8Array(await c.req.raw.arrayBuffer())
   }
-  const parts: Uint8Array[] = []
-  let size = 0
-  for await (const part of c.req.raw.body ?? []) {
-    size += part.byteLength
-    if (size > longestBody) throw tooLarge()
-    parts.push(part)
-  }
-  return Buffer.concat(parts)
+  const body = await readUpTo(c.req.raw.body ?? [], longestBody)
+  if (!body) throw tooLarge()
+  return body
 }

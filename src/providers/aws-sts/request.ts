@@ -1,3 +1,4 @@
+import { readUpTo } from '../../base/bytes.ts'
 import { stopwatch } from '../../base/time.ts'
 import { ProviderError } from '../provider.ts'
 import { type AwsAction, faultOf, tooLarge } from './answers.ts'
@@ -10,14 +11,9 @@ const attempt = { connectionTimeout: 1_000, requestTimeout: 3_000, throwOnReques
 
 /** Reads an answer whole, if it is no longer. The SDK has no limit of its own, and its parser of XML (xml-builder 3.972) none that is kept within seconds. */
 const upTo = (most: number) => async (stream: AsyncIterable<Uint8Array>) => {
-  const parts: Uint8Array[] = []
-  let size = 0
-  for await (const part of stream) {
-    size += part.byteLength
-    if (size > most) throw Object.assign(new Error(`the answer is larger than ${most} bytes`), { name: tooLarge })
-    parts.push(part)
-  }
-  return new Uint8Array(Buffer.concat(parts))
+  const answer = await readUpTo(stream, most)
+  if (!answer) throw Object.assign(new Error(`the answer is larger than ${most} bytes`), { name: tooLarge })
+  return new Uint8Array(answer)
 }
 
 /** How every client asks, and what it reads. STS answers a few thousand bytes; IAM shows policies whose white space counts for nothing but has to be sent. */
