@@ -4,7 +4,7 @@ import type { Action, Decision } from '../policy/decide.ts'
 import { canonical, digestOfText } from '../proof/canonical.ts'
 import type { EntryFields } from '../proof/leaf.ts'
 import type { Ledger } from './connect.ts'
-import type { Declarant, Lease } from './records.ts'
+import type { Lease, Task } from './records.ts'
 
 /** Every kind of fact that the history holds. */
 export const entryKinds = [
@@ -40,14 +40,7 @@ export const entryKinds = [
 export type EntryKind = (typeof entryKinds)[number]
 
 /** A task about to be opened or denied. */
-export interface NewTask {
-  readonly id: TaskId
-  readonly kind: string
-  readonly agent: string
-  readonly owner: string
-  readonly actor: Declarant
-  readonly purpose: string
-  readonly labels: Readonly<Record<string, string>>
+export interface NewTask extends Pick<Task, 'id' | 'kind' | 'agent' | 'owner' | 'actor' | 'purpose' | 'labels'> {
   /** SHA-256 of the task token. */
   readonly tokenHash: string
   /** Milliseconds from the store's now. */

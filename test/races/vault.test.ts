@@ -1,33 +1,29 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import type { ClosedTask } from '../../src/http/contract.ts'
-import { type Fleet, type Held, startFleet, until } from '../support/fleet.ts'
+import { type Fleet, type Held, until } from '../support/fleet.ts'
 import { freeze, thaw } from '../support/freeze.ts'
 import { stores } from '../support/stores.ts'
-import { type RunningVault, startVault, vaultRuns } from '../support/vault.ts'
-import { frontVault, type VaultFront } from '../support/vault-front.ts'
-import { vaultCatalogue, vaultProvider } from '../support/vault-site.ts'
+import { type RunningVault, vaultRuns } from '../support/vault.ts'
+import type { VaultFront } from '../support/vault-front.ts'
+import { startVaultFleet } from '../support/vault-site.ts'
 
 describe.runIf(vaultRuns && stores.some(({ name }) => name === 'Postgres'))('two brokers before one OpenBao', () => {
   let vault: RunningVault
   let front: VaultFront
   let fleet: Fleet
 
+  let stop: () => Promise<void>
+
   beforeAll(async () => {
-    vault = await startVault()
-    front = await frontVault(vault.address)
-    fleet = await startFleet(2, { providers: vaultProvider(vault, front.address), catalogue: vaultCatalogue })
+    ;({ vault, front, fleet, stop } = await startVaultFleet(2))
   })
   afterEach(async () => {
     front.clear()
     await fleet.settled()
     expect(await fleet.findings()).toEqual([])
   })
-  afterAll(async () => {
-    await fleet.stop()
-    await front.stop()
-    await vault.stop()
-  })
+  afterAll(() => stop())
 
   const loginOf = ({ leases }: Held) => leases[0]!.credential as unknown as { readonly username: string; readonly password: string }
 

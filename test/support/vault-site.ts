@@ -1,4 +1,6 @@
-import type { RunningVault } from './vault.ts'
+import { type Fleet, startFleet } from './fleet.ts'
+import { type RunningVault, startVault } from './vault.ts'
+import { frontVault, type VaultFront } from './vault-front.ts'
 
 /** The entry of a Vault under `providers:`, as YAML. @param address where the broker finds it, if not where it is. @param more settings besides, such as `, timeout: 5s` */
 export const vaultProvider = ({ address: own, tokenFile }: Pick<RunningVault, 'address' | 'tokenFile'>, address = own, more = ''): string =>
@@ -15,3 +17,28 @@ grants:
   db: { provider: vault, path: database/creds/ledger-read, policy: mayfly-task-ledger-read, max_ttl: 20m }
   db-2: { provider: vault, path: database/creds/ledger-read-2, policy: mayfly-task-ledger-read-2, max_ttl: 20m }
 `
+
+/** Brokers before one OpenBao, with what goes wrong in between. */
+export interface VaultFleet {
+  readonly vault: RunningVault
+  readonly front: VaultFront
+  readonly fleet: Fleet
+  stop(): Promise<void>
+}
+
+/** @param more settings of their provider, as `vaultProvider` takes them */
+export async function startVaultFleet(brokers: number, more = ''): Promise<VaultFleet> {
+  const vault = await startVault()
+  const front = await frontVault(vault.address)
+  const fleet = await startFleet(brokers, { providers: vaultProvider(vault, front.address, more), catalogue: vaultCatalogue })
+  return {
+    vault,
+    front,
+    fleet,
+    async stop() {
+      await fleet.stop()
+      await front.stop()
+      await vault.stop()
+    },
+  }
+}
