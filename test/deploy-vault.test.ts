@@ -3,20 +3,18 @@ import { existsSync } from 'node:fs'
 import { mkdtemp, readFile, stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { promisify } from 'node:util'
-import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { connectAs, type Login } from './support/login.ts'
 import { openbao } from './support/openbao.ts'
 import { deployed, type RunningVault, startVault, vaultRuns } from './support/vault.ts'
 
 const run = promisify(execFile)
 
 /** A token of a task, and what it has read. */
-interface Minted {
+interface Minted extends Login {
   readonly token: string
   readonly accessor: string
   readonly lease: string
-  readonly username: string
-  readonly password: string
 }
 
 describe.runIf(vaultRuns)('deploy/vault', () => {
@@ -263,13 +261,13 @@ describe.runIf(vaultRuns)('deploy/vault', () => {
   })
 
   /** Six clients that reconnect as fast as they are cut. Ready when each has been in. */
-  async function startAttack({ username, password }: Minted) {
+  async function startAttack(login: Minted) {
     const { url, superuser } = vault.database
-    const [{ oid }] = await superuser<[{ oid: number }]>`select oid from pg_roles where rolname = ${username}`
+    const [{ oid }] = await superuser<[{ oid: number }]>`select oid from pg_roles where rolname = ${login.username}`
     let over = false
     async function reconnect(isIn: () => void): Promise<void> {
       while (!over) {
-        const client = postgres(url, { username, password, max: 1, onnotice: () => {} })
+        const client = connectAs(url, login)
         const refused = await client.unsafe('set role ledger_read; select * from bookings').then(isIn, refusalOf)
         if (refused) return await client.end({ timeout: 0 })
         // Until it is cut.
@@ -303,13 +301,8 @@ describe.runIf(vaultRuns)('deploy/vault', () => {
   const superuser = () => vault.database.superuser
 
   /** In the database `postgres` of the same cluster. */
-  async function elsewhere({ username, password }: Minted, statement: string): Promise<void> {
-    const client = postgres(Object.assign(new URL(vault.database.url), { pathname: '/postgres' }).href, {
-      username,
-      password,
-      max: 1,
-      onnotice: () => {},
-    })
+  async function elsewhere(login: Minted, statement: string): Promise<void> {
+    const client = connectAs(Object.assign(new URL(vault.database.url), { pathname: '/postgres' }).href, login)
     await client.unsafe(statement)
     await client.end()
   }

@@ -7,6 +7,7 @@ import { loginOf, readNames } from '../../src/cli/sweep.ts'
 import { newId } from '../../src/base/ids.ts'
 import { type Client, createClient } from '../../src/client/client.ts'
 import { type Lab, startLab } from '../support/lab.ts'
+import { connectAs } from '../support/login.ts'
 import { postgresIsInstalled, startPostgres, type TestPostgres } from '../support/postgres.ts'
 import { makeSite, mayfly, type RunningBroker, type Site } from '../support/program.ts'
 import { openEmbedded, type OpenedStore } from '../support/stores.ts'
@@ -126,7 +127,7 @@ describe('mayfly provider sweep', () => {
     test('prints what psql drops them with, sessions and what they made, and nobody else', async () => {
       const names = [roleOf(living), roleOf(ended), roleOf(newId('lease')), 'mf-operators']
       for (const name of names) await superuser.unsafe(`create role "${name}" login password 'p'`)
-      const open = (username: string) => postgres(cluster.url, { username, password: 'p', max: 1, onnotice: () => {} })
+      const open = (username: string) => connectAs(cluster.url, { username, password: 'p' })
       const sessions = [open(roleOf(living)), open(roleOf(ended))] as const
       for (const session of sessions) await session`select 1`
       await sessions[1]`select lo_create(0)`
@@ -176,7 +177,7 @@ describe('mayfly provider sweep', () => {
     test('keeps a login of which a session is left that does not end in time', async () => {
       const names = [roleOf(ended, 'StayStay'), roleOf(ended, 'GoneGone')] as const
       for (const name of names) await superuser.unsafe(`create role "${name}" login password 'p'`)
-      const session = postgres(cluster.url, { username: names[0], password: 'p', max: 1, onnotice: () => {} })
+      const session = connectAs(cluster.url, { username: names[0], password: 'p' })
       const [{ pid }] = await session<[{ pid: number }]>`select pg_backend_pid() as pid`
       process.kill(pid, 'SIGSTOP')
       try {

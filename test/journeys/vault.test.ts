@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { connectAs, type Login } from '../support/login.ts'
 import { openbao } from '../support/openbao.ts'
 import { freePort } from '../support/port.ts'
 import { mayfly } from '../support/program.ts'
@@ -11,11 +12,6 @@ import { type Terminal, terminal } from '../support/terminal.ts'
 import { deployed, vaultRuns } from '../support/vault.ts'
 
 const program = path.join(import.meta.dirname, '../../dist/cli/mayfly.js')
-
-interface Login {
-  readonly username: string
-  readonly password: string
-}
 
 describe.runIf(vaultRuns)('whoever follows docs/vault.md', () => {
   let folder: string
@@ -40,8 +36,8 @@ describe.runIf(vaultRuns)('whoever follows docs/vault.md', () => {
     return ran
   }
   /** Logs in and asks for something. @throws the refusal of Postgres */
-  async function bookings({ username, password }: Login): Promise<number> {
-    const client = postgres(database, { username, password, max: 1, onnotice: () => {} })
+  async function bookings(login: Login): Promise<number> {
+    const client = connectAs(database, login)
     try {
       return (await client`select * from bookings`).length
     } finally {

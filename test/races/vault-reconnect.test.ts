@@ -1,7 +1,7 @@
 import { setMaxListeners } from 'node:events'
-import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Fleet, type Held, startFleet } from '../support/fleet.ts'
+import { connectAs, type Login } from '../support/login.ts'
 import { stores } from '../support/stores.ts'
 import { type RunningVault, startVault, vaultRuns } from '../support/vault.ts'
 import { vaultCatalogue, vaultProvider } from '../support/vault-site.ts'
@@ -19,10 +19,10 @@ const sessionsOf = ({ superuser }: RunningVault['database']) => superuser<{ pid:
  *
  * @returns how many sessions it had
  */
-async function attack(url: string, { username, password }: Login, over: AbortSignal): Promise<number> {
+async function attack(url: string, login: Login, over: AbortSignal): Promise<number> {
   let sessions = 0
   while (!over.aborted) {
-    const client = postgres(url, { username, password, max: 1, onnotice: () => {}, connect_timeout: 10, fetch_types: false })
+    const client = connectAs(url, login)
     const leave = () => void client.end({ timeout: 0 })
     over.addEventListener('abort', leave)
     try {
@@ -38,11 +38,6 @@ async function attack(url: string, { username, password }: Login, over: AbortSig
     }
   }
   return sessions
-}
-
-interface Login {
-  readonly username: string
-  readonly password: string
 }
 
 const loginOf = ({ leases }: Held): Login => leases[0]!.credential as unknown as Login

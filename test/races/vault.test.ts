@@ -28,7 +28,7 @@ describe.runIf(vaultRuns && stores.some(({ name }) => name === 'Postgres'))('two
   const loginOf = ({ leases }: Held) => leases[0]!.credential as unknown as { readonly username: string; readonly password: string }
 
   /** What Postgres says to a login that is gone, over or closed, or that ends at this very moment. */
-  const refused = ['28P01', '28000', '57P01', 'CONNECTION_CLOSED']
+  const refused = ['28P01', '28000', '57P01', 'CONNECTION_CLOSED', 'ECONNRESET']
 
   async function works(task: Held): Promise<boolean> {
     const { username, password } = loginOf(task)

@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises'
 import path from 'node:path'
 import { promisify } from 'node:util'
 import postgres from 'postgres'
+import { connectAs } from './login.ts'
 import { type Openbao, openbao, startOpenbao } from './openbao.ts'
 import { postgresIsInstalled, startPostgres, type TestPostgres } from './postgres.ts'
 import { type FaultyWire, faultyWire } from './wire.ts'
@@ -136,7 +137,7 @@ async function setUpVault(cluster: TestPostgres, bao: Openbao, stops: (() => Pro
   await Promise.all([setUp().then(secondConnection), otherEngines()])
 
   async function login(username: string, password: string): Promise<Session> {
-    const client = postgres(url.href, { username, password, max: 1, onnotice: () => {}, idle_timeout: 0, max_lifetime: null })
+    const client = connectAs(url.href, { username, password })
     const [mine] = await client<[{ pid: number }]>`select pg_backend_pid() as pid`
     return {
       query: (statement) => client.unsafe(statement),
