@@ -70,8 +70,11 @@ export interface Stage {
   stop(): Promise<void>
 }
 
-/** Leases that are kept for later cells: due in a day, so that no reaper sees them. By their ids: what a broker itself puts off for long is not among them. */
-const parked = 'id in (select parked.id from parked)'
+/**
+ * Leases that are kept for later cells: due in a day, so that no reaper sees them. By their ids: what a broker itself puts off for long is not among them. And
+ * only as long as they are put off: whoever asks again with the key of a lost answer has what that left ended at once.
+ */
+const parked = `(id in (select parked.id from parked) and due_at > now() + interval '12 hours')`
 
 /** Denied, so that a denial can be acknowledged: nothing of more than 15 minutes. */
 const policy = `
@@ -147,7 +150,7 @@ export async function setStage(build: (tripwire: Tripwire) => Promise<Backend>):
           where ${owner.unsafe(lingers)} and not due_at between now() + interval '5 seconds' and now() + interval '31 seconds' and not ${owner.unsafe(parked)}
           returning id
         )
-        insert into parked select id from aside`
+        insert into parked select id from aside on conflict do nothing`
       return owner`select 1 where not exists (select from leases where ${owner.unsafe(lingers)} and not ${owner.unsafe(parked)})`
     })
   }
@@ -207,15 +210,14 @@ export async function setStage(build: (tripwire: Tripwire) => Promise<Backend>):
       with kept as (
         update leases set due_at = now() + interval '1 day' where state in ${owner(states)} and not ${owner.unsafe(parked)} returning id
       )
-      insert into parked select id from kept returning id`
+      insert into parked select id from kept on conflict (id) do update set id = excluded.id returning id`
     return rows.map(({ id }) => id)
   }
 
   async function unpark(lease?: string, age?: number): Promise<number> {
     const rows = await owner`
-      with due as (delete from parked where ${lease ?? null}::text is null or id = ${lease ?? null} returning id)
-      update leases set due_at = now(), reserved_at = coalesce(now() - make_interval(secs => ${age ?? null}), reserved_at) from due where leases.id = due.id
-      returning leases.id`
+      update leases set due_at = now(), reserved_at = coalesce(now() - make_interval(secs => ${age ?? null}), reserved_at)
+      where ${owner.unsafe(parked)} and (${lease ?? null}::text is null or id = ${lease ?? null}) returning id`
     return rows.length
   }
 
