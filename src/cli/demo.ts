@@ -41,7 +41,7 @@ export const demoCommand = (outputOf: OutputOf): Command =>
     })
 
 async function clientsOf(data: string): Promise<Record<'agent' | 'operator' | 'resource', Client>> {
-  const { devToken } = await import('../main.ts')
+  const { devToken } = await import('../main/development.ts')
   const { url } = clientSettings()
   const as = (sub: string): Client => createClient({ url, token: () => devToken({ data, sub, lifetimeSeconds: 300 }) })
   return { agent: as('agent:invoice-bot'), operator: as('operator:ops'), resource: as('resource:invoices') }

@@ -38,7 +38,7 @@ const tokenCommand = (outputOf: OutputOf): Command =>
       const options = command.optsWithGlobals<{ agent?: string; operator?: string; resource?: string; data: string; lifetime: string }>()
       const lifetime = parseDuration(options.lifetime)!
       if (lifetime > 3_600_000) throw new UsageError('--lifetime must be at most 1h')
-      const { devToken } = await import('../main.ts')
+      const { devToken } = await import('../main/development.ts')
       const token = await devToken({ data: options.data, sub: subjectOf(options), lifetimeSeconds: lifetime / 1_000 })
       outputOf(command).result({ token }, () => token)
     })
@@ -50,7 +50,7 @@ const consoleCommand = (outputOf: OutputOf): Command =>
     .option('--data <folder>', 'the data folder of the broker', '.mayfly')
     .action(async (_: object, command: Command) => {
       const { operator, data } = command.optsWithGlobals<{ operator: string; data: string }>()
-      const { devConsole } = await import('../main.ts')
+      const { devConsole } = await import('../main/development.ts')
       const link = await devConsole({ data, operator })
       outputOf(command).result({ link }, () => link)
     })

@@ -9,7 +9,7 @@ export const rotateCommand = (outputOf: OutputOf): Command =>
     .requiredOption('--config <file>', 'mayfly.yaml')
     .option('--lost', 'the key of the log is nowhere any more: close it by the verifier key that the store has')
     .action(async ({ config, lost = false }: { config: string; lost?: boolean }, command: Command) => {
-      const { rotateLogKey } = await import('../main.ts')
+      const { rotateLogKey } = await import('../main/log-key.ts')
       const { closed, opened } = await rotateLogKey(config, { lost })
       const view = {
         closed: { origin: closed.origin, size: closed.size, root: closed.root.toString('base64'), checkpoint: closed.note },

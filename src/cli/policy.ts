@@ -14,7 +14,7 @@ export const policyCommand = (outputOf: OutputOf): Command =>
         .description('check catalogue and policies, and run policies/cases.yaml; needs no broker')
         .requiredOption('--config <file>', 'mayfly.yaml')
         .action(async ({ config }: { config: string }, command: Command) => {
-          const { checkPolicies } = await import('../main.ts')
+          const { checkPolicies } = await import('../main/policies.ts')
           const checked = await checkPolicies(config)
           const output = outputOf(command)
           output.result(checked, () => {

@@ -17,7 +17,7 @@ const checkCommand = (outputOf: OutputOf): Command =>
     .requiredOption('--config <file>', 'mayfly.yaml')
     .addOption(new Option('--param <name=value>', 'tries grants with parameters; GRANT.name=value for one of them').argParser(pair))
     .action(async (only: string | undefined, { config, param }: { config: string; param?: Record<string, string> }, command: Command) => {
-      const { checkProviders } = await import('../main.ts')
+      const { checkProviders } = await import('../main/provider-check.ts')
       const checked = await checkProviders(config, { only, ...(param && { parameters: param }) })
       const output = outputOf(command)
       output.result(checked, () =>
