@@ -5,17 +5,16 @@ import { setTimeout as pause } from 'node:timers/promises'
 import postgres from 'postgres'
 import { test } from 'vitest'
 import { decide } from '../src/policy/decide.ts'
-import { writePast } from '../test/load/past.ts'
 import { actorNamed, loadPolicy } from '../test/support/house.ts'
 import { startLab } from '../test/support/lab.ts'
 import type { RunningBroker, Site } from '../test/support/program.ts'
 import { openDatabase, openEmbedded } from '../test/support/stores.ts'
 import { keep, ratesOf, spread, tell } from './figures.ts'
+import { growth } from './growth.ts'
 import { completes, type Generators, introspects, issues, type Load, openedOf, post, startGenerators } from './load.ts'
 import {
   bareIssue,
   bytesOfDeclaration,
-  caughtUp,
   drained,
   endAll,
   type Labs,
@@ -23,10 +22,10 @@ import {
   processorTime,
   residentMegabytes,
   siteOf,
+  spending,
   startBare,
   startUp,
   tokensOf,
-  unsequenced,
 } from './stage.ts'
 
 const quick = process.env['BENCH_QUICK'] === 'yes'
@@ -101,10 +100,10 @@ async function verbsBesideBare(stage: Stage, bare: { readonly url: string; reado
     const [ours, theirs] = [emptyRuns(), emptyRuns()]
     const used = { broker: 0, postgres: 0, bare: 0, introspecting: 0 }
     for (let turn = 0; turn < 3; turn++) {
-      const before = [processorTime(broker.process.pid!), await postgresTime(owner)] as const
-      const issued = await generators.run({ ...at(broker.url, inFlight), requests: issues(bots), count, keep: true })
-      used.broker += processorTime(broker.process.pid!) - before[0]
-      used.postgres += (await postgresTime(owner)) - before[1]
+      const declaring = { ...at(broker.url, inFlight), requests: issues(bots), count, keep: true }
+      const { done: issued, ...spent } = await spending(stage, () => generators.run(declaring))
+      used.broker += spent.broker
+      used.postgres += spent.postgres
       ours.issue.push(issued)
       const bareBefore = processorTime(bare.pid)
       const stored = await generators.run({ ...at(bare.url, inFlight), requests: bareIssue(bots[0]!), count, keep: true })
@@ -289,64 +288,6 @@ async function overload({ owner, generators, broker, bots }: Stage): Promise<voi
   const { latencies } = await flood
   tell('completing beside 320 declarations in flight', { p99: ended.p99, 'idle p99': idle.p99, 'p99 of declaring': spread(latencies).p99 })
   await endAll(owner)
-}
-
-/**
- * The issue rate beside a long past, on a store of its own. Nobody signs it at first: a past that was lived had its places in the log long ago, and this one
- * is written within minutes. What a broker that has so much to sign leaves to those who declare is measured after that, and the same once all is signed.
- */
-async function growth(labs: Labs, generators: Generators): Promise<void> {
-  const store = await openDatabase()
-  const { url } = store.settings as { url: string }
-  const owner = postgres(url, { max: 2, onnotice: () => {} })
-  const site = await siteOf({ url }, labs)
-  const { broker } = await startUp(site, unsequenced)
-  const { bots } = await tokensOf(site)
-  /** With the processor time of one declaration, in milliseconds: what others do on the machine changes the rate alone. */
-  const rateAt = async ({ url: target, process: { pid } }: RunningBroker) => {
-    const at = { targets: [target], inFlight: 32 }
-    const runs: Load[] = []
-    const spent = { broker: 0, Postgres: 0 }
-    const count = 4_000
-    for (let turn = 0; turn < 3; turn++) {
-      const before = { broker: processorTime(pid!), Postgres: await postgresTime(owner) }
-      runs.push(await generators.run({ ...at, requests: issues(bots), count, keep: true }))
-      spent.broker += processorTime(pid!) - before.broker
-      spent.Postgres += (await postgresTime(owner)) - before.Postgres
-      await generators.run({ ...at, requests: completes(openedOf(runs.at(-1)!)) })
-    }
-    const { rate, p99 } = ratesOf(runs, '201')
-    return { rate, p99, 'broker, ms': spent.broker / runs.length / count, 'Postgres, ms': spent.Postgres / runs.length / count }
-  }
-  await rateAt(broker)
-
-  let empty = 0
-  for (const [from, to] of [
-    [0, 0],
-    [0, 100_000],
-    [100_000, 1_000_000],
-  ] as const) {
-    if (to > from) await writePast(owner, to, from + 1)
-    // Writing the past left the disk with work that has nothing to do with its being there.
-    await owner`checkpoint`
-    const figures = await rateAt(broker)
-    empty ||= figures.rate
-    tell(`issue with ${to} past leases`, { ...figures, 'share of empty': figures.rate / empty })
-  }
-  await broker.stop()
-
-  const { broker: signing, seconds } = await startUp(site)
-  tell('start to ready before a million past leases, seconds', { unsigned: seconds })
-  const figures = await rateAt(signing)
-  tell('issue while 1000000 past leases are being signed', { ...figures, 'share of empty': figures.rate / empty })
-  await caughtUp(owner)
-  await owner`checkpoint`
-  const signed = await rateAt(signing)
-  tell('issue with 1000000 past leases, signed', { ...signed, 'share of empty': signed.rate / empty })
-  await signing.stop()
-  await owner.end()
-  await site.remove()
-  await store.dispose()
 }
 
 /** What the policy engine takes for questions that it was never asked. */

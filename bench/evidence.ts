@@ -5,16 +5,15 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { text } from 'node:stream/consumers'
 import { setTimeout as pause } from 'node:timers/promises'
-import postgres from 'postgres'
+import type postgres from 'postgres'
 import { test } from 'vitest'
 import { type Lab, startLab } from '../test/support/lab.ts'
-import { mayfly, type RunningBroker, type Site } from '../test/support/program.ts'
-import { openDatabase, type OpenedStore } from '../test/support/stores.ts'
+import { mayfly } from '../test/support/program.ts'
 import { type Life, lifeIn, writeExport } from './export-file.ts'
 import { keep, ratesOf, spread, tell } from './figures.ts'
 import { completes, type Generators, issues, type Load, openedOf, startGenerators } from './load.ts'
 import { preparePast, reading } from './reading.ts'
-import { caughtUp, lagOf, postgresTime, processorTime, siteOf, tokensOf, unsequenced } from './stage.ts'
+import { caughtUp, lagOf, raise, raze, spending, type Stage, unsequenced } from './stage.ts'
 
 /** A tenth of everything, to see whether it works. */
 const quick = process.env['BENCH_QUICK'] === 'yes'
@@ -33,28 +32,6 @@ test('the bench of the evidence', async () => {
   await lab.stop()
 })
 
-/** A broker on a database of its own. */
-interface Stage {
-  readonly store: OpenedStore
-  readonly owner: postgres.Sql
-  readonly site: Site
-  readonly broker: RunningBroker
-  readonly bots: readonly string[]
-}
-
-async function raise(lab: Lab, environment: Readonly<Record<string, string>> = {}): Promise<Stage> {
-  const store = await openDatabase()
-  const site = await siteOf(store.settings, { lab })
-  const owner = postgres((store.settings as { url: string }).url, { max: 2, onnotice: () => {} })
-  return { store, owner, site, broker: await site.start({}, environment), bots: (await tokensOf(site)).bots }
-}
-
-async function raze({ store, owner, site }: Stage): Promise<void> {
-  await owner.end()
-  await site.remove()
-  await store.dispose()
-}
-
 /** Declarations of one turn: some seconds of them, so that the sequencer is met several times. */
 const perTurn = scaled(3_000)
 
@@ -69,17 +46,20 @@ const sums = () => ({ runs: [] as Load[], broker: 0, postgres: 0, lags: [] as nu
  * @returns a life as the first one exports it
  */
 async function sequencing(lab: Lab, generators: Generators): Promise<Life> {
-  const [signing, silent] = [await raise(lab), await raise(lab, unsequenced)]
+  const [signing, silent] = [await raise({ lab }), await raise({ lab }, unsequenced)]
   const life = await liveOnce(signing, generators)
-  const turn = async ({ owner, broker, bots }: Stage, into: ReturnType<typeof sums>): Promise<void> => {
+  const turn = async (stage: Stage, into: ReturnType<typeof sums>): Promise<void> => {
+    const { owner, broker, bots } = stage
     const at = { targets: [broker.url], inFlight: 32, requests: issues(bots) }
     await generators.run({ ...at, count: scaled(500) })
-    const before = [processorTime(broker.process.pid!), await postgresTime(owner)] as const
-    const measured = generators.run({ ...at, count: perTurn })
-    into.lags.push(...(await lagsDuring(owner, measured)))
-    into.runs.push(await measured)
-    into.broker += processorTime(broker.process.pid!) - before[0]
-    into.postgres += (await postgresTime(owner)) - before[1]
+    const spent = await spending(stage, async () => {
+      const measured = generators.run({ ...at, count: perTurn })
+      into.lags.push(...(await lagsDuring(owner, measured)))
+      return await measured
+    })
+    into.runs.push(spent.done)
+    into.broker += spent.broker
+    into.postgres += spent.postgres
     await caughtUp(signing.owner)
   }
   // Until the compiler has nothing left to do.

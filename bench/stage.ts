@@ -4,9 +4,10 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { connect, createServer, type Socket } from 'node:net'
 import path from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
-import type postgres from 'postgres'
+import postgres from 'postgres'
 import type { Lab } from '../test/support/lab.ts'
 import { makeSite, type RunningBroker, type Site } from '../test/support/program.ts'
+import { openDatabase, type OpenedStore } from '../test/support/stores.ts'
 import { completes, declaration, type Generators, issues, openedOf, post } from './load.ts'
 
 const agents = 16
@@ -68,6 +69,28 @@ export async function startUp(site: Site, environment: Readonly<Record<string, s
   const started = performance.now()
   const broker = await site.start({}, environment)
   return { broker, seconds: (performance.now() - started) / 1_000 }
+}
+
+/** A broker on a database of its own. */
+export interface Stage {
+  readonly store: OpenedStore
+  readonly owner: postgres.Sql
+  readonly site: Site
+  readonly broker: RunningBroker
+  readonly bots: readonly string[]
+}
+
+export async function raise(labs: Labs, environment: Readonly<Record<string, string>> = {}): Promise<Stage> {
+  const store = await openDatabase()
+  const site = await siteOf(store.settings, labs)
+  const owner = postgres((store.settings as { url: string }).url, { max: 2, onnotice: () => {} })
+  return { store, owner, site, broker: await site.start({}, environment), bots: (await tokensOf(site)).bots }
+}
+
+export async function raze({ store, owner, site }: Stage): Promise<void> {
+  await owner.end()
+  await site.remove()
+  await store.dispose()
 }
 
 /** What one declaration costs on the wire to Postgres, and in the answer: bytes, by counting them. Declarations one at a time, so that none shares a statement. */
@@ -154,6 +177,19 @@ function unlessGone<Read>(read: () => Read): Read | undefined {
   } catch {
     return undefined
   }
+}
+
+/** Processor time of a broker and its Postgres, milliseconds. */
+export interface Spent {
+  readonly broker: number
+  readonly postgres: number
+}
+
+/** What they spend while something is done. */
+export async function spending<Done>({ broker, owner }: Pick<Stage, 'broker' | 'owner'>, work: () => Promise<Done>): Promise<Spent & { readonly done: Done }> {
+  const before = { broker: processorTime(broker.process.pid!), postgres: await postgresTime(owner) }
+  const done = await work()
+  return { done, broker: processorTime(broker.process.pid!) - before.broker, postgres: (await postgresTime(owner)) - before.postgres }
 }
 
 /** Waits until nothing is open and nothing is to be ended. */

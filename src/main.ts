@@ -89,14 +89,15 @@ async function run(
   { production, ready }: { production: boolean; ready?: (url: string) => Promise<void> },
 ): Promise<void> {
   const telemetry = createTelemetry({ level: config.log.level })
-  const [{ digestKey, consoleKey, ownLogKey }] = await withAllFaults([openKeyFiles(config, production), checkIssuers(config)])
+  // Before the store, which connecting migrates: a set that is refused must not leave it to a version that does not start.
+  const [{ digestKey, consoleKey, ownLogKey }, loaded] = await withAllFaults([openKeyFiles(config, production), loadPolicy(config), checkIssuers(config)])
   await using ledger = await connect(config.store)
   if (ledger.isNewer)
     telemetry.log.warn({}, 'a newer version has changed the store: this broker does not hold to what it does not know, such as a stop')
   const targets = await connectTargets(config, telemetry, production, ledger)
   beginAtZero(telemetry.metrics, namesIn(config, targets))
   const logKey = config.logKey ? await openKeyOfLog(config.logKey, targets, telemetry) : ownLogKey!
-  const policy = await putInForce(() => loadPolicy(config), ledger, telemetry)
+  const policy = await putInForce(loaded, () => loadPolicy(config), ledger, telemetry)
   let reloaded = Promise.resolve()
   reloads.to(() => void (reloaded = policy.reload()))
   // Nothing is loaded any more once the store is to be closed.

@@ -239,7 +239,7 @@ async function pauseUntilDue(broker: Broker): Promise<number> {
 }
 
 async function flagStuck(broker: Broker): Promise<void> {
-  for (const lease of await markStuck(broker.ledger, broker.limits.stuckAfter / 1_000, mostAtOnce)) {
+  for (const lease of await markStuck(broker.ledger, broker.limits.stuckAfter / 1_000, mostAtOnce, [...broker.targets.keys()])) {
     const { id, taskId, provider, attempts, error } = lease
     broker.telemetry.log.error(
       { lease: id, task: taskId, provider, attempts, reason: error },

@@ -1,5 +1,5 @@
 # What a broker may do, and nothing else: it reads no secret itself, writes no policy, and has no sudo.
-# Its token carries this policy alone; `default` would let it do more.
+# Its token carries this policy alone, or with mayfly-log.hcl where Vault keeps the key of the log; `default` would let it do more.
 
 # Every task's token is made through this one role, which says which policies it may have and how long it may live (token-role.json).
 # Not auth/token/create: that would make tokens with the broker's own rights.

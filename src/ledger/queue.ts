@@ -1,7 +1,7 @@
 import { sql } from 'drizzle-orm'
 import type { Ledger } from './connect.ts'
 import { claimSeconds } from './endings.ts'
-import { entryColumns } from './entries.ts'
+import { entryColumns, named } from './entries.ts'
 import { milliseconds } from './intervals.ts'
 import { dueChannel } from './postgres.ts'
 import { type JsonRow, type Lease, leasesOf } from './records.ts'
@@ -63,15 +63,21 @@ export async function releaseClaims(ledger: Ledger): Promise<void> {
 
 /**
  * Flags leases whose revocation has failed for longer than the alarm limit; they are still retried. One that was not tried yet, because no broker or no
- * store was there, has not failed. @param after seconds
+ * store was there, has not failed; one that nobody can try, because its provider is not among the `configured` ones, has.
+ *
+ * @param after seconds
  */
-export async function markStuck(ledger: Ledger, after: number, limit: number): Promise<readonly Lease[]> {
+export async function markStuck(ledger: Ledger, after: number, limit: number, configured: readonly string[]): Promise<readonly Lease[]> {
   const [row] = await ledger.run<{ leases: JsonRow[] | null }>(sql`
     with late as (
-      select id from leases where state = 'revoking' and error is not null and stuck_since is null and closing_at <= now() - make_interval(secs => ${after})
+      select id from leases where state = 'revoking' and stuck_since is null and closing_at <= now() - make_interval(secs => ${after})
+        and (error is not null or provider not in ${named(configured)})
       order by closing_at limit ${limit} for update skip locked
     ),
-    stuck as (update leases as lease set stuck_since = now() from late where lease.id = late.id returning lease.*),
+    stuck as (
+      update leases as lease set stuck_since = now(), error = coalesce(lease.error, format('the provider %s is not configured on the broker that looked', lease.provider))
+      from late where lease.id = late.id returning lease.*
+    ),
     told as (
       ${entryColumns}
       select 'lease.stuck', stuck.agent, stuck.task_id, stuck.id, stuck.decision_id, jsonb_strip_nulls(jsonb_build_object('error', stuck.error)) from stuck

@@ -1,8 +1,8 @@
-import { sql, type SQL } from 'drizzle-orm'
+import { sql } from 'drizzle-orm'
 import type { Evidence, Handle } from '../base/evidence.ts'
 import type { Ledger } from './connect.ts'
 import { countDown, endedEntries, endingState, freePlaces, taskEndedEntries } from './endings.ts'
-import { entryColumns, json } from './entries.ts'
+import { entryColumns, json, named } from './entries.ts'
 import { type JsonRow, type Lease, leasesOf, type Task, tasksOf } from './records.ts'
 import { together } from './together.ts'
 
@@ -101,8 +101,6 @@ export async function expireLeases(ledger: Ledger, limit: number, grace: number,
     select (select json_agg(ended) from ended) as ended`)
   return leasesOf(row?.ended)
 }
-
-const named = (names: readonly string[]): SQL => sql`(select json_array_elements_text(${JSON.stringify(names)}::text::json))`
 
 /**
  * Journals a handle of a lease that is being minted, before the provider goes on.

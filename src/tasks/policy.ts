@@ -14,21 +14,26 @@ export interface PolicyInForce {
 /**
  * Puts catalogue and policies in force. A set is archived before it decides anything, so that there is no decision that cannot be replayed.
  *
- * @throws ConfigurationError with every fault of both, BrokerError `store_unavailable`
+ * @param load loads both again, for a reload
+ * @throws BrokerError `store_unavailable`
  */
-export async function putInForce(load: () => Promise<ActivePolicy>, ledger: Ledger, { log, metrics }: Telemetry): Promise<PolicyInForce> {
-  const activate = async (): Promise<ActivePolicy> => {
-    const loaded = await load()
+export async function putInForce(
+  first: ActivePolicy,
+  load: () => Promise<ActivePolicy>,
+  ledger: Ledger,
+  { log, metrics }: Telemetry,
+): Promise<PolicyInForce> {
+  const activate = async (loaded: ActivePolicy): Promise<ActivePolicy> => {
     await archivePolicySet(ledger, loaded.set.digest, loaded.set.document)
     log.info({ policy_digest: loaded.set.digest, agents: loaded.catalogue.agents.size }, 'a policy set is in force')
     return loaded
   }
-  let current = await activate()
+  let current = await activate(first)
   let reloading = Promise.resolve()
 
   async function replace(): Promise<void> {
     try {
-      current = await activate()
+      current = await activate(await load())
       metrics.policyReloads.inc({ outcome: 'activated' })
     } catch (error) {
       metrics.policyReloads.inc({ outcome: 'refused' })

@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process'
+import { existsSync } from 'node:fs'
 import { chmod, mkdir, open as openFile, readFile, rm, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { promisify } from 'node:util'
@@ -425,6 +426,20 @@ describe('a start that cannot work', () => {
       `keys: ${path.join(keys, 'digest.key')} can be read by others; chmod 600 it`,
       `keys: ${path.join(keys, 'log.key')} must hold 32 bytes`,
     ])
+    await site.remove()
+  })
+
+  test('refuses a catalogue before it touches the store, which it would bring up to date, together with what is wrong with its keys', async () => {
+    const site = await makeSite({ store: { embedded: './data' } })
+    await mkdir(path.join(site.folder, 'keys'), { mode: 0o750 })
+    await site.write('catalogue.yaml', 'colours: {}\n')
+
+    const ran = await mayfly(['serve', '--config', site.config()])
+
+    expect(ran.status).toBe(1)
+    expect(ran.stderr).toMatch(/catalogue\.yaml:\d+: colours: is not a known key/)
+    expect(ran.stderr).toContain('is open to others; chmod 700 it')
+    expect(existsSync(path.join(site.folder, 'data'))).toBe(false)
     await site.remove()
   })
 

@@ -199,6 +199,22 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
     expect((await listEntries(house.ledger, { task: task.id, kind: 'lease.stuck' }, { limit: 10 })).items).toEqual([])
   })
 
+  test('a revocation that nobody can try, because its provider is in no configuration, is flagged stuck with that, and ends when the provider is back', async () => {
+    const task = await house.declare(['crm'])
+    await closeTask(house.ledger, { id: task.id, outcome: 'completed', ending: { cause: 'completed', by: 'agent:bot' } })
+    await house.ledger.run(sql`update leases set closing_at = closing_at - interval '6 minutes', due_at = now() where task_id = ${task.id}`)
+    const without = { ...house.broker, targets: new Map([...house.broker.targets].filter(([name]) => name !== 'lab')) }
+
+    await lap(without)
+
+    const { items } = await listLeases(house.ledger, { stuck: true }, { limit: 10 })
+    expect(items).toMatchObject([{ taskId: task.id, state: 'revoking', error: 'the provider lab is not configured on the broker that looked' }])
+    expect((await listEntries(house.ledger, { task: task.id, kind: 'lease.stuck' }, { limit: 10 })).items).toHaveLength(1)
+
+    await house.reap()
+    expect((await stateOf(task.id)).leases[0]).toMatchObject({ state: 'revoked', stuckSince: null, evidence: { by: 'provider' } })
+  })
+
   test('what its provider says has ended by itself is expired with that for evidence, and never called revoked', async () => {
     const task = await house.declare(['crm'])
     const { provider } = house.broker.targets.get('lab')!

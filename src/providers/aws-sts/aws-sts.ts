@@ -53,7 +53,8 @@ export async function connectAws(name: string, settings: AwsSettings, surroundin
     },
     // The name of a session is journaled before STS is asked, and a journal that finds the lease ended stops the mint.
     recover: async ({ handles }) => ({ minted: handles.length > 0 }),
-    ...(deny && { pool: (grant: unknown) => (grant as AwsGrant).roles, upkeep: (signal: AbortSignal) => deny.upkeep(signal), alarms: listAlarms }),
+    ...(deny && { pool: (grant: unknown) => (grant as AwsGrant).roles, upkeep: (signal: AbortSignal) => deny.upkeep(signal) }),
+    alarms: ['static_key', ...(deny ? listAlarms : [])],
     check: async (signal) => void (await checkAccount(name, settings, sts, signal)),
     ...(identities.tokens && { tokens: identities.tokens }),
     // Only where somebody checks: it has as much to load as the rest.
