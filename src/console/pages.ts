@@ -87,7 +87,7 @@ async function placeOf(broker: Broker, id: string): Promise<string> {
   if (isId('dec', id)) return `/decisions/${id}`
   if (isId('ent', id)) return `/entries/${id}`
   if (isId('rev', id)) return `/revocations/${id}`
-  const found = isId('lease', id) ? await findLease(broker.ledger, id) : undefined
+  const found = isId('lease', id) ? await findLease(broker.ledger, id, 'later') : undefined
   if (found) return `/tasks/${found.task.id}`
   throw new BrokerError('not_found', 'Nothing has this id. Ids begin with task_, lease_, dec_, ent_ or rev_')
 }

@@ -28,9 +28,13 @@ export interface HeldKey {
   readonly busy: boolean
 }
 
+/** For a retry of new work. */
 export async function findKey(ledger: Ledger, key: string): Promise<HeldKey | undefined> {
-  const [row] = await ledger.run<{ request_digest: string; task_id: TaskId; busy: boolean }>(sql`
-    select request_digest, task_id, (busy_until is not null and busy_until > now()) as busy from idempotency_keys where key = ${key}`)
+  const [row] = await ledger.run<{ request_digest: string; task_id: TaskId; busy: boolean }>(
+    sql`
+    select request_digest, task_id, (busy_until is not null and busy_until > now()) as busy from idempotency_keys where key = ${key}`,
+    'later',
+  )
   return row && { requestDigest: row.request_digest, task: row.task_id, busy: row.busy }
 }
 

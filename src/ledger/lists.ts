@@ -256,7 +256,10 @@ const equal = (column: string, value: string | undefined): SQL | undefined =>
   value === undefined ? undefined : sql`${sql.identifier(column)} = ${value}`
 
 export async function showDecision(ledger: Ledger, id: DecisionId): Promise<DecisionRecord | undefined> {
-  const [row] = await ledger.run<{ decision: JsonRow }>(sql`select to_json(decision) as decision from decisions as decision where id = ${id}`)
+  const [row] = await ledger.run<{ decision: JsonRow }>(
+    sql`select to_json(decision) as decision from decisions as decision where id = ${id}`,
+    'later',
+  )
   return row && decisionOf(row.decision)
 }
 

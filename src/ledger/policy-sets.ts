@@ -12,6 +12,6 @@ export async function archivePolicySet(ledger: Ledger, digest: string, document:
 
 /** The archived policy set of a digest: what `restorePolicySet` reads. */
 export async function policySetOf(ledger: Ledger, digest: string): Promise<Json | undefined> {
-  const [row] = await ledger.run<{ document: Json }>(sql`select document from policy_sets where digest = ${digest}`)
+  const [row] = await ledger.run<{ document: Json }>(sql`select document from policy_sets where digest = ${digest}`, 'later')
   return row?.document
 }

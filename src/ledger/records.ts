@@ -7,6 +7,7 @@ import type { Action, Answer, Obligations } from '../policy/decide.ts'
 import type { Digest } from '../proof/canonical.ts'
 import type { Ledger } from './connect.ts'
 import type { leaseStates, taskStates } from './schema.ts'
+import type { Rank } from './turns.ts'
 
 export type TaskState = (typeof taskStates)[number]
 export type LeaseState = (typeof leaseStates)[number]
@@ -221,34 +222,45 @@ const readWithTask = 1_000
 /**
  * A task with its leases, oldest first, and the milliseconds that are left of it: all that have not ended, and the newest. `announcedLeases` tells whether that
  * is all. Undefined: there is none.
+ *
+ * @param rank `later` for whoever only looks, or prepares new work
  */
-export async function findTask(ledger: Ledger, id: TaskId): Promise<{ task: Task; leases: Lease[]; left: number } | undefined> {
-  const [row] = await ledger.run<{ task: JsonRow; leases: JsonRow[] | null; left: number }>(sql`
+export async function findTask(ledger: Ledger, id: TaskId, rank?: Rank): Promise<{ task: Task; leases: Lease[]; left: number } | undefined> {
+  const [row] = await ledger.run<{ task: JsonRow; leases: JsonRow[] | null; left: number }>(
+    sql`
     select to_json(task) as task, ${left} as left, (
       select json_agg(lease order by lease.id) from leases as lease where lease.task_id = task.id and (task.announced_leases <= ${readWithTask}::int
         or lease.ended_at is null or lease.id in (select id from leases where task_id = ${id} order by id desc limit ${readWithTask}))
     ) as leases
-    from tasks as task where task.id = ${id}`)
+    from tasks as task where task.id = ${id}`,
+    rank,
+  )
   return row && { task: taskOf(row.task), leases: leasesOf(row.leases), left: row.left }
 }
 
 /** A decision without what it was asked and answered in detail. */
 export type DecisionSummary = Omit<DecisionRecord, 'answers'>
 
-/** The decisions of a task, oldest first: the newest of them. */
+/** The decisions of a task, oldest first: the newest of them. For whoever looks: nothing ends by them. */
 export async function decisionsOf(ledger: Ledger, id: TaskId): Promise<DecisionSummary[]> {
-  const rows = await ledger.run<{ decision: JsonRow }>(sql`
+  const rows = await ledger.run<{ decision: JsonRow }>(
+    sql`
     select to_json(decision) as decision from (
       select id, task_id, agent, kind, action, outcome, policies, policy_digest, obligations, decided_at
       from decisions where task_id = ${id} order by id desc limit ${readWithTask}
-    ) as decision order by decision.id`)
+    ) as decision order by decision.id`,
+    'later',
+  )
   return rows.map((row) => decisionOf(row.decision))
 }
 
-/** One lease with its task, and the milliseconds that are left of the task. Undefined: there is none. */
-export async function findLease(ledger: Ledger, id: LeaseId): Promise<{ lease: Lease; task: Task; left: number } | undefined> {
-  const [row] = await ledger.run<{ lease: JsonRow; task: JsonRow; left: number }>(sql`
+/** One lease with its task, and the milliseconds that are left of the task. Undefined: there is none. @param rank as of `findTask` */
+export async function findLease(ledger: Ledger, id: LeaseId, rank?: Rank): Promise<{ lease: Lease; task: Task; left: number } | undefined> {
+  const [row] = await ledger.run<{ lease: JsonRow; task: JsonRow; left: number }>(
+    sql`
     select to_json(lease) as lease, to_json(task) as task, ${left} as left
-    from leases as lease join tasks as task on task.id = lease.task_id where lease.id = ${id}`)
+    from leases as lease join tasks as task on task.id = lease.task_id where lease.id = ${id}`,
+    rank,
+  )
   return row && { lease: leaseOf(row.lease), task: taskOf(row.task), left: row.left }
 }

@@ -61,7 +61,7 @@ export async function addLease(broker: Broker, caller: Caller, id: TaskId, asked
  * @throws BrokerError `not_found`, `conflict` (the lease has ended, its provider has no fresh credentials, or its grant is another by now), `denied`, `provider_failed`
  */
 export async function refreshLease(broker: Broker, caller: Caller, id: LeaseId, signal: AbortSignal): Promise<AddedLease> {
-  const found = await findLease(broker.ledger, id)
+  const found = await findLease(broker.ledger, id, 'later')
   if (!found || !owns(caller, found.task)) throw notFound('lease')
   const { lease, task, left } = found
   const target = targetOf(broker, lease.provider)
@@ -135,7 +135,7 @@ async function mintAgain(broker: Broker, target: Target, extension: Extension, r
 
 /** An open task of the caller, and the milliseconds that are left of it. @throws BrokerError `not_found`, `conflict` */
 async function ownOpenTask(broker: Broker, caller: Caller, id: TaskId): Promise<{ task: Task; left: number }> {
-  const found = await findTask(broker.ledger, id)
+  const found = await findTask(broker.ledger, id, 'later')
   if (!found || !owns(caller, found.task)) throw notFound('task')
   if (found.task.state !== 'open') throw taskHasEnded(id)
   return found

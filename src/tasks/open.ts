@@ -118,7 +118,7 @@ async function issue(
 async function retry(broker: Broker, opening: Opening, claim: KeyClaim, signal: AbortSignal): Promise<OpenedTask> {
   const held = await heldKey(broker, claim)
   if (!held || held.busy) throw inFlight()
-  const before = await findTask(broker.ledger, held.task)
+  const before = await findTask(broker.ledger, held.task, 'later')
   if (before?.task.state === 'open') {
     // The catalogue may call whoever declared it by another name since: what is decided for that one is nothing to put into this task.
     if (before.task.agent !== opening.task.agent)

@@ -20,7 +20,7 @@ export async function renewTask(
   asked: Pick<Declaration, 'duration' | 'deadline'>,
 ): Promise<{ task: Task; decision: DecisionRecord; leases: readonly Lease[]; receipts: readonly Receipt[] }> {
   if (!caller.actor) throw new BrokerError('forbidden', 'Renewing needs a live workload token; the task token alone will not do')
-  const found = await findTask(broker.ledger, id)
+  const found = await findTask(broker.ledger, id, 'later')
   if (!found || !owns(caller, found.task)) throw notFound('task')
   if (found.task.state !== 'open') throw taskHasEnded(id)
 

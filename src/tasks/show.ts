@@ -9,14 +9,14 @@ export async function showTask(
   caller: Caller,
   id: TaskId,
 ): Promise<{ task: Task; leases: readonly Lease[]; decisions: readonly DecisionSummary[] }> {
-  const found = await findTask(broker.ledger, id)
+  const found = await findTask(broker.ledger, id, 'later')
   if (!found || !(owns(caller, found.task) || caller.roles.size > 0)) throw notFound('task')
   return { ...found, decisions: await decisionsOf(broker.ledger, id) }
 }
 
 /** One lease, for the same people. @throws BrokerError `not_found` */
 export async function showLease(broker: Broker, caller: Caller, id: LeaseId): Promise<Lease> {
-  const found = await findLease(broker.ledger, id)
+  const found = await findLease(broker.ledger, id, 'later')
   if (!found || !(owns(caller, found.task) || caller.roles.size > 0)) throw notFound('lease')
   return found.lease
 }

@@ -1,5 +1,14 @@
 import { afterEach, describe, expect, test, vi } from 'vitest'
+import { newId } from '../../src/base/ids.ts'
+import { type Door, overDoor } from '../../src/ledger/connect.ts'
+import { findKey } from '../../src/ledger/keys.ts'
 import { createTurns, type Rank } from '../../src/ledger/turns.ts'
+import { completeTask, revokeLease, revokeTask } from '../../src/tasks/close.ts'
+import { addLease, refreshLease } from '../../src/tasks/lease.ts'
+import { renewTask } from '../../src/tasks/renew.ts'
+import { showLease, showTask } from '../../src/tasks/show.ts'
+import type { Broker, Caller } from '../../src/tasks/task.ts'
+import { actorNamed, never } from '../support/house.ts'
 
 afterEach(() => void vi.useRealTimers())
 
@@ -84,5 +93,64 @@ describe('the turns of statements', () => {
     await store.end('long')
     await store.end('complete')
     expect(store.begun).toEqual(['long', 'complete'])
+  })
+})
+
+/** A broker over a store that answers nothing before a test lets it, and then that there is nothing. */
+function brokerOfSlowStore() {
+  const statements: { readonly parameters: readonly unknown[]; answer(): void }[] = []
+  const query: Door['query'] = async (_, parameters) => {
+    await new Promise<void>((resolve) => statements.push({ parameters, answer: resolve }))
+    return []
+  }
+  const ledger = overDoor({ connections: 1, query } as Partial<Door> as Door)
+  return { broker: { ledger } as Broker, statements }
+}
+
+/** Whatever becomes of it. */
+const settled = (work: Promise<unknown>): Promise<unknown> => work.catch(() => {})
+
+/** Until what is asked for stands in line: what goes together with others sets out a turn of the event loop later. */
+async function inLine(): Promise<void> {
+  for (let turn = 0; turn < 2; turn++) await new Promise((resolve) => setImmediate(resolve))
+}
+
+const caller: Caller = { actor: actorNamed('agent:bot'), agent: undefined, task: undefined, roles: new Set(['operator']) }
+const grant = { name: 'api', parameters: {} }
+const [task, lease] = [newId('task'), newId('lease')]
+
+describe('the turn of an end at a store that reads hold is the next one, behind ten more of them:', () => {
+  const reads: readonly (readonly [string, (broker: Broker) => Promise<unknown>])[] = [
+    ['tasks that are shown', (broker) => showTask(broker, caller, task)],
+    ['leases that are shown', (broker) => showLease(broker, caller, lease)],
+    ['tasks that are to be renewed', (broker) => renewTask(broker, caller, task, { duration: 1_000 })],
+    ['tasks that are to have a further lease', (broker) => addLease(broker, caller, task, grant, never)],
+    ['leases that are to be refreshed', (broker) => refreshLease(broker, caller, lease, never)],
+    ['keys of declarations that are retried', (broker) => findKey(broker.ledger, 'key')],
+  ]
+  const [ending, endingLease] = [newId('task'), newId('lease')]
+  const ends: readonly (readonly [string, (broker: Broker) => Promise<unknown>])[] = [
+    [ending, (broker) => completeTask(broker, caller, ending, 0, never)],
+    [ending, (broker) => completeTask(broker, { ...caller, actor: undefined, task: { id: ending, agent: 'bot' } }, ending, 0, never)],
+    [ending, (broker) => revokeTask(broker, caller, ending, 'a test says so', 0, never)],
+    [endingLease, (broker) => revokeLease(broker, caller, endingLease, undefined, 0, never)],
+  ]
+
+  test.each(reads)('%s', async (_, read) => {
+    for (const [id, end] of ends) {
+      const { broker, statements } = brokerOfSlowStore()
+      const work = Array.from({ length: 11 }, () => settled(read(broker)))
+      work.push(settled(end(broker)))
+      await inLine()
+      expect(statements).toHaveLength(1)
+      statements[0]!.answer()
+      await inLine()
+      expect(JSON.stringify(statements[1]?.parameters)).toContain(id)
+      for (let at = 1; at < statements.length; at++) {
+        statements[at]!.answer()
+        await inLine()
+      }
+      await Promise.all(work)
+    }
   })
 })
