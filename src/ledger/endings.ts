@@ -37,7 +37,7 @@ export interface ClosedTask extends Closed {
   readonly receipts: readonly Receipt[]
 }
 
-/** Seconds for which whoever claims a lease may work on it before another broker takes it. More than a provider's timeout. */
+/** Seconds for which whoever claims a lease may work on it before it is taken for lost, and due again. More than a provider's longest `timeout`, and what its answer takes to be written. */
 export const claimSeconds = 30
 
 /**

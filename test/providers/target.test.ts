@@ -2,7 +2,10 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { BrokerError } from '../../src/base/errors.ts'
 import type { Evidence } from '../../src/base/evidence.ts'
 import { newId } from '../../src/base/ids.ts'
+import { claimSeconds } from '../../src/ledger/endings.ts'
+import { providerKinds } from '../../src/providers/kinds.ts'
 import { type LeaseReference, type Minted, type Provider, ProviderError } from '../../src/providers/provider.ts'
+import { longestCall } from '../../src/providers/shapes.ts'
 import { createTarget, type Target } from '../../src/providers/target.ts'
 import { reservationOf } from './reservation.ts'
 
@@ -76,6 +79,28 @@ describe('the time of a call', () => {
     caller.abort('left')
     await vi.advanceTimersByTimeAsync(250)
     expect(await minting).toMatchObject({ fault: 'timed_out', minted: 'maybe' })
+  })
+})
+
+describe('the longest time of a call', () => {
+  test.each([
+    ['http', { url: 'https://crm.example.com', token_file: '/token', revocation: 'provider' }],
+    ['vault', { address: 'https://vault.example.com', auth: { method: 'token', token_file: '/token' }, token_role: 'mayfly-task' }],
+    ['aws-sts', { region: 'eu-central-1', account: '111122223333' }],
+  ])('is 25 s with a provider of kind %s, and a longer timeout is a fault of the configuration', (kind, settings) => {
+    const faultsOf = (timeout: string) => {
+      const { error } = providerKinds.get(kind)!.settings.safeParse({ ...settings, timeout })
+      return error?.issues.map(({ path, message }) => `${path.join('.')} ${message}`)
+    }
+    expect(faultsOf('25s')).toBeUndefined()
+    for (const timeout of ['26s', '1m']) expect(faultsOf(timeout)).toEqual(['timeout must be a duration from "1s" to "25s"'])
+  })
+
+  test('is over seconds before the claim of whoever ends a lease, so that nobody asks for an end that is under way', async () => {
+    const ending = failure(targetOf({ revoke: forever, limits: { timeout: longestCall, concurrency: 1 } }).revoke(lease, patient))
+    await vi.advanceTimersByTimeAsync((claimSeconds - 4) * 1_000)
+    expect(observed).toEqual(['revoke timed_out'])
+    expect(await ending).toMatchObject({ fault: 'timed_out' })
   })
 })
 

@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { durationWithin } from '../../base/duration.ts'
 import { addressFault } from '../connection.ts'
+import { callTimeout } from '../shapes.ts'
 import { identityFaults, identityShape } from './identity-settings.ts'
 
 /** What a role is without its path: names of roles are unique in an account whatever their paths. */
@@ -67,7 +68,7 @@ export const awsSettings = z
     /** Another IAM than that of the partition. */
     iam_endpoint: z.string().max(2_048).optional(),
     ...identityShape,
-    timeout: durationWithin(1_000, 60_000).prefault('10s'),
+    timeout: callTimeout.prefault('10s'),
     concurrency: z.int().min(2).max(50).default(16),
   })
   .superRefine((settings, context) => {

@@ -1,8 +1,7 @@
 import { z } from 'zod'
-import { durationWithin } from '../../base/duration.ts'
 import { isLoopback } from '../../base/loopback.ts'
 import { addressFault } from '../connection.ts'
-import { path } from '../shapes.ts'
+import { callTimeout, path } from '../shapes.ts'
 
 /** Its entry under `providers:`. `timeout` is for one whole call; `concurrency` holds for mints and, apart from them, for ends. */
 export const httpSettings = z
@@ -15,7 +14,7 @@ export const httpSettings = z
     /** Certificates that may sign the backend's, PEM; the system's where absent. */
     ca: path.optional(),
     revocation: z.enum(['provider', 'deny', 'expiry']),
-    timeout: durationWithin(1_000, 60_000).prefault('10s'),
+    timeout: callTimeout.prefault('10s'),
     concurrency: z.int().min(1).max(256).default(16),
     /** Secrets in clear text over a network: for a mesh that encrypts by itself, and nothing else. */
     allow_http: z.boolean().default(false),

@@ -1,8 +1,7 @@
 import { z } from 'zod'
-import { durationWithin } from '../../base/duration.ts'
 import { addressFault } from '../connection.ts'
 import type { GrantFault } from '../provider.ts'
-import { path } from '../shapes.ts'
+import { callTimeout, path } from '../shapes.ts'
 
 /** A path of Vault's API, such as a mount: segments that need no escaping and lead nowhere else. */
 export const apiPath = z
@@ -48,7 +47,7 @@ export const vaultSettings = z
     ca: path.optional(),
     mtls: z.strictObject({ cert: path, key: path }).optional(),
     /** For a whole mint, or a whole end. Longer than elsewhere: a database that is slow to drop a role is better waited for than asked again. */
-    timeout: durationWithin(1_000, 60_000).prefault('15s'),
+    timeout: callTimeout.prefault('15s'),
     concurrency: z.int().min(2).max(256).default(16),
     allow_http: z.boolean().default(false),
   })
