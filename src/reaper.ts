@@ -48,15 +48,15 @@ interface Calls {
 }
 
 /**
- * One round: closes what has passed its deadline and what operators revoke in bulk, expires what time has ended, claims what is due and begins to end it, flags what is stuck.
+ * One round by hand: closes what has passed its deadline and what operators revoke in bulk, expires what time has ended, claims what is due and begins to end it, flags what is stuck.
+ * The loop takes the same steps, besides those for which it has to know of the rounds before.
  *
- * @param done called whenever something that it began is through, so that there is room for more
  * @returns whether there may be more right behind, so that the next round should follow at once
  * @throws Error with each step that failed and why, when all have had their turn
  */
-export async function lap(broker: Broker, done: () => void = () => {}): Promise<boolean> {
+export async function lap(broker: Broker): Promise<boolean> {
   let isMore = false
-  await inTurn(stepsOf(broker, { done, more: () => (isMore = true) }))
+  await inTurn(stepsOf(broker, { done: () => {}, more: () => (isMore = true) }))
   return isMore
 }
 
