@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { sql } from 'drizzle-orm'
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import type { Ledger } from '../../src/ledger/connect.ts'
 import { findTask } from '../../src/ledger/records.ts'
 import { listEntries } from '../../src/ledger/lists.ts'
 import { isAlive } from '../../src/ledger/tokens.ts'
@@ -10,7 +11,7 @@ import { completeTask } from '../../src/tasks/close.ts'
 import { introspect } from '../../src/tasks/introspect.ts'
 import { addLease, refreshLease } from '../../src/tasks/lease.ts'
 import { renewTask } from '../../src/tasks/renew.ts'
-import { showTask } from '../../src/tasks/show.ts'
+import { showLease, showTask } from '../../src/tasks/show.ts'
 import { taskOfToken } from '../../src/tasks/token.ts'
 import { type House, loadPolicy, never, startHouse } from '../support/house.ts'
 import { type OpenedStore, stores } from '../support/stores.ts'
@@ -293,6 +294,26 @@ describe.each(stores)('the life of a task on $name', ({ open }) => {
     const { decisions } = await showTask(house.broker, house.operator, task.id)
     expect(decisions.find(({ id }) => id === renewed.decision.id)?.decidedAt).toEqual(renewed.decision.decidedAt)
     await task.complete()
+  })
+
+  test('what only looks, and what asks for something new, stands before nothing that ends something', async () => {
+    const ranks: string[] = []
+    const run: Ledger['run'] = async (statement, rank = 'first', plan) => {
+      ranks.push(rank)
+      return await house.ledger.run(statement, rank, plan)
+    }
+    const broker = { ...house.broker, ledger: { ...house.ledger, run } }
+    const key = 'a retry that comes too late'
+    const task = await house.declare(['api'], { key, broker })
+    await showTask(broker, house.operator, task.id)
+    await showLease(broker, house.operator, task.leases[0]!.id)
+    await task.refresh(task.leases[0]!)
+    await task.renew(120_000)
+    await task.add('api')
+    await task.at(house.broker).complete()
+    await expect(house.declare(['api'], { key, broker })).rejects.toMatchObject({ code: 'conflict' })
+    expect(ranks.length).toBeGreaterThanOrEqual(13)
+    expect(new Set(ranks)).toEqual(new Set(['later']))
   })
 
   test('a task that has had as many leases as one may is given no more, its refusal is kept, and it goes on and ends', async () => {
