@@ -90,7 +90,11 @@ async function run(
 ): Promise<void> {
   const telemetry = createTelemetry({ level: config.log.level })
   // Before the store, which connecting migrates: a set that is refused must not leave it to a version that does not start.
-  const [{ digestKey, consoleKey, ownLogKey }, loaded] = await withAllFaults([openKeyFiles(config, production), loadPolicy(config), checkIssuers(config)])
+  const [{ digestKey, consoleKey, ownLogKey }, loaded] = await withAllFaults([
+    openKeyFiles(config, production),
+    loadPolicy(config),
+    checkIssuers(config),
+  ])
   await using ledger = await connect(config.store)
   if (ledger.isNewer)
     telemetry.log.warn({}, 'a newer version has changed the store: this broker does not hold to what it does not know, such as a stop')
