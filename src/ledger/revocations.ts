@@ -69,6 +69,8 @@ export interface StartedRevocation {
 
 /**
  * Starts a revocation, and stops issuing the same where that is asked for. From the commit on every broker's reaper ends what it means, step by step.
+ *
+ * With a stop it is started at a moment that is read when the stop has its lock: whatever the lock had to wait for was announced before, and is meant.
  * Undefined: there is more to be ended than whoever asked knew of, and nothing was started.
  */
 export async function startRevocation(ledger: Ledger, revocation: NewRevocation): Promise<StartedRevocation | undefined> {
@@ -80,7 +82,8 @@ export async function startRevocation(ledger: Ledger, revocation: NewRevocation)
     with ${reachRows(selector)},
     ${stop ? sql`${stopRows(stop)},` : sql``}
     started as (
-      insert into revocations (id, ${selectorColumns}, reason, by) values (${id}, ${selectorValues(selector)}, ${reason}, ${by}) returning *
+      insert into revocations (id, ${selectorColumns}, reason, by, started_at)
+      select ${id}::text, ${selectorValues(selector)}, ${reason}::text, ${by}::text, ${stop ? sql`clock_timestamp() from stop` : sql`now()`} returning *
     ),
     told as (
       ${entryColumns}

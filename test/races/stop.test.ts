@@ -1,8 +1,10 @@
 import { sql } from 'drizzle-orm'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import postgres from 'postgres'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { listStops, listTasks } from '../../src/ledger/lists.ts'
-import { resumeIssuing, stopIssuing } from '../../src/tasks/revoke.ts'
+import { phraseOf, resumeIssuing, revokeMany, showRevocation, stopIssuing } from '../../src/tasks/revoke.ts'
 import { type House, startHouse } from '../support/house.ts'
+import { settled } from '../support/log.ts'
 import { openDatabase, type OpenedStore, stores } from '../support/stores.ts'
 
 const rounds = 300
@@ -61,6 +63,35 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('two brokers that
     expect(seen.announced).toBeGreaterThan(rounds / 10)
     expect(seen.refused).toBeGreaterThan(rounds / 10)
   }, 300_000)
+
+  test.each([
+    ['tasks', { agent: 'bot' }, 'tasks'],
+    ['leases', { grant: 'api' }, 'leases'],
+  ] as const)(
+    'let no %s escape both a revocation and the stop that comes with it, whatever they announce while it waits',
+    async (_, selector, table) => {
+      const [{ ledger, broker, operator, reap, declare }] = houses
+      const holder = postgres((store.settings as { url: string }).url, { max: 1, onnotice: () => {} })
+      onTestFinished(() => holder.end())
+      const waiting = () => holder`select from pg_locks where relation = 'revocations'::regclass and not granted`
+
+      await holder`begin`
+      await holder`lock table revocations in access exclusive mode`
+      const asked = { selector, reason: 'a race', confirm: phraseOf(selector), stopFor: 60_000 }
+      const revoking = revokeMany(broker, operator, asked)
+      await expect.poll(waiting).toHaveLength(1)
+      const { id } = await declare(['api'])
+      await holder`commit`
+
+      const { revocation, stop } = await revoking
+      await settled(ledger)
+      await reap()
+      expect((await showRevocation(broker, revocation.id))[table]).toEqual({ revoked: 1 })
+      await resumeIssuing(broker, operator, stop!, 'the race is over')
+      await ledger.run(sql`update tasks set deadline = now() where id = ${id} and state = 'open'`)
+      await reap()
+    },
+  )
 
   test('two stops at once both stand', async () => {
     const put = await Promise.all(
