@@ -22,7 +22,10 @@ export interface NewRevocation {
   readonly selector: Selector
   readonly reason: string
   readonly by: string
-  /** Of tasks, or of leases where single ones are meant: with more than so many nothing is started. */
+  /**
+   * Of tasks, or of leases where single ones are meant: with more than so many nothing is started. What is being announced at that very moment is not
+   * counted, and is ended all the same.
+   */
   readonly most: number | undefined
   /** Stops issuing the same in the same commit. */
   readonly stop: NewStop | undefined
@@ -75,15 +78,14 @@ export interface StartedRevocation {
  */
 export async function startRevocation(ledger: Ledger, revocation: NewRevocation): Promise<StartedRevocation | undefined> {
   const { id, selector, reason, by, most, stop } = revocation
-  // Checked before a stop is put, which would stay.
-  if (most !== undefined && countOf(selector, await reachOf(ledger, selector)) > most) return undefined
   const [row] = await ledger.run<{ revocation: JsonRow; told: ExportedRow[] } & Reach>(
     sql`
     with ${reachRows(selector)},
-    ${stop ? sql`${stopRows(stop)},` : sql``}
+    confirmed as (select from reach ${most === undefined ? sql`` : sql`where ${countIn(selector)} <= ${most}::bigint`}),
+    ${stop ? sql`${stopRows(stop, sql`from confirmed`)},` : sql``}
     started as (
       insert into revocations (id, ${selectorColumns}, reason, by, started_at)
-      select ${id}::text, ${selectorValues(selector)}, ${reason}::text, ${by}::text, ${stop ? sql`clock_timestamp() from stop` : sql`now()`} returning *
+      select ${id}::text, ${selectorValues(selector)}, ${reason}::text, ${by}::text, ${stop ? sql`clock_timestamp() from stop` : sql`now() from confirmed`} returning *
     ),
     told as (
       ${entryColumns}
@@ -97,13 +99,17 @@ export async function startRevocation(ledger: Ledger, revocation: NewRevocation)
     'first',
     'fresh',
   )
-  const { tasks, leases, told } = row!
-  return { revocation: revocationOf(row!.revocation), reach: { tasks, leases }, receipts: receiptsOfRows(ledger, told) }
+  if (!row) return undefined
+  const { tasks, leases, told } = row
+  return { revocation: revocationOf(row.revocation), reach: { tasks, leases }, receipts: receiptsOfRows(ledger, told) }
 }
 
 /** What a confirmation counts: tasks, or leases where single ones are meant. */
 export const countOf = (selector: Selector, { tasks, leases }: Reach): number =>
   meansLeases(selector) ? leases.reduce((sum, { count }) => sum + count, 0) : tasks
+
+/** The same of the query `reach`. */
+const countIn = (selector: Selector): SQL => (meansLeases(selector) ? sql`reach.held` : sql`reach.tasks`)
 
 /** Revocations of which something may be left to begin to end, oldest first. Those that only wait for the last of theirs to die keep no other from its turn. */
 export async function unbegunRevocations(ledger: Ledger): Promise<readonly Revocation[]> {

@@ -50,11 +50,11 @@ export async function putStop(ledger: Ledger, stop: NewStop): Promise<ChangedSto
 
 const changed = (ledger: Ledger, { stop, told }: ChangedRow): ChangedStop => ({ ...stopOf(stop), receipts: receiptsOfRows(ledger, told) })
 
-/** The query `stop`, which puts it; for those that do it together with something else. */
-export const stopRows = ({ id, selector, reason, by, lasts }: NewStop): SQL => sql`
+/** The query `stop`, which puts it; for those that do it together with something else. @param from where it depends on that: a query of one row, or of none */
+export const stopRows = ({ id, selector, reason, by, lasts }: NewStop, from: SQL = sql``): SQL => sql`
   stop as (
     insert into stops (id, ${selectorColumns}, reason, by, until)
-    values (${id}, ${selectorValues(selector)}, ${reason}, ${by}, now() + ${milliseconds(lasts)}) returning *
+    select ${id}::text, ${selectorValues(selector)}, ${reason}::text, ${by}::text, now() + ${milliseconds(lasts)} ${from} returning *
   )`
 
 /** The fact that the query `stop` has put it. */

@@ -18,7 +18,7 @@ import { readLogLines } from '../../src/ledger/log-lines.ts'
 import { archivePolicySet, policySetOf } from '../../src/ledger/policy-sets.ts'
 import { proveConsistency, proveEntry } from '../../src/ledger/proofs.ts'
 import { nextDue, putBack, releaseClaims, retryLater, sweep } from '../../src/ledger/queue.ts'
-import { progressOf, startRevocation } from '../../src/ledger/revocations.ts'
+import { progressOf, reachOf, startRevocation } from '../../src/ledger/revocations.ts'
 import type { DecisionRecord } from '../../src/ledger/records.ts'
 import { recordRefusal } from '../../src/ledger/refusals.ts'
 import { roleSessions } from '../../src/ledger/role-sessions.ts'
@@ -254,6 +254,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
         const before = examiner.found.length
         for (const selector of [{ agent: 'agent-none' }, { grant: 'grant-none' }]) {
           const asked = { id: newId('rev'), selector, reason: 'growth', by: 'operator:o', most: 1, stop: undefined }
+          await reachOf(broker.ledger, selector)
           const { revocation } = (await startRevocation(broker.ledger, asked))!
           while (await lap(broker));
           await progressOf(broker.ledger, revocation.id)

@@ -135,6 +135,7 @@ describe.each(stores)('on $name', ({ open }) => {
 
     test('needs its phrase, or a count that is not exceeded; else nothing happens', async () => {
       const tasks = [await house.declare(['api']), await house.declare(['api'])]
+      const before = await entries('revocation.started')
       await expect(revoke({ agent: 'bot' }, { confirm: 'revoke everything' })).rejects.toMatchObject({
         code: 'invalid_request',
         errors: [{ pointer: '/confirm' }],
@@ -142,10 +143,27 @@ describe.each(stores)('on $name', ({ open }) => {
       await expect(revoke({ agent: 'bot' }, { confirm: 1, stopFor: 60_000 })).rejects.toMatchObject({ code: 'conflict' })
       await reap()
       expect([await isOpen(tasks[0]!), await isOpen(tasks[1]!)]).toEqual([true, true])
+      await expect(revoke({ grant: 'api' }, { confirm: 1, stopFor: 60_000 })).rejects.toMatchObject({ code: 'conflict' })
       expect((await listStops(house.ledger, true, page)).items).toEqual([])
+      expect(await entries('revocation.started')).toEqual(before)
       await revoke({ agent: 'bot' }, { confirm: 2 })
       await reap()
       expect(await living()).toEqual([])
+    })
+
+    test('ends no more than its count, whatever is declared while it is asked for', async () => {
+      await house.declare(['api'])
+      let between: Declared | undefined
+      const run: Ledger['run'] = async (...asked) => {
+        const rows = await house.ledger.run(...asked)
+        between ??= await house.declare(['api'])
+        return rows as never
+      }
+      const broker: Broker = { ...house.broker, ledger: { ...house.ledger, run } }
+      const { revocation } = await revokeMany(broker, house.operator, { selector: {}, reason: 'a test', confirm: 1, stopFor: undefined })
+      await reap()
+      expect((await showRevocation(house.broker, revocation.id)).tasks).toEqual({ revoked: 1 })
+      expect(await isOpen(between!)).toBe(true)
     })
 
     test('stands in the ledger with who, why, what and how many, and each end of it too', async () => {
