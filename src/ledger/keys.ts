@@ -15,10 +15,11 @@ export interface KeyClaim {
 /** Seconds that a key stays busy when nobody answers: after that its request has ended, one way or the other. */
 const keyPatience = 45
 
-/** Seconds for which a key is remembered. */
+/** Seconds for which a key is remembered, from when a request took it last. */
 const keyLife = 24 * 3600
 
 const busyUntil = sql`now() + make_interval(secs => ${keyPatience})`
+const rememberedUntil = sql`now() + make_interval(secs => ${keyLife})`
 
 /** What an Idempotency-Key stands for. */
 export interface HeldKey {
@@ -41,7 +42,7 @@ export async function findKey(ledger: Ledger, key: string): Promise<HeldKey | un
 /** Takes a key for a retry of its own declaration. False: another retry was faster. */
 export async function holdKey(ledger: Ledger, { key, holder }: KeyClaim, task: TaskId): Promise<boolean> {
   const rows = await ledger.run(sql`
-    update idempotency_keys set busy_until = ${busyUntil}, holder = ${holder}
+    update idempotency_keys set busy_until = ${busyUntil}, holder = ${holder}, expires_at = ${rememberedUntil}
     where key = ${key} and task_id = ${task} and (busy_until is null or busy_until <= now()) returning key`)
   return rows.length > 0
 }
@@ -92,14 +93,14 @@ export const claimKeys = (claims: readonly ClaimFor[]): SQL => sql`
       as claims(task text, key text, "requestDigest" text, holder text, "from" text, busy boolean)
   ),
   taken_over as (
-    update idempotency_keys as held set task_id = claims.task, holder = claims.holder, busy_until = claims.until
+    update idempotency_keys as held set task_id = claims.task, holder = claims.holder, busy_until = claims.until, expires_at = ${rememberedUntil}
     from claims where held.key = claims.key and held.task_id = claims."from"
       and (held.busy_until is null or held.busy_until <= now() or held.holder = claims.holder)
     returning held.task_id
   ),
   taken as (
     insert into idempotency_keys (key, request_digest, task_id, holder, busy_until, expires_at)
-    select key, "requestDigest", task, holder, until, now() + make_interval(secs => ${keyLife}) from claims where "from" is null order by key
+    select key, "requestDigest", task, holder, until, ${rememberedUntil} from claims where "from" is null order by key
     on conflict (key) do nothing returning task_id
   ),
   claimed as (select task_id from taken_over union all select task_id from taken)`

@@ -98,14 +98,17 @@ export async function nextDue(ledger: Ledger, targets: readonly string[]): Promi
 }
 
 /**
- * Forgets what has no meaning any more: keys past their time, and spent tokens an hour after, for it is the clock of a broker that says when a token
- * ends, and one that is behind the store's would take it again; and names of sessions at AWS that no kill list needs, once their lease has ended.
+ * Forgets what has no meaning any more: keys past their time that no request holds, and spent tokens an hour after, for it is the clock of a broker that says
+ * when a token ends, and one that is behind the store's would take it again; and names of sessions at AWS that no kill list needs, once their lease has ended.
  * @returns how many rows went
  */
 export async function sweep(ledger: Ledger, limit: number): Promise<number> {
   const [row] = await ledger.run<{ count: number }>(sql`
-    with keys as (
-      delete from idempotency_keys where key in (select key from idempotency_keys where expires_at <= now() limit ${limit}) returning 1
+    with unheld as (
+      select key from idempotency_keys where expires_at <= now() and (busy_until is null or busy_until <= now()) limit ${limit} for update skip locked
+    ),
+    keys as (
+      delete from idempotency_keys where key in (select key from unheld) returning 1
     ),
     tokens as (
       delete from spent_tokens where key in (select key from spent_tokens where expires_at <= now() - interval '1 hour' limit ${limit}) returning 1

@@ -4,6 +4,7 @@ import path from 'node:path'
 import { sql } from 'drizzle-orm'
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { listTasks } from '../../src/ledger/lists.ts'
+import { sweep } from '../../src/ledger/queue.ts'
 import { findTask } from '../../src/ledger/records.ts'
 import { introspect } from '../../src/tasks/introspect.ts'
 import { openTask } from '../../src/tasks/open.ts'
@@ -118,6 +119,44 @@ describe.each(stores)('an Idempotency-Key on $name', ({ open }) => {
     await house.lab.release()
     const task = await first
     const again = await house.declare(['crm'], { key: 'busy' })
+    expect(again.id).toBe(task.id)
+    await again.complete()
+  })
+
+  test('is not forgotten while a request holds it, is remembered from anew by a retry, and forgotten when its time is over', async () => {
+    const declare = () => house.declare(['crm'], { key: 'old' })
+    async function age(): Promise<void> {
+      await house.ledger.run(sql`update idempotency_keys set expires_at = now()`)
+      await sweep(house.ledger, 100)
+    }
+    await house.lab.next('put', 'held')
+    const first = declare()
+    await house.lab.hanging('put')
+    await age()
+    await expect(declare()).rejects.toMatchObject({ code: 'in_flight' })
+    await house.lab.release()
+    const task = await first
+
+    expect((await declare()).id).toBe(task.id)
+    await sweep(house.ledger, 100)
+    const again = await declare()
+    expect(again.id).toBe(task.id)
+
+    await age()
+    const other = await declare()
+    expect(other.id).not.toBe(task.id)
+    await again.complete()
+    await other.complete()
+  })
+
+  test('is remembered from anew where it stands for a new task', async () => {
+    const declare = () => house.declare(['crm'], { key: 'old and failed' })
+    await house.lab.next('put', 'fails')
+    await expect(declare()).rejects.toMatchObject({ code: 'provider_unavailable' })
+    await house.ledger.run(sql`update idempotency_keys set expires_at = now()`)
+    const task = await declare()
+    await sweep(house.ledger, 100)
+    const again = await declare()
     expect(again.id).toBe(task.id)
     await again.complete()
   })
