@@ -169,7 +169,7 @@ const ofChosen = sql`lease.task_id = any(array(select id from chosen)) and lease
 
 /**
  * Starts the end of one live lease, whatever its task does. `revoking` comes back claimed for the caller; undefined where the lease is not
- * reserved or active any more, or the request that ends it was overtaken.
+ * reserved or active any more, or has not expired where that is the cause, or the request that ends it was overtaken.
  */
 export async function closeLease(ledger: Ledger, lease: Pick<Lease, 'id' | 'taskId'>, ending: Ending): Promise<Lease | undefined> {
   const { ended, revoking, lapsing } = await closeLeases(
@@ -188,13 +188,16 @@ interface ClosedLeases extends Omit<Closed, 'tasks'> {
   readonly lapsing: readonly Lease[]
 }
 
+/** The lease that is chosen. One whose time is said to be over may have been refreshed since somebody saw that: it goes on. */
+const chosenItself = sql`lease.task_id = chosen.id and lease.id = chosen.lease and (chosen.cause <> 'lease_expired' or lease.expires_at <= now())`
+
 /** Closes the leases that `chosen` names, each as its row says; their tasks, which it locks, go on. */
 async function closeLeases(ledger: Ledger, chosen: SQL, { due, plan }: Hands): Promise<ClosedLeases> {
   const [row] = await ledger.run<{ ended: JsonRow[] | null; waiting: JsonRow[] | null }>(
     sql`
     with chosen as (${chosen}),
-    ${endedAtOnce(sql`chosen`, sql`lease.task_id = chosen.id and lease.id = chosen.lease`)},
-    ${nowWaiting(sql`chosen`, sql`lease.task_id = chosen.id and lease.id = chosen.lease`, due)},
+    ${endedAtOnce(sql`chosen`, chosenItself)},
+    ${nowWaiting(sql`chosen`, chosenItself, due)},
     ${countDown},
     ${freePlaces},
     told as (

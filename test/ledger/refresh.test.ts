@@ -3,9 +3,11 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { newId } from '../../src/base/ids.ts'
 import type { NewDecision } from '../../src/ledger/entries.ts'
 import { concludeRefresh, extendLease, type Extension } from '../../src/ledger/extend.ts'
+import { claimDue } from '../../src/ledger/queue.ts'
 import { findLease, type Lease } from '../../src/ledger/records.ts'
 import { decideOn } from '../../src/tasks/decision.ts'
-import { type Declared, type House, startHouse } from '../support/house.ts'
+import { endLease } from '../../src/tasks/end.ts'
+import { type Declared, type House, never, startHouse } from '../support/house.ts'
 import { type OpenedStore, stores } from '../support/stores.ts'
 
 const minute = 60_000
@@ -144,6 +146,15 @@ describe.each(stores)('a refresh of what was made outside the broker, on $name',
   test('is not begun where the lease has passed its end, though nobody came to see it', async () => {
     await house.backdate(task.id, '3 minutes')
     expect(await extendLease(house.ledger, lease, decision(), minute)).toBeUndefined()
+  })
+
+  test('that is announced after its lease was claimed as over keeps it alive, and due at its new end', async () => {
+    await house.ledger.run(sql`update leases set due_at = now() where id = ${lease.id}`)
+    const claimed = (await claimDue(house.ledger, [{ target: 'lab', free: 100 }])).find(({ id }) => id === lease.id)
+    const extension = await announce()
+    expect(await endLease(house.broker, claimed!, never)).toBeUndefined()
+    expect(await now()).toMatchObject({ state: 'active', cause: null, expiresAt: extension.until, dueAt: extension.until })
+    expect(await house.lab.works(task.secrets[0]!)).toBe(true)
   })
 
   test('raced against the end of its task is either told before it, or gives nothing', async () => {
