@@ -25,7 +25,7 @@ import { bareColumns, type BareRow, bareRows, receiptsOf, receiptsOfRows, toldRo
 import { type JsonRow, type Lease, leasesOf, type Task, taskOf } from './records.ts'
 import { forgottenAfter, openRoles, namedHandles, takeNames } from './session-names.ts'
 import { type Stopped, stoppedOf } from './stops.ts'
-import { together } from './together.ts'
+import { Alone, together } from './together.ts'
 
 /** A lease about to be announced: `reserved`, or `active` at once where minting changes nothing outside the broker. */
 export interface NewLease {
@@ -90,15 +90,13 @@ export type Announcing = Announced | TaskRefused | { readonly outcome: 'key_take
  */
 export const announceTask: (ledger: Ledger, announcement: Announcement) => Promise<Announcing> = together(announceTasks, 'later')
 
-async function announceTasks(ledger: Ledger, all: readonly Announcement[]): Promise<readonly Announcing[]> {
+async function announceTasks(ledger: Ledger, all: readonly Announcement[]): Promise<readonly (Announcing | Alone<Announcement>)[]> {
   const written = await writeAll(ledger, all)
-  const outcomes = all.map((announcement) => outcomeOf(ledger, announcement, written.get(announcement.task.id)))
-  if (all.length === 1) return outcomes
-  // The places of an agent were given to all of its announcements here or to none. Near its limit some may still fit.
-  for (const [index, announcement] of all.entries()) {
-    if (outcomes[index]!.outcome === 'limit') [outcomes[index]] = (await announceTasks(ledger, [again(announcement)])) as [Announcing]
-  }
-  return outcomes
+  return all.map((announcement) => {
+    const outcome = outcomeOf(ledger, announcement, written.get(announcement.task.id))
+    // The places of an agent were given to all of its announcements here or to none. Near its limit some may still fit.
+    return outcome.outcome === 'limit' && all.length > 1 ? new Alone(again(announcement)) : outcome
+  })
 }
 
 /** The same, whose key already stands for this task: it is taken over from itself. */

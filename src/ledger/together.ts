@@ -2,8 +2,17 @@ import { stopwatch } from '../base/time.ts'
 import { isUnlawful, type Ledger } from './connect.ts'
 import { type Rank, tooMuch } from './turns.ts'
 
+/** Instead of a result: what of an item has to be asked for in a statement of its own. */
+export class Alone<Item> {
+  readonly item: Item
+
+  constructor(item: Item) {
+    this.item = item
+  }
+}
+
 /** Does something for many at once: one statement, one commit. Results in the order of the items. */
-export type Verb<Item, Result> = (ledger: Ledger, items: readonly Item[]) => Promise<readonly Result[]>
+export type Verb<Item, Result> = (ledger: Ledger, items: readonly Item[]) => Promise<readonly (Result | Alone<Item>)[]>
 
 /** Statements of one verb under way at once: while one waits for its commit, the next is worked on. More would only make each of them smaller. */
 const lanes = 2
@@ -30,7 +39,7 @@ interface Waiting<Item, Result> {
  * many connections as the pool has, was a third as fast, and left none for those who want to end something.
  *
  * A statement that fails has failed for all its items. Where it was refused because of what one of them says, the others must not suffer: then
- * each is asked for alone.
+ * each is asked for alone. So are those for which the verb answers `Alone`; the others of their statement have their results by then.
  *
  * @param rank `later` for new work: what has waited too long for its statement is refused with `store_unavailable`, and was never begun
  */
@@ -43,7 +52,10 @@ export function together<Item, Result>(verb: Verb<Item, Result>, rank: Rank): (l
   }
 }
 
-function queueOf<Item, Result>(run: (items: readonly Item[]) => Promise<readonly Result[]>, longest: number): (item: Item) => Promise<Result> {
+function queueOf<Item, Result>(
+  run: (items: readonly Item[]) => Promise<readonly (Result | Alone<Item>)[]>,
+  longest: number,
+): (item: Item) => Promise<Result> {
   const waiting: Waiting<Item, Result>[] = []
   let underWay = 0
   let scheduled = false
@@ -78,12 +90,22 @@ function queueOf<Item, Result>(run: (items: readonly Item[]) => Promise<readonly
   }
 
   async function runAll(batch: readonly Waiting<Item, Result>[]): Promise<void> {
+    let alone: Waiting<Item, Result>[] = []
     try {
       const results = await run(batch.map(({ item }) => item))
-      batch.forEach(({ resolve }, index) => resolve(results[index]!))
+      for (const [index, one] of batch.entries()) {
+        const result = results[index]!
+        if (result instanceof Alone) alone.push({ ...one, item: result.item })
+        else one.resolve(result)
+      }
     } catch (error) {
-      if (batch.length > 1 && isUnlawful(error)) for (const one of batch) await runAll([one])
+      if (batch.length > 1 && isUnlawful(error)) alone = [...batch]
       else for (const { reject } of batch) reject(error)
+    }
+    // A store that cannot be reached keeps each of them waiting: together they wait no longer than one.
+    for (const one of alone) {
+      if (one.waited() > longest) one.reject(tooMuch())
+      else await runAll([one])
     }
   }
 

@@ -1,7 +1,7 @@
 import { afterEach, expect, test, vi } from 'vitest'
 import { BrokerError } from '../../src/base/errors.ts'
 import type { Ledger } from '../../src/ledger/connect.ts'
-import { together } from '../../src/ledger/together.ts'
+import { Alone, together } from '../../src/ledger/together.ts'
 import type { Rank } from '../../src/ledger/turns.ts'
 
 const ledger = {} as Ledger
@@ -10,7 +10,7 @@ const outage = new BrokerError('store_unavailable', 'gone')
 
 afterEach(() => void vi.useRealTimers())
 
-/** A verb whose statements answer when the test says so: each letter becomes a capital. */
+/** A verb whose statements answer when the test says so: each letter becomes a capital. What ends in `?` is asked for alone, without it. */
 function verbUnderTest(faults: Readonly<Record<string, BrokerError>> = {}, rank: Rank = 'later') {
   const statements: { readonly items: readonly string[]; answer(): void }[] = []
   let arrived: () => void = () => {}
@@ -20,7 +20,7 @@ function verbUnderTest(faults: Readonly<Record<string, BrokerError>> = {}, rank:
     await answered
     const fault = items.map((item) => faults[item]).find((found) => found !== undefined)
     if (fault) throw fault
-    return items.map((item) => item.toUpperCase())
+    return items.map((item) => (item.endsWith('?') ? new Alone(item.slice(0, -1)) : item.toUpperCase()))
   }, rank)
   return {
     statements,
@@ -74,6 +74,34 @@ test('a store that fails has failed for everybody who was in the statement, and 
   statements[0]!.answer()
   expect(await answers).toMatchObject([{ reason: outage }, { reason: outage }])
   expect(statements).toHaveLength(1)
+})
+
+test('what has to be asked for alone keeps nobody waiting who was in its statement, and fails by itself', async () => {
+  const { ask, statements, sent } = verbUnderTest({ b: outage, c: refusal })
+  const [a, ...alone] = ['a', 'b?', 'c?', 'd?'].map(ask)
+  const answers = Promise.allSettled(alone)
+  await sent(1)
+  statements[0]!.answer()
+  expect(await a).toBe('A')
+  for (let statement = 2; statement <= 4; statement++) {
+    await sent(statement)
+    statements[statement - 1]!.answer()
+  }
+  expect(await answers).toMatchObject([{ reason: outage }, { reason: refusal }, { value: 'D' }])
+  expect(statements.map(({ items }) => items)).toEqual([['a', 'b?', 'c?', 'd?'], ['b'], ['c'], ['d']])
+})
+
+test('new work that is to be asked for alone, and has waited too long for that, is refused and never begun', async () => {
+  vi.useFakeTimers({ toFake: ['performance'] })
+  const { ask, statements, sent } = verbUnderTest()
+  const answers = Promise.allSettled(['a', 'b?', 'c?'].map(ask))
+  await sent(1)
+  statements[0]!.answer()
+  await sent(2)
+  vi.advanceTimersByTime(6_000)
+  statements[1]!.answer()
+  expect(await answers).toMatchObject([{ value: 'A' }, { value: 'B' }, { reason: { code: 'store_unavailable' } }])
+  expect(statements).toHaveLength(2)
 })
 
 test('no statement grows without a bound', async () => {

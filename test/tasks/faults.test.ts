@@ -158,6 +158,30 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
     house.skew += 10_000
   })
 
+  test.each(['store_unavailable', 'internal'] as const)(
+    'a declaration that meets its limit, and whose own statement fails with %s, fails none of those that were announced beside it',
+    async (code) => {
+      const announcing: number[] = []
+      const run: Ledger['run'] = async (...asked) => {
+        const { sql: text, params } = new PgDialect().sqlToQuery(asked[0])
+        if (text.includes("'task.opened'") && announcing.push((JSON.parse(String(params[0])) as unknown[]).length) === 2)
+          throw new BrokerError(code, 'not this one')
+        return await house.ledger.run(...asked)
+      }
+      const broker = { ...house.broker, ledger: { ...house.ledger, run } }
+
+      const [over, beside] = await Promise.allSettled([
+        house.declare(['api', 'slow-api', 'crm', 'crm-for'], { agent: 'small', broker }),
+        house.declare(['crm'], { broker }),
+      ])
+
+      expect(announcing, 'declarations of each statement').toEqual([2, 1])
+      expect(over).toMatchObject({ status: 'rejected', reason: { code } })
+      expect(beside).toMatchObject({ status: 'fulfilled' })
+      if (beside.status === 'fulfilled') await beside.value.complete()
+    },
+  )
+
   test('a lease that is not there any more while its end is waited for is said to be a lease', async () => {
     const task = await house.declare(['api'])
     let isAsked = 0
