@@ -1,4 +1,4 @@
-import { BrokerError } from '../base/errors.ts'
+import { BrokerError, requestRefused } from '../base/errors.ts'
 import { type DecisionId, newId, type TaskId } from '../base/ids.ts'
 import type { Receipt } from '../base/receipt.ts'
 import type { Secret } from '../base/secret.ts'
@@ -42,7 +42,7 @@ interface Opening {
  * Opens a task: decides, announces, mints, confirms. All grants or none.
  *
  * A crash between any two lines leaves nothing that the reaper cannot end (docs/how-a-task-is-answered.md).
- * @throws BrokerError `agent_unknown`, `unknown_kind`, `unknown_grant`, `denied` (kept first), `rate_limited`, `in_flight` (retry with the same key),
+ * @throws BrokerError `agent_unknown`, `unknown_kind`, `unknown_grant`, `invalid_request` (it does not fit catalogue or limits), `denied` (kept first), `rate_limited`, `in_flight` (retry with the same key),
  *   `idempotency_mismatch`, `conflict` (the task of this key has ended), `provider_unavailable` (retry later), `provider_failed`, `store_unavailable`
  */
 export async function openTask(
@@ -53,6 +53,7 @@ export async function openTask(
   signal: AbortSignal,
 ): Promise<OpenedTask> {
   const { actor, agent } = agentOf(broker, caller)
+  refuseTooMany(broker, declared)
   const opening = prepare(broker, actor, agent, declared)
   const claim = idempotencyKey === undefined ? undefined : claimOf(actor, idempotencyKey, declared, opening.decision.id)
   if (opening.decision.made.outcome === 'deny') return await refuse(broker, opening, claim)
@@ -62,6 +63,12 @@ export async function openTask(
   if (announced.outcome === 'key_taken') return await retry(broker, opening, claim!, signal)
   if (announced.outcome !== 'announced') return await keepBack(broker, opening, announced, claim)
   return await issue(broker, opening, announced, claim, signal)
+}
+
+/** What no task may hold at once is nothing that time would grant: a fault of the request, which leaves nothing. @throws BrokerError `invalid_request` */
+function refuseTooMany({ limits }: Broker, { grants }: Declaration): void {
+  if (grants.length > limits.leasesPerTask)
+    throw requestRefused([{ pointer: '/grants', message: `must have ${limits.leasesPerTask} at most: one task holds no more leases at once` }])
 }
 
 function prepare(broker: Broker, actor: Actor, agent: Agent, declared: Declaration): Opening {

@@ -5,7 +5,7 @@ import { sql } from 'drizzle-orm'
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import type { Ledger } from '../../src/ledger/connect.ts'
 import { findTask } from '../../src/ledger/records.ts'
-import { listEntries } from '../../src/ledger/lists.ts'
+import { listEntries, listTasks } from '../../src/ledger/lists.ts'
 import { isAlive } from '../../src/ledger/tokens.ts'
 import { completeTask } from '../../src/tasks/close.ts'
 import { introspect } from '../../src/tasks/introspect.ts'
@@ -415,6 +415,24 @@ describe.each(stores)('the life of a task on $name', ({ open }) => {
     const third = await house.declare(['crm', 'api'], { agent: 'small' })
     await third.complete()
     await second.complete()
+  })
+
+  test('more grants than a task may hold at once are a fault of the declaration, with a key or without, and nothing of it is kept', async () => {
+    const broker = { ...house.broker, limits: { ...house.broker.limits, leasesPerTask: 2 } }
+    const before = await listTasks(house.ledger, {}, { limit: 1 })
+    for (const key of [{}, { key: 'too many' }]) {
+      const refused = house.declare(['api', 'slow-api', 'crm'], { broker, ...key })
+      await expect(refused).rejects.toMatchObject({
+        code: 'invalid_request',
+        errors: [{ pointer: '/grants', message: expect.stringContaining('2') as unknown }],
+      })
+    }
+    expect(await listTasks(house.ledger, {}, { limit: 1 })).toEqual(before)
+
+    const task = await house.declare(['api', 'crm'], { broker, key: 'too many' })
+    const again = await house.declare(['api', 'crm'], { broker, key: 'too many' })
+    expect(again.id).toBe(task.id)
+    await again.complete()
   })
 
   test('twenty declarations at once never take more places than there are', async () => {
