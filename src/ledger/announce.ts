@@ -195,11 +195,12 @@ async function writeAll(ledger: Ledger, all: readonly Announcement[]): Promise<W
   return new Map(rows.map(({ id, ...written }) => [id, { ...written, decided: bodies.get(id)! }]))
 }
 
-/** A declaration whose answer was lost: it gets another task token, while it holds its Idempotency-Key. */
-export interface Reissue {
-  /** SHA-256 of the task token. */
-  readonly tokenHash: string
-  readonly claim: KeyClaim
+/** By what right further leases of a task are asked for, where a retry may have taken the task meanwhile: then there are none. */
+export interface Right {
+  /** SHA-256 of the task token that was presented. */
+  readonly tokenHash?: string | undefined
+  /** Of the retry itself, whose answer was lost: what it declared is announced anew. */
+  readonly reissue?: KeyClaim
 }
 
 /** Why a task was given no further leases. */
@@ -208,7 +209,7 @@ export type LeasesRefused = { readonly outcome: 'not_open' | 'limit' | 'used_up'
 /**
  * Announces further leases of an open task.
  *
- * `not_open`: the task has ended or passed its deadline, or another retry has taken the key of this reissue. `limit`: the agent or the task has too many live
+ * `not_open`: the task has ended or passed its deadline, or a retry of its declaration has taken it since. `limit`: the agent or the task has too many live
  * leases. `used_up`: the task has had too many leases in all. `stopped`: an operator has stopped what is asked for. Nothing was written.
  */
 export async function announceLeases(
@@ -217,7 +218,7 @@ export async function announceLeases(
   decision: NewDecision,
   leases: readonly NewLease[],
   limits: LeaseLimits,
-  reissue?: Reissue,
+  { tokenHash, reissue }: Right,
 ): Promise<Announced | LeasesRefused> {
   const names = namesFor(leases)
   const [row] = await ledger.run<{ announced: number | null; told: ExportedRow[] | null } & WrittenOne>(
@@ -226,7 +227,8 @@ export async function announceLeases(
     ${wantedRows([{ task, decision, leases }])},
     ${names.roles}
     found as (
-      select * from tasks where id = ${task} and state = 'open' and deadline > now() ${reissue ? sql`and ${holds(reissue.claim)}` : sql``} ${names.first} for update
+      select * from tasks where id = ${task} and state = 'open' and deadline > now() ${reissue ? sql`and ${holds(reissue)}` : sql``}
+        ${tokenHash === undefined ? sql`` : sql`and token_hash = ${tokenHash}`} ${names.first} for update
     ),
     ${stoppedOf(sql`found`, sql`wanted`)},
     asking as (
@@ -236,8 +238,7 @@ export async function announceLeases(
     ),
     place as (${takePlaces}),
     task as (
-      update tasks set live_leases = tasks.live_leases + asking.leases, announced_leases = tasks.announced_leases + asking.leases,
-        token_hash = coalesce(${reissue?.tokenHash ?? null}::text, tasks.token_hash)
+      update tasks set live_leases = tasks.live_leases + asking.leases, announced_leases = tasks.announced_leases + asking.leases
       from asking where tasks.id = ${task} and tasks.state = 'open' and ${hasPlace}
       returning tasks.*
     ),

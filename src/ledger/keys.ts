@@ -39,11 +39,20 @@ export async function findKey(ledger: Ledger, key: string): Promise<HeldKey | un
   return row && { requestDigest: row.request_digest, task: row.task_id, busy: row.busy }
 }
 
-/** Takes a key for a retry of its own declaration. False: another retry was faster. */
-export async function holdKey(ledger: Ledger, { key, holder }: KeyClaim, task: TaskId): Promise<boolean> {
+/**
+ * Takes a key for a retry of its own declaration, and the open task with it: from this commit on its token is another, and whoever has the one before gets
+ * nothing further. One that nobody has yet, or ever will where this request dies; then the next retry brings another. False: another retry was faster.
+ *
+ * @param tokenHash SHA-256 of the task token that the retry is to be answered with
+ */
+export async function holdKey(ledger: Ledger, { key, holder }: KeyClaim, task: TaskId, tokenHash: string): Promise<boolean> {
   const rows = await ledger.run(sql`
-    update idempotency_keys set busy_until = ${busyUntil}, holder = ${holder}, expires_at = ${rememberedUntil}
-    where key = ${key} and task_id = ${task} and (busy_until is null or busy_until <= now()) returning key`)
+    with held as (
+      update idempotency_keys set busy_until = ${busyUntil}, holder = ${holder}
+      where key = ${key} and task_id = ${task} and (busy_until is null or busy_until <= now()) returning task_id
+    ),
+    taken as (update tasks set token_hash = ${tokenHash} from held where tasks.id = held.task_id and tasks.state = 'open')
+    select task_id from held`)
   return rows.length > 0
 }
 

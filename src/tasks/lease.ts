@@ -1,4 +1,4 @@
-import { BrokerError } from '../base/errors.ts'
+import { BrokerError, tokenRefused } from '../base/errors.ts'
 import type { LeaseId, TaskId } from '../base/ids.ts'
 import type { Receipt } from '../base/receipt.ts'
 import { announceLeases } from '../ledger/announce.ts'
@@ -14,6 +14,7 @@ import { decideOn, keptDecision, cappedBy } from './decision.ts'
 import { asBrokerError, confirmAll, type IssuedLease, mintAll, newLeases, reservationOf, targetOf } from './mint.ts'
 import { deniedInTask, leaseHasEnded, notFound, refusedByStop, refusedLeases, taskHasEnded } from './refusals.ts'
 import { agentBehind, type Broker, type Caller, type GrantRequest, owns } from './task.ts'
+import { stillSpeaks } from './token.ts'
 
 /** One lease that was issued, or issued anew. */
 export interface AddedLease {
@@ -27,7 +28,7 @@ export interface AddedLease {
  * Issues a further grant inside an open task, under a fresh decision.
  *
  * A crash between any two lines leaves what a crash of opening would: a reserved lease that the reaper ends, or an active one that its deadline ends.
- * @throws BrokerError `not_found`, `conflict` (the task has ended, or had as many leases as one may), `denied` (kept first), `unknown_grant`, `rate_limited`, `provider_unavailable`, `provider_failed`
+ * @throws BrokerError `not_found`, `invalid_token` (a retry of the declaration has replaced it meanwhile), `conflict` (the task has ended, or had as many leases as one may), `denied` (kept first), `unknown_grant`, `rate_limited`, `provider_unavailable`, `provider_failed`
  */
 export async function addLease(broker: Broker, caller: Caller, id: TaskId, asked: GrantRequest, signal: AbortSignal): Promise<AddedLease> {
   const { task, left } = await ownOpenTask(broker, caller, id)
@@ -38,7 +39,9 @@ export async function addLease(broker: Broker, caller: Caller, id: TaskId, asked
   if (decision.made.outcome === 'deny') throw await deniedInTask(broker, id, decision)
 
   const limits = { perAgent: agent.maxLiveLeases, perTask: broker.limits.leasesPerTask }
-  const announced = await announceLeases(broker.ledger, id, decision, newLeases(broker, inquiry, decision), limits)
+  const right = { tokenHash: caller.task?.tokenHash }
+  const announced = await announceLeases(broker.ledger, id, decision, newLeases(broker, inquiry, decision), limits, right)
+  if (announced.outcome === 'not_open' && caller.task && !(await stillSpeaks(broker, caller.task))) throw tokenRefused()
   if (announced.outcome !== 'announced') throw await refusedLeases(broker, id, decision, announced)
 
   const minted = await mintAll(broker, { task: announced.task, inquiry, decision }, announced.leases, signal)

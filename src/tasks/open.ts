@@ -155,9 +155,13 @@ async function openAnew(broker: Broker, opening: Opening, held: HeldKey, claim: 
   return await issue(broker, opening, announced, takeover, signal)
 }
 
-/** The task is open but its answer was lost: its credentials are ended, and new ones minted under a new task token. */
+/**
+ * The task is open but its answer was lost: its token is replaced, its credentials are ended, and new ones minted. In this order: whoever has the old token
+ * gets nothing that would come after the read of what is to be ended.
+ */
 async function reissue(broker: Broker, opening: Opening, task: TaskId, claim: KeyClaim, signal: AbortSignal): Promise<OpenedTask> {
-  if (!(await holdKey(broker.ledger, claim, task))) throw inFlight()
+  const { token, hash } = newTaskToken(task)
+  if (!(await holdKey(broker.ledger, claim, task, hash))) throw inFlight()
   // Read under the hold: what another retry announced before it let go is ended too.
   const before = await findTask(broker.ledger, task)
   await Promise.all(
@@ -166,11 +170,7 @@ async function reissue(broker: Broker, opening: Opening, task: TaskId, claim: Ke
       .map((lease) => endLeaseNow(broker, lease, { cause: 'answer_lost', by: 'broker', under: claim })),
   )
   const { inquiry, decision, limits } = opening
-  const { token, hash } = newTaskToken(task)
-  const announced = await announceLeases(broker.ledger, task, decision, newLeases(broker, inquiry, decision), limits, {
-    tokenHash: hash,
-    claim,
-  })
+  const announced = await announceLeases(broker.ledger, task, decision, newLeases(broker, inquiry, decision), limits, { reissue: claim })
   if (announced.outcome !== 'announced') {
     if (!(await keepKey(broker.ledger, claim))) throw inFlight()
     await releaseKey(broker.ledger, claim)

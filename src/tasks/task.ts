@@ -37,12 +37,17 @@ export interface Limits {
   readonly stuckAfter: number
 }
 
+/** A task, and the SHA-256 of the token that speaks for it. */
+export interface TokenHolder extends Pick<Task, 'id' | 'agent'> {
+  readonly tokenHash: string
+}
+
 /** Who asks: an agent with its workload token, whoever holds a task's token, an operator or reviewer. One caller may be several of these. */
 export interface Caller {
   readonly actor: Actor | undefined
   readonly agent: Agent | undefined
   /** The task whose token was presented. */
-  readonly task: Pick<Task, 'id' | 'agent'> | undefined
+  readonly task: TokenHolder | undefined
   readonly roles: ReadonlySet<'operator' | 'reviewer'>
 }
 

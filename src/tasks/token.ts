@@ -1,7 +1,7 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { isId, type TaskId } from '../base/ids.ts'
 import { Secret } from '../base/secret.ts'
-import type { Broker, Caller } from './task.ts'
+import type { Broker, Caller, TokenHolder } from './task.ts'
 import { findTaskToken } from '../ledger/tokens.ts'
 
 /** `mft_`, the id of the task without its noun, `_`, and 256 random bits. */
@@ -25,8 +25,12 @@ export function newTaskToken(task: TaskId): { readonly token: Secret; readonly h
 export async function taskOfToken(broker: Broker, text: string): Promise<Caller['task']> {
   const id = taskIn(text)
   const kept = id && (await findTaskToken(broker.ledger, id))
-  return kept && isEqual(kept.hash, hashOf(text)) ? { id, agent: kept.agent } : undefined
+  return kept && isEqual(kept.hash, hashOf(text)) ? { id, agent: kept.agent, tokenHash: kept.hash } : undefined
 }
+
+/** Whether the token that was presented still speaks for its task: a retry of the declaration brings another. */
+export const stillSpeaks = async (broker: Broker, { id, tokenHash }: TokenHolder): Promise<boolean> =>
+  (await findTaskToken(broker.ledger, id))?.hash === tokenHash
 
 /** The task that a token names, which says nothing about whether it speaks for it. Nothing that is malformed becomes a question to the store. */
 function taskIn(text: string): TaskId | undefined {

@@ -17,7 +17,10 @@ describe('the token of a task', () => {
   test('speaks for its task, wherever it is let in', async () => {
     const house = withTask()
     house.app.get('/mine', ...callableBy(['agent', 'task']).middleware, (c) => c.json({ task: c.var.caller.task, roles: [...c.var.caller.roles] }))
-    expect(await (await house.ask('/mine', { token: taskToken })).json()).toEqual({ task: { id: task, agent: 'invoice-bot' }, roles: [] })
+    expect(await (await house.ask('/mine', { token: taskToken })).json()).toEqual({
+      task: { id: task, agent: 'invoice-bot', tokenHash: hash },
+      roles: [],
+    })
   })
 
   test('is not enough where a living workload token is asked for', async () => {

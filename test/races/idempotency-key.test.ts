@@ -74,7 +74,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('an Idempotency-K
     expect(row!['open'], 'a task that failed is not left open').toBe(0)
   })
 
-  test('lets a retry that waits for the task announce nothing behind the back of the one that takes the key after it', async () => {
+  test('lets a retry that waits for its places announce nothing behind the back of the one that takes the key after it', async () => {
     /** Retries that wait: to announce, or to take the key. The brokers' own background may wait for something else now and then. */
     async function waiting(): Promise<number> {
       const statements = await fleet.owner`
@@ -92,7 +92,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('an Idempotency-K
 
     const answers: Promise<Answer<OpenedTask>>[] = []
     await fleet.owner.begin(async (transaction) => {
-      await transaction`select 1 from tasks where id = ${task.id} for update`
+      await transaction`select 1 from agents where name = 'bot' for update`
       for (const broker of [0, 1]) {
         answers.push(fleet.ask(fleet.brokers[broker]!, ['api'], headers))
         await until(`${broker + 1} retries wait`, async () => (await waiting()) === broker + 1)

@@ -79,7 +79,7 @@ export async function announceMint(ledger: Ledger, ttl = 600_000, pool: readonly
 /** Further leases of the task of a lease, as many as there are pools. */
 export async function announceFurther(ledger: Ledger, { taskId }: Lease, ...pools: readonly (readonly string[])[]): Promise<readonly Lease[]> {
   const leases = pools.map((pool) => newLease(600_000, pool))
-  const answer = await announceLeases(ledger, taskId, newDecision(), leases, limits)
+  const answer = await announceLeases(ledger, taskId, newDecision(), leases, limits, {})
   if (answer.outcome !== 'announced') throw new Error(answer.outcome)
   return answer.leases
 }

@@ -7,7 +7,9 @@ import { listTasks } from '../../src/ledger/lists.ts'
 import { sweep } from '../../src/ledger/queue.ts'
 import { findTask } from '../../src/ledger/records.ts'
 import { introspect } from '../../src/tasks/introspect.ts'
+import { addLease } from '../../src/tasks/lease.ts'
 import { openTask } from '../../src/tasks/open.ts'
+import type { Caller } from '../../src/tasks/task.ts'
 import { taskOfToken } from '../../src/tasks/token.ts'
 import { type House, loadPolicy, startHouse } from '../support/house.ts'
 import { type OpenedStore, stores } from '../support/stores.ts'
@@ -43,9 +45,37 @@ describe.each(stores)('an Idempotency-Key on $name', ({ open }) => {
     expect(await taskOfToken(house.broker, first.token)).toBeUndefined()
     expect(await house.lab.works(second.secrets[0]!)).toBe(true)
     expect(await introspect(house.broker, second.secrets[1]!, 'all')).toMatchObject({ task: first.id })
-    expect(await taskOfToken(house.broker, second.token)).toEqual({ id: first.id, agent: 'bot' })
+    expect(await taskOfToken(house.broker, second.token)).toMatchObject({ id: first.id, agent: 'bot' })
     await second.complete()
   })
+
+  test.each(['presented before', 'presented meanwhile'])(
+    'gives the old task token nothing while the old credentials are being ended: %s',
+    async (when) => {
+      const key = `lost, and its token ${when}`
+      const first = await house.declare(['crm'], { key })
+      const speaker = async (): Promise<Caller | undefined> => {
+        const task = await taskOfToken(house.broker, first.token)
+        return task && { actor: undefined, agent: undefined, task, roles: new Set() }
+      }
+      const before = await speaker()
+      await house.lab.next('delete', 'held')
+      const retried = house.declare(['crm'], { key })
+      await house.lab.hanging('delete')
+
+      const holder = when === 'presented before' ? before : await speaker()
+      const added =
+        holder && (await addLease(house.broker, holder, first.id, { name: 'api', parameters: {} }, never).catch((error: unknown) => error))
+      await house.lab.release()
+      const second = await retried
+
+      const living = (await findTask(house.ledger, first.id))!.leases.filter(({ state }) => state === 'active')
+      expect(living.map(({ id }) => id)).toEqual(second.leases.map(({ id }) => id))
+      if (when === 'presented before') expect(added).toMatchObject({ code: 'invalid_token' })
+      else expect(holder).toBeUndefined()
+      await second.complete()
+    },
+  )
 
   test('says of the old credentials that they are being revoked, as long as their backend does not confirm their end', async () => {
     const first = await house.declare(['crm'], { key: 'lost, and its end fails' })
