@@ -48,7 +48,7 @@ export async function findKey(ledger: Ledger, key: string): Promise<HeldKey | un
 export async function holdKey(ledger: Ledger, { key, holder }: KeyClaim, task: TaskId, tokenHash: string): Promise<boolean> {
   const rows = await ledger.run(sql`
     with held as (
-      update idempotency_keys set busy_until = ${busyUntil}, holder = ${holder}
+      update idempotency_keys set busy_until = ${busyUntil}, holder = ${holder}, expires_at = ${rememberedUntil}
       where key = ${key} and task_id = ${task} and (busy_until is null or busy_until <= now()) returning task_id
     ),
     taken as (update tasks set token_hash = ${tokenHash} from held where tasks.id = held.task_id and tasks.state = 'open')

@@ -131,7 +131,7 @@ describe('the turn of an end at a store that reads hold is the next one, behind 
   const [ending, endingLease] = [newId('task'), newId('lease')]
   const ends: readonly (readonly [string, (broker: Broker) => Promise<unknown>])[] = [
     [ending, (broker) => completeTask(broker, caller, ending, 0, never)],
-    [ending, (broker) => completeTask(broker, { ...caller, actor: undefined, task: { id: ending, agent: 'bot' } }, ending, 0, never)],
+    [ending, (broker) => completeTask(broker, { ...caller, actor: undefined, task: { id: ending, agent: 'bot', tokenHash: '' } }, ending, 0, never)],
     [ending, (broker) => revokeTask(broker, caller, ending, 'a test says so', 0, never)],
     [endingLease, (broker) => revokeLease(broker, caller, endingLease, undefined, 0, never)],
   ]
