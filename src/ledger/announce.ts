@@ -2,6 +2,7 @@ import { sql, type SQL } from 'drizzle-orm'
 import type { LeaseId, TaskId } from '../base/ids.ts'
 import type { Json } from '../base/json.ts'
 import type { Receipt } from '../base/receipt.ts'
+import { stopwatch } from '../base/time.ts'
 import type { Ledger } from './connect.ts'
 import {
   type DecidedBody,
@@ -64,6 +65,8 @@ export interface Announced {
   readonly outcome: 'announced'
   readonly task: Task
   readonly leases: readonly Lease[]
+  /** Milliseconds since shortly before the store's time of it, by this broker's clock: never less, so that the two clocks need not agree. */
+  readonly elapsed: () => number
   readonly receipts: readonly Receipt[]
 }
 
@@ -91,9 +94,10 @@ export type Announcing = Announced | TaskRefused | { readonly outcome: 'key_take
 export const announceTask: (ledger: Ledger, announcement: Announcement) => Promise<Announcing> = together(announceTasks, 'later')
 
 async function announceTasks(ledger: Ledger, all: readonly Announcement[]): Promise<readonly (Announcing | Alone<Announcement>)[]> {
+  const elapsed = stopwatch()
   const written = await writeAll(ledger, all)
   return all.map((announcement) => {
-    const outcome = outcomeOf(ledger, announcement, written.get(announcement.task.id))
+    const outcome = outcomeOf(ledger, announcement, written.get(announcement.task.id), elapsed)
     // The places of an agent were given to all of its announcements here or to none. Near its limit some may still fit.
     return outcome.outcome === 'limit' && all.length > 1 ? new Alone(again(announcement)) : outcome
   })
@@ -114,13 +118,13 @@ interface WrittenOne {
   readonly stopped: Stopped | null
 }
 
-function outcomeOf(ledger: Ledger, announcement: Announcement, written: ReturnType<Written['get']>): Announcing {
+function outcomeOf(ledger: Ledger, announcement: Announcement, written: ReturnType<Written['get']>, elapsed: () => number): Announcing {
   if (!written) return { outcome: 'key_taken' }
   if (written.stopped) return { outcome: 'stopped', ...written.stopped }
   if (!written.task) return { outcome: 'limit' }
   const announced = { task: taskOf(written.task), leases: leasesOf(written.leases) }
   const told = (written.told ?? []).map((row) => factOf(announcement, announced, written.decided, row))
-  return { outcome: 'announced', ...announced, receipts: receiptsOf(ledger, told) }
+  return { outcome: 'announced', ...announced, elapsed, receipts: receiptsOf(ledger, told) }
 }
 
 /** A fact of an announcement as the history has it: its row, and the body that was sent. */
@@ -221,6 +225,7 @@ export async function announceLeases(
   { tokenHash, reissue }: Right,
 ): Promise<Announced | LeasesRefused> {
   const names = namesFor(leases)
+  const elapsed = stopwatch()
   const [row] = await ledger.run<{ announced: number | null; told: ExportedRow[] | null } & WrittenOne>(
     sql`
     with ${decidedRows([{ task, decision }])},
@@ -260,7 +265,7 @@ export async function announceLeases(
   if (!row || row.announced === null) return { outcome: 'not_open' }
   if (row.stopped) return { outcome: 'stopped', ...row.stopped }
   if (!row.task) return { outcome: row.announced + leases.length > leasesInAll ? 'used_up' : 'limit' }
-  return { outcome: 'announced', task: taskOf(row.task), leases: leasesOf(row.leases), receipts: receiptsOfRows(ledger, row.told) }
+  return { outcome: 'announced', task: taskOf(row.task), leases: leasesOf(row.leases), elapsed, receipts: receiptsOfRows(ledger, row.told) }
 }
 
 /**

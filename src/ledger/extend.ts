@@ -1,6 +1,7 @@
 import { sql } from 'drizzle-orm'
 import type { LeaseId, TaskId } from '../base/ids.ts'
 import type { Receipt } from '../base/receipt.ts'
+import { stopwatch } from '../base/time.ts'
 import type { Ledger } from './connect.ts'
 import {
   decidedRows,
@@ -62,6 +63,8 @@ export interface Extension {
   readonly until: Date
   /** What the lease's end was before: whatever was handed out so far ends by then. */
   readonly former: Date
+  /** Milliseconds since shortly before the store's time of it, as of an announcement. */
+  readonly elapsed: () => number
   readonly receipts: readonly Receipt[]
 }
 
@@ -80,6 +83,7 @@ export async function extendLease(
   ttl: number,
 ): Promise<Extension | Stopped | undefined> {
   const end = sql`case when lease.local then seen.until else greatest(lease.expires_at, seen.until) end`
+  const elapsed = stopwatch()
   const [row] = await ledger.run<{ lease: JsonRow | null; until: string; former: string; told: ExportedRow[] | null; stopped: Stopped | null }>(
     sql`
     with ${decidedRows([{ task: lease.taskId, decision }])},
@@ -108,7 +112,7 @@ export async function extendLease(
   )
   if (row?.stopped) return row.stopped
   if (!row?.lease) return undefined
-  return { lease: leaseOf(row.lease), until: new Date(row.until), former: new Date(row.former), receipts: receiptsOfRows(ledger, row.told) }
+  return { lease: leaseOf(row.lease), until: new Date(row.until), former: new Date(row.former), elapsed, receipts: receiptsOfRows(ledger, row.told) }
 }
 
 /** What came of a refresh. */

@@ -22,6 +22,11 @@ export interface Reservation<Settings = unknown> {
   readonly expiresAt: Date
   /** The store's time when the lease was announced or refreshed: `iat` of what is signed. */
   readonly issuedAt: Date
+  /**
+   * Milliseconds since then, by this broker's stopwatch, which began shortly before: never less, whatever it waited for. What lives for a time rather than
+   * until a moment is asked for by this, and no clock is compared with another.
+   */
+  readonly elapsed: () => number
   readonly policyDigest: string
   /** What is journaled of the lease by now. Of one that is being minted: its name, where the provider has a `pool` and one could be taken. */
   readonly handles: readonly Handle[]

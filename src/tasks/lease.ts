@@ -44,7 +44,8 @@ export async function addLease(broker: Broker, caller: Caller, id: TaskId, asked
   if (announced.outcome === 'not_open' && caller.task && !(await stillSpeaks(broker, caller.task))) throw tokenRefused()
   if (announced.outcome !== 'announced') throw await refusedLeases(broker, id, decision, announced)
 
-  const minted = await mintAll(broker, { task: announced.task, inquiry, decision }, announced.leases, signal)
+  const issue = { task: announced.task, inquiry, decision, elapsed: announced.elapsed }
+  const minted = await mintAll(broker, issue, announced.leases, signal)
   const confirmed = minted.ok ? await confirmAll(broker, announced.task, minted.issued, undefined) : undefined
   const issued = confirmed?.issued[0]
   if (!confirmed || !issued) {
@@ -84,7 +85,7 @@ export async function refreshLease(broker: Broker, caller: Caller, id: LeaseId, 
   const extension = await extendLease(broker.ledger, lease, decision, ttl)
   if (!extension) throw leaseHasEnded(lease)
   if ('stop' in extension) throw await refusedByStop(broker, task.id, decision, extension)
-  const reservation = { ...reservationOf({ task, inquiry, decision }, extension.lease), expiresAt: extension.until }
+  const reservation = { ...reservationOf({ task, inquiry, decision, elapsed: extension.elapsed }, extension.lease), expiresAt: extension.until }
   const minted = await mintAgain(broker, target, extension, reservation, signal)
   const refreshed = lease.local ? { ...extension, receipts: [] } : await concludeRefresh(broker.ledger, extension, freshOne(broker, minted))
   // Ended while the provider was asked, and its end committed: what came too late is dropped unopened.

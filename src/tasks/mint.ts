@@ -26,6 +26,8 @@ export interface Issue {
   readonly task: Task
   readonly inquiry: Inquiry
   readonly decision: NewDecision
+  /** Milliseconds since it was announced, as `Announced` counts them. */
+  readonly elapsed: () => number
 }
 
 /** The leases that a permitted inquiry leads to, one a grant and in its order. */
@@ -112,7 +114,7 @@ async function mint(broker: Broker, issue: Issue, lease: Lease, signal: AbortSig
 }
 
 /** What a provider is told of one lease. */
-export function reservationOf({ task, inquiry, decision }: Issue, lease: Lease): Reservation {
+export function reservationOf({ task, inquiry, decision, elapsed }: Issue, lease: Lease): Reservation {
   const asked = inquiry.grants.find(({ grant }) => grant.name === lease.grant)
   if (!asked) throw new BrokerError('internal', 'a lease without its grant')
   return {
@@ -127,6 +129,7 @@ export function reservationOf({ task, inquiry, decision }: Issue, lease: Lease):
     parameters: lease.parameters,
     expiresAt: lease.expiresAt,
     issuedAt: lease.issuedAt ?? lease.reservedAt,
+    elapsed,
     policyDigest: decision.made.policyDigest,
     handles: lease.handles,
   }

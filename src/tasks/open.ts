@@ -101,12 +101,12 @@ const announce = (broker: Broker, { task, decision, inquiry, limits }: Opening, 
 async function issue(
   broker: Broker,
   opening: Opening,
-  { task, leases, receipts: told }: Announced,
+  { task, leases, elapsed, receipts: told }: Announced,
   claim: KeyClaim | undefined,
   signal: AbortSignal,
 ): Promise<OpenedTask> {
   const { decision, inquiry, taskToken } = opening
-  const minted = await mintAll(broker, { task, inquiry, decision }, leases, signal)
+  const minted = await mintAll(broker, { task, inquiry, decision, elapsed }, leases, signal)
   if (!minted.ok) return await fail(broker, task, claim, minted.error)
 
   // Confirmed: the answer is the only copy of the secrets.

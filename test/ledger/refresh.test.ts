@@ -2,6 +2,8 @@ import { sql } from 'drizzle-orm'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { newId } from '../../src/base/ids.ts'
 import type { NewDecision } from '../../src/ledger/entries.ts'
+import { stopwatch } from '../../src/base/time.ts'
+import type { Ledger } from '../../src/ledger/connect.ts'
 import { concludeRefresh, extendLease, type Extension } from '../../src/ledger/extend.ts'
 import { claimDue } from '../../src/ledger/queue.ts'
 import { findLease, type Lease } from '../../src/ledger/records.ts'
@@ -74,6 +76,18 @@ describe.each(stores)('a refresh of what was made outside the broker, on $name',
     await conclude(await announce(), fresh(lease.expiresAt.getTime() - minute))
     expect(await until()).toBe(lease.expiresAt.getTime())
     expect((await announce(minute)).lease.expiresAt).toEqual(lease.expiresAt)
+  })
+
+  test('tells for how long it has been announced, the way to the store and back included', async () => {
+    const since = stopwatch()
+    const run: Ledger['run'] = async (...statement) => {
+      const answer = await house.ledger.run<never>(...statement)
+      while (since() < 200) await house.ledger.run(sql`select 1`)
+      return answer
+    }
+    const extension = await extendLease({ ...house.ledger, run }, lease, decision(), minute)
+    if (!extension || 'stop' in extension) throw new Error('the lease has ended')
+    expect(extension.elapsed()).toBeGreaterThan(100)
   })
 
   test('never passes the deadline, nor what was permitted', async () => {

@@ -1,4 +1,5 @@
 import { newId } from '../../src/base/ids.ts'
+import { stopwatch } from '../../src/base/time.ts'
 import type { Reservation } from '../../src/providers/provider.ts'
 
 /** A reservation as the ledger would announce it, of a new lease that lives for ten minutes. */
@@ -15,6 +16,7 @@ export function reservationOf(settings: unknown, changes: Partial<Reservation> =
     settings,
     parameters: { customer: 'acme' },
     issuedAt: new Date(now),
+    elapsed: stopwatch(),
     expiresAt: new Date(now + 600_000),
     policyDigest: 'sha256:0000000000000000000000000000000000000000000000000000000000000000',
     handles: [],

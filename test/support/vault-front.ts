@@ -15,6 +15,7 @@ export type VaultFault =
   | 'is sealed'
   | 'only queues it'
   | 'gives another signature'
+  | 'says it lives for long'
 
 const says = (status: number, error: string, headers?: Readonly<Record<string, string>>) => (response: ServerResponse) =>
   send(response, { status, body: { errors: [error] }, ...(headers && { headers }) })
@@ -29,6 +30,10 @@ const faultsOfVault: Record<Exclude<VaultFault, LabFault> | 'refuses' | 'fails',
   'only queues it': (response) => send(response, { status: 202 }),
   'gives another signature': (response, done) =>
     send(response, { status: 200, body: { ...(done?.body as object), data: { signature: `vault:v1:${randomBytes(64).toString('base64')}` } } }),
+  'says it lives for long': (response, done) => {
+    const body = done?.body as { data: object }
+    return send(response, { status: 200, body: { ...body, data: { ...body.data, expiration: Math.floor(Date.now() / 1_000) + 86_400 } } })
+  },
 }
 
 /** A request that arrived, without anything secret that was in it. */
@@ -38,6 +43,8 @@ export interface SeenRequest {
   readonly path: string
   /** Where it was asked; undefined outside of namespaces. */
   readonly namespace: string | undefined
+  /** How long it asked that what it makes may live, such as `599s`; undefined where it did not say. */
+  readonly ttl: string | undefined
   /** How OpenBao answered, whatever was passed on; undefined where it never heard of it, or has not answered yet. */
   readonly status: number | undefined
   /** Whether who asked hung up before there was an answer. */
@@ -73,8 +80,9 @@ export async function frontVault(target: string): Promise<VaultFront> {
   async function take(incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> {
     const [method, path] = [incoming.method!, incoming.url!]
     const namespace = incoming.headers['x-vault-namespace'] as string | undefined
-    const one = { what: nameOfVaultRequest(method, path), method, path, namespace, status: undefined as number | undefined, hungUp: false }
     const body = await buffer(incoming)
+    const { ttl } = (body.length > 0 ? JSON.parse(body.toString()) : {}) as { ttl?: string }
+    const one = { what: nameOfVaultRequest(method, path), method, path, namespace, ttl, status: undefined as number | undefined, hungUp: false }
     seen.push(one)
     const hangUp = new AbortController()
     onHangUp(incoming, outgoing, () => {

@@ -3,6 +3,7 @@ import { PgDialect } from 'drizzle-orm/pg-core'
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { BrokerError } from '../../src/base/errors.ts'
 import type { TaskId } from '../../src/base/ids.ts'
+import { stopwatch } from '../../src/base/time.ts'
 import { announceTask } from '../../src/ledger/announce.ts'
 import type { Ledger } from '../../src/ledger/connect.ts'
 import { closeOverdue, closeTask } from '../../src/ledger/endings.ts'
@@ -448,8 +449,8 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
       const { task, leases } = await stateOf(id)
       const target = house.broker.targets.get('lab')!
       const reservation = { ...leases[0]!, lease: leases[0]!.id, task: id, owner: task.owner, kind: 'work', subject: 's', settings: { settings: {} } }
-      const issuedAt = task.openedAt
-      const minted = await target.mint({ ...reservation, issuedAt, policyDigest: 'sha256:' }, async () => {}, never)
+      const told = { issuedAt: task.openedAt, elapsed: stopwatch(), policyDigest: 'sha256:' }
+      const minted = await target.mint({ ...reservation, ...told }, async () => {}, never)
       expect((await house.lab.alive()).length).toBe(1)
       expect(minted.credential.type).toBe('bearer_token')
 
@@ -464,10 +465,9 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
       await untilNothingIsDue()
       const target = house.broker.targets.get('lab')!
       const reservation = { ...leases[0]!, lease: leases[0]!.id, task: id, owner: task.owner, kind: 'work', subject: 's', settings: { settings: {} } }
+      const told = { issuedAt: task.openedAt, elapsed: stopwatch(), policyDigest: 'sha256:' }
 
-      await expect(target.mint({ ...reservation, issuedAt: task.openedAt, policyDigest: 'sha256:' }, async () => {}, never)).rejects.toMatchObject({
-        minted: 'no',
-      })
+      await expect(target.mint({ ...reservation, ...told }, async () => {}, never)).rejects.toMatchObject({ minted: 'no' })
       expect(await house.lab.alive()).toEqual([])
     })
   })

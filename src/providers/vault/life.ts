@@ -1,4 +1,3 @@
-import { stopwatch } from '../../base/time.ts'
 import { ProviderError, type Reservation } from '../provider.ts'
 
 /** Seconds that a secret may live before it is renewed: for so long lives one of which nobody heard, because the broker died while it was made. */
@@ -12,11 +11,10 @@ export interface Life {
   until(moment: Date | undefined): Date
 }
 
-export function lifeOf({ issuedAt, expiresAt }: Reservation): Life {
-  const elapsed = stopwatch()
+export function lifeOf({ issuedAt, expiresAt, elapsed }: Reservation): Life {
   return {
     left() {
-      // Before the question is sent, so that what Vault grants from when it hears it never seems longer than it is.
+      // Before the question is sent: Vault counts from when it hears it, which has to leave an end within the reservation.
       const now = issuedAt.getTime() + elapsed()
       const seconds = Math.floor((expiresAt.getTime() - now) / 1_000)
       if (seconds < 1) throw new ProviderError('timed_out', 'No time is left for this lease', 'maybe')

@@ -15,6 +15,8 @@ import type { Slots } from './slots.ts'
 const bootstrap = 45
 /** Milliseconds after which a read is given up for good: Vault ends a request after 90 s, unless the backend behind it hangs. */
 const longestRead = 100_000
+/** Seconds by which the clocks of Vault and the store may be apart. */
+const mostApart = 30
 
 type Journal = (handle: Handle) => Promise<void>
 
@@ -107,6 +109,8 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
         throw new ProviderError('refused', `${name} gave a secret without a lease, and the catalogue says that its lease ends it`, 'maybe')
       const credential = credentialOf(grant, secret.data)
       if (!credential) throw new ProviderError('garbage', `${name} gave a secret that is none of its kind`, 'maybe')
+      if (grant.endedBy === 'time' && grant.writes && outlives(secret, asked.seconds, reservation))
+        throw new ProviderError('refused', `${name} gave a secret that outlives its lease: look at its role, and at its clock`, 'maybe')
       if (tokenEnds) {
         // What cannot be renewed ends by the time that was asked for with it, however long it took to be journaled.
         const leaseEnds = secret.renewable ? await renewLease(secret, life, signal) : asked.after(secret.lease_duration)
@@ -281,6 +285,12 @@ const isSilence = (error: unknown, { reason }: AbortSignal): error is ProviderEr
 
 /** When a secret ends by itself, where it says so: a certificate of pki does. */
 const endOf = ({ data }: SecretAnswer): Date | undefined => (typeof data.expiration === 'number' ? new Date(data.expiration * 1_000) : undefined)
+
+/** Whether what was made says of itself that it lives on after its lease, by more than clocks may be apart. @param asked seconds that it was to live */
+function outlives(secret: SecretAnswer, asked: number, { expiresAt }: Reservation): boolean {
+  const over = secret.lease_id ? secret.lease_duration - asked : 0
+  return Math.max(over, ((endOf(secret) ?? expiresAt).getTime() - expiresAt.getTime()) / 1_000) > mostApart
+}
 
 /** The serial number of a certificate. Undefined: it is none. */
 const serialOf = ({ data }: SecretAnswer): string | undefined =>

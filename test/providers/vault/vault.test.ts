@@ -325,6 +325,30 @@ describe.runIf(vaultRuns)('Vault', () => {
       })
     })
 
+    test('a signature lives for what is left since it was announced, also where a read before it hung and failed', async () => {
+      const key = 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIK0vHPNd2pKrYb2kSKLPUAgtCqpCSCsgqTdrFHhBWdfx'
+      const own = { path: 'ssh/sign/deploy', policy: 'mayfly-task-deploy-ssh', data: { public_key: key, valid_principals: 'deploy' } }
+      let elapsed = 20_000
+      const reservation = reserve(own, { elapsed: () => elapsed })
+      front.next('read ssh/sign/deploy', 'hangs')
+      const minting = mint(reservation)
+      await front.hanging('read ssh/sign/deploy')
+      elapsed += 30_000
+      await front.release()
+      await minting
+      expect(front.requests().flatMap(({ what, ttl }) => (what === 'read ssh/sign/deploy' ? [ttl] : []))).toEqual(['580s', '550s'])
+    })
+
+    test('a certificate that says it outlives its lease is not handed out', async () => {
+      const own = { path: 'pki/issue/service', policy: 'mayfly-task-service-certificate', data: { common_name: 'api.example.com' } }
+      front.next('read pki/issue/service', 'says it lives for long', { done: true })
+      expect(await failureOf(mint(reserve(own)))).toMatchObject({
+        fault: 'refused',
+        minted: 'maybe',
+        message: expect.stringContaining('outlives its lease'),
+      })
+    })
+
     test('a certificate that the catalogue says has a lease, and has none, is not handed out', async () => {
       const own = {
         path: 'pki/issue/service',

@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import type { Handle } from '../../../base/evidence.ts'
 import { newId } from '../../../base/ids.ts'
+import { stopwatch } from '../../../base/time.ts'
 import { orFault } from '../../examination.ts'
 import { type Finding, type LeaseReference, ProviderError, type Reservation, type TrialGrant } from '../../provider.ts'
 import { dataOf, says } from '../answers.ts'
@@ -64,6 +65,7 @@ async function tryGrant(vault: Examined, trial: TrialGrant, path: string): Promi
     settings: grant,
     parameters: trial.parameters!,
     issuedAt: new Date(now),
+    elapsed: stopwatch(),
     expiresAt: new Date(now + life),
   }
   let made = false
