@@ -3,6 +3,7 @@ import type { Evidence, Handle } from '../base/evidence.ts'
 import type { Ledger } from './connect.ts'
 import { countDown, endedEntries, endingState, freePlaces, taskEndedEntries } from './endings.ts'
 import { entryColumns, json, named } from './entries.ts'
+import { putBack } from './queue.ts'
 import { type JsonRow, type Lease, leasesOf, type Task, tasksOf } from './records.ts'
 import { together } from './together.ts'
 
@@ -16,7 +17,11 @@ export type Settlement =
 
 /** A lease and what is known at its end. */
 export interface Settling {
-  readonly lease: Pick<Lease, 'id' | 'taskId'>
+  /**
+   * With its handles as they were when the provider was asked: what it answered says nothing of those that came later. Without them where the mint itself
+   * says what became of it, which knows them all.
+   */
+  readonly lease: Pick<Lease, 'id' | 'taskId'> & Partial<Pick<Lease, 'handles'>>
   readonly settlement: Settlement
 }
 
@@ -28,22 +33,31 @@ export interface Settled {
 
 /**
  * Ends a lease for good, and its task with it where it was the last, in one commit, which it may share with others. Undefined: somebody else moved it
- * first; read it again, never force it.
+ * first, or it has a handle that this is not known of; read it again, never force it. What is left of it then is due at once.
  */
-export const settle: (ledger: Ledger, settling: Settling) => Promise<Settled | undefined> = together(settleAll, 'first')
+export async function settle(ledger: Ledger, settling: Settling): Promise<Settled | undefined> {
+  const settled = await settleTogether(ledger, settling)
+  if (!settled) await putBack(ledger, settling.lease)
+  return settled
+}
+
+const settleTogether = together(settleAll, 'first')
 
 async function settleAll(ledger: Ledger, all: readonly Settling[]): Promise<readonly (Settled | undefined)[]> {
-  const asked = all.map(({ lease, settlement }) => ({ id: lease.id, task: lease.taskId, ...settlement }))
+  const asked = all.map(({ lease, settlement }) => ({ id: lease.id, task: lease.taskId, handles: lease.handles?.length, ...settlement }))
   const [row] = await ledger.run<{ ended: JsonRow[] | null; tasks: JsonRow[] | null }>(sql`
     with asked as materialized (
-      select distinct on (id) * from json_to_recordset(${JSON.stringify(asked)}::text::json) as asked(id text, task text, "to" text, evidence jsonb, error text)
+      select distinct on (id) *
+      from json_to_recordset(${JSON.stringify(asked)}::text::json) as asked(id text, task text, handles int, "to" text, evidence jsonb, error text)
+      order by id, handles desc
     ),
     task as (select id from tasks where id in (select task from asked) order by id for update),
     ended as (
       update leases as lease set state = asked."to", ended_at = now(), due_at = null, evidence = asked.evidence, error = coalesce(asked.error, lease.error),
         cause = coalesce(lease.cause, 'interrupted'), closing_at = coalesce(lease.closing_at, now()), stuck_since = null
       from task join asked on asked.task = task.id
-      where lease.id = asked.id and lease.task_id = task.id and case asked."to"
+      where lease.id = asked.id and lease.task_id = task.id and jsonb_array_length(lease.handles) = coalesce(asked.handles, jsonb_array_length(lease.handles))
+        and case asked."to"
         when 'failed' then lease.issued_at is null and lease.state in ('reserved', 'revoking', 'lapsing')
         else lease.state in ('revoking', 'lapsing') end
       returning lease.*

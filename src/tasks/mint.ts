@@ -139,7 +139,9 @@ export function reservationOf({ task, inquiry, decision, elapsed }: Issue, lease
 async function noteFailure(broker: Broker, lease: Lease, reason: unknown): Promise<BrokerError> {
   if (reason instanceof BrokerError) return reason
   if (!(reason instanceof ProviderError)) return new BrokerError('provider_failed', `${lease.provider} failed`, { cause: reason, task: lease.taskId })
-  if (reason.minted === 'no' && !lease.local) await settle(broker.ledger, { lease, settlement: { to: 'failed', error: reason.message } })
+  const { id, taskId } = lease
+  if (reason.minted === 'no' && !lease.local)
+    await settle(broker.ledger, { lease: { id, taskId }, settlement: { to: 'failed', error: reason.message } })
   return asBrokerError(reason, lease)
 }
 

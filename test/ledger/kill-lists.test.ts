@@ -136,8 +136,8 @@ describe.each(stores)('kill lists on $name', ({ name: storeName, open }) => {
 
     test('keeps a session for two minutes past its end, and one that never came to be not at all', async () => {
       const denied = await mintDenied()
-      const failed = await mint(false)
-      await settle(ledger, { lease: failed.lease, settlement: { to: 'failed', error: 'refused' } })
+      const { id, taskId } = (await mint(false)).lease
+      await settle(ledger, { lease: { id, taskId }, settlement: { to: 'failed', error: 'refused' } })
       const listed = async () => (await take()).sessions.map(({ name }) => name)
 
       await passFor(ledger, denied.lease, 700)
@@ -152,9 +152,9 @@ describe.each(stores)('kill lists on $name', ({ name: storeName, open }) => {
       await sessions.deny('aws', asked.lease.id)
       for (const { lease } of [minted, asked]) {
         await passFor(ledger, lease, 601)
-        await closeLease(ledger, lease, { cause: 'lease_expired', by: 'broker' })
+        const closed = await closeLease(ledger, lease, { cause: 'lease_expired', by: 'broker' })
         await settle(ledger, {
-          lease,
+          lease: closed!,
           settlement: { to: 'expired', evidence: { by: 'time', statement: 'its end has passed', at: new Date().toISOString() } },
         })
       }

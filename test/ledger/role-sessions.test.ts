@@ -196,9 +196,10 @@ describe.each(stores)('names of sessions on $name', ({ open }) => {
     expect(await rowsOf(lease), 'its lease is active').toHaveLength(1)
 
     await passFor(ledger, lease, -21)
-    await closeLease(ledger, lease, { cause: 'revoked', by: 'operator:ops' })
+    const closed = await closeLease(ledger, lease, { cause: 'revoked', by: 'operator:ops' })
     await sessions.deny('aws', lease.id)
-    await settle(ledger, { lease, settlement: { to: 'revoked', evidence: { by: 'provider', statement: 'denied', at: '2026-01-01T00:00:00Z' } } })
+    const evidence = { by: 'provider', statement: 'denied', at: '2026-01-01T00:00:00Z' } as const
+    await settle(ledger, { lease: closed!, settlement: { to: 'revoked', evidence } })
     await sweep(ledger, 10)
     expect(await rowsOf(lease), 'AWS may be behind').toHaveLength(1)
 
