@@ -6,7 +6,7 @@ import { claimDue, markStuck, nextDue, releaseClaims, type Room, sweep } from '.
 import { type Awaited, expireLeases } from './ledger/settlement.ts'
 import { ProviderError } from './providers/provider.ts'
 import type { Target } from './providers/target.ts'
-import { endLease, noteEnded } from './tasks/end.ts'
+import { endersOf, endLease, noteEnded } from './tasks/end.ts'
 import { advanceRevocations } from './tasks/revoke.ts'
 import type { Broker } from './tasks/task.ts'
 
@@ -219,27 +219,30 @@ function createTending({ targets, background, telemetry }: Broker): () => void {
   }
 }
 
-function awaited({ targets }: Broker): Awaited {
-  const namesOf = (some: readonly Target[]): string[] => some.map(({ provider }) => provider.name)
-  const all = [...targets.values()]
+const namesOf = (targets: readonly Target[]): string[] => targets.map(({ provider }) => provider.name)
+
+function awaited(broker: Broker): Awaited {
+  const all = endersOf(broker)
   return {
     answering: namesOf(all.filter(({ endsFailing }) => !endsFailing)),
     confirming: all.flatMap(({ provider: { name, mustConfirm } }) => (mustConfirm === undefined ? [] : [{ provider: name, key: mustConfirm }])),
   }
 }
 
-const roomsOf = ({ targets }: Broker): Room[] =>
-  [...targets.values()].filter(({ provider }) => !provider.local).map((target) => ({ target: target.provider.name, free: target.free() }))
+const roomsOf = (broker: Broker): Room[] => endersOf(broker).map((target) => ({ target: target.provider.name, free: target.free() }))
 
 async function pauseUntilDue(broker: Broker): Promise<number> {
   // A target without room wakes the loop when it has some again; asking about it would only find the same leases due.
-  const targets = [...broker.targets.values()].filter((target) => target.provider.local || target.free() > 0).map(({ provider }) => provider.name)
-  const wait = await nextDue(broker.ledger, targets)
+  const targets = [...broker.targets.values()].filter((target) => target.provider.local || target.free() > 0)
+  const wait = await nextDue(
+    broker.ledger,
+    targets.map(({ provider: { name, local } }) => ({ name, local })),
+  )
   return Math.min(longestPause, Math.max(shortestPause, wait ?? longestPause))
 }
 
 async function flagStuck(broker: Broker): Promise<void> {
-  for (const lease of await markStuck(broker.ledger, broker.limits.stuckAfter / 1_000, mostAtOnce, [...broker.targets.keys()])) {
+  for (const lease of await markStuck(broker.ledger, broker.limits.stuckAfter / 1_000, mostAtOnce, namesOf(endersOf(broker)))) {
     const { id, taskId, provider, attempts, error } = lease
     broker.telemetry.log.error(
       { lease: id, task: taskId, provider, attempts, reason: error },

@@ -86,13 +86,13 @@ export async function markStuck(ledger: Ledger, after: number, limit: number, co
   return leasesOf(row?.leases)
 }
 
-/** Milliseconds until something is due, as far as the store knows now; 0 where something is due already. Undefined: nothing is. */
-export async function nextDue(ledger: Ledger, targets: readonly string[]): Promise<number | undefined> {
+/** Milliseconds until something is due, as far as the store knows now; 0 where something is due already. Undefined: nothing is. @param targets those that have leases of this sort */
+export async function nextDue(ledger: Ledger, targets: readonly { readonly name: string; readonly local: boolean }[]): Promise<number | undefined> {
   const [row] = await ledger.run<{ wait: number | null }>(sql`
     select (extract(epoch from least(
       (select deadline from tasks where closing_at is null and ended_at is null order by deadline limit 1),
-      (select min(first.due_at) from json_array_elements_text(${JSON.stringify(targets)}::text::json) as target(name)
-        cross join lateral (select due_at from leases where provider = target.name and due_at is not null order by due_at limit 1) as first)
+      (select min(first.due_at) from json_to_recordset(${JSON.stringify(targets)}::text::json) as target(name text, local boolean)
+        cross join lateral (select due_at from leases where provider = target.name and leases.local = target.local and due_at is not null order by due_at limit 1) as first)
     ) - now()) * 1000)::double precision as wait`)
   return row?.wait === null || row === undefined ? undefined : Math.max(0, Math.ceil(row.wait))
 }

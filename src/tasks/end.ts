@@ -10,6 +10,12 @@ import type { Broker } from './task.ts'
 const backoff = { first: 250, most: 2_000 }
 
 /**
+ * The providers that leases are ended at. One whose leases the ledger ends by itself is none: where a configuration gave it the name of another, its word
+ * on what that one made would be no evidence, and such a lease is one whose provider is not configured.
+ */
+export const endersOf = ({ targets }: Pick<Broker, 'targets'>): readonly Target[] => [...targets.values()].filter(({ provider }) => !provider.local)
+
+/**
  * Ends a claimed lease at its provider, and records the proof; or puts it back with the reason, to be tried again after a pause of full jitter.
  *
  * Never inside a transaction. Whoever claims it a second time asks the provider again, which is harmless, and finds the row moved.
@@ -17,7 +23,7 @@ const backoff = { first: 250, most: 2_000 }
  * @throws BrokerError where the store could not be written: the lease stays due
  */
 export async function endLease(broker: Broker, lease: Lease, signal: AbortSignal): Promise<Settled | undefined> {
-  const target = broker.targets.get(lease.provider)
+  const target = endersOf(broker).find(({ provider }) => provider.name === lease.provider)
   if (!target) return undefined
   try {
     const ended = await end(broker, target, lease, signal)

@@ -99,11 +99,12 @@ export async function refreshLease(broker: Broker, caller: Caller, id: LeaseId, 
 
 /**
  * Whether what the lease says of itself would be true of a fresh credential: from its provider, which is what the policy is asked about; ended no worse; and
- * good for nothing that outlives it besides. The catalogue may have been changed since it was announced.
+ * good for nothing that outlives it besides. Catalogue and configuration may have been changed since it was announced.
  */
 function isAsAnnounced(lease: Lease, grant: Grant, provider: Provider): boolean {
   return (
     grant.provider === lease.provider &&
+    provider.local === lease.local &&
     (lease.standing || !grant.standing) &&
     (lease.revocation === 'expiry' || lease.revocation === provider.revocation(grant.settings)) &&
     (provider.outlives?.(grant.settings) ?? []).every((name) => lease.outlivesRevocation.includes(name))

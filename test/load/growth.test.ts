@@ -148,7 +148,8 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
       await putBack(broker.ledger, { id: noLease })
       await releaseClaims(broker.ledger)
       while (await lap(broker));
-      await nextDue(broker.ledger, [...broker.targets.keys()])
+      const targets = [...broker.targets.values()].map(({ provider: { name, local } }) => ({ name, local }))
+      await nextDue(broker.ledger, targets)
       await house.broker.background.settled()
       await sweep(broker.ledger, 200)
       await keepKillLists(broker.ledger)

@@ -63,7 +63,7 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
     for (let round = 0; round < 20; round++) {
       await house.ledger.run(sql`update leases set due_at = now() where state in ('reserved', 'revoking')`)
       await house.reap()
-      if ((await nextDue(house.ledger, ['lab'])) === undefined) return
+      if ((await nextDue(house.ledger, [{ name: 'lab', local: false }])) === undefined) return
     }
   }
 
@@ -238,6 +238,42 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
 
     await house.reap()
     expect((await stateOf(task.id)).leases[0]).toMatchObject({ state: 'revoked', stuckSince: null, evidence: { by: 'provider' } })
+  })
+
+  /** The same broker, whose configuration gives the name of the lab to a provider of signed tokens. */
+  function signingAsLab(): Broker {
+    const tokens = house.broker.targets.get('tokens')!
+    const renamed = { ...tokens, provider: { ...tokens.provider, name: 'lab' } }
+    return { ...house.broker, targets: new Map([...house.broker.targets, ['lab', renamed]]) }
+  }
+
+  test('a revocation whose provider gave its name to one that signs tokens is not called revoked by that one, and ends when it is back', async () => {
+    const task = await house.declare(['crm'])
+    const changed = signingAsLab()
+
+    await task.at(changed).complete(0)
+    await house.ledger.run(sql`update leases set closing_at = closing_at - interval '6 minutes', due_at = now() where task_id = ${task.id}`)
+    await house.reap(changed)
+
+    const inVain = 'the provider lab is not configured on the broker that looked'
+    expect((await stateOf(task.id)).leases[0]).toMatchObject({ state: 'revoking', evidence: null, attempts: 0, error: inVain })
+    expect((await house.lab.alive()).length).toBe(1)
+    expect(await nextDue(house.ledger, [{ name: 'lab', local: true }])).not.toBe(0)
+    await house.reap()
+    expect((await stateOf(task.id)).leases[0]).toMatchObject({ state: 'revoked', evidence: { by: 'provider' } })
+  })
+
+  test('a lease whose provider gave its name to one that signs tokens gets no token, and is expired when its time is over, without a word of that one', async () => {
+    const task = await house.declare(['crm'])
+    const changed = signingAsLab()
+    await expect(task.at(changed).refresh(task.leases[0]!)).rejects.toMatchObject({ code: 'conflict' })
+
+    await house.backdate(task.id, '2 minutes')
+    await house.reap(changed)
+    await house.ledger.run(sql`update leases set due_at = now() where task_id = ${task.id} and due_at is not null`)
+    await house.reap(changed)
+    expect((await stateOf(task.id)).leases[0]).toMatchObject({ state: 'expired', evidence: null })
+    await house.broker.targets.get('lab')!.revoke({ lease: task.leases[0]!.id, task: task.id, age: 0, handles: [] }, never)
   })
 
   test('what its provider says has ended by itself is expired with that for evidence, and never called revoked', async () => {
