@@ -276,6 +276,31 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
     await house.broker.targets.get('lab')!.revoke({ lease: task.leases[0]!.id, task: task.id, age: 0, handles: [] }, never)
   })
 
+  test('a mint is told for how long its lease has been announced, the way to the store and back included', async () => {
+    const begun = stopwatch()
+    const run: Ledger['run'] = async (...statement) => {
+      const answer = await house.ledger.run<never>(...statement)
+      const back = stopwatch()
+      while (back() < 200) await house.ledger.run(sql`select 1`)
+      return answer
+    }
+    const { provider } = house.broker.targets.get('lab')!
+    const mint = provider.mint.bind(provider)
+    const told: number[] = []
+    const spy = vi.spyOn(provider, 'mint')
+    onTestFinished(() => spy.mockRestore())
+    spy.mockImplementation((reservation, ...rest) => (told.push(reservation.elapsed()), mint(reservation, ...rest)))
+
+    const task = await house.declare(['crm'], { broker: { ...house.broker, ledger: { ...house.ledger, run } } })
+    await task.add('crm')
+    await task.at(house.broker).complete()
+
+    expect(told).toHaveLength(2)
+    for (const elapsed of told) expect(elapsed).toBeGreaterThan(150)
+    // Each by its own announcement, and not by that of its task.
+    expect(told[1]).toBeLessThan(begun() - 400)
+  })
+
   test('what its provider says has ended by itself is expired with that for evidence, and never called revoked', async () => {
     const task = await house.declare(['crm'])
     const { provider } = house.broker.targets.get('lab')!
