@@ -252,7 +252,6 @@ export async function announceLeases(
     announced as (${insertLeases(names)}),
     told as (
       ${entryColumns}
-      ${reissue === undefined ? sql`` : sql`select 'task.reissued', task.agent, task.id, null, null, '{}'::jsonb from task union all`}
       ${decisionEntries(sql`select id from task`)}
       union all ${leaseEntries}
       returning *

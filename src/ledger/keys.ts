@@ -1,6 +1,9 @@
 import { sql, type SQL } from 'drizzle-orm'
 import type { DecisionId, TaskId } from '../base/ids.ts'
+import type { Receipt } from '../base/receipt.ts'
 import type { Ledger } from './connect.ts'
+import { entryColumns, type ExportedRow } from './entries.ts'
+import { receiptsOfRows, toldRows } from './receipts.ts'
 
 /** The place of an Idempotency-Key in an announcement: taken for the first time, or taken over from a task that came to nothing. */
 export interface KeyClaim {
@@ -41,19 +44,21 @@ export async function findKey(ledger: Ledger, key: string): Promise<HeldKey | un
 
 /**
  * Takes a key for a retry of its own declaration, and the open task with it: from this commit on its token is another, and whoever has the one before gets
- * nothing further. One that nobody has yet, or ever will where this request dies; then the next retry brings another. False: another retry was faster.
+ * nothing further. One that nobody has yet, or ever will where this request dies; then the next retry brings another.
  *
  * @param tokenHash SHA-256 of the task token that the retry is to be answered with
+ * @returns receipts of what was told; undefined: another retry was faster
  */
-export async function holdKey(ledger: Ledger, { key, holder }: KeyClaim, task: TaskId, tokenHash: string): Promise<boolean> {
-  const rows = await ledger.run(sql`
+export async function holdKey(ledger: Ledger, { key, holder }: KeyClaim, task: TaskId, tokenHash: string): Promise<readonly Receipt[] | undefined> {
+  const [row] = await ledger.run<{ told: ExportedRow[] | null }>(sql`
     with held as (
       update idempotency_keys set busy_until = ${busyUntil}, holder = ${holder}, expires_at = ${rememberedUntil}
       where key = ${key} and task_id = ${task} and (busy_until is null or busy_until <= now()) returning task_id
     ),
-    taken as (update tasks set token_hash = ${tokenHash} from held where tasks.id = held.task_id and tasks.state = 'open')
-    select task_id from held`)
-  return rows.length > 0
+    taken as (update tasks set token_hash = ${tokenHash} from held where tasks.id = held.task_id and tasks.state = 'open' returning tasks.*),
+    told as (${entryColumns} select 'task.reissued', taken.agent, taken.id, null, null, '{}'::jsonb from taken returning *)
+    select ${toldRows()} as told from held`)
+  return row && receiptsOfRows(ledger, row.told)
 }
 
 /** Makes sure of a key that this request took before. False: another has taken it meanwhile. */

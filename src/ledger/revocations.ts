@@ -78,6 +78,8 @@ export interface StartedRevocation {
  */
 export async function startRevocation(ledger: Ledger, revocation: NewRevocation): Promise<StartedRevocation | undefined> {
   const { id, selector, reason, by, most, stop } = revocation
+  // A stop has its lock, for which all who announce are waited for, also where the statement below puts none: the count is true there alone.
+  if (stop && most !== undefined && countOf(selector, await reachOf(ledger, selector)) > most) return undefined
   const [row] = await ledger.run<{ revocation: JsonRow; told: ExportedRow[] } & Reach>(
     sql`
     with ${reachRows(selector)},

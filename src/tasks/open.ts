@@ -161,7 +161,8 @@ async function openAnew(broker: Broker, opening: Opening, held: HeldKey, claim: 
  */
 async function reissue(broker: Broker, opening: Opening, task: TaskId, claim: KeyClaim, signal: AbortSignal): Promise<OpenedTask> {
   const { token, hash } = newTaskToken(task)
-  if (!(await holdKey(broker.ledger, claim, task, hash))) throw inFlight()
+  const taken = await holdKey(broker.ledger, claim, task, hash)
+  if (!taken) throw inFlight()
   // Read under the hold: what another retry announced before it let go is ended too.
   const before = await findTask(broker.ledger, task)
   await Promise.all(
@@ -174,9 +175,11 @@ async function reissue(broker: Broker, opening: Opening, task: TaskId, claim: Ke
   if (announced.outcome !== 'announced') {
     if (!(await keepKey(broker.ledger, claim))) throw inFlight()
     await releaseKey(broker.ledger, claim)
-    throw await refusedLeases(broker, task, decision, announced)
+    const error = await refusedLeases(broker, task, decision, announced)
+    throw error.telling([...taken, ...error.receipts])
   }
-  const opened = await issue(broker, { ...opening, taskToken: token }, announced, claim, signal)
+  const told = { ...announced, receipts: [...taken, ...announced.receipts] }
+  const opened = await issue(broker, { ...opening, taskToken: token }, told, claim, signal)
   await releaseKey(broker.ledger, claim)
   return opened
 }

@@ -32,7 +32,7 @@ export function openedOf({ status, body }: Answer): Opened {
 /** A site whose agents may hold and ask for as much as a load needs. @param limits lines of `limits`, such as `in_flight: 8` */
 export async function makeLoadedSite(store: StoreSettings, lab: string, limits = ''): Promise<Site> {
   const extra = `limits: { requests_per_second: 100000, burst: 1000000, introspections_per_second: 100000${limits && `, ${limits}`} }\n`
-  const site = await makeSite({ store, lab, labTimeout: '60s', extra })
+  const site = await makeSite({ store, lab, labTimeout: '25s', extra })
   const agent = (name: string) =>
     `  ${name}: { issuer: local, match: { sub: "agent:${name}" }, owner: ${name}@example.com, groups: [robots], max_live_leases: 100000 }`
   await site.write(
