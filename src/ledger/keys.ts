@@ -55,7 +55,7 @@ export async function holdKey(ledger: Ledger, { key, holder }: KeyClaim, task: T
       update idempotency_keys set busy_until = ${busyUntil}, holder = ${holder}, expires_at = ${rememberedUntil}
       where key = ${key} and task_id = ${task} and (busy_until is null or busy_until <= now()) returning task_id
     ),
-    taken as (update tasks set token_hash = ${tokenHash} from held where tasks.id = held.task_id and tasks.state = 'open' returning tasks.*),
+    taken as (update tasks set token_hash = ${tokenHash} from held where tasks.id = ${task} and tasks.state = 'open' returning tasks.*),
     told as (${entryColumns} select 'task.reissued', taken.agent, taken.id, null, null, '{}'::jsonb from taken returning *)
     select ${toldRows()} as told from held`)
   return row && receiptsOfRows(ledger, row.told)
