@@ -63,7 +63,7 @@ export async function releaseClaims(ledger: Ledger): Promise<void> {
 
 /**
  * Flags leases whose revocation has failed for longer than the alarm limit; they are still retried. One that was not tried yet, because no broker or no
- * store was there, has not failed; one that nobody can try, because its provider is not among the `configured` ones, has.
+ * store was there, has not failed. One whose provider is not among the `configured` ones has: this broker cannot try it, and does not know who can.
  *
  * @param after seconds
  */

@@ -78,7 +78,7 @@ export interface StartedRevocation {
  */
 export async function startRevocation(ledger: Ledger, revocation: NewRevocation): Promise<StartedRevocation | undefined> {
   const { id, selector, reason, by, most, stop } = revocation
-  // A stop has its lock, for which all who announce are waited for, also where the statement below puts none: the count is true there alone.
+  // The statement below takes the lock of a stop, and waits for all who announce, even where it puts none. Only what it counts itself decides.
   if (stop && most !== undefined && countOf(selector, await reachOf(ledger, selector)) > most) return undefined
   const [row] = await ledger.run<{ revocation: JsonRow; told: ExportedRow[] } & Reach>(
     sql`
