@@ -84,7 +84,7 @@ export interface Awaited {
 
 /**
  * Ends what only the broker or time has to end: up to `limit` leases whose own end has passed and that no provider needs to be asked about.
- * Local ones, lapsing ones, and those whose provider could not confirm for `grace` seconds past their end, unless they are among the `confirming`. Where it is among
+ * Local ones whose task goes on, lapsing ones, and those whose provider could not confirm for `grace` seconds past their end, unless they are among the `confirming`. Where it is among
  * the `answering`, it has to have been asked since, which shows in when it is to be asked again: no broker or no store may have been there before.
  */
 export async function expireLeases(ledger: Ledger, limit: number, grace: number, { answering, confirming }: Awaited): Promise<readonly Lease[]> {
@@ -101,12 +101,12 @@ export async function expireLeases(ledger: Ledger, limit: number, grace: number,
             or (error is not null and due_at >= expires_at + make_interval(secs => ${grace})))))
       order by expires_at limit ${limit}
     ),
-    task as (select id from tasks where id in (select task_id from due) order by id for update skip locked),
+    task as (select id, deadline from tasks where id in (select task_id from due) order by id for update skip locked),
     ended as (
       update leases as lease set state = 'expired', ended_at = now(), due_at = null, cause = coalesce(lease.cause, 'lease_expired'),
         closing_at = coalesce(lease.closing_at, lease.expires_at), ended_by = coalesce(lease.ended_by, 'broker'), stuck_since = null
       from task, due where lease.id = due.id and lease.task_id = task.id and lease.expires_at <= now()
-        and ((lease.local and lease.state = 'active') or lease.state in ('lapsing', 'revoking'))
+        and ((lease.local and lease.state = 'active' and task.deadline > now()) or lease.state in ('lapsing', 'revoking'))
       returning lease.*
     ),
     ${countDown},

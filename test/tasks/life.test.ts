@@ -4,8 +4,10 @@ import path from 'node:path'
 import { sql } from 'drizzle-orm'
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import type { Ledger } from '../../src/ledger/connect.ts'
+import { closeLease } from '../../src/ledger/endings.ts'
 import { findTask } from '../../src/ledger/records.ts'
 import { listEntries, listTasks } from '../../src/ledger/lists.ts'
+import { expireLeases } from '../../src/ledger/settlement.ts'
 import { isAlive } from '../../src/ledger/tokens.ts'
 import { completeTask } from '../../src/tasks/close.ts'
 import { introspect } from '../../src/tasks/introspect.ts'
@@ -374,6 +376,23 @@ describe.each(stores)('the life of a task on $name', ({ open }) => {
 
     expect((await stateOf(task.id)).leases[0]).toMatchObject({ state: 'revoked', cause: 'lease_expired', evidence: { by: 'provider' } })
     await task.complete()
+  })
+
+  test('a lease that is past when its task is ends with it, for that reason, whichever of the two the broker looks at first', async () => {
+    const task = await house.declare(['api', 'crm'], { duration: 5 * 60_000 })
+    await house.backdate(task.id, '6 minutes')
+
+    expect(await expireLeases(house.ledger, 64, 30, { answering: [], confirming: [] })).toEqual([])
+    const ended = await closeLease(house.ledger, task.leases[1]!, { cause: 'lease_expired', by: 'broker' })
+    expect(ended).toBeUndefined()
+    await house.reap()
+
+    const { task: after, leases } = await stateOf(task.id)
+    expect(after).toMatchObject({ state: 'expired', cause: 'deadline' })
+    expect(leases).toMatchObject([
+      { state: 'revoked', cause: 'deadline' },
+      { state: 'revoked', cause: 'deadline' },
+    ])
   })
 
   test('what only time can end is never called revoked: it lapses, and expires at its own end', async () => {
