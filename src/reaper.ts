@@ -2,6 +2,7 @@ import { describe } from './base/errors.ts'
 import { inTurn } from './base/in-turn.ts'
 import { stopwatch } from './base/time.ts'
 import { closeOverdue, mostAtOnce } from './ledger/endings.ts'
+import type { Ender } from './ledger/enders.ts'
 import { claimDue, markStuck, nextDue, releaseClaims, type Room, sweep } from './ledger/queue.ts'
 import { type Awaited, expireLeases } from './ledger/settlement.ts'
 import { ProviderError } from './providers/provider.ts'
@@ -219,30 +220,30 @@ function createTending({ targets, background, telemetry }: Broker): () => void {
   }
 }
 
-const namesOf = (targets: readonly Target[]): string[] => targets.map(({ provider }) => provider.name)
+const nameOf = ({ provider: { name, kind } }: Target): Ender => ({ name, kind })
 
 function awaited(broker: Broker): Awaited {
   const all = endersOf(broker)
   return {
-    answering: namesOf(all.filter(({ endsFailing }) => !endsFailing)),
-    confirming: all.flatMap(({ provider: { name, mustConfirm } }) => (mustConfirm === undefined ? [] : [{ provider: name, key: mustConfirm }])),
+    answering: all.filter(({ endsFailing }) => !endsFailing).map(nameOf),
+    confirming: all.flatMap((target) => (target.provider.mustConfirm === undefined ? [] : [{ ...nameOf(target), key: target.provider.mustConfirm }])),
   }
 }
 
-const roomsOf = (broker: Broker): Room[] => endersOf(broker).map((target) => ({ target: target.provider.name, free: target.free() }))
+const roomsOf = (broker: Broker): Room[] => endersOf(broker).map((target) => ({ ...nameOf(target), free: target.free() }))
 
 async function pauseUntilDue(broker: Broker): Promise<number> {
   // A target without room wakes the loop when it has some again; asking about it would only find the same leases due.
   const targets = [...broker.targets.values()].filter((target) => target.provider.local || target.free() > 0)
   const wait = await nextDue(
     broker.ledger,
-    targets.map(({ provider: { name, local } }) => ({ name, local })),
+    targets.map((target) => ({ ...nameOf(target), local: target.provider.local })),
   )
   return Math.min(longestPause, Math.max(shortestPause, wait ?? longestPause))
 }
 
 async function flagStuck(broker: Broker): Promise<void> {
-  for (const lease of await markStuck(broker.ledger, broker.limits.stuckAfter / 1_000, mostAtOnce, namesOf(endersOf(broker)))) {
+  for (const lease of await markStuck(broker.ledger, broker.limits.stuckAfter / 1_000, mostAtOnce, endersOf(broker).map(nameOf))) {
     const { id, taskId, provider, attempts, error } = lease
     broker.telemetry.log.error(
       { lease: id, task: taskId, provider, attempts, reason: error },

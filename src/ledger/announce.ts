@@ -33,6 +33,7 @@ export interface NewLease {
   readonly id: LeaseId
   readonly grant: string
   readonly provider: string
+  readonly providerKind: string
   readonly local: boolean
   readonly revocation: Lease['revocation']
   readonly standing: boolean
@@ -289,7 +290,7 @@ function wantedRows(all: readonly { readonly task: TaskId; readonly decision: Ne
   return sql`
     wanted as materialized (
       select *, now() + ttl * interval '1 millisecond' as until
-      from json_to_recordset(${JSON.stringify(rows)}::text::json) as wanted(task text, decision text, id text, "grant" text, provider text, local boolean,
+      from json_to_recordset(${JSON.stringify(rows)}::text::json) as wanted(task text, decision text, id text, "grant" text, provider text, "providerKind" text, local boolean,
         revocation text, standing boolean, "outlivesRevocation" jsonb, parameters jsonb, ttl bigint)
     )`
 }
@@ -323,9 +324,9 @@ const endsAt = endOf(sql`wanted`, sql`least(wanted.until, task.deadline)`)
 
 /** Writes those of `wanted` whose task is in `task`. */
 const insertLeases = ({ column, handles }: Names): SQL => sql`
-  insert into leases (id, task_id, decision_id, agent, owner, grant_name, provider, local, revocation, standing, outlives_revocation, state, parameters, ttl, issued_at, expires_at,
+  insert into leases (id, task_id, decision_id, agent, owner, grant_name, provider, provider_kind, local, revocation, standing, outlives_revocation, state, parameters, ttl, issued_at, expires_at,
     due_at ${column})
-  select wanted.id, task.id, wanted.decision, task.agent, task.owner, wanted."grant", wanted.provider, wanted.local, wanted.revocation, wanted.standing,
+  select wanted.id, task.id, wanted.decision, task.agent, task.owner, wanted."grant", wanted.provider, wanted."providerKind", wanted.local, wanted.revocation, wanted.standing,
     wanted."outlivesRevocation", case when wanted.local then 'active' else 'reserved' end, wanted.parameters, wanted.ttl, case when wanted.local then now() end,
     ${endsAt},
     case when wanted.local then ${endsAt} else now() + make_interval(secs => ${mintPatience}) end ${handles}

@@ -61,9 +61,6 @@ export interface NewDecision {
 /** A JSON parameter. As text first: the drivers disagree about how an object becomes jsonb. */
 export const json = (value: unknown): SQL => sql`${JSON.stringify(value)}::text::jsonb`
 
-/** Names as rows, to stand behind `in` and `not in`: a list of parameters would be another statement for each length of it. */
-export const named = (names: readonly string[]): SQL => sql`(select json_array_elements_text(${JSON.stringify(names)}::text::json))`
-
 /** A moment as the history writes it, whatever the session's time zone. RFC 3339, milliseconds. */
 export const rfc3339 = (moment: SQL): SQL => sql`to_char(${moment} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`
 

@@ -1,31 +1,31 @@
 import { sql } from 'drizzle-orm'
 import type { Ledger } from './connect.ts'
 import { claimSeconds } from './endings.ts'
-import { entryColumns, named } from './entries.ts'
+import { endedAt, endedAtAny, type Ender } from './enders.ts'
+import { entryColumns } from './entries.ts'
 import { milliseconds } from './intervals.ts'
 import { dueChannel } from './postgres.ts'
 import { type JsonRow, type Lease, leasesOf } from './records.ts'
 import { forgetAt } from './role-sessions.ts'
 
-/** A target and how many of its leases the caller can work on now. */
-export interface Room {
-  readonly target: string
+/** How many leases of a provider the caller can work on now. */
+export interface Room extends Ender {
   readonly free: number
 }
 
 /**
- * Claims due leases, as many of each target as there is room for: one statement, safe across brokers.
+ * Claims due leases, as many of each provider as there is room for: one statement, safe across brokers.
  *
- * `skip locked`, not an advisory lock: brokers never wait for each other, and one that dies frees its rows with its connection. By target, so that a
+ * `skip locked`, not an advisory lock: brokers never wait for each other, and one that dies frees its rows with its connection. By provider, so that a
  * dead backend cannot fill the batch. The claim time is the lock that outlives the statement: a claimer that hangs loses its turn.
  */
 export async function claimDue(ledger: Ledger, rooms: readonly Room[]): Promise<readonly Lease[]> {
   const rows = await ledger.run<{ lease: JsonRow }>(sql`
     update leases as lease set due_at = now() + make_interval(secs => ${claimSeconds}), attempts = lease.attempts + 1
     where lease.id in (
-      select due.id from json_to_recordset(${JSON.stringify(rooms)}::text::json) as room(target text, free int)
+      select due.id from json_to_recordset(${JSON.stringify(rooms)}::text::json) as room(name text, kind text, free int)
       cross join lateral (
-        select id from leases where provider = room.target and due_at <= now() and not local and state <> 'lapsing'
+        select id from leases where ${endedAt(sql`leases`, sql`room`)} and due_at <= now() and not local and state <> 'lapsing'
         order by due_at limit room.free for update skip locked
       ) as due
     )
@@ -67,15 +67,15 @@ export async function releaseClaims(ledger: Ledger): Promise<void> {
  *
  * @param after seconds
  */
-export async function markStuck(ledger: Ledger, after: number, limit: number, configured: readonly string[]): Promise<readonly Lease[]> {
+export async function markStuck(ledger: Ledger, after: number, limit: number, configured: readonly Ender[]): Promise<readonly Lease[]> {
   const [row] = await ledger.run<{ leases: JsonRow[] | null }>(sql`
     with late as (
       select id from leases where state = 'revoking' and stuck_since is null and closing_at <= now() - make_interval(secs => ${after})
-        and (error is not null or provider not in ${named(configured)})
+        and (error is not null or not ${endedAtAny(sql`leases`, configured)})
       order by closing_at limit ${limit} for update skip locked
     ),
     stuck as (
-      update leases as lease set stuck_since = now(), error = coalesce(lease.error, format('the provider %s is not configured on the broker that looked', lease.provider))
+      update leases as lease set stuck_since = now(), error = coalesce(lease.error, format('the provider %s%s is not configured on the broker that looked', lease.provider, ' of kind ' || lease.provider_kind))
       from late where lease.id = late.id returning lease.*
     ),
     told as (
@@ -87,12 +87,12 @@ export async function markStuck(ledger: Ledger, after: number, limit: number, co
 }
 
 /** Milliseconds until something is due, as far as the store knows now; 0 where something is due already. Undefined: nothing is. @param targets those that have leases of this sort */
-export async function nextDue(ledger: Ledger, targets: readonly { readonly name: string; readonly local: boolean }[]): Promise<number | undefined> {
+export async function nextDue(ledger: Ledger, targets: readonly (Ender & { readonly local: boolean })[]): Promise<number | undefined> {
   const [row] = await ledger.run<{ wait: number | null }>(sql`
     select (extract(epoch from least(
       (select deadline from tasks where closing_at is null and ended_at is null order by deadline limit 1),
-      (select min(first.due_at) from json_to_recordset(${JSON.stringify(targets)}::text::json) as target(name text, local boolean)
-        cross join lateral (select due_at from leases where provider = target.name and leases.local = target.local and due_at is not null order by due_at limit 1) as first)
+      (select min(first.due_at) from json_to_recordset(${JSON.stringify(targets)}::text::json) as target(name text, kind text, local boolean)
+        cross join lateral (select due_at from leases where ${endedAt(sql`leases`, sql`target`)} and leases.local = target.local and due_at is not null order by due_at limit 1) as first)
     ) - now()) * 1000)::double precision as wait`)
   return row?.wait === null || row === undefined ? undefined : Math.max(0, Math.ceil(row.wait))
 }

@@ -62,6 +62,7 @@ export interface Lease {
   readonly owner: string
   readonly grant: string
   readonly provider: string
+  readonly providerKind: string | null
   readonly local: boolean
   readonly revocation: 'provider' | 'deny' | 'expiry'
   readonly standing: boolean

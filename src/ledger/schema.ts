@@ -94,6 +94,8 @@ export const leases = pgTable(
     owner: text('owner').notNull().default(''),
     grant: text('grant_name').notNull(),
     provider: text('provider').notNull(),
+    /** Of its provider: another may be given its name. A broker from before this column leaves it empty. */
+    providerKind: text('provider_kind'),
     local: boolean('local').notNull(),
     revocation: text('revocation', { enum: ['provider', 'deny', 'expiry'] }).notNull(),
     standing: boolean('standing').notNull(),

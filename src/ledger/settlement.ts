@@ -1,8 +1,9 @@
 import { sql } from 'drizzle-orm'
 import type { Evidence, Handle } from '../base/evidence.ts'
 import type { Ledger } from './connect.ts'
+import { endedAt, endedAtAny, type Ender } from './enders.ts'
 import { countDown, endedEntries, endingState, freePlaces, taskEndedEntries } from './endings.ts'
-import { entryColumns, json, named } from './entries.ts'
+import { entryColumns, json } from './entries.ts'
 import { putBack } from './queue.ts'
 import { type JsonRow, type Lease, leasesOf, type Task, tasksOf } from './records.ts'
 import { together } from './together.ts'
@@ -77,9 +78,9 @@ const undecided = 180
 /** Providers of which time has not the last word. */
 export interface Awaited {
   /** Those that are asked about what is due, sooner or later, however much that is. */
-  readonly answering: readonly string[]
+  readonly answering: readonly Ender[]
   /** Those that alone can end leases with a handle of this key, whatever the time. */
-  readonly confirming: readonly { readonly provider: string; readonly key: string }[]
+  readonly confirming: readonly (Ender & { readonly key: string })[]
 }
 
 /**
@@ -94,10 +95,10 @@ export async function expireLeases(ledger: Ledger, limit: number, grace: number,
         and ((local and state = 'active') or state = 'lapsing'
         or (state = 'revoking' and expires_at + make_interval(secs => ${grace}) <= now() and due_at <= now()
           and not exists (
-            select from json_to_recordset(${JSON.stringify(confirming)}::text::json) as confirming(provider text, key text), jsonb_array_elements(handles) as held(handle)
-            where confirming.provider = lease.provider and held.handle ? confirming.key)
+            select from json_to_recordset(${JSON.stringify(confirming)}::text::json) as confirming(name text, kind text, key text), jsonb_array_elements(handles) as held(handle)
+            where ${endedAt(sql`lease`, sql`confirming`)} and held.handle ? confirming.key)
           and (issued_at is not null or reserved_at + make_interval(secs => ${undecided}) <= now())
-          and (provider not in ${named(answering)}
+          and (not ${endedAtAny(sql`lease`, answering)}
             or (error is not null and due_at >= expires_at + make_interval(secs => ${grace})))))
       order by expires_at limit ${limit}
     ),

@@ -1,3 +1,4 @@
+import { isEndedAt } from '../ledger/enders.ts'
 import { claimSeconds, closeLease } from '../ledger/endings.ts'
 import { putBack, retryLater } from '../ledger/queue.ts'
 import type { Lease } from '../ledger/records.ts'
@@ -9,10 +10,7 @@ import type { Broker } from './task.ts'
 /** Milliseconds before the first retry, doubled with each, and the most. Short at the top: what a recovered backend owes is done within seconds, and it is the breaker that keeps a dead one from being hammered. */
 const backoff = { first: 250, most: 2_000 }
 
-/**
- * The providers that leases are ended at. One whose leases the ledger ends by itself is none: where a configuration gave it the name of another, its word
- * on what that one made would be no evidence, and such a lease is one whose provider is not configured.
- */
+/** The providers that leases are ended at. One whose leases the ledger ends by itself is none, also where a configuration gave it the name of another. */
 export const endersOf = ({ targets }: Pick<Broker, 'targets'>): readonly Target[] => [...targets.values()].filter(({ provider }) => !provider.local)
 
 /**
@@ -23,7 +21,7 @@ export const endersOf = ({ targets }: Pick<Broker, 'targets'>): readonly Target[
  * @throws BrokerError where the store could not be written: the lease stays due
  */
 export async function endLease(broker: Broker, lease: Lease, signal: AbortSignal): Promise<Settled | undefined> {
-  const target = endersOf(broker).find(({ provider }) => provider.name === lease.provider)
+  const target = endersOf(broker).find(({ provider }) => isEndedAt(lease, provider))
   if (!target) return undefined
   try {
     const ended = await end(broker, target, lease, signal)

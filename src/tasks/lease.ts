@@ -2,6 +2,7 @@ import { BrokerError, tokenRefused } from '../base/errors.ts'
 import type { LeaseId, TaskId } from '../base/ids.ts'
 import type { Receipt } from '../base/receipt.ts'
 import { announceLeases } from '../ledger/announce.ts'
+import { isEndedAt } from '../ledger/enders.ts'
 import { concludeRefresh, extendLease, type Extension, type Refreshed } from '../ledger/extend.ts'
 import { receiptsOfEnd } from '../ledger/receipts.ts'
 import { type DecisionRecord, findLease, findTask, type Lease, type Task } from '../ledger/records.ts'
@@ -104,6 +105,7 @@ export async function refreshLease(broker: Broker, caller: Caller, id: LeaseId, 
 function isAsAnnounced(lease: Lease, grant: Grant, provider: Provider): boolean {
   return (
     grant.provider === lease.provider &&
+    isEndedAt(lease, provider) &&
     provider.local === lease.local &&
     (lease.standing || !grant.standing) &&
     (lease.revocation === 'expiry' || lease.revocation === provider.revocation(grant.settings)) &&

@@ -38,6 +38,7 @@ export function newLeases(broker: Broker, inquiry: Inquiry, decision: NewDecisio
       id: newId('lease'),
       grant: grant.name,
       provider: provider.name,
+      providerKind: provider.kind,
       local: provider.local,
       revocation: provider.revocation(grant.settings),
       standing: grant.standing,

@@ -70,6 +70,7 @@ const lease: Lease = {
   owner: 'finance@example.com',
   grant: 'ledger-read',
   provider: 'vault',
+  providerKind: 'http',
   local: false,
   revocation: 'provider',
   standing: false,

@@ -348,7 +348,7 @@ describe.each(stores)('kill lists on $name', ({ name: storeName, open }) => {
         [ending.name]: true,
         [other.name]: false,
       })
-      const claimed = await claimDue(ledger, [{ target: 'aws', free: 1_000 }])
+      const claimed = await claimDue(ledger, [{ name: 'aws', kind: 'aws', free: 1_000 }])
       expect(claimed.map(({ id }) => id)).toEqual(expect.arrayContaining([active.lease.id, reserved.lease.id]))
       expect((await ledger.run(sql`select from role_sessions where lease_id = ${active.lease.id} and denied_at is not null`)).length).toBe(1)
     })

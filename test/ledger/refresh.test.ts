@@ -164,7 +164,7 @@ describe.each(stores)('a refresh of what was made outside the broker, on $name',
 
   test('that is announced after its lease was claimed as over keeps it alive, and due at its new end', async () => {
     await house.ledger.run(sql`update leases set due_at = now() where id = ${lease.id}`)
-    const claimed = (await claimDue(house.ledger, [{ target: 'lab', free: 100 }])).find(({ id }) => id === lease.id)
+    const claimed = (await claimDue(house.ledger, [{ name: 'lab', kind: 'http', free: 100 }])).find(({ id }) => id === lease.id)
     const extension = await announce()
     expect(await endLease(house.broker, claimed!, never)).toBeUndefined()
     expect(await now()).toMatchObject({ state: 'active', cause: null, expiresAt: extension.until, dueAt: extension.until })

@@ -25,7 +25,7 @@ describe.each(stores)('what is known of a lease when it ends, on $name', ({ open
 
   const now = async ({ id }: Lease): Promise<Lease> => (await findLease(ledger, id))!.lease
   /** What is due by now, claimed for half a minute. */
-  const claim = (): Promise<readonly Lease[]> => claimDue(ledger, [{ target: 'aws', free: 10 }])
+  const claim = (): Promise<readonly Lease[]> => claimDue(ledger, [{ name: 'aws', kind: 'aws', free: 10 }])
 
   test('does not fail one whose mint journaled a handle after its provider knew of none: it is due at once', async () => {
     const lease = await announceMint(ledger)

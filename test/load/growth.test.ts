@@ -148,7 +148,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
       await putBack(broker.ledger, { id: noLease })
       await releaseClaims(broker.ledger)
       while (await lap(broker));
-      const targets = [...broker.targets.values()].map(({ provider: { name, local } }) => ({ name, local }))
+      const targets = [...broker.targets.values()].map(({ provider: { name, kind, local } }) => ({ name, kind, local }))
       await nextDue(broker.ledger, targets)
       await house.broker.background.settled()
       await sweep(broker.ledger, 200)

@@ -35,6 +35,7 @@ const newLease = (ttl: number, pool: readonly string[]): NewLease => ({
   id: newId('lease'),
   grant: 'bucket',
   provider: 'aws',
+  providerKind: 'aws',
   local: false,
   revocation: 'deny',
   standing: false,

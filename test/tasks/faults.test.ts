@@ -11,6 +11,7 @@ import { findTask } from '../../src/ledger/records.ts'
 import { nextDue, putBack } from '../../src/ledger/queue.ts'
 import { listEntries, listLeases } from '../../src/ledger/lists.ts'
 import { ProviderError } from '../../src/providers/provider.ts'
+import type { Target } from '../../src/providers/target.ts'
 import { lap, startReaper } from '../../src/reaper.ts'
 import { revokeLease, revokeTask } from '../../src/tasks/close.ts'
 import { decideOn } from '../../src/tasks/decision.ts'
@@ -63,7 +64,7 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
     for (let round = 0; round < 20; round++) {
       await house.ledger.run(sql`update leases set due_at = now() where state in ('reserved', 'revoking')`)
       await house.reap()
-      if ((await nextDue(house.ledger, [{ name: 'lab', local: false }])) === undefined) return
+      if ((await nextDue(house.ledger, [{ name: 'lab', kind: 'http', local: false }])) === undefined) return
     }
   }
 
@@ -233,47 +234,62 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
     await lap(without)
 
     const { items } = await listLeases(house.ledger, { stuck: true }, { limit: 10 })
-    expect(items).toMatchObject([{ taskId: task.id, state: 'revoking', error: 'the provider lab is not configured on the broker that looked' }])
+    expect(items).toMatchObject([
+      { taskId: task.id, state: 'revoking', error: 'the provider lab of kind http is not configured on the broker that looked' },
+    ])
     expect((await listEntries(house.ledger, { task: task.id, kind: 'lease.stuck' }, { limit: 10 })).items).toHaveLength(1)
 
     await house.reap()
     expect((await stateOf(task.id)).leases[0]).toMatchObject({ state: 'revoked', stuckSince: null, evidence: { by: 'provider' } })
   })
 
-  /** The same broker, whose configuration gives the name of the lab to a provider of signed tokens. */
-  function signingAsLab(): Broker {
-    const tokens = house.broker.targets.get('tokens')!
-    const renamed = { ...tokens, provider: { ...tokens.provider, name: 'lab' } }
-    return { ...house.broker, targets: new Map([...house.broker.targets, ['lab', renamed]]) }
+  /** The same broker, whose configuration gives the name of the lab to another provider. */
+  const calledLab = (another: Target): Broker => ({ ...house.broker, targets: new Map([...house.broker.targets, ['lab', another]]) })
+
+  const others = {
+    'one that signs tokens': () => {
+      const tokens = house.broker.targets.get('tokens')!
+      return { ...tokens, provider: { ...tokens.provider, name: 'lab' } }
+    },
+    'one of another kind, to which what it does not know is gone': () => {
+      const lab = house.broker.targets.get('lab')!
+      const revoke: Target['revoke'] = () =>
+        Promise.resolve({ by: 'provider', statement: 'there is nothing of this name', at: new Date().toISOString() })
+      return { ...lab, revoke, provider: { ...lab.provider, kind: 'vault' } }
+    },
   }
 
-  test('a revocation whose provider gave its name to one that signs tokens is not called revoked by that one, and ends when it is back', async () => {
-    const task = await house.declare(['crm'])
-    const changed = signingAsLab()
+  describe.each(Object.entries(others))('where a provider gave its name to %s', (_, anotherOf) => {
+    test('a revocation is not called revoked by that one, and ends when its own is back', async () => {
+      const task = await house.declare(['crm'])
+      const another = anotherOf()
+      const changed = calledLab(another)
 
-    await task.at(changed).complete(0)
-    await house.ledger.run(sql`update leases set closing_at = closing_at - interval '6 minutes', due_at = now() where task_id = ${task.id}`)
-    await house.reap(changed)
+      await task.at(changed).complete(0)
+      await house.ledger.run(sql`update leases set closing_at = closing_at - interval '6 minutes', due_at = now() where task_id = ${task.id}`)
+      await house.reap(changed)
 
-    const inVain = 'the provider lab is not configured on the broker that looked'
-    expect((await stateOf(task.id)).leases[0]).toMatchObject({ state: 'revoking', evidence: null, attempts: 0, error: inVain })
-    expect((await house.lab.alive()).length).toBe(1)
-    expect(await nextDue(house.ledger, [{ name: 'lab', local: true }])).not.toBe(0)
-    await house.reap()
-    expect((await stateOf(task.id)).leases[0]).toMatchObject({ state: 'revoked', evidence: { by: 'provider' } })
-  })
+      const inVain = 'the provider lab of kind http is not configured on the broker that looked'
+      expect((await stateOf(task.id)).leases[0]).toMatchObject({ state: 'revoking', evidence: null, attempts: 0, error: inVain })
+      expect((await house.lab.alive()).length).toBe(1)
+      const { name, kind, local } = another.provider
+      expect(await nextDue(house.ledger, [{ name, kind, local }])).not.toBe(0)
+      await house.reap()
+      expect((await stateOf(task.id)).leases[0]).toMatchObject({ state: 'revoked', evidence: { by: 'provider' } })
+    })
 
-  test('a lease whose provider gave its name to one that signs tokens gets no token, and is expired when its time is over, without a word of that one', async () => {
-    const task = await house.declare(['crm'])
-    const changed = signingAsLab()
-    await expect(task.at(changed).refresh(task.leases[0]!)).rejects.toMatchObject({ code: 'conflict' })
+    test('a lease gets no fresh credential, and is expired when its time is over, without a word of that one', async () => {
+      const task = await house.declare(['crm'])
+      const changed = calledLab(anotherOf())
+      await expect(task.at(changed).refresh(task.leases[0]!)).rejects.toMatchObject({ code: 'conflict' })
 
-    await house.backdate(task.id, '2 minutes')
-    await house.reap(changed)
-    await house.ledger.run(sql`update leases set due_at = now() where task_id = ${task.id} and due_at is not null`)
-    await house.reap(changed)
-    expect((await stateOf(task.id)).leases[0]).toMatchObject({ state: 'expired', evidence: null })
-    await house.broker.targets.get('lab')!.revoke({ lease: task.leases[0]!.id, task: task.id, age: 0, handles: [] }, never)
+      await house.backdate(task.id, '2 minutes')
+      await house.reap(changed)
+      await house.ledger.run(sql`update leases set due_at = now() where task_id = ${task.id} and due_at is not null`)
+      await house.reap(changed)
+      expect((await stateOf(task.id)).leases[0]).toMatchObject({ state: 'expired', evidence: null })
+      await house.broker.targets.get('lab')!.revoke({ lease: task.leases[0]!.id, task: task.id, age: 0, handles: [] }, never)
+    })
   })
 
   test('a mint is told for how long its lease has been announced, the way to the store and back included', async () => {
