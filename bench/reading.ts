@@ -101,8 +101,9 @@ async function signed(owner: postgres.Sql): Promise<void> {
 
 /** The cookie of an operator who has signed in. */
 async function sessionOf(site: Site): Promise<string> {
-  const { publicUrl, operators, keys } = await loadConfig(site.config(), providerKinds)
-  const sessions = createSessions({ key: await openConsoleKey(keys), operators, publicUrl, lifetime: 3_600_000, clock: Date.now })
+  const { publicUrl, operators, keys, identity, console: people } = await loadConfig(site.config(), providerKinds)
+  const issuer = identity.find(({ name }) => name === people?.issuer)
+  const sessions = createSessions({ key: await openConsoleKey(keys), operators, issuer, publicUrl, lifetime: 3_600_000, clock: Date.now })
   const door = new Hono().get('/', (c) => {
     sessions.open(c, actorNamed('operator:ops'), new Set(['operator', 'reviewer'] as const))
     return c.text('')

@@ -178,10 +178,12 @@ function peopleVerifier({ console: people, identity }: Config, verifying: Omit<V
 
 /** The ways into the console. @param spend where links may be used, in development */
 function entrancesOf({ console: people, identity }: Config, verifier: Verifier | undefined, spend: VerifierParts['spend'] | undefined): Entrances {
-  const issuer = identity.find(({ name }) => name === people?.issuer)?.issuer
+  const entry = identity.find(({ name }) => name === people?.issuer)
   const local = identity.find((one) => one.issuer === localIssuer)
   return {
-    ...(people && verifier && issuer && { issuer: { settings: { ...people, issuer, allowHttp: isPlain(issuer) }, verifier } }),
+    ...(people &&
+      verifier &&
+      entry?.issuer && { issuer: { entry, settings: { ...people, issuer: entry.issuer, allowHttp: isPlain(entry.issuer) }, verifier } }),
     ...(spend && local && { links: { issuer: local.name, spend } }),
   }
 }

@@ -33,8 +33,8 @@ export interface ConsoleParts {
 
 /** Pages for operators and reviewers, to be hung under the house's own door. */
 export function createConsole(parts: ConsoleParts): Hono<ConsoleEnv> {
-  const { broker, publicUrl, operators, key, sessionLifetime, sequencer } = parts
-  const sessions = createSessions({ key, operators, publicUrl, lifetime: sessionLifetime, clock: broker.clock })
+  const { broker, publicUrl, operators, key, sessionLifetime, entrances, sequencer } = parts
+  const sessions = createSessions({ key, operators, issuer: entrances.issuer?.entry, publicUrl, lifetime: sessionLifetime, clock: broker.clock })
   return new Hono<ConsoleEnv>()
     .use(receive(broker, sessions, publicUrl))
     .route('/', entranceRoutes(parts, sessions))

@@ -2,6 +2,7 @@ import { type Context, Hono } from 'hono'
 import { html } from 'hono/html'
 import { BrokerError } from '../base/errors.ts'
 import type { Actor } from '../identity/actor.ts'
+import type { Issuer } from '../identity/issuer.ts'
 import { type OperatorEntry, rolesOf } from '../identity/operators.ts'
 import type { Spend } from '../identity/single-use.ts'
 import type { Verifier } from '../identity/verify.ts'
@@ -14,7 +15,12 @@ import { type ConsoleEnv, ownForm, returnTo } from './visit.ts'
 
 /** The ways in: at the operators' issuer, or in development by a link. */
 export interface Entrances {
-  readonly issuer?: { readonly settings: SignInSettings; readonly verifier: Pick<Verifier, 'verify'> }
+  readonly issuer?: {
+    /** As configured: what the sessions are bound to. */
+    readonly entry: Issuer
+    readonly settings: SignInSettings
+    readonly verifier: Pick<Verifier, 'verify'>
+  }
   readonly links?: {
     /** Name of the local issuer in the configuration. */
     readonly issuer: string

@@ -4,6 +4,7 @@ import { getCookie, setCookie } from 'hono/cookie'
 import { z } from 'zod'
 import type { Clock } from '../base/time.ts'
 import type { Actor } from '../identity/actor.ts'
+import type { Issuer } from '../identity/issuer.ts'
 import type { OperatorEntry, Role } from '../identity/operators.ts'
 import { canonical } from '../proof/canonical.ts'
 import type { Caller } from '../tasks/task.ts'
@@ -23,7 +24,8 @@ export interface Session {
  * The price is that a copied cookie works until it expires, sign-out or not, which is why sessions are short and whoever is still signed in
  * at the issuer comes back without noticing.
  *
- * The key is bound to `operators` as configured: whoever loses a role there loses the session with it when the broker starts again.
+ * The key is bound to `operators` and to the issuer's entry as configured: whoever loses a role there, or is not accepted under a stricter entry,
+ * loses the session with it when the broker starts again.
  */
 export interface Sessions {
   open(c: Context, actor: Actor, roles: ReadonlySet<Role>): void
@@ -52,6 +54,8 @@ const Shape = z.strictObject({
 export interface SessionParts {
   readonly key: Uint8Array
   readonly operators: readonly OperatorEntry[]
+  /** Who signs people in, as configured; undefined where only links do. */
+  readonly issuer: Issuer | undefined
   readonly publicUrl: string
   /** Milliseconds. */
   readonly lifetime: number
@@ -60,8 +64,8 @@ export interface SessionParts {
 
 const name = 'session'
 
-export function createSessions({ key, operators, publicUrl, lifetime, clock }: SessionParts): Sessions {
-  const seal = createSeal(key, `session ${canonical(operators)}`, Shape, lifetime, clock)
+export function createSessions({ key, operators, issuer, publicUrl, lifetime, clock }: SessionParts): Sessions {
+  const seal = createSeal(key, `session ${canonical({ operators, issuer })}`, Shape, lifetime, clock)
   const formKey = createHmac('sha256', key).update('form').digest()
   const cookies = createCookies(publicUrl)
   return {

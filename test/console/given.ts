@@ -5,6 +5,7 @@ import { listen } from '../../src/http/listen.ts'
 import { createConsole } from '../../src/console/console.ts'
 import { writeLink } from '../../src/console/link.ts'
 import type { StreamLimits } from '../../src/http/streams.ts'
+import type { Issuer } from '../../src/identity/issuer.ts'
 import { createVerifier } from '../../src/identity/verify.ts'
 import type { OperatorEntry } from '../../src/identity/operators.ts'
 import type { TaskId } from '../../src/base/ids.ts'
@@ -22,6 +23,8 @@ export interface ConsoleHouse {
   /** Its address, without a trailing slash. */
   readonly url: string
   readonly people: PeopleIssuer
+  /** The entry of that issuer. */
+  readonly corp: Issuer
   /** A one-time link for a subject of the local issuer. */
   link(subject: string): string
   /** A browser without a window: it keeps cookies and follows nothing by itself. */
@@ -52,6 +55,8 @@ export const operators: readonly OperatorEntry[] = [
 
 export interface ConsoleOptions {
   readonly operators?: readonly OperatorEntry[]
+  /** Instead of an entry of its own issuer. */
+  readonly corp?: Issuer
   readonly live?: StreamLimits
   readonly rates?: Partial<Rates>
   readonly sequencer?: Pick<Sequencer, 'refusal'>
@@ -64,7 +69,8 @@ export async function openConsole(house: House, options: ConsoleOptions = {}): P
   const publicUrl = `http://127.0.0.1:${port}`
   const people = await startPeopleIssuer(`${publicUrl}/console/signed-in`)
   const { broker } = house
-  const verifier = createVerifier([{ name: 'corp', profile: 'oidc', issuer: people.issuer, keys: { discovery: true } }], {
+  const corp: Issuer = options.corp ?? { name: 'corp', profile: 'oidc', issuer: people.issuer, keys: { discovery: true } }
+  const verifier = createVerifier([corp], {
     audience: people.clientId,
     clock: broker.clock,
     spend: (spent, until) => spendToken(house.ledger, spent, until),
@@ -91,7 +97,10 @@ export async function openConsole(house: House, options: ConsoleOptions = {}): P
       ...given,
       key,
       sessionLifetime: options.sessionLifetime ?? 3_600_000,
-      entrances: { issuer: { settings, verifier }, links: { issuer: 'local', spend: (spent, until) => spendToken(house.ledger, spent, until) } },
+      entrances: {
+        issuer: { entry: corp, settings, verifier },
+        links: { issuer: 'local', spend: (spent, until) => spendToken(house.ledger, spent, until) },
+      },
       sequencer,
       stop: stop.signal,
       ...(options.live && { live: options.live }),
@@ -103,6 +112,7 @@ export async function openConsole(house: House, options: ConsoleOptions = {}): P
   const console: ConsoleHouse = {
     url: `${publicUrl}/console`,
     people,
+    corp,
     link,
     visitor: () => createVisitor(`${publicUrl}/console`),
     async signedIn(as) {

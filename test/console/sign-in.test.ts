@@ -1,4 +1,5 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import type { Issuer } from '../../src/identity/issuer.ts'
 import { type House, startHouse } from '../support/house.ts'
 import { openEmbedded, type OpenedStore } from '../support/stores.ts'
 import { type ConsoleHouse, openConsole, operators } from './given.ts'
@@ -268,8 +269,21 @@ describe('a session', () => {
     }
   })
 
-  test('is over for a broker that was told of other operators', async () => {
-    const changed = await openConsole(house, { operators: operators.slice(1) })
+  test('is one for each broker that was told the same, and over for one that was told of other operators', async () => {
+    const { corp } = console
+    const [same, changed] = [await openConsole(house, { corp }), await openConsole(house, { corp, operators: operators.slice(1) })]
+    const visitor = await console.signedIn('ops')
+    expect((await visitor.get(same.url)).status).toBe(200)
+    expect((await visitor.get(changed.url)).status).toBe(303)
+    await Promise.all([same.stop(), changed.stop()])
+  })
+
+  test.each([
+    ['demands more of a token', { require: { tid: 'ours' } }],
+    ['is of another address', { issuer: 'https://login.example.com' }],
+    ['has other keys', { keys: { url: 'https://keys.example.com' } }],
+  ] satisfies [string, Partial<Issuer>][])("is over for a broker whose issuer's entry %s", async (_, change) => {
+    const changed = await openConsole(house, { corp: { ...console.corp, ...change } })
     const visitor = await console.signedIn('ops')
     expect((await visitor.get(changed.url)).status).toBe(303)
     await changed.stop()
