@@ -1,6 +1,6 @@
 import { type Context, Hono } from 'hono'
 import { html } from 'hono/html'
-import { BrokerError } from '../base/errors.ts'
+import { BrokerError, describe } from '../base/errors.ts'
 import type { Actor } from '../identity/actor.ts'
 import type { Issuer } from '../identity/issuer.ts'
 import { type OperatorEntry, rolesOf } from '../identity/operators.ts'
@@ -63,7 +63,12 @@ export function entranceRoutes({ broker, publicUrl, operators, key, entrances }:
     })
     .get('/signed-in', async (c) => {
       if (!signIn) throw new BrokerError('not_found', 'There is no such page')
-      const { actor, returnTo: to } = await signIn.finish(c, c.var.signal)
+      const { actor, returnTo: to } = await signIn.finish(c, c.var.signal).catch((error: unknown) => {
+        // All other codes have lines of their own: failures as they are answered, refused tokens from who verifies them.
+        if (error instanceof BrokerError && error.code === 'forbidden')
+          broker.telemetry.log.warn({ request_id: c.var.requestId, error: describe(error) }, 'a sign-in to the console was refused')
+        throw error
+      })
       return enter(c, actor, to)
     })
     .get('/enter', async (c) => {

@@ -29,7 +29,7 @@ export interface SignIn {
    * @throws BrokerError `provider_unavailable`, `rate_limited`
    */
   begin(c: Context, returnTo: string, again: boolean, signal: AbortSignal): Promise<URL>
-  /** Who it is, and where they wanted to go. @throws BrokerError `forbidden`, `invalid_token`, `provider_unavailable`, `rate_limited` */
+  /** Who it is, and where they wanted to go. @throws BrokerError `forbidden` with why as its cause, `invalid_token`, `provider_unavailable`, `rate_limited` */
   finish(c: Context, signal: AbortSignal): Promise<{ readonly actor: Actor; readonly returnTo: string }>
 }
 
@@ -138,15 +138,23 @@ async function exchange(configuration: oidc.Configuration, answer: URL, begun: z
 }
 
 function refusal(cause: unknown): BrokerError {
-  if (cause instanceof oidc.ResponseBodyError || cause instanceof oidc.AuthorizationResponseError || cause instanceof oidc.ClientError)
-    return new BrokerError('forbidden', 'The issuer did not sign you in, or not in this browser: begin again', { cause: words(cause) })
-  return unreachable(cause)
+  const reason = reasonOf(cause)
+  if (reason === undefined) return unreachable(cause)
+  return new BrokerError('forbidden', 'The issuer did not sign you in, or not in this browser: begin again', { cause: new Error(reason) })
 }
 
-/** The library's reason for operators, without what it quotes: answers of the issuer may hold tokens. */
-function words(cause: oidc.ResponseBodyError | oidc.AuthorizationResponseError | oidc.ClientError): Error {
-  return new Error(cause instanceof oidc.ClientError ? (cause.code ?? cause.name) : cause.error)
+/** Why the issuer, or the library that reads its answers, refuses: for operators, and without what is quoted, for answers of the issuer may hold tokens. */
+function reasonOf(cause: unknown): string | undefined {
+  if (cause instanceof oidc.ResponseBodyError || cause instanceof oidc.AuthorizationResponseError)
+    // The latter's comes with the address, into which anybody may write anything.
+    return errorCode.test(cause.error) ? cause.error : cause.name
+  // So a token endpoint answers where the header with the client's secret is wrong (RFC 6749 section 5.2).
+  if (cause instanceof oidc.WWWAuthenticateChallengeError) return `the token endpoint does not accept the client: ${cause.status}`
+  return cause instanceof oidc.ClientError ? (cause.code ?? cause.name) : undefined
 }
+
+/** As all that are registered look. */
+const errorCode = /^[a-z_]{1,64}$/
 
 const unreachable = (cause: unknown): BrokerError =>
   new BrokerError('provider_unavailable', 'The issuer that signs people in does not answer as it should', {

@@ -57,6 +57,8 @@ export interface ConsoleOptions {
   readonly operators?: readonly OperatorEntry[]
   /** Instead of an entry of its own issuer. */
   readonly corp?: Issuer
+  /** Instead of the one that the issuer has registered. */
+  readonly clientSecret?: string
   readonly live?: StreamLimits
   readonly rates?: Partial<Rates>
   readonly sequencer?: Pick<Sequencer, 'refusal'>
@@ -90,7 +92,7 @@ export async function openConsole(house: House, options: ConsoleOptions = {}): P
     resourceServers: [],
     ...(options.rates && { rates: options.rates }),
   })
-  const settings = { ...people, scopes: ['groups'], allowHttp: true }
+  const settings = { ...people, clientSecret: options.clientSecret ?? people.clientSecret, scopes: ['groups'], allowHttp: true }
   app.route(
     '/console',
     createConsole({

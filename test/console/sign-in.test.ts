@@ -106,6 +106,49 @@ describe("signing in at the operators' issuer", () => {
     expect(text).not.toContain('<b>no')
   })
 
+  describe('that is refused', () => {
+    /** What the log says of it from here on. */
+    function listen(): () => string {
+      const before = house.log().length
+      return () => house.log().slice(before)
+    }
+
+    test('for the secret of the client is no outage, and the log says what the issuer does not accept', async () => {
+      const alone = await openConsole(house, { clientSecret: 'a secret of yesterday' })
+      alone.people.always('ann')
+      const [said, visitor] = [listen(), alone.visitor()]
+      const page = await visitor.follow(await visitor.get(''))
+      expect(page.status).toBe(403)
+      expect(await page.text()).toContain('The issuer did not sign you in')
+      expect(said()).toContain('a sign-in to the console was refused')
+      expect(said()).toContain('the token endpoint does not accept the client: 401')
+      expect(said()).not.toContain('a secret of yesterday')
+      expect(said()).not.toContain(new URL(page.url).searchParams.get('code'))
+      await alone.stop()
+    })
+
+    test.each([
+      ['an error of the issuer', { error: 'invalid_scope' }, '(invalid_scope)'],
+      ['an error that somebody made up', { error: 'Hunter2 was here' }, '(AuthorizationResponseError)'],
+      ['another state', { code: 'hunter2', state: 'of-hunter2' }, '(OAUTH_INVALID_RESPONSE)'],
+      ['an invented code', { code: 'hunter2' }, '(invalid_grant)'],
+    ])('for %s leaves its reason in the log, and nothing of the address', async (_, answer, reason) => {
+      const [said, visitor] = [listen(), console.visitor()]
+      const state = new URL(pathIn(await visitor.get('/sign-in'))).searchParams.get('state')!
+      const query = new URLSearchParams({ state, iss: console.people.issuer, ...answer })
+      expect((await visitor.get(`/signed-in?${query.toString()}`)).status).toBe(403)
+      expect(said()).toContain(reason)
+      expect(said().toLowerCase()).not.toContain('hunter2')
+      expect(said()).not.toContain(state)
+    })
+
+    test('for having been begun in no browser, or another, leaves that in the log', async () => {
+      const said = listen()
+      expect((await console.visitor().get('/signed-in?code=x&state=y')).status).toBe(403)
+      expect(said()).toContain('This sign-in was not begun in this browser')
+    })
+  })
+
   test.each([
     'https://evil.example.com/console',
     '//evil.example.com/console',
