@@ -9,6 +9,7 @@ import { type ListenSettings, readListen } from './config/listen.ts'
 import { type Kinds, type ProviderSettings, readProviders } from './config/providers.ts'
 import { withReferences } from './config/references.ts'
 import * as shapes from './config/shapes.ts'
+import { attributesOf, neverProven } from './identity/profiles.ts'
 import { parseWitnessKey, type WitnessKey } from './proof/cosignature.ts'
 
 /** What a broker is told: plain values, every path absolute, every duration in milliseconds. It holds secrets, so it is never logged. */
@@ -95,9 +96,9 @@ export async function loadConfig(
   const catalogue = read('catalogue', shapes.File)
   const policies = read('policies', shapes.File)
   const identity = await readIdentity(yaml, sections['identity'], folder, overrides.localKeys)
-  const operators = readBearers(yaml, 'operators', sections['operators'], shapes.OperatorEntry, issuers)
+  const operators = readBearers(yaml, 'operators', sections['operators'], shapes.OperatorEntry, identity, issuers)
   const console = readConsole(yaml, sections['console'], identity, issuers)
-  const resourceServers = readBearers(yaml, 'resource_servers', sections['resource_servers'], shapes.ResourceServerEntry, issuers)
+  const resourceServers = readBearers(yaml, 'resource_servers', sections['resource_servers'], shapes.ResourceServerEntry, identity, issuers)
   const providers = readProviders(yaml, sections['providers'], kinds, folder)
   const logKey = readLogKey(yaml, sections['log_key'], kinds, providers, namesOf(sections['providers']))
   const anchors = readAnchors(yaml, sections['anchors'], folder)
@@ -150,20 +151,25 @@ function storeOf({ embedded, url, pool }: z.output<typeof shapes.Store>, folder:
   return { url: url ?? '', ...(pool !== undefined && { pool }) }
 }
 
-/** Operators, or resource servers. @param issuers names that may be referred to, also of entries that have faults of their own */
+/** Operators, or resource servers. @param names of issuers that may be referred to, also of entries that have faults of their own */
 function readBearers<Entry extends Bearer>(
   yaml: YamlFile,
   section: string,
   value: unknown,
   shape: ZodType<Entry>,
-  issuers: ReadonlySet<unknown>,
+  identity: readonly IssuerSettings[],
+  names: ReadonlySet<unknown>,
 ): Entry[] {
   const list = yaml.parse(shapes.List.default([]), value, [section]) ?? []
   return list.flatMap((one, index) => {
     const entry = yaml.parse(shape, one, [section, index])
     const issuer = isMapping(one) ? one['issuer'] : undefined
-    if (issuer !== undefined && !issuers.has(issuer)) yaml.fault([section, index, 'issuer'], 'is not the name of an issuer under identity')
-    return entry ? [entry] : []
+    if (issuer !== undefined && !names.has(issuer)) yaml.fault([section, index, 'issuer'], 'is not the name of an issuer under identity')
+    if (!entry) return []
+    const known = identity.find(({ name }) => name === entry.issuer)
+    const proven = known && attributesOf(known)
+    for (const name of Object.keys(entry.match)) if (proven?.has(name) === false) yaml.fault([section, index, 'match', name], neverProven)
+    return [entry]
   })
 }
 

@@ -284,6 +284,19 @@ limits:
     ])
   })
 
+  test('is refused for a match by what no token of the issuer proves, and read once the issuer proves it', async () => {
+    const text = sound
+      .replace('{ groups: sec-ops }', '{ groups: sec-ops, email: ann@example.com }')
+      .replace('{ sub: invoices }', '{ subject: invoices }')
+    const fault = 'is nothing that tokens of this issuer prove; where it is of profile oidc, name it under its claims'
+    expect(await faultsOf({ text })).toEqual([
+      `mayfly.yaml:9: operators.0.match.email: ${fault}`,
+      `mayfly.yaml:11: resource_servers.0.match.subject: ${fault}`,
+    ])
+    const proven = text.replace('profile: oidc,', 'profile: oidc, require: { email: [ann@example.com] }, claims: [subject],')
+    expect(await faultsOf({ text: proven })).toEqual([])
+  })
+
   const oidc = '{ name: corp, profile: oidc, issuer: https://login.example.com }'
   const second = (entry: string): string => changed(oidc, `${oidc}\n  - ${entry}`)
   const url = (text: string): string => changed('https://broker.example.com', text)

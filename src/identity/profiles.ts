@@ -2,7 +2,7 @@ import { z } from 'zod'
 import type { Actor, ProfileName } from './actor.ts'
 import { type Claims, isPrintable } from './claims.ts'
 import type { Compact } from './compact.ts'
-import type { Rules } from './issuer.ts'
+import type { Issuer, Rules } from './issuer.ts'
 import { lift } from './lift.ts'
 import { parseSpiffeId } from './spiffe.ts'
 
@@ -16,6 +16,8 @@ export interface Profile {
   readonly headers?: readonly string[]
   /** Whether its tokens always say when they were issued. */
   readonly issueTime: boolean
+  /** The names of all attributes that a token of this issuer may prove; no token has others. */
+  names(issuer: Pick<Issuer, 'require' | 'claims'>): readonly string[]
   /** The attributes that it proves, or undefined where a claim that the profile demands is absent or contradicts another. */
   attributes(claims: Claims, rules: Rules): Attributes | undefined
 }
@@ -26,10 +28,11 @@ export const profiles: Readonly<Record<ProfileName, Profile>> = {
     types: ['jwt', 'jose'],
     headers: ['alg', 'kid', 'typ'],
     issueTime: false,
+    names: () => spiffeAttributes,
     attributes({ sub }, { trustDomain }) {
       const id = parseSpiffeId(sub)
       if (!id || id.trustDomain !== trustDomain) return undefined
-      return { sub, 'spiffe/trust_domain': id.trustDomain, 'spiffe/path': id.path }
+      return { sub, 'spiffe/trust_domain': id.trustDomain, 'spiffe/path': id.path } satisfies Of<typeof spiffeAttributes>
     },
   },
 
@@ -37,6 +40,7 @@ export const profiles: Readonly<Record<ProfileName, Profile>> = {
   kubernetes: {
     types: ['jwt'],
     issueTime: true,
+    names: () => kubernetesAttributes,
     attributes(claims) {
       const { data } = kubernetesShape.safeParse(claims)
       if (!data) return undefined
@@ -52,7 +56,7 @@ export const profiles: Readonly<Record<ProfileName, Profile>> = {
         'kubernetes.io/pod/uid': pod?.uid,
         'kubernetes.io/node/name': node?.name,
         'kubernetes.io/node/uid': node?.uid,
-      })
+      } satisfies Of<typeof kubernetesAttributes>)
     },
   },
 
@@ -60,6 +64,7 @@ export const profiles: Readonly<Record<ProfileName, Profile>> = {
   'github-actions': {
     types: ['jwt'],
     issueTime: true,
+    names: () => Object.keys(githubShape.shape),
     attributes(claims) {
       const { data } = githubShape.safeParse(claims)
       if (!data || !isOfRepository(data)) return undefined
@@ -71,22 +76,46 @@ export const profiles: Readonly<Record<ProfileName, Profile>> = {
   oidc: {
     types: ['jwt', 'at+jwt', 'application/at+jwt'],
     issueTime: true,
-    attributes(claims, { require, claims: further }) {
-      const meets = Object.entries(require).every(([name, wanted]) => {
+    names: ({ require = {}, claims = [] }) => [...new Set([...oidcAttributes, ...Object.keys(require), ...claims])],
+    attributes(claims, rules) {
+      const meets = Object.entries(rules.require).every(([name, wanted]) => {
         const has = [lift(claims, name) ?? []].flat()
         return [wanted].flat().some((value) => has.includes(value))
       })
       if (!meets) return undefined
-      const names = new Set([...oidcAttributes, ...Object.keys(require), ...further])
-      return present(Object.fromEntries([...names].map((name) => [name, lift(claims, name)])))
+      return present(Object.fromEntries(profiles.oidc.names(rules).map((name) => [name, lift(claims, name)])))
     },
   },
 }
+
+/** The names of all attributes that a token of this issuer may prove. A condition on another one never holds. */
+export const attributesOf = (issuer: Pick<Issuer, 'profile' | 'require' | 'claims'>): ReadonlySet<string> =>
+  new Set(profiles[issuer.profile].names(issuer))
+
+/** What is wrong with a condition on another one. */
+export const neverProven = 'is nothing that tokens of this issuer prove; where it is of profile oidc, name it under its claims'
 
 /** Whether a token is of the kind that its issuer makes. `typ` is a media type, so its case does not matter (RFC 7515 section 4.1.9). */
 export function isOfKind({ typ, headers }: Compact, profile: Profile): boolean {
   return (typ === undefined || profile.types.includes(typ.toLowerCase())) && headers.every((name) => profile.headers?.includes(name) ?? true)
 }
+
+const spiffeAttributes = ['sub', 'spiffe/trust_domain', 'spiffe/path'] as const
+
+const kubernetesAttributes = [
+  'iss',
+  'sub',
+  'kubernetes.io/namespace',
+  'kubernetes.io/serviceaccount/name',
+  'kubernetes.io/serviceaccount/uid',
+  'kubernetes.io/pod/name',
+  'kubernetes.io/pod/uid',
+  'kubernetes.io/node/name',
+  'kubernetes.io/node/uid',
+] as const
+
+/** Attributes of these names, each of which is looked for. */
+type Of<Names extends readonly string[]> = Readonly<Record<Names[number], string | undefined>>
 
 /** What is taken from any OpenID token that has it. More, such as names or addresses of people, has to be asked for. */
 const oidcAttributes = ['iss', 'sub', 'azp', 'client_id', 'groups', 'roles']

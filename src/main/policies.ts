@@ -1,6 +1,7 @@
 import path from 'node:path'
 import { withAllFaults } from '../base/errors.ts'
 import { type Config, loadConfig } from '../config.ts'
+import { attributesOf } from '../identity/profiles.ts'
 import { checkCases } from '../policy/cases.ts'
 import { loadCatalogue } from '../policy/catalogue.ts'
 import { loadPolicySet } from '../policy/document.ts'
@@ -15,7 +16,7 @@ export async function loadPolicy(config: Config): Promise<ActivePolicy> {
       return [name, { ...kind, alone: (grant: unknown) => kind.exclusive?.(settings, grant) ?? [] }]
     }),
   )
-  const issuers = new Set(config.identity.map(({ name }) => name))
+  const issuers = new Map(config.identity.map((issuer) => [issuer.name, attributesOf(issuer)]))
   const [catalogue, set] = await withAllFaults([loadCatalogue(config.catalogue, rules, issuers), loadPolicySet(config.policies)])
   return { catalogue, set }
 }

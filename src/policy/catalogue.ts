@@ -1,5 +1,6 @@
 import { z, type ZodType } from 'zod'
 import { type Actor, matches } from '../identity/actor.ts'
+import { neverProven } from '../identity/profiles.ts'
 import { Duration } from './duration.ts'
 import type { Agent, Grant, Kind } from './entry.ts'
 import { type Action, type Declared, type Inquiry, resolve } from './inquiry.ts'
@@ -35,14 +36,17 @@ export interface GrantRules {
   alone?(settings: unknown): readonly string[]
 }
 
+/** By the name of each configured issuer: the attributes that its tokens may prove. */
+type Issuers = ReadonlyMap<string, ReadonlySet<string>>
+
 /**
  * Loads the catalogue.
  *
  * @param rules for each configured provider, by name: what it asks of a grant's own keys
- * @param issuers names of the configured issuers
+ * @param issuers those that agents may be of
  * @throws ConfigurationError with every fault, each as `file:line: path: message`
  */
-export async function loadCatalogue(file: string, rules: ReadonlyMap<string, GrantRules>, issuers: ReadonlySet<string>): Promise<Catalogue> {
+export async function loadCatalogue(file: string, rules: ReadonlyMap<string, GrantRules>, issuers: Issuers): Promise<Catalogue> {
   const yaml = await readYaml(file)
   const sections = readSections(yaml)
   const agents = readEntries(yaml, sections, 'agents', (name, entry) => readAgent(yaml, name, entry, issuers))
@@ -153,10 +157,17 @@ function readEntries<Entry>(
   return entries
 }
 
-function readAgent(yaml: YamlFile, name: string, value: unknown, issuers: ReadonlySet<string>): Agent | undefined {
+function readAgent(yaml: YamlFile, name: string, value: unknown, issuers: Issuers): Agent | undefined {
   const entry = yaml.parse(AgentEntry, value, ['agents', name])
   if (!entry) return undefined
-  if (!issuers.has(entry.issuer)) yaml.fault(['agents', name, 'issuer'], `no issuer is configured with the name "${entry.issuer}"`)
+  const proven = issuers.get(entry.issuer)
+  if (!proven) yaml.fault(['agents', name, 'issuer'], `no issuer is configured with the name "${entry.issuer}"`)
+  const check = (attribute: string, ...place: [string, string | number]): void => {
+    if (proven?.has(attribute) === false) yaml.fault(['agents', name, ...place], neverProven)
+  }
+  for (const attribute of Object.keys(entry.match)) check(attribute, 'match', attribute)
+  // With a tag that no token has, each `forbid` that asks for it lets everything pass.
+  for (const [index, tag] of entry.tags.entries()) check(tag, 'tags', index)
   const { max_live_leases: maxLiveLeases, ...rest } = entry
   return { name, ...rest, maxLiveLeases }
 }

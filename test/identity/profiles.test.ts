@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import type { Issuer } from '../../src/identity/issuer.ts'
 import { lift } from '../../src/identity/lift.ts'
+import { attributesOf } from '../../src/identity/profiles.ts'
 import { audience, corp, gateFor, goodClaims, now, signed, signingKey } from './given.ts'
 
 const rsa = signingKey('k1', 'RS256')
@@ -38,6 +39,7 @@ describe('A projected token of Kubernetes', () => {
       'kubernetes.io/node/name': 'node-7',
       'kubernetes.io/node/uid': node.uid,
     })
+    expect(Object.keys(actor.attributes).toSorted()).toEqual([...attributesOf(cluster)].toSorted())
   })
 
   test('is accepted again and again, as a pod presents it', async () => {
@@ -108,6 +110,11 @@ describe('A token of GitHub Actions', () => {
     expect(attributes).not.toHaveProperty('head_ref')
   })
 
+  test('proves all that may be matched, where it has all that GitHub knows', async () => {
+    const { attributes } = await gateFor(ci).accept(token({ ref_protected: 'true', workflow_ref: claims.job_workflow_ref }))
+    expect(Object.keys(attributes).toSorted()).toEqual([...attributesOf(ci)].toSorted())
+  })
+
   test('may have the numeric ids in its subject, as those of new repositories do', async () => {
     const sub = 'repo:octo-org@65/octo-repo@74:ref:refs/heads/main'
     expect((await gateFor(ci).accept(token({ sub, environment: undefined }))).subject).toBe(sub)
@@ -147,6 +154,16 @@ describe('A token of any OpenID issuer', () => {
     expect(attributes).toMatchObject({ tid: 't-1', groups: ['staff', 'platform'] })
     const wrong = [{ tid: 't-1' }, { tid: 't-2', groups: 'platform' }, { tid: ['t-11'], groups: ['platform'] }, { tid: 't-1', groups: ['Platform'] }]
     for (const claims of wrong) expect(await refusal(signed(rsa, { ...goodClaims, ...claims }))).toEqual({ reason: 'profile_rule', issuer: 'corp' })
+  })
+
+  test('proves what may be matched and nothing else: what any may have, what is required, and what is asked for', async () => {
+    const issuer = corp(rsa, { require: { tid: 't-1' }, claims: ['org/team'] })
+    const usual = { azp: 'a', client_id: 'b', groups: ['c'], roles: ['d'] }
+    const { attributes } = await gateFor(issuer).accept(
+      signed(rsa, { ...goodClaims, ...usual, tid: 't-1', org: { team: 'e' }, email: 'f@example.com' }),
+    )
+    expect(Object.keys(attributes).toSorted()).toEqual(['azp', 'client_id', 'groups', 'iss', 'org/team', 'roles', 'sub', 'tid'])
+    expect([...attributesOf(issuer)].toSorted()).toEqual(Object.keys(attributes).toSorted())
   })
 
   test('of AWS proves its principal and account', async () => {

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import type { Issuer } from '../../src/identity/issuer.ts'
+import { attributesOf } from '../../src/identity/profiles.ts'
 import { parseSpiffeId } from '../../src/identity/spiffe.ts'
 import { audience, type Gate, gateFor, now, publisher, type SigningKey, signed, signingKey, start } from './given.ts'
 
@@ -65,13 +66,15 @@ describe('A SPIFFE ID', () => {
 
 describe('A JWT-SVID', () => {
   test('proves a SPIFFE ID of its trust domain', async () => {
-    expect(await gateFor(spire()).accept(svid)).toMatchObject({
+    const actor = await gateFor(spire()).accept(svid)
+    expect(actor).toMatchObject({
       issuer: 'spire',
       profile: 'spiffe',
       subject: id,
       trustDomain: 'prod.example.com',
       attributes: { sub: id, 'spiffe/trust_domain': 'prod.example.com', 'spiffe/path': '/agents/invoice-bot' },
     })
+    expect(Object.keys(actor.attributes).toSorted()).toEqual([...attributesOf(spire())].toSorted())
   })
 
   test('needs no time of issue, and must end within the hour all the same', async () => {

@@ -6,7 +6,7 @@ import { ConfigurationError } from '../../src/base/errors.ts'
 import { type Catalogue, loadCatalogue } from '../../src/policy/catalogue.ts'
 import { providerKinds } from '../../src/providers/kinds.ts'
 import { expectEachPlaceNamed } from '../support/wrong-values.ts'
-import { actor, catalogueOf, faultsOf, folderWith } from './given.ts'
+import { actor, catalogueOf, faultsOf, folderWith, issuers } from './given.ts'
 
 const sound = `agents:
   invoice-bot: { issuer: local, match: { sub: "agent:invoice-bot" }, owner: finance@example.com, groups: [finance], tags: [sub] }
@@ -62,7 +62,7 @@ grants:
           ['east', rule],
           ['west', rule],
         ]),
-        new Set(),
+        new Map(),
       )
     expect([...(await read(grants('invoices', 'reports'))).grants.keys()]).toEqual(['one', 'two', 'three'])
     expect(await faultsOf(read(grants('invoices', 'invoices')))).toEqual([
@@ -119,6 +119,15 @@ grants:
     ])
   })
 
+  test('is refused for what no token of the issuer proves, to match by or as a tag', async () => {
+    const text = sound.replace('match: {', 'match: { grops: finance,').replace('tags: [sub]', 'tags: [sub, email]')
+    const fault = 'is nothing that tokens of this issuer prove; where it is of profile oidc, name it under its claims'
+    expect(await faultsOf(catalogueOf(text))).toEqual([
+      `catalogue.yaml:2: agents.invoice-bot.match.grops: ${fault}`,
+      `catalogue.yaml:2: agents.invoice-bot.tags.1: ${fault}`,
+    ])
+  })
+
   const faulty: readonly (readonly [string, string, string])[] = [
     ['a section that is missing', sound.replace('kinds:', 'kind:'), 'catalogue.yaml:1: kinds: is missing'],
     ['a key on the top that is unknown', `${sound}extra: 1\n`, 'catalogue.yaml:7: extra: is not a known key'],
@@ -148,7 +157,7 @@ grants:
 
   test('is refused when it cannot be read, is not UTF-8 or is too large', async () => {
     const folder = await folderWith({ 'large.yaml': `# ${'x'.repeat(1024 * 1024)}`, 'latin1.yaml': Buffer.from('# caf\u00e9', 'latin1') })
-    const load = (name: string) => faultsOf(loadCatalogue(join(folder, name), new Map(), new Set()))
+    const load = (name: string) => faultsOf(loadCatalogue(join(folder, name), new Map(), new Map()))
     expect(await load('none.yaml')).toEqual([expect.stringContaining('none.yaml: cannot be read: ENOENT')])
     expect(await load('latin1.yaml')).toEqual(['latin1.yaml: is not UTF-8 text'])
     expect(await load('large.yaml')).toEqual(['large.yaml: has more than 1048576 bytes'])
@@ -193,7 +202,7 @@ describe('each field of a whole catalogue', () => {
     const file = join(await folderWith({}), 'catalogue.yaml')
     async function faultsWith(catalogue: unknown): Promise<readonly string[]> {
       await writeFile(file, JSON.stringify(catalogue))
-      const refused: unknown = await loadCatalogue(file, providerKinds, new Set(['local'])).catch((error: unknown) => error)
+      const refused: unknown = await loadCatalogue(file, providerKinds, issuers).catch((error: unknown) => error)
       return refused instanceof ConfigurationError ? refused.faults.map((fault) => fault.replace(/^.*?catalogue.yaml:\d+: /, '')) : []
     }
     expect(await faultsWith(whole)).toEqual([])

@@ -20,9 +20,12 @@ export async function folderWith(files: Readonly<Record<string, string | Uint8Ar
 
 export const tokensShape = z.strictObject({ audience: z.url(), scope: z.string() })
 
+/** Two, whose tokens prove a subject and an environment. */
+export const issuers = new Map(['local', 'ci'].map((name) => [name, new Set(['sub', 'env'])]))
+
 export async function catalogueOf(text: string): Promise<Catalogue> {
   const folder = await folderWith({ 'catalogue.yaml': text })
-  return loadCatalogue(join(folder, 'catalogue.yaml'), new Map([['tokens', { grant: tokensShape }]]), new Set(['local', 'ci']))
+  return loadCatalogue(join(folder, 'catalogue.yaml'), new Map([['tokens', { grant: tokensShape }]]), issuers)
 }
 
 export async function setOf(...policies: readonly string[]): Promise<PolicySet> {

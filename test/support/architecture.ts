@@ -40,10 +40,10 @@ const typesFrom: Readonly<Record<string, readonly string[]>> = {
 
 /** What a room above may use of a room below, where the floors alone would allow more. */
 const narrowed: Readonly<Record<string, readonly string[]>> = {
-  // Of identity it needs one function, which says whether an actor is the one that an entry means.
+  // Of identity it needs whether an actor is the one that an entry means, and the words for an entry that means nobody.
   policy: ['base', 'proof', 'identity'],
-  // A key that somebody names is read at the door.
-  config: ['base', 'proof'],
+  // A key that somebody names is read at the door. Of identity it needs which attributes an issuer can prove.
+  config: ['base', 'proof', 'identity'],
   client: ['base'],
   providers: ['base', 'proof'],
   // Its pages hang under http's door, and share its shapes and its words for refusals: a second set of either would drift away from the first.

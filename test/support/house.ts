@@ -9,6 +9,7 @@ import { killLists } from '../../src/ledger/kill-lists.ts'
 import { archivePolicySet } from '../../src/ledger/policy-sets.ts'
 import type { Lease } from '../../src/ledger/records.ts'
 import { roleSessions } from '../../src/ledger/role-sessions.ts'
+import { attributesOf } from '../../src/identity/profiles.ts'
 import { loadCatalogue } from '../../src/policy/catalogue.ts'
 import { loadPolicySet } from '../../src/policy/document.ts'
 import { secretsOf } from '../../src/providers/credential.ts'
@@ -275,7 +276,8 @@ export async function loadPolicy(
     ['lapsing', providerKinds.get('http')!],
     ...(annex ? [[annex.name, providerKinds.get(annex.kind)!] as const] : []),
   ])
-  return { catalogue: await loadCatalogue(catalogue, shapes, new Set(['local', 'other'])), set: await loadPolicySet(policies) }
+  const issuers = new Map(['local', 'other'].map((name) => [name, attributesOf({ profile: 'oidc' })]))
+  return { catalogue: await loadCatalogue(catalogue, shapes, issuers), set: await loadPolicySet(policies) }
 }
 
 async function connectTargets(
