@@ -13,7 +13,13 @@ export type TaskState = (typeof taskStates)[number]
 export type LeaseState = (typeof leaseStates)[number]
 
 /** The actor who declared a task, with those attributes that the policy may see: what else was proven may name people, and is not kept. */
-export type Declarant = Actor
+export interface Declarant extends Actor {
+  /**
+   * The claims that policies could see then, by name, also those that this actor did not have: without them, one that was not proven looks as one that was not
+   * kept. Absent where a broker of an older version kept the task.
+   */
+  readonly tags?: readonly string[]
+}
 
 /** Why a task or a lease ended, or is ending; of a task that was refused, what refused it: `policy`, `limit` or `stopped`. */
 export type Cause =

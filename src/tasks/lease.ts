@@ -29,7 +29,7 @@ export interface AddedLease {
  * Issues a further grant inside an open task, under a fresh decision.
  *
  * A crash between any two lines leaves what a crash of opening would: a reserved lease that the reaper ends, or an active one that its deadline ends.
- * @throws BrokerError `not_found`, `invalid_token` (a retry of the declaration has replaced it meanwhile), `conflict` (the task has ended, or had as many leases as one may), `denied` (kept first), `unknown_grant`, `rate_limited`, `provider_unavailable`, `provider_failed`
+ * @throws BrokerError `not_found`, `invalid_token` (a retry of the declaration has replaced it meanwhile), `agent_unknown`, `forbidden` (needs a live workload token), `conflict` (the task has ended, or had as many leases as one may), `denied` (kept first), `unknown_grant`, `rate_limited`, `provider_unavailable`, `provider_failed`
  */
 export async function addLease(broker: Broker, caller: Caller, id: TaskId, asked: GrantRequest, signal: AbortSignal): Promise<AddedLease> {
   const { task, left } = await ownOpenTask(broker, caller, id)
@@ -63,7 +63,7 @@ export async function addLease(broker: Broker, caller: Caller, id: TaskId, asked
  *
  * Where it is made outside the broker, the end that it may have is announced first, and what came of it is told afterwards. A crash between any two lines
  * leaves a lease that ends too late at worst: no credential ever outlives what the ledger says of it.
- * @throws BrokerError `not_found`, `conflict` (the lease has ended, its provider has no fresh credentials, or its grant is another by now), `denied`, `provider_failed`
+ * @throws BrokerError `not_found`, `agent_unknown`, `forbidden` (needs a live workload token), `conflict` (the lease has ended, its provider has no fresh credentials, or its grant is another by now), `denied`, `provider_failed`
  */
 export async function refreshLease(broker: Broker, caller: Caller, id: LeaseId, signal: AbortSignal): Promise<AddedLease> {
   const found = await findLease(broker.ledger, id, 'later')

@@ -82,7 +82,7 @@ function prepare(broker: Broker, actor: Actor, agent: Agent, declared: Declarati
     kind: inquiry.kind.name,
     agent: agent.name,
     owner: agent.owner,
-    actor: { ...actor, attributes: seenByPolicy(actor, agent) },
+    actor: { ...actor, attributes: seenByPolicy(actor, agent), tags: agent.tags },
     purpose: declared.purpose,
     labels: declared.labels,
     tokenHash: hash,

@@ -2,7 +2,7 @@ import { BrokerError } from '../base/errors.ts'
 import type { Clock } from '../base/time.ts'
 import { type Actor, matches } from '../identity/actor.ts'
 import type { Ledger } from '../ledger/connect.ts'
-import type { Task } from '../ledger/records.ts'
+import type { Declarant, Task } from '../ledger/records.ts'
 import type { Agent, Catalogue } from '../policy/catalogue.ts'
 import type { PolicySet } from '../policy/document.ts'
 import type { Target } from '../providers/target.ts'
@@ -97,12 +97,21 @@ export function operatorNamed(caller: Caller): string {
 /** Whether the task is the caller's own: declared by the same agent, or spoken for by its token. */
 export const owns = (caller: Caller, task: Pick<Task, 'id' | 'agent'>): boolean => caller.task?.id === task.id || caller.agent?.name === task.agent
 
-/** The agent behind a task that its token speaks for: as it stands in the catalogue now, with what was proven when the task was declared. */
+/**
+ * The agent behind a task that its token speaks for: as it stands in the catalogue now, with what was proven when the task was declared.
+ * @throws BrokerError `agent_unknown`, `forbidden` (policies may see claims that were not kept: a live workload token has them)
+ */
 export function agentBehind(broker: Broker, caller: Caller, task: Task): { actor: Actor; agent: Agent } {
   if (caller.actor && caller.agent) return agentOf(broker, caller)
   const agent = broker.policy().catalogue.agents.get(task.agent)
   if (!agent || !mayStillBe(agent, task.actor))
     throw new BrokerError('agent_unknown', 'The catalogue no longer has the agent that declared this task')
+  if (!agent.tags.every((name) => wasKept(task.actor, name)))
+    throw new BrokerError(
+      'forbidden',
+      'Policies may see claims that were not kept when this task was declared: this needs a live workload token, the task token alone will not do',
+      { task: task.id },
+    )
   return { actor: task.actor, agent }
 }
 
@@ -112,6 +121,9 @@ function mayStillBe({ issuer, match }: Agent, declarant: Actor): boolean {
   const known = Object.fromEntries(Object.entries(match).filter(([name]) => Object.hasOwn(attributes, name)))
   return matches({ ...declarant, attributes }, issuer, known)
 }
+
+/** Whether the ledger keeps what a claim of the declarant was, or that there was none: a policy that forbids by it would not match where it is merely missing. */
+const wasKept = ({ attributes, tags = Object.keys(attributes) }: Declarant, name: string): boolean => tags.includes(name)
 
 /** Milliseconds that a request wants to last, from a duration or from a moment. @param now milliseconds */
 export function durationOf(asked: Pick<Declaration, 'duration' | 'deadline'>, now: number): { duration?: number } {

@@ -14,8 +14,9 @@ import { introspect } from '../../src/tasks/introspect.ts'
 import { addLease, refreshLease } from '../../src/tasks/lease.ts'
 import { renewTask } from '../../src/tasks/renew.ts'
 import { showLease, showTask } from '../../src/tasks/show.ts'
+import type { Caller } from '../../src/tasks/task.ts'
 import { taskOfToken } from '../../src/tasks/token.ts'
-import { type House, loadPolicy, never, startHouse } from '../support/house.ts'
+import { type Declared, type House, loadPolicy, never, startHouse } from '../support/house.ts'
 import { type OpenedStore, stores } from '../support/stores.ts'
 
 describe.each(stores)('the life of a task on $name', ({ open }) => {
@@ -52,6 +53,10 @@ describe.each(stores)('the life of a task on $name', ({ open }) => {
       house.use(usual)
       await rm(folder, { recursive: true, force: true })
     }
+  }
+  /** Whoever holds the token of a task, and nothing else. */
+  const holderOf = async ({ token }: Declared): Promise<Caller> => {
+    return { actor: undefined, agent: undefined, task: (await taskOfToken(house.broker, token))!, roles: new Set() }
   }
   const isActive = async (token: string) => (await introspect(house.broker, token, 'all')) !== undefined
 
@@ -243,13 +248,51 @@ describe.each(stores)('the life of a task on $name', ({ open }) => {
     const bot = 'bot: { issuer: local, match: { sub: "agent:bot" }'
     for (const another of ['bot: { issuer: other, match: { sub: "agent:bot" }', 'bot: { issuer: local, match: { sub: "agent:robot" }']) {
       const task = await house.declare(['api'])
-      const holder = { actor: undefined, agent: undefined, task: (await taskOfToken(house.broker, task.token))!, roles: new Set<never>() }
+      const holder = await holderOf(task)
       await withCatalogue([bot, another], async () => {
         await expect(addLease(house.broker, holder, task.id, { name: 'api', parameters: {} }, never)).rejects.toMatchObject({ code: 'agent_unknown' })
         await expect(refreshLease(house.broker, holder, task.leases[0]!.id, never)).rejects.toMatchObject({ code: 'agent_unknown' })
         expect((await completeTask(house.broker, holder, task.id, 5, never)).ended).toBe(true)
       })
     }
+  })
+
+  const matched = 'match: { sub: "agent:bot" }'
+  const shown = (...claims: readonly string[]) => [matched, `${matched}, tags: [${claims.join(', ')}]`] as const
+
+  test('a task token gets nothing further once policies may see a claim that was not kept with its task, and ends the task all the same', async () => {
+    const task = await house.declare(['api'])
+    const holder = await holderOf(task)
+    await withCatalogue(shown('env'), async () => {
+      const refused = { code: 'forbidden', detail: expect.stringContaining('needs a live workload token') as unknown, task: task.id }
+      await expect(addLease(house.broker, holder, task.id, { name: 'api', parameters: {} }, never)).rejects.toMatchObject(refused)
+      await expect(refreshLease(house.broker, holder, task.leases[0]!.id, never)).rejects.toMatchObject(refused)
+      await refreshLease(house.broker, house.caller('bot'), task.leases[0]!.id, never)
+      expect((await completeTask(house.broker, holder, task.id, 5, never)).ended).toBe(true)
+    })
+  })
+
+  test('a task token goes on where policies may see what they could when its task was declared, or less, whether or not the agent had it', async () => {
+    await withCatalogue(shown('env', 'sub'), async () => {
+      const task = await house.declare(['api'])
+      const holder = await holderOf(task)
+      await refreshLease(house.broker, holder, task.leases[0]!.id, never)
+      await withCatalogue(shown('env'), async () => void (await refreshLease(house.broker, holder, task.leases[0]!.id, never)))
+      await task.complete()
+    })
+  })
+
+  test('a task token of a broker that kept no list of claims goes on with those that its task has', async () => {
+    await withCatalogue(shown('sub'), async () => {
+      const task = await house.declare(['api'])
+      const holder = await holderOf(task)
+      await house.ledger.run(sql`update tasks set actor = actor - 'tags' where id = ${task.id} returning id`)
+      await refreshLease(house.broker, holder, task.leases[0]!.id, never)
+      await withCatalogue(shown('sub', 'env'), async () => {
+        await expect(refreshLease(house.broker, holder, task.leases[0]!.id, never)).rejects.toMatchObject({ code: 'forbidden' })
+      })
+      await task.complete()
+    })
   })
 
   test('a refresh never reaches past the deadline', async () => {
