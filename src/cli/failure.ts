@@ -32,12 +32,12 @@ export function explain(error: unknown): { lines: readonly string[]; status: 1 |
 export function failureView(error: unknown): object | undefined {
   if (error instanceof MayflyProblem) {
     const { status, code, detail, retry, decision, errors, receipts, requestId: request_id, retryAfter: retry_after } = error
-    return { code, detail, status, retry, decision, errors, receipts, request_id, retry_after }
+    return { code, detail, status, retry, decision, errors, receipts, request_id, retry_after, idempotency_key: error.idempotencyKey }
   }
   const { lines, status } = explain(error)
   if (lines.length === 0) return undefined
   if (error instanceof ConfigurationError) return { code: 'configuration', detail: 'the configuration is refused', faults: error.faults }
-  if (error instanceof BrokerUnreachable) return { code: 'unreachable', detail: error.message }
+  if (error instanceof BrokerUnreachable) return { code: 'unreachable', detail: error.message, idempotency_key: error.idempotencyKey }
   if (error instanceof BrokerError) return { code: error.code, detail: lines[0] }
   return { code: status === 2 ? 'usage' : 'failed', detail: lines[0] }
 }

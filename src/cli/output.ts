@@ -6,18 +6,25 @@ export interface Output {
   readonly colour: boolean
   /** The result of a command, for people or, with `--json`, for programs. */
   result(value: unknown, forPeople: () => string): void
+  /** The same, and done when it is written. @throws the stream's error, `EPIPE` where nobody reads */
+  handOver(value: unknown, forPeople: () => string): Promise<void>
   /** Something that a person should know while it goes on. */
   note(line: string): void
 }
 
 /** @param answered is told when the result is written */
 export function createOutput(options: { json: boolean; colour: boolean }, answered: () => void): Output {
+  const textOf = (value: unknown, forPeople: () => string): string => `${options.json ? JSON.stringify(value, null, 2) : forPeople()}\n`
   return {
     ...options,
     result(value, forPeople) {
       answered()
-      // Not `console`, which says nothing where it could not write: a credential that nobody got would look handed over.
-      process.stdout.write(`${options.json ? JSON.stringify(value, null, 2) : forPeople()}\n`)
+      // Not `console`, which says nothing where it could not write: what nobody got would look handed over.
+      process.stdout.write(textOf(value, forPeople))
+    },
+    async handOver(value, forPeople) {
+      answered()
+      await write(textOf(value, forPeople))
     },
     note: say,
   }

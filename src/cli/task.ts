@@ -1,5 +1,5 @@
 import { Command } from 'commander'
-import type { HeldLease } from '../client/client.ts'
+import { BrokerUnreachable, type HeldLease, MayflyProblem, type OpenTask } from '../client/client.ts'
 import type { ClosedTask, TaskView } from '../http/contract.ts'
 import { Unsuccessful } from './failure.ts'
 import { type AskedGrants, durationOption, grantOption, grantsOf, pair, paramOption, some, waitOption } from './grants.ts'
@@ -41,24 +41,44 @@ const openCommand = (outputOf: OutputOf): Command =>
     .action(async (options: OpenOptions, command: Command) => {
       const { kind, purpose, duration, label, key } = options
       const declaration = { kind, ...some({ purpose, duration }), ...(label && { labels: label }), grants: grantsOf(options) }
-      const task = await connect().open(declaration, some({ key }))
-      const leases = task.leases.map(revealed)
-      const value = { task: task.task, task_token: task.token, decision: task.decision, leases, receipts: task.receipts }
-      outputOf(command).result(value, () =>
-        [
-          `${task.id} is open until ${task.task.deadline}, permitted by ${task.decision.policies.join(', ')} (${task.decision.id})`,
-          ...leases.flatMap(({ id, grant, expires_at, credential, ...lease }) => [
-            `${grant}  ${id}  until ${expires_at}`,
-            ...outlivesLines(lease).map((line) => `  ${line}`),
-            ...Object.entries(credential).flatMap(([name, text]) =>
-              name === 'type' ? [] : [`  ${name}: ${typeof text === 'string' ? text : JSON.stringify(text)}`],
-            ),
-          ]),
-          `task token: ${task.token}`,
-          `complete it: mayfly task complete ${task.id}`,
-        ].join('\n'),
-      )
+      const output = outputOf(command)
+      await handOver(output, await connect().open(declaration, some({ key })).catch(tellKey(output)))
     })
+
+/** Prints the only copy of the credentials. @throws the stream's error where nobody took it; the task is completed then */
+async function handOver(output: Output, task: OpenTask): Promise<void> {
+  const leases = task.leases.map(revealed)
+  const value = { task: task.task, task_token: task.token, decision: task.decision, leases, receipts: task.receipts }
+  const forPeople = (): string =>
+    [
+      `${task.id} is open until ${task.task.deadline}, permitted by ${task.decision.policies.join(', ')} (${task.decision.id})`,
+      ...leases.flatMap(({ id, grant, expires_at, credential, ...lease }) => [
+        `${grant}  ${id}  until ${expires_at}`,
+        ...outlivesLines(lease).map((line) => `  ${line}`),
+        ...Object.entries(credential).flatMap(([name, text]) =>
+          name === 'type' ? [] : [`  ${name}: ${typeof text === 'string' ? text : JSON.stringify(text)}`],
+        ),
+      ]),
+      `task token: ${task.token}`,
+      `complete it: mayfly task complete ${task.id}`,
+    ].join('\n')
+  try {
+    await output.handOver(value, forPeople)
+  } catch (error) {
+    await task.complete()
+    throw error
+  }
+}
+
+/** Says with which key to ask again, where a task may be open whose answer was lost: nobody else knows the one that was made here. */
+const tellKey =
+  (output: Output) =>
+  (error: unknown): never => {
+    const isLost =
+      (error instanceof BrokerUnreachable && !error.isLasting) || (error instanceof MayflyProblem && (error.retry === 'same' || error.status >= 500))
+    if (isLost) output.note(`if this opened a task, the same command with --key ${error.idempotencyKey ?? ''} heals it`)
+    throw error
+  }
 
 const showCommand = (outputOf: OutputOf): Command =>
   new Command('show')

@@ -5,7 +5,7 @@ import type * as contract from '../http/contract.ts'
 import { held, type HeldLease } from './credential.ts'
 import { type ClientCertificate, type Fetch, fetchShowing } from './mutual-tls.ts'
 import { BrokerUnreachable, MayflyProblem, receiptsIn } from './problem.ts'
-import { type Answer, type Call, send, type TransportOptions } from './transport.ts'
+import { type Answer, type Call, send, type TransportOptions, usual } from './transport.ts'
 import { type OpenTask, openTask } from './task.ts'
 
 export { Credential, type HeldLease } from './credential.ts'
@@ -20,9 +20,9 @@ export interface ClientOptions {
   readonly token: string | (() => Promise<string>)
   /** What is shown to a broker that lets nobody in without a client certificate. Called at each use, so that a rotated one is found. Needs an https URL. */
   readonly certificate?: () => Promise<ClientCertificate>
-  /** Milliseconds for one try; 15,000 where absent. */
+  /** Milliseconds for one try; 35,000 where absent, longer than a broker works at a request by its default. Less: what it opens after that, nobody receives. */
   readonly timeout?: number
-  /** Milliseconds for all tries of a call; 10,000 where absent. */
+  /** Milliseconds for all tries of a call, the longest of them not counted; 10,000 where absent. */
   readonly patience?: number
   /** Tokens and secrets in clear text over a network: for a mesh that encrypts by itself, and nothing else. */
   readonly allowHttp?: boolean
@@ -45,7 +45,10 @@ export type Filter = Readonly<Record<string, string | number | boolean | undefin
  */
 export interface Client {
   readonly url: string
-  /** Declares a task. The key is made here and kept over retries, so that a lost answer costs nothing. */
+  /**
+   * Declares a task. The key is made here and kept over retries, so that a lost answer costs nothing. Where it throws, the key stands in `idempotencyKey` of the
+   * error: give it to the next `open` of the same, and a task whose answer was lost is that one's. Bring a key of your own where `signal` may fire, or `keep` throw.
+   */
   open(declaration: contract.Declaration, options?: { key?: string; signal?: AbortSignal }): Promise<OpenTask>
   showTask(id: string, token?: string, signal?: AbortSignal): Promise<contract.ShownTask>
   addLease(id: string, grant: contract.GrantRequest, token?: string, signal?: AbortSignal): Promise<AddedLease>
@@ -85,20 +88,20 @@ export interface Client {
 }
 
 /** @throws TypeError for a URL over which tokens must not travel, and for one over which a client certificate cannot be shown */
-export function createClient({ token, certificate, timeout = 15_000, patience = 10_000, keep = () => {}, ...options }: ClientOptions): Client {
+export function createClient({ token, certificate, keep = () => {}, ...options }: ClientOptions): Client {
   const url = checkedUrl(options.url, options.allowHttp ?? false)
   if (certificate !== undefined && !url.startsWith('https:')) throw new TypeError('a client certificate needs a URL of https')
   const transport: TransportOptions = {
     url,
-    timeout,
-    patience,
+    timeout: options.timeout ?? usual.timeout,
+    patience: options.patience ?? usual.patience,
     token: typeof token === 'string' ? async () => token : token,
     fetch: certificate === undefined ? async () => plainFetch : fetchShowing(certificate),
   }
 
   async function ask<Shape>(call: Call, shape: ZodType): Promise<Shape> {
     try {
-      const answer = parse(url, await send(transport, call), shape)
+      const answer = parse(url, call, await send(transport, call), shape)
       keepAll(keep, answer)
       return answer as Shape
     } catch (error) {
@@ -118,10 +121,8 @@ export function createClient({ token, certificate, timeout = 15_000, patience = 
 
   const client: Client = {
     url,
-    async open(declaration, { key = randomUUID(), signal } = {}) {
-      const headers = { 'idempotency-key': key }
-      const opened = await ask<contract.OpenedTask>(post('/tasks', declaration, true, { headers, signal }), opening)
-      return openTask(client, opened)
+    async open(declaration, { key: idempotencyKey = randomUUID(), signal } = {}) {
+      return openTask(client, await ask<contract.OpenedTask>(post('/tasks', declaration, true, { idempotencyKey, signal }), opening))
     },
     showTask: (id, bearer, signal) => get(`/tasks/${encodeURIComponent(id)}`, shownTask, bearer, signal),
     async addLease(id, grant, bearer, signal) {
@@ -214,12 +215,12 @@ function keepAll(keep: NonNullable<ClientOptions['keep']>, { receipts }: { reado
   if (receipts !== undefined && receipts.length > 0) keep(receipts)
 }
 
-function parse(url: string, { text }: Answer, shape: ZodType): { readonly receipts?: readonly contract.ReceiptView[] } {
+function parse(url: string, { idempotencyKey }: Call, { text }: Answer, shape: ZodType): { readonly receipts?: readonly contract.ReceiptView[] } {
   try {
     return shape.parse(JSON.parse(text)) as ReturnType<typeof parse>
   } catch {
     // Without the cause: the text may hold a secret.
-    throw new BrokerUnreachable(url, notABroker)
+    throw new BrokerUnreachable(url, notABroker, { idempotencyKey })
   }
 }
 

@@ -17,6 +17,8 @@ export class MayflyProblem extends Error {
   readonly requestId: string | undefined
   /** Seconds, from `retry-after`. */
   readonly retryAfter: number | undefined
+  /** Of a declaration: the same again with this key heals what was lost, where the broker opened a task whose answer did not arrive. */
+  readonly idempotencyKey: string | undefined
 
   constructor(problem: Omit<MayflyProblem, keyof Error>) {
     super(`${problem.code}: ${problem.detail}`)
@@ -30,7 +32,14 @@ export class MayflyProblem extends Error {
     this.errors = problem.errors
     this.requestId = problem.requestId
     this.retryAfter = problem.retryAfter
+    this.idempotencyKey = problem.idempotencyKey
   }
+}
+
+interface Unanswered {
+  readonly cause?: unknown
+  readonly isLasting?: boolean
+  readonly idempotencyKey?: string | undefined
 }
 
 /** No answer, or none that a broker gives. What was asked may have happened. */
@@ -38,17 +47,20 @@ export class BrokerUnreachable extends Error {
   readonly url: string
   /** Whether the next try would meet the same, such as a certificate that is not trusted. */
   readonly isLasting: boolean
+  /** Of a declaration: the same again with this key heals what was lost, where the broker opened a task whose answer did not arrive. */
+  readonly idempotencyKey: string | undefined
 
-  constructor(url: string, why: string, { cause, isLasting = false }: { cause?: unknown; isLasting?: boolean } = {}) {
-    super(`no answer from ${url}: ${why}`, { cause })
+  constructor(url: string, why: string, { cause, isLasting = false, idempotencyKey }: Unanswered = {}) {
+    super(`no answer from ${url}: ${why}${idempotencyKey === undefined || isLasting ? '' : ` (Idempotency-Key ${idempotencyKey})`}`, { cause })
     this.name = 'BrokerUnreachable'
     this.url = url
     this.isLasting = isLasting
+    this.idempotencyKey = idempotencyKey
   }
 }
 
 /** Reads a refusal, whoever wrote it: a proxy in between answers in shapes of its own. */
-export function problemOf(status: number, headers: Headers, body: unknown): MayflyProblem {
+export function problemOf(status: number, headers: Headers, body: unknown, idempotencyKey?: string): MayflyProblem {
   const fields = (typeof body === 'object' && body !== null ? body : {}) as Record<string, unknown>
   const text = (name: string): string | undefined => (typeof fields[name] === 'string' ? fields[name] : undefined)
   const retry = text('retry')
@@ -68,6 +80,7 @@ export function problemOf(status: number, headers: Headers, body: unknown): Mayf
     errors: Array.isArray(fields['errors']) ? fields['errors'].filter(isFault) : [],
     requestId: headers.get('x-request-id') ?? undefined,
     retryAfter: Number.isFinite(seconds) ? seconds : undefined,
+    idempotencyKey,
   })
 }
 

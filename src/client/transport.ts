@@ -10,6 +10,8 @@ export interface Call {
   readonly body?: object
   readonly form?: Readonly<Record<string, string>>
   readonly headers?: Readonly<Record<string, string>>
+  /** By which the broker knows that a declaration is the same again. */
+  readonly idempotencyKey?: string
   /** A task token in the place of the workload token. */
   readonly token?: string
   /** Whether the same call may be sent again when no answer came: then what was asked may have happened already. */
@@ -28,7 +30,7 @@ export interface TransportOptions {
   readonly fetch: () => Promise<Fetch>
   /** Milliseconds for one try. */
   readonly timeout: number
-  /** Milliseconds after which no further try is begun. */
+  /** Milliseconds after which no further try is begun; the longest try is not counted. */
   readonly patience: number
 }
 
@@ -42,21 +44,32 @@ export interface Answer {
 /** Bytes of an answer: a page of 500 ledger entries stays far below. */
 const longestAnswer = 16 * 1024 * 1024
 
+/**
+ * Milliseconds, where nothing else is said. A try lasts longer than the 30 s for which a broker works at a request, by its default: else credentials could be
+ * minted for somebody who has stopped listening.
+ */
+export const usual = { timeout: 35_000, patience: 10_000 }
+
 /** Milliseconds before the first retry, doubled with each, and the most. */
 const backoff = { first: 100, most: 2_000 }
 
 /**
  * Sends a call and gives back an answer below 300; tries again, with full jitter and within `patience`, what the broker says to try again and what
- * never reached it. @throws MayflyProblem, BrokerUnreachable, the signal's reason
+ * never reached it. A try that took all its time is followed by another one, since what it asked for may have happened: so patience does not count the longest.
+ * @throws MayflyProblem, BrokerUnreachable, the signal's reason
  */
 export async function send(options: TransportOptions, call: Call): Promise<Answer> {
   const elapsed = stopwatch()
+  let longest = 0
   for (let attempt = 0; ; attempt++) {
+    const begun = elapsed()
     try {
       return await sendOnce(options, call)
     } catch (error) {
       const pause = pauseAfter(error, call, attempt)
-      if (pause === undefined || elapsed() + pause > options.patience) throw error
+      const now = elapsed()
+      longest = Math.max(longest, now - begun)
+      if (pause === undefined || now - longest + pause > options.patience) throw error
       await delay(pause, call.signal)
     }
   }
@@ -89,20 +102,20 @@ async function sendOnce({ url, token, fetch: prepare, timeout }: TransportOption
     const response = await ask(`${url}${call.path}`, { ...contentOf(call, bearer), method: call.method, signal: stop.signal })
     const text = await readText(response.body ?? [])
     // Not followed, since the token would travel along: told as a refusal, since asking again would not help.
-    if (response.status >= 300) throw problemOf(response.status, response.headers, parsed(text))
+    if (response.status >= 300) throw problemOf(response.status, response.headers, parsed(text), call.idempotencyKey)
     return { status: response.status, headers: response.headers, text }
   } catch (error) {
     if (error instanceof MayflyProblem) throw error
     call.signal?.throwIfAborted()
-    throw unreachable(url, stop.signal.aborted ? stop.signal.reason : error)
+    throw unreachable(url, stop.signal.aborted ? stop.signal.reason : error, call.idempotencyKey)
   } finally {
     clearTimeout(timer)
     call.signal?.removeEventListener('abort', giveUp)
   }
 }
 
-function contentOf({ body, form, headers }: Call, bearer: string): { headers: Record<string, string>; body?: string } {
-  const all = { ...headers, authorization: `Bearer ${bearer}` }
+function contentOf({ body, form, headers, idempotencyKey: key }: Call, bearer: string): { headers: Record<string, string>; body?: string } {
+  const all = { ...headers, ...(key !== undefined && { 'idempotency-key': key }), authorization: `Bearer ${bearer}` }
   if (form) return { headers: { ...all, 'content-type': 'application/x-www-form-urlencoded' }, body: new URLSearchParams(form).toString() }
   return body ? { headers: { ...all, 'content-type': 'application/json' }, body: JSON.stringify(body) } : { headers: all }
 }
@@ -161,13 +174,14 @@ const passing: Readonly<Record<string, string | undefined>> = {
 const perhapsUncertified = 'A broker that asks for a client certificate does that to whoever shows none that it trusts'
 
 /** Node's fetch says only "fetch failed"; what failed stands in its cause. */
-function unreachable(url: string, error: unknown): BrokerUnreachable {
+function unreachable(url: string, error: unknown, idempotencyKey: string | undefined): BrokerUnreachable {
   const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error
   const code = String((cause as { code?: unknown }).code)
-  const words = Object.hasOwn(lasting, code) ? lasting[code] : undefined
-  if (words !== undefined) return new BrokerUnreachable(url, words, { cause: error, isLasting: true })
+  const unchanging = Object.hasOwn(lasting, code) ? lasting[code] : undefined
+  if (unchanging !== undefined) return new BrokerUnreachable(url, unchanging, { cause: error, isLasting: true, idempotencyKey })
   // Some have none, such as what Node makes of a proxy's 407.
   const message = [cause, error].flatMap((one) => (one instanceof Error ? one.message : [])).find((text) => text !== '')
   const why = passing[code] ?? message ?? 'unknown'
-  return new BrokerUnreachable(url, url.startsWith('https:') && why === closed ? `${why}. ${perhapsUncertified}` : why, { cause: error })
+  const words = url.startsWith('https:') && why === closed ? `${why}. ${perhapsUncertified}` : why
+  return new BrokerUnreachable(url, words, { cause: error, idempotencyKey })
 }

@@ -10,6 +10,8 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { explain } from '../../src/cli/failure.ts'
 import type { ReceiptView, Selector } from '../../src/http/contract.ts'
 import { BrokerUnreachable, type Client, type ClientOptions, createClient, Credential, MayflyProblem } from '../../src/client/client.ts'
+import { usual } from '../../src/client/transport.ts'
+import { houseLimits } from '../../src/http/door.ts'
 import {
   type FakeBroker,
   type Fault,
@@ -113,6 +115,42 @@ describe('opening a task', () => {
       expect(task.id).toBe(broker.task.id)
     })
   }
+
+  test('is tried again after a try that took all its time, though that was longer than there is patience', async () => {
+    broker.fail('open', hang)
+    const task = await clientOf({ timeout: 1_500, patience: 1_000 }).open(declaration)
+    expect(broker.count('open')).toBe(2)
+    expect(keysSeen().size).toBe(1)
+    expect(task.id).toBe(broker.task.id)
+  })
+
+  test('ends where two tries took all their time, and the error has the key with which the same again heals what was lost', async () => {
+    broker.fail('open', hang, hang)
+    const error: unknown = await clientOf({ timeout: 1_500, patience: 1_000 })
+      .open(declaration)
+      .catch((reason: unknown) => reason)
+    expect(error).toBeInstanceOf(BrokerUnreachable)
+    const { idempotencyKey, message } = error as BrokerUnreachable
+    expect(broker.count('open')).toBe(2)
+    expect([...keysSeen()]).toEqual([idempotencyKey])
+    expect(message).toContain(`no answer in time (Idempotency-Key ${idempotencyKey})`)
+    await clientOf().open(declaration, { key: idempotencyKey! })
+    expect(keysSeen().size).toBe(1)
+  })
+
+  test.each([
+    ['no answer', resetAfter],
+    ['an answer that no broker gives', garbage],
+    ['a refusal', problem(504, 'timed_out', 'same')],
+  ])('that comes to %s throws an error with its key', async (_, fault) => {
+    broker.fail('open', fault)
+    const opening = clientOf({ patience: 0 }).open(declaration, { key: 'my-own' })
+    await expect(opening).rejects.toMatchObject({ idempotencyKey: 'my-own' })
+  })
+
+  test('is waited for longer than a broker works at it by its default', () => {
+    expect(usual.timeout).toBeGreaterThan(houseLimits.time + houseLimits.grace)
+  })
 
   test('waits for a broker that is away', async () => {
     await broker.close()
