@@ -10,7 +10,7 @@ export interface OpenTask {
   readonly leases: readonly HeldLease[]
   /** Of the declaration. Those of later answers come to the client's `keep`. */
   readonly receipts: readonly contract.ReceiptView[]
-  /** Speaks for this task alone. */
+  /** Speaks for this task alone. To be read by its name: printing, serializing or copying the task leaves it out. */
   readonly token: string
   show(): Promise<contract.ShownTask>
   add(grant: contract.GrantRequest): Promise<HeldLease>
@@ -30,13 +30,12 @@ type Opened = Omit<contract.OpenedTask, 'receipts'> & Partial<Pick<contract.Open
 export function openTask(client: Client, { task, task_token: token, decision, leases, receipts = [] }: Opened): OpenTask {
   const { id } = task
   const complete: OpenTask['complete'] = (options) => client.completeTask(id, { ...options, token })
-  return {
+  const opened: Omit<OpenTask, 'token'> = {
     id,
     task,
     decision,
     leases: leases.map(held),
     receipts,
-    token,
     show: () => client.showTask(id, token),
     add: async (grant) => (await client.addLease(id, grant, token)).lease,
     refresh: async (lease) => (await client.refreshLease(lease.id, token)).lease,
@@ -46,4 +45,6 @@ export function openTask(client: Client, { task, task_token: token, decision, le
       await complete()
     },
   }
+  // Where a box would do, callers have a text: an accessor that is not enumerable is shown by none of what prints an object.
+  return Object.defineProperty(opened, 'token', { get: () => token }) as OpenTask
 }

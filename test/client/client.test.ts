@@ -430,6 +430,17 @@ describe('the URL of a broker', () => {
   })
 })
 
+describe('an open task', () => {
+  test('does not print its token, which fetches credentials, and says it to whoever asks for it', async () => {
+    const task = await clientOf().open(declaration)
+    expect(task.token).toMatch(/^mft_/)
+    for (const printed of [inspect(task), inspect({ a: [task] }, { depth: 9, showHidden: true }), JSON.stringify({ task }), inspect({ ...task })]) {
+      expect(printed).toContain(task.id)
+      expect(printed).not.toContain(task.token)
+    }
+  })
+})
+
 describe('a credential', () => {
   const shapes = [
     { type: 'bearer_token', token: 's3cret' },
