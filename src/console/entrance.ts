@@ -1,4 +1,4 @@
-import { type Context, Hono } from 'hono'
+import { type Context, Hono, type MiddlewareHandler } from 'hono'
 import { html } from 'hono/html'
 import { BrokerError, describe } from '../base/errors.ts'
 import type { Actor } from '../identity/actor.ts'
@@ -78,12 +78,16 @@ export function entranceRoutes({ broker, publicUrl, operators, key, entrances }:
       if (subject === undefined) return await show(c, { title: 'Sign in', body: usedUp }, 403)
       return enter(c, developer(links.issuer, subject), c.var.visit.home)
     })
-    .post('/sign-out', ownForm(publicUrl), async (c) => {
+    .post('/sign-out', outAlready, ownForm(publicUrl), async (c) => {
       sessions.close(c)
       return c.redirect(`${c.var.visit.home}/signed-out`, 303)
     })
     .get('/signed-out', (c) => show(c, { title: 'Signed out', body: signedOut(c.var.visit.home) }))
 }
+
+/** Whoever has no session is told that they are out, and nothing of what they send is waited for. */
+const outAlready: MiddlewareHandler<ConsoleEnv> = async (c, next) =>
+  c.var.visit.session ? await next() : c.redirect(`${c.var.visit.home}/signed-out`, 303)
 
 /** Of the local issuer, whose key lies beside the one that signed the link: as if with one of its tokens. */
 const developer = (issuer: string, subject: string): Actor => ({

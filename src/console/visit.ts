@@ -36,19 +36,22 @@ const longestForm = 16_384
 
 /**
  * Lets a form pass that a page of ours sent: it says so by its origin, which no page elsewhere can forge, and by the token of the session, which none can know.
+ * Nothing is read of whoever has no session.
  *
  * @throws BrokerError `forbidden`, `too_large`, `unsupported_media_type`
  */
 export const ownForm = (publicUrl: string): MiddlewareHandler<ConsoleEnv> => {
   const origin = new URL(publicUrl).origin
   return async (c, next) => {
+    const { session, formToken } = c.var.visit
+    if (!session) throw foreign()
     const site = c.req.header('sec-fetch-site')
     // Browsers before 2023 send no Sec-Fetch-Site, but an Origin.
     if (site === undefined ? c.req.header('origin') !== origin : site !== 'same-origin') throw foreign()
     if (!/^application\/x-www-form-urlencoded\s*(;|$)/i.test(c.req.header('content-type') ?? ''))
       throw new BrokerError('unsupported_media_type', 'The console reads forms only')
     const form = new URLSearchParams(await textOf(c))
-    if (!isEqual(form.get('form_token') ?? '', c.var.visit.formToken)) throw foreign()
+    if (!isEqual(form.get('form_token') ?? '', formToken)) throw foreign()
     c.set('form', form)
     await next()
   }

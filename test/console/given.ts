@@ -1,3 +1,5 @@
+import { once } from 'node:events'
+import { type IncomingMessage, request } from 'node:http'
 import { sql } from 'drizzle-orm'
 import { createApp } from '../../src/http/app.ts'
 import type { Rates } from '../../src/http/authenticate.ts'
@@ -39,9 +41,18 @@ export interface Visitor {
   get(path: string, headers?: Readonly<Record<string, string>>): Promise<Response>
   /** Sends a form as a page of the console would, with the token of its session unless told otherwise. */
   post(path: string, fields: Readonly<Record<string, string>>, headers?: Readonly<Record<string, string>>): Promise<Response>
+  /** Begins to send a form: its headers, and nothing of what they say will come. */
+  begin(path: string): BegunForm
   /** Follows where an answer leads until it is a page of the console, or the issuer's. */
   follow(answer: Response): Promise<Response>
   readonly cookies: Map<string, string>
+}
+
+export interface BegunForm {
+  /** Rejects where the connection ends without one. */
+  readonly answer: Promise<IncomingMessage>
+  /** Closes the connection. */
+  leave(): void
 }
 
 const key = new Uint8Array(32).fill(9)
@@ -164,14 +175,14 @@ export async function furnish(open: () => Promise<OpenedStore>, options: Console
 function createVisitor(home: string): Visitor {
   const cookies = new Map<string, string>()
   const addressOf = (path: string): string => (path.startsWith('http') ? path : `${home}${path}`)
+  const cookie = (): string => [...cookies].map(([name, value]) => `${name}=${value}`).join('; ')
 
   async function send(
     address: string,
     { headers: given, ...init }: Omit<RequestInit, 'headers'> & { headers?: Readonly<Record<string, string>> },
   ): Promise<Response> {
-    const cookie = [...cookies].map(([name, value]) => `${name}=${value}`).join('; ')
     // Each request on a connection of its own, so that none outlives its server.
-    const headers = { ...(cookie !== '' && { cookie }), connection: 'close', ...given }
+    const headers = { ...(cookies.size > 0 && { cookie: cookie() }), connection: 'close', ...given }
     const answer = await fetch(address, { redirect: 'manual', ...init, headers })
     for (const line of answer.headers.getSetCookie()) {
       const [, name = '', value = ''] = /^([^=]+)=([^;]*)/.exec(line) ?? []
@@ -186,11 +197,15 @@ function createVisitor(home: string): Visitor {
     get: (path, headers = {}) => send(addressOf(path), { headers: { ...headers } }),
     async post(path, fields, headers = {}) {
       const form = fields['form_token'] === undefined ? { form_token: await formTokenOf(visitor), ...fields } : fields
-      return await send(addressOf(path), {
-        method: 'POST',
-        headers: { 'sec-fetch-site': 'same-origin', 'content-type': 'application/x-www-form-urlencoded', ...headers },
-        body: new URLSearchParams(form).toString(),
-      })
+      return await send(addressOf(path), { method: 'POST', headers: { ...ofForms, ...headers }, body: new URLSearchParams(form).toString() })
+    },
+    begin(path) {
+      const sent = request(addressOf(path), { method: 'POST', agent: false, headers: { ...ofForms, cookie: cookie(), 'content-length': 100 } })
+      const answer = once(sent, 'response').then(([first]) => first as IncomingMessage)
+      // Also of one that nobody waits for, and of one that was answered before.
+      answer.catch(() => {})
+      sent.on('error', () => {}).flushHeaders()
+      return { answer, leave: () => void sent.destroy() }
     },
     async follow(answer) {
       let last = answer
@@ -201,6 +216,8 @@ function createVisitor(home: string): Visitor {
   }
   return visitor
 }
+
+const ofForms = { 'sec-fetch-site': 'same-origin', 'content-type': 'application/x-www-form-urlencoded' }
 
 async function formTokenOf(visitor: Visitor): Promise<string> {
   const page = await (await visitor.get('')).text()

@@ -347,6 +347,13 @@ describe('a session', () => {
     expect((await visitor.get('')).status).toBe(303)
   })
 
+  test('that is over is left without a look at the form, of which a stranger may send as little as they like', async () => {
+    const form = console.visitor().begin('/sign-out')
+    const { statusCode, headers } = await form.answer
+    expect([statusCode, headers.location, headers['set-cookie']]).toEqual([303, '/console/signed-out', undefined])
+    form.leave()
+  })
+
   test('opens nothing of the API, which is for bearer tokens alone', async () => {
     const visitor = await console.signedIn('ops')
     expect((await visitor.get(console.url.replace(/\/console$/, '/tasks'))).status).toBe(401)
