@@ -37,7 +37,8 @@ const patience = 800
 /** Seconds by which the clocks of store and broker may be apart: what workload tokens are forgiven. */
 const mostApart = 30
 
-type Counts = Awaited<ReturnType<typeof counts>>
+/** Milliseconds for which what the store said is shown to those who probe later. */
+const freshFor = 1_000
 
 /** Probes that tell the truth. They say what fails by name and never why: the reasons are in the log. */
 export function healthRoutes({ broker, verifier, reaper, sequencer }: Observed) {
@@ -56,7 +57,7 @@ export function healthRoutes({ broker, verifier, reaper, sequencer }: Observed) 
         log: { state: condition(sequencer.refusal() === undefined && !sequencer.hasStrays()) },
         issuers: verifier.ready().map(({ issuer, ok }) => ({ name: issuer, state: condition(ok) })),
         providers: [...broker.targets].map(([name, target]) => ({ name, state: condition(!target.failing) })),
-        ...(found && { clock: clockOf(secondsApart(broker, found)) }),
+        ...(found && { clock: clockOf(found.secondsApart) }),
         ...(found && { stuck_leases: found.stuck, oldest_unfinished_revocation_seconds: found.oldestUnfinishedRevocationSeconds }),
       }
       return answer.status === 'ready' ? c.json(answer, 200) : c.json(answer, 503)
@@ -70,27 +71,35 @@ export function healthRoutes({ broker, verifier, reaper, sequencer }: Observed) 
 
 const condition = (ok: boolean): 'ok' | 'failing' => (ok ? 'ok' : 'failing')
 
-/** How far the store's clock is ahead of this broker's; negative where it is behind. */
-const secondsApart = (broker: Broker, { now }: Counts): number => Math.round((now.getTime() - broker.clock()) / 100) / 10
-
 const clockOf = (apart: number) => ({ state: condition(Math.abs(apart) <= mostApart), seconds_apart: apart })
+
+type Found = Awaited<ReturnType<typeof look>>
 
 /** What the store says of itself, and what is seen of it from outside. */
 interface Look {
-  readonly found: Counts | undefined
+  readonly found: Found | undefined
   /** Whether what is to be written can be: it answers, takes writes, and its disk has room. */
   readonly writable: boolean
 }
 
-/** Anybody may probe, and the question stands in line with what ends: of a store that does not answer the next probe asks nothing more. */
+/**
+ * Anybody may probe, so what lives is counted once a second at most, and of a store that does not answer the next probe asks nothing more. The question
+ * stands in line with what ends: behind new work it would have its turn late where there is much of it, and a busy broker be taken for one that is not ready.
+ */
 function createLookout(broker: Broker): () => Promise<Look> {
   const { ledger, clock } = broker
-  const counted = remembered(() => counts(ledger), 0, clock)
+  const counted = remembered(() => look(broker), freshFor, clock)
   const roomy = remembered(() => ledger.hasRoom(), 0, clock)
   return async () => {
     const [found, room] = await Promise.all([inTime(broker, counted()), inTime(broker, roomy())])
     return { found, writable: found?.writable === true && room === true }
   }
+}
+
+/** What lives, and how far the store's clock is ahead of this broker's: taken together, for both go on while an answer is remembered. */
+async function look({ ledger, clock }: Broker) {
+  const found = await counts(ledger)
+  return { ...found, secondsApart: Math.round((found.now.getTime() - clock()) / 100) / 10 }
 }
 
 /** What the store answers; undefined when it does not say so in time. */
@@ -113,7 +122,7 @@ async function inTime<Answer>(broker: Broker, question: Promise<Answer>): Promis
 function setGauges(broker: Broker, { found, writable }: Look): void {
   const { leases, tasks, stuckLeases, standingLeases, oldestUnfinishedRevocation, storeUp, clockApart, providerUp } = broker.telemetry.metrics
   storeUp.set(writable ? 1 : 0)
-  clockApart.set(found ? secondsApart(broker, found) : Number.NaN)
+  clockApart.set(found?.secondsApart ?? Number.NaN)
   for (const [provider, target] of broker.targets) providerUp.set({ provider }, target.failing ? 0 : 1)
   leases.reset()
   tasks.reset()

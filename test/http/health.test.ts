@@ -92,6 +92,18 @@ describe('a probe', () => {
     expect([questions, looks]).toEqual([1, 1])
   })
 
+  test('has what lives counted once a second, however many strangers probe', async () => {
+    let [now, questions] = [Date.parse('2026-11-24T09:30:00Z'), 0]
+    const house = buildHouse({ clock: () => now, ledger: async () => (questions++, [{ ...(await found())[0], now }]) })
+    for (const path of ['/readyz', '/metrics', '/readyz']) expect((await house.ask(path)).status).toBe(200)
+    now += 999
+    expect(await (await house.ask('/readyz')).json()).toMatchObject({ status: 'ready', clock: { seconds_apart: 0 } })
+    expect(questions).toBe(1)
+    now += 1
+    await house.ask('/readyz')
+    expect(questions).toBe(2)
+  })
+
   test('finds the broker not ready while the store can only be read', async () => {
     const house = buildHouse({ ledger: async () => [{ ...(await found())[0], read_only: true }] })
     const answer = await house.ask('/readyz')
@@ -128,7 +140,7 @@ describe('a probe', () => {
 })
 
 describe('metrics', () => {
-  test('count what lives by the store, at the moment of the scrape', async () => {
+  test('count what lives by the store', async () => {
     const house = buildHouse({ ledger: found, targets })
     const answer = await house.ask('/metrics')
     const text = await answer.text()
@@ -146,9 +158,13 @@ describe('metrics', () => {
   })
 
   test('never repeat old numbers while the store does not answer', async () => {
-    let down = false
-    const house = buildHouse({ ledger: async () => (down ? Promise.reject(new BrokerError('store_unavailable', 'gone')) : found()) })
+    let [now, down] = [0, false]
+    const house = buildHouse({
+      clock: () => now,
+      ledger: async () => (down ? Promise.reject(new BrokerError('store_unavailable', 'gone')) : found()),
+    })
     await house.ask('/metrics')
+    now += 1_000
     down = true
     const text = await (await house.ask('/metrics')).text()
     expect(text).toContain('mayfly_stuck_leases Nan')

@@ -383,7 +383,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('brokers that sha
       code: 'store_unavailable',
       retry: 'later',
     })
-    expect((await fetch(`${broker.url}/readyz`)).status).toBe(503)
+    await expect.poll(async () => (await fetch(`${broker.url}/readyz`)).status).toBe(503)
     expect((await fetch(`${broker.url}/healthz`)).status).toBe(200)
 
     await admin.unsafe(`alter database ${name} allow_connections true`)

@@ -116,11 +116,11 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a provider whose
     for (const task of tasks) expect(await ground.complete(task)).toMatchObject({ status: 202 })
 
     await until(async () => (await ground.metric('mayfly_provider_up{provider="lab"}')) === 0)
+    await until(async () => (await ground.metric('mayfly_leases{state="revoking"}')) === 6)
     const { status, body } = await ground.readyz()
     expect(status).toBe(200)
     expect(body['providers']).toContainEqual({ name: 'lab', state: 'failing' })
     expect(body['oldest_unfinished_revocation_seconds']).toBeGreaterThan(0)
-    expect(await ground.metric('mayfly_leases{state="revoking"}')).toBe(6)
     for (const task of tasks) {
       expect(await leaseOf(task)).toMatchObject({ state: 'revoking' })
       expect(await ground.lab.works(task.secrets[0]!)).toBe(true)
@@ -162,7 +162,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a provider whose
         async () => await settled(task),
       )
       expect(await leaseOf(task)).toMatchObject({ state: 'revoked', evidence: { by: 'provider' } })
-      expect(await ground.metric('mayfly_stuck_leases')).toBe(0)
+      await until(async () => (await ground.metric('mayfly_stuck_leases')) === 0)
     },
   )
 

@@ -133,7 +133,7 @@ describe('an outage of a provider', () => {
       expect(await ground.metric('mayfly_provider_up{provider="tokens"}')).toBe(1)
       expect(await ground.metric(series('mint', outage.outcome))).toBeGreaterThan(0)
       expect(await ground.metric(series('revoke', outage.outcome))).toBeGreaterThan(0)
-      expect(await ground.metric('mayfly_leases{state="revoking"}')).toBeGreaterThanOrEqual(13)
+      await until(async () => (await ground.metric('mayfly_leases{state="revoking"}'))! >= 13)
       expect(await ground.metric('mayfly_oldest_unfinished_revocation_seconds')).toBeGreaterThan(0)
       expect(await ground.readyz(), 'whoever has to complete must still get through').toMatchObject({ status: 200, body: { status: 'ready' } })
       expect(await providerLine()).toEqual({ name: 'lab', state: 'failing' })

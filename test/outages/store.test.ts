@@ -55,6 +55,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('an outage of the
     expect(revoked).toMatchObject(unavailable)
     expect(introspected).toMatchObject(readable ? { status: 200, body: { active: true } } : unavailable)
 
+    await until(async () => (await ground.readyz()).status === 503)
     expect(await ground.readyz()).toMatchObject({ status: 503, body: { status: 'not_ready', store: 'failing' } })
     expect((await fetch(`${ground.broker.url}/healthz`)).status).toBe(200)
     expect(await ground.metric('mayfly_store_up')).toBe(0)
@@ -77,7 +78,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('an outage of the
     expect(await ground.complete(tasks.completed), 'asked again, it tells how the task ended').toMatchObject({ status: 200, body: { ended: true } })
     await until(async () => (await ground.readyz()).status === 200)
     expect(await ground.metric('mayfly_store_up')).toBe(1)
-    expect(await ground.metric('mayfly_oldest_unfinished_revocation_seconds')).toBe(0)
+    await until(async () => (await ground.metric('mayfly_oldest_unfinished_revocation_seconds')) === 0)
     await ground.complete(await ground.open('crm', 'api'), 30)
   }
 
