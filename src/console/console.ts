@@ -11,7 +11,7 @@ import { createLive } from './live.ts'
 import { pageRoutes } from './pages.ts'
 import { showFault } from './refusal.ts'
 import { createSessions } from './session.ts'
-import { type ConsoleEnv, receive } from './visit.ts'
+import { type ConsoleEnv, createOwnForm, receive } from './visit.ts'
 
 /** What the console is made of. */
 export interface ConsoleParts {
@@ -35,10 +35,11 @@ export interface ConsoleParts {
 export function createConsole(parts: ConsoleParts): Hono<ConsoleEnv> {
   const { broker, publicUrl, operators, key, sessionLifetime, entrances, sequencer } = parts
   const sessions = createSessions({ key, operators, issuer: entrances.issuer?.entry, publicUrl, lifetime: sessionLifetime, clock: broker.clock })
+  const ownForm = createOwnForm(publicUrl)
   return new Hono<ConsoleEnv>()
     .use(receive(broker, sessions, publicUrl))
-    .route('/', entranceRoutes(parts, sessions))
-    .route('/', pageRoutes(broker, publicUrl, sequencer, createLive(broker.clock, parts.stop, parts.live)))
+    .route('/', entranceRoutes(parts, sessions, ownForm))
+    .route('/', pageRoutes(broker, ownForm, sequencer, createLive(broker.clock, parts.stop, parts.live)))
     .all('*', () => {
       throw new BrokerError('not_found', 'There is no such page')
     })

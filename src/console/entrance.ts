@@ -11,7 +11,7 @@ import { useLink } from './link.ts'
 import { show } from './refusal.ts'
 import type { Sessions } from './session.ts'
 import { createSignIn, type SignInSettings } from './sign-in.ts'
-import { type ConsoleEnv, ownForm, returnTo } from './visit.ts'
+import { type ConsoleEnv, returnTo } from './visit.ts'
 
 /** The ways in: at the operators' issuer, or in development by a link. */
 export interface Entrances {
@@ -37,7 +37,11 @@ interface EntranceParts {
 }
 
 /** Coming and going. */
-export function entranceRoutes({ broker, publicUrl, operators, key, entrances }: EntranceParts, sessions: Sessions): Hono<ConsoleEnv> {
+export function entranceRoutes(
+  { broker, publicUrl, operators, key, entrances }: EntranceParts,
+  sessions: Sessions,
+  ownForm: MiddlewareHandler<ConsoleEnv>,
+): Hono<ConsoleEnv> {
   const { clock } = broker
   const signIn =
     entrances.issuer && createSignIn({ ...entrances.issuer, key, cookies: sessions.cookies, redirectUri: `${publicUrl}/console/signed-in`, clock })
@@ -78,7 +82,7 @@ export function entranceRoutes({ broker, publicUrl, operators, key, entrances }:
       if (subject === undefined) return await show(c, { title: 'Sign in', body: usedUp }, 403)
       return enter(c, developer(links.issuer, subject), c.var.visit.home)
     })
-    .post('/sign-out', outAlready, ownForm(publicUrl), async (c) => {
+    .post('/sign-out', outAlready, ownForm, async (c) => {
       sessions.close(c)
       return c.redirect(`${c.var.visit.home}/signed-out`, 303)
     })

@@ -1,5 +1,5 @@
 import { Hono } from 'hono'
-import type { Context } from 'hono'
+import type { Context, MiddlewareHandler } from 'hono'
 import { BrokerError } from '../base/errors.ts'
 import { isId, type TaskId } from '../base/ids.ts'
 import { subjectOf } from '../http/authenticate.ts'
@@ -16,10 +16,15 @@ import { show } from './refusal.ts'
 import { revokingRoutes } from './revoking.ts'
 import { readStory, renderTask, taskRegions } from './task.ts'
 import { signedIn } from './threshold.ts'
-import { type ConsoleEnv, forOperators, ownForm } from './visit.ts'
+import { type ConsoleEnv, forOperators } from './visit.ts'
 
 /** The pages, each behind a session. */
-export function pageRoutes(broker: Broker, publicUrl: string, sequencer: Pick<Sequencer, 'refusal'>, live: Live): Hono<ConsoleEnv> {
+export function pageRoutes(
+  broker: Broker,
+  ownForm: MiddlewareHandler<ConsoleEnv>,
+  sequencer: Pick<Sequencer, 'refusal'>,
+  live: Live,
+): Hono<ConsoleEnv> {
   const look = createLookout(broker)
 
   /** Whatever fails before the first event is an answer by itself; afterwards the client connects again and finds out. */
@@ -31,7 +36,7 @@ export function pageRoutes(broker: Broker, publicUrl: string, sequencer: Pick<Se
   return new Hono<ConsoleEnv>()
     .use('*', signedIn)
     .route('/', ledgerRoutes(broker, sequencer))
-    .route('/', revokingRoutes(broker, publicUrl, stream))
+    .route('/', revokingRoutes(broker, ownForm, stream))
     .get('/', async (c) => {
       const { home, now } = c.var.visit
       return await show(c, { title: 'Now', at: 'now', live: '/live', body: renderNow(home, await look(), now) })
@@ -49,7 +54,7 @@ export function pageRoutes(broker: Broker, publicUrl: string, sequencer: Pick<Se
       await readStory(broker, c.var.caller, id)
       return stream(c, async () => taskRegions(c.var.visit.home, await readStory(broker, c.var.caller, id)))
     })
-    .post('/tasks/:id/revoke', ownForm(publicUrl), forOperators('POST /tasks/{id}/revoke'), async (c) => {
+    .post('/tasks/:id/revoke', ownForm, forOperators('POST /tasks/{id}/revoke'), async (c) => {
       const id = taskIn(c)
       // Not waited for: the page shows each lease die.
       await revokeTask(broker, c.var.caller, id, reasonIn(c.var.form), 0, c.var.signal)

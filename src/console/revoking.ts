@@ -1,5 +1,5 @@
 import { Hono } from 'hono'
-import type { Context } from 'hono'
+import type { Context, MiddlewareHandler } from 'hono'
 import { BrokerError, type FieldFault } from '../base/errors.ts'
 import { isId, type RevocationId } from '../base/ids.ts'
 import { parseDuration } from '../base/time.ts'
@@ -14,7 +14,7 @@ import { type Question, questionOf } from './question.ts'
 import { show } from './refusal.ts'
 import { renderRevocation, revocationRegions } from './revocation.ts'
 import { type Intent, renderRevoke, selectorFields, type Standing } from './revoke.ts'
-import { type ConsoleEnv, forOperators, isOperator, ownForm } from './visit.ts'
+import { type ConsoleEnv, forOperators, isOperator } from './visit.ts'
 
 /** Rows of each list. */
 const most = { stops: 50, revocations: 10 }
@@ -26,7 +26,7 @@ const most = { stops: 50, revocations: 10 }
  */
 export function revokingRoutes(
   broker: Broker,
-  publicUrl: string,
+  ownForm: MiddlewareHandler<ConsoleEnv>,
   stream: (c: Context<ConsoleEnv>, regions: () => Promise<Record<string, Html>>) => Response,
 ): Hono<ConsoleEnv> {
   async function standing(): Promise<Standing> {
@@ -55,7 +55,7 @@ export function revokingRoutes(
       if (Object.keys(asked).length > 0 && !isOperator(c)) throw operatorsOnly()
       return await page(c, await intentOf(asked))
     })
-    .post('/revoke', ownForm(publicUrl), forOperators('POST /revocations'), async (c) => {
+    .post('/revoke', ownForm, forOperators('POST /revocations'), async (c) => {
       const { asked, given } = formOf(c.var.form)
       const { data, error } = contract.RevocationRequest.safeParse({ selector: inWords(asked), ...given })
       if (!data) return await page(c, await intentOf(asked, given, fieldFaults(error, 'json').map(ofTheForm)))
@@ -86,7 +86,7 @@ export function revokingRoutes(
       await showRevocation(broker, id)
       return stream(c, async () => revocationRegions(await showRevocation(broker, id)))
     })
-    .post('/stops/:id/lift', ownForm(publicUrl), forOperators('POST /stops/{id}/lift'), async (c) => {
+    .post('/stops/:id/lift', ownForm, forOperators('POST /stops/{id}/lift'), async (c) => {
       const id = c.req.param('id')
       if (!isId('stop', id)) throw new BrokerError('not_found', 'There is no such stop')
       const { data, error } = contract.LiftRequest.safeParse({ reason: (c.var.form.get('reason') ?? '').trim() })

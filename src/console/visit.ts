@@ -3,6 +3,8 @@ import type { Context, MiddlewareHandler } from 'hono'
 import { readUpTo } from '../base/bytes.ts'
 import { BrokerError } from '../base/errors.ts'
 import type { Env } from '../http/app.ts'
+import { subjectOf } from '../http/authenticate.ts'
+import { createPlaces } from '../http/places.ts'
 import { type Broker, operatorsOnly } from '../tasks/task.ts'
 import type { Visit } from './page.ts'
 import { callerOf, type Sessions } from './session.ts'
@@ -34,14 +36,18 @@ export function receive(broker: Broker, sessions: Sessions, publicUrl: string): 
 /** Bytes of a form: a reason of 500 characters, written in percent signs, and the rest. */
 const longestForm = 16_384
 
+/** Forms that are on their way, on this broker and of one person: those of reviewers come in the room in which operators revoke, and leave most of it free. */
+const sending = { most: 128, share: 4 }
+
 /**
  * Lets a form pass that a page of ours sent: it says so by its origin, which no page elsewhere can forge, and by the token of the session, which none can know.
- * Nothing is read of whoever has no session.
+ * Nothing is read of whoever has no session. One for the whole console, whose places it keeps.
  *
- * @throws BrokerError `forbidden`, `too_large`, `unsupported_media_type`
+ * @throws BrokerError `forbidden`, `rate_limited`, `too_large`, `unsupported_media_type`
  */
-export const ownForm = (publicUrl: string): MiddlewareHandler<ConsoleEnv> => {
+export function createOwnForm(publicUrl: string): MiddlewareHandler<ConsoleEnv> {
   const origin = new URL(publicUrl).origin
+  const places = createPlaces('forms on their way', sending)
   return async (c, next) => {
     const { session, formToken } = c.var.visit
     if (!session) throw foreign()
@@ -50,7 +56,8 @@ export const ownForm = (publicUrl: string): MiddlewareHandler<ConsoleEnv> => {
     if (site === undefined ? c.req.header('origin') !== origin : site !== 'same-origin') throw foreign()
     if (!/^application\/x-www-form-urlencoded\s*(;|$)/i.test(c.req.header('content-type') ?? ''))
       throw new BrokerError('unsupported_media_type', 'The console reads forms only')
-    const form = new URLSearchParams(await textOf(c))
+    const arrived = places.take(subjectOf(c.var.caller))
+    const form = new URLSearchParams(await textOf(c).finally(arrived))
     if (!isEqual(form.get('form_token') ?? '', formToken)) throw foreign()
     c.set('form', form)
     await next()

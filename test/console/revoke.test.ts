@@ -107,6 +107,15 @@ describe('ending many in the console', () => {
     await task.complete()
   })
 
+  test('of a reviewer whose forms come slowly takes four places, and leaves the others to operators', async () => {
+    const slow = [1, 2, 3, 4].map(() => reviewer.begin('/revoke'))
+    const sent = async (visitor: Visitor) => (await visitor.post('/revoke', {})).status
+    await expect.poll(() => sent(reviewer)).toBe(429)
+    expect(await sent(operator)).toBe(400)
+    for (const form of slow) form.leave()
+    await expect.poll(() => sent(reviewer)).toBe(403)
+  })
+
   const complete = { agent: 'bot', reason: 'because', confirm: 'revoke agent bot' }
   test.each<[string, Record<string, string>]>([
     ['confirm', { confirm: 'revoke agent rival' }],
