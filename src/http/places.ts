@@ -21,21 +21,32 @@ export interface Places {
 
 /** @param what stands in them, as those say who asked for it, such as `live pages` */
 export function createPlaces(what: string, { most, share }: Room): Places {
-  /** What gives each back, and whose it is. */
-  const taken = new Map<() => void, string>()
+  let taken = 0
+  /** Of those who have any. */
+  const shares = new Map<string, number>()
   const refused = (detail: string) => new BrokerError('rate_limited', detail, { retryAfter: 30 })
-  const isFull = (): boolean => taken.size >= most
-  const hasShare = (whose: string): boolean => [...taken.values()].filter((one) => one === whose).length >= share
+  const isFull = (): boolean => taken >= most
+  const hasShare = (whose: string): boolean => (shares.get(whose) ?? 0) >= share
+
+  function count(whose: string, by: 1 | -1): void {
+    taken += by
+    const left = (shares.get(whose) ?? 0) + by
+    if (left > 0) shares.set(whose, left)
+    else shares.delete(whose)
+  }
 
   function seat(whose: string): () => void {
-    const giveBack = (): void => void taken.delete(giveBack)
-    taken.set(giveBack, whose)
-    return giveBack
+    let isTaken = true
+    count(whose, 1)
+    return () => {
+      if (isTaken) count(whose, -1)
+      isTaken = false
+    }
   }
 
   return {
     get taken() {
-      return taken.size
+      return taken
     },
     take(whose) {
       if (isFull()) throw refused(`This broker has as many ${what} as it keeps: ${most}`)
