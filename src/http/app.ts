@@ -13,7 +13,7 @@ import { healthRoutes, type Reaper, type Sequencer } from './health.ts'
 import { leaseRoutes } from './leases.ts'
 import { ledgerRoutes } from './ledger.ts'
 import { type LogName, logRoutes } from './log.ts'
-import { createPlaces, type Places } from './places.ts'
+import { createPlaces, type Places, type Room } from './places.ts'
 import { answerProblem, asBrokerError, fieldFaults } from './problem.ts'
 import { referenceRoutes } from './reference.ts'
 import { revocationRoutes } from './revocations.ts'
@@ -73,9 +73,8 @@ export function createFrame(parts: Parts): OpenAPIHono<Env> {
   // What the framework parses with (@hono/zod-openapi 1.6) takes no words of ours: zod is told once, for the whole program.
   config({ customError: faultOfShape })
   const limits = { ...houseLimits, ...parts.limits }
-  const most = limits.endsInFlight
   const waits = createPlaces('ends that are waited for', limits.waits)
-  const gate = createGate({ ...parts, rates: { ...houseRates, ...parts.rates }, ends: { most, share: Math.ceil(most / 2) }, clock })
+  const gate = createGate({ ...parts, rates: { ...houseRates, ...parts.rates }, rooms: { work: halved(limits.inFlight), ends: halved(limits.endsInFlight) }, clock })
   const app = new OpenAPIHono<Env>({
     defaultHook: (result) => {
       if (result.success) return
@@ -93,6 +92,8 @@ export function createFrame(parts: Parts): OpenAPIHono<Env> {
   app.notFound((c) => answerProblem(c, refuseUnrouted(app, c)))
   return app
 }
+
+const halved = (most: number): Room => ({ most, share: Math.ceil(most / 2) })
 
 const notHere = () => new BrokerError('not_found', 'There is nothing here for you')
 

@@ -13,7 +13,7 @@ import { type Broker, calledIn, type Caller } from '../tasks/task.ts'
 import { isTaskToken, taskOfToken } from '../tasks/token.ts'
 import { createBuckets, type Rate } from './bucket.ts'
 import type { Env } from './app.ts'
-import { readBody } from './body.ts'
+import { hasBody, readBody } from './body.ts'
 import { createPlaces, type Room } from './places.ts'
 
 /** Whoever has these attributes may ask about tokens for this audience. */
@@ -47,6 +47,11 @@ export const houseRates: Rates = {
 /** Refusals that are kept of the strangers of one issuer. */
 const strangersRate: Rate = { burst: 100, perSecond: 1 }
 
+/** What nobody fills alone: requests of the lane `work` until they have arrived, and ends until they are made. */
+export type SharedRoom = 'work' | 'ends'
+
+const inWords: Record<SharedRoom, string> = { work: 'requests that have not arrived', ends: 'ends under way' }
+
 /** Turns an `Authorization` header into a caller, and keeps a caller within its rate. */
 export interface Gate {
   /** @throws BrokerError `invalid_token`, one and the same for whatever is wrong with it; `store_unavailable` */
@@ -62,8 +67,8 @@ export interface Gate {
    * @throws BrokerError `rate_limited`, `store_unavailable`
    */
   keepRefusal(caller: Caller, call: string, id: string | undefined): Promise<readonly Receipt[]>
-  /** Lets a caller end something of theirs, unless they have their share under way already. @returns called when it is done. @throws BrokerError `rate_limited` */
-  beginEnd(caller: Caller): () => void
+  /** Lets a caller begin what has its place in this room, unless they have their share of it already. @returns called when it is over. @throws BrokerError `rate_limited` */
+  begin(room: SharedRoom, caller: Caller): () => void
   /** @throws BrokerError `rate_limited` */
   limit(what: keyof Rates, caller: Caller): void
   /** Which audiences the caller may ask about. Operators: all. */
@@ -76,7 +81,7 @@ export interface GateParts {
   readonly operators: readonly OperatorEntry[]
   readonly resourceServers: readonly ResourceServerEntry[]
   readonly rates: Rates
-  readonly ends: Room
+  readonly rooms: Readonly<Record<SharedRoom, Room>>
   readonly clock: Clock
 }
 
@@ -87,7 +92,10 @@ export function createGate(parts: GateParts): Gate {
     strangers: createBuckets(strangersRate, parts.clock),
     replay: createBuckets(parts.rates.replay, parts.clock),
   }
-  const ends = createPlaces('ends under way', parts.ends)
+  const places = {
+    work: createPlaces(inWords.work, parts.rooms.work),
+    ends: createPlaces(inWords.ends, parts.rooms.ends),
+  }
   const serves = (actor: Actor) => parts.resourceServers.filter((entry) => matches(actor, entry.issuer, entry.match))
   const isStranger = ({ actor, agent, roles }: Caller) => actor !== undefined && !agent && roles.size === 0 && serves(actor).length === 0
 
@@ -132,11 +140,11 @@ export function createGate(parts: GateParts): Gate {
       return await recordRefusal(parts.broker.ledger, call, calledIn(caller), about)
     },
 
-    beginEnd(caller) {
-      const leave = ends.offer(sharerOf(caller))
+    begin(room, caller) {
+      const leave = places[room].offer(sharerOf(caller))
       if (leave) return leave
-      parts.broker.telemetry.metrics.rateLimited.inc({ limit: 'in_flight_ends' })
-      throw new BrokerError('rate_limited', `You have as many ends under way as one caller may: ${parts.ends.share}`, { retryAfter: 1 })
+      parts.broker.telemetry.metrics.rateLimited.inc({ limit: `in_flight_${room}` })
+      throw new BrokerError('rate_limited', `You have as many ${inWords[room]} as one caller may: ${parts.rooms[room].share}`, { retryAfter: 1 })
     },
 
     limit: (what, caller) => take(what, subjectOf(caller)),
@@ -190,16 +198,25 @@ export function callableBy(callers: readonly Callers[], limited?: keyof Rates | 
       if (limited) gate.limit(limited, caller)
       return await next()
     }
-    const leave = gate.beginEnd(caller)
+    const leave = gate.begin('ends', caller)
     try {
       await next()
     } finally {
       leave()
     }
   }
+  // Ends have their share until they are made. What operators alone may do has room that no agent comes into.
+  const isShared = limited !== 'ends' && !operatorsAlone
+  const takeBody: MiddlewareHandler<Env> = async (c, next) => {
+    if (hasBody(c)) {
+      const arrived = isShared ? c.var.gate.begin('work', c.var.caller) : () => {}
+      await readBody(c).finally(arrived)
+    }
+    await next()
+  }
   const schemes = callers.some((one) => one !== 'task') ? [{ workload_token: [] }] : []
   return {
-    middleware: [authenticate, readBody] as [typeof authenticate, typeof readBody],
+    middleware: [authenticate, takeBody] as [typeof authenticate, typeof takeBody],
     security: callers.includes('task') ? [...schemes, { task_token: [] }] : schemes,
     'x-callers': callers,
   }

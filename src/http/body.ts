@@ -1,4 +1,4 @@
-import type { Context, MiddlewareHandler } from 'hono'
+import type { Context } from 'hono'
 import { readUpTo } from '../base/bytes.ts'
 import { BrokerError } from '../base/errors.ts'
 import { parseJson } from '../base/json.ts'
@@ -14,18 +14,17 @@ const utf8 = new TextDecoder('utf-8', { fatal: true })
  *
  * @throws BrokerError `too_large`, `invalid_request`
  */
-export const readBody: MiddlewareHandler = async (c, next) => {
-  if (c.req.method !== 'GET' && c.req.method !== 'HEAD') {
-    const text = decode(await bytesOf(c))
-    const isJson = /^application\/([\w.-]+\+)?json\s*(;|$)/i.test(c.req.header('content-type') ?? '')
-    // Some clients always send the type, with nothing in it: that is an empty object for calls that need no body, and a faulty one for the rest.
-    const json = isJson && text === '' ? '{}' : text
-    if (isJson) refuseLooseJson(json)
-    // hono (4.13) keeps promises here, and types them as what they resolve to.
-    c.req.bodyCache.text = Promise.resolve(json) as unknown as string
-  }
-  await next()
+export async function readBody(c: Context): Promise<void> {
+  const text = decode(await bytesOf(c))
+  const isJson = /^application\/([\w.-]+\+)?json\s*(;|$)/i.test(c.req.header('content-type') ?? '')
+  // Some clients always send the type, with nothing in it: that is an empty object for calls that need no body, and a faulty one for the rest.
+  const json = isJson && text === '' ? '{}' : text
+  if (isJson) refuseLooseJson(json)
+  // hono (4.13) keeps promises here, and types them as what they resolve to.
+  c.req.bodyCache.text = Promise.resolve(json) as unknown as string
 }
+
+export const hasBody = ({ req: { method } }: Context): boolean => method !== 'GET' && method !== 'HEAD'
 
 function refuseLooseJson(text: string): void {
   try {

@@ -3,7 +3,7 @@ import { BrokerError } from '../../src/base/errors.ts'
 import { newId } from '../../src/base/ids.ts'
 import { whenFired } from '../../src/base/signal.ts'
 import { callableBy } from '../../src/http/authenticate.ts'
-import { buildHouse } from './house.ts'
+import { buildHouse, type House } from './house.ts'
 import { houseLimits } from '../../src/http/door.ts'
 import { usualGrace } from '../../src/http/listen.ts'
 import { waitedFor } from '../../src/http/prefer.ts'
@@ -282,29 +282,79 @@ describe('a crowd', () => {
     expect(await inside).toBe(200)
   })
 
-  test('of one agent who sends their ends slowly, or many, leaves half of the room to others', async () => {
-    const house = buildHouse({ parts: { limits: { ...limits, endsInFlight: 3 } } })
+  /** Requests of which the headers have arrived, and that come no further until they are closed. */
+  function trickling(house: House) {
     const sending: ReadableStreamDefaultController[] = []
-    const end = async (token: string, body: ReadableStream | string) =>
+    const send = async (path: string, token: string, type: string, body: ReadableStream) =>
       await house.app.request(
-        new Request(`http://localhost/tasks/${newId('task')}/complete`, {
+        new Request(`http://localhost${path}`, {
           method: 'POST',
-          headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+          headers: { authorization: `Bearer ${token}`, 'content-type': type },
           body,
           duplex: 'half',
         }),
       )
-    const trickle = () => end('agent', new ReadableStream({ start: (controller) => void sending.push(controller) }))
-    const slow = [trickle(), trickle()]
+    return {
+      sending,
+      begin: (path: string, token: string, type = json) =>
+        send(path, token, type, new ReadableStream({ start: (controller) => void sending.push(controller) })),
+    }
+  }
+  const json = 'application/json'
+  const form = 'application/x-www-form-urlencoded'
+
+  test('of one agent who sends their ends slowly, or many, leaves half of the room to others', async () => {
+    const house = buildHouse({ parts: { limits: { ...limits, endsInFlight: 3 } } })
+    const { sending, begin } = trickling(house)
+    const path = () => `/tasks/${newId('task')}/complete`
+    const end = async () => (await house.ask(path(), { method: 'POST', token: 'agent', json: {} })).status
+    const slow = [begin(path(), 'agent'), begin(path(), 'agent')]
     await expect.poll(() => sending.length).toBe(2)
 
-    expect((await end('agent', '{}')).status).toBe(429)
+    expect(await end()).toBe(429)
     // Not theirs to end, which is found out inside.
     expect((await house.ask(`/leases/${newId('lease')}/revoke`, { method: 'POST', token: 'operator', json: {} })).status).toBe(404)
 
     for (const controller of sending) controller.close()
     expect((await Promise.all(slow)).map(({ status }) => status)).toEqual([404, 404])
-    expect((await end('agent', '{}')).status).toBe(404)
+    expect(await end()).toBe(404)
+  })
+
+  test.each([
+    { who: 'agent', slowly: 'declarations', path: '/tasks', type: json, other: { path: '/introspect', token: 'server', type: form } },
+    { who: 'server', slowly: 'questions about tokens', path: '/introspect', type: form, other: { path: '/tasks', token: 'agent', type: json } },
+  ])('of one caller who sends $slowly slowly leaves half of the room to others', async ({ who, path, type, other }) => {
+    const house = buildHouse({ parts: { limits: { ...limits, inFlight: 3 } } })
+    const { sending, begin } = trickling(house)
+    // Refused for what they say, once they are let in.
+    const send = async (to: string, token: string, kind: string) =>
+      (await house.ask(to, { method: 'POST', token, text: '', headers: { 'content-type': kind } })).status
+    const slow = [begin(path, who, type), begin(path, who, type)]
+    await expect.poll(() => sending.length).toBe(2)
+
+    expect(await send(path, who, type)).toBe(429)
+    expect(await send(other.path, other.token, other.type)).toBe(400)
+
+    for (const controller of sending) controller.close()
+    expect((await Promise.all(slow)).map(({ status }) => status)).toEqual([400, 400])
+    expect(await send(path, who, type)).toBe(400)
+    expect(await house.parts.broker.telemetry.metrics.registry.metrics()).toContain('mayfly_rate_limited_total{limit="in_flight_work"} 1')
+  })
+
+  test('of one caller whose requests have arrived may be as large as the room', async () => {
+    const house = buildHouse({ frame: true, parts: { limits: { ...limits, inFlight: 3 } } })
+    const waiting: (() => void)[] = []
+    house.app.post('/tasks', ...callableBy(['agent'], 'issue').middleware, async (c) => {
+      await new Promise<void>((resolve) => waiting.push(resolve))
+      return c.text('ok')
+    })
+    const inside = []
+    for (let call = 1; call <= 3; call++) {
+      inside.push(house.ask('/tasks', { method: 'POST', token: 'agent', json: {} }))
+      await expect.poll(() => waiting.length).toBe(call)
+    }
+    for (const go of waiting) go()
+    expect((await Promise.all(inside)).map(({ status }) => status)).toEqual([200, 200, 200])
   })
 
   test('counts a call that outlived its answer until it really ends', async () => {
