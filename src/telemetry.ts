@@ -87,6 +87,7 @@ export function beginAtZero(
     'replay',
     'strangers',
     'in_flight_work',
+    'in_flight_introspection',
     'in_flight_ends',
     'in_flight_operators',
     'in_flight_probes',

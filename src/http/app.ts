@@ -74,7 +74,8 @@ export function createFrame(parts: Parts): OpenAPIHono<Env> {
   config({ customError: faultOfShape })
   const limits = { ...houseLimits, ...parts.limits }
   const waits = createPlaces('ends that are waited for', limits.waits)
-  const gate = createGate({ ...parts, rates: { ...houseRates, ...parts.rates }, rooms: { work: halved(limits.inFlight), ends: halved(limits.endsInFlight) }, clock })
+  const rooms = { work: halved(limits.inFlight), introspection: halved(limits.inFlight), ends: halved(limits.endsInFlight) }
+  const gate = createGate({ ...parts, rates: { ...houseRates, ...parts.rates }, rooms, clock })
   const app = new OpenAPIHono<Env>({
     defaultHook: (result) => {
       if (result.success) return

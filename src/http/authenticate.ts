@@ -47,10 +47,14 @@ export const houseRates: Rates = {
 /** Refusals that are kept of the strangers of one issuer. */
 const strangersRate: Rate = { burst: 100, perSecond: 1 }
 
-/** What nobody fills alone: requests of the lane `work` until they have arrived, and ends until they are made. */
-export type SharedRoom = 'work' | 'ends'
+/** What nobody fills alone: new work and questions about tokens until they have arrived, and ends until they are made. */
+export type SharedRoom = 'work' | 'introspection' | 'ends'
 
-const inWords: Record<SharedRoom, string> = { work: 'requests that have not arrived', ends: 'ends under way' }
+const inWords: Record<SharedRoom, string> = {
+  work: 'requests that have not arrived',
+  introspection: 'questions about tokens that have not arrived',
+  ends: 'ends under way',
+}
 
 /** Turns an `Authorization` header into a caller, and keeps a caller within its rate. */
 export interface Gate {
@@ -94,6 +98,7 @@ export function createGate(parts: GateParts): Gate {
   }
   const places = {
     work: createPlaces(inWords.work, parts.rooms.work),
+    introspection: createPlaces(inWords.introspection, parts.rooms.introspection),
     ends: createPlaces(inWords.ends, parts.rooms.ends),
   }
   const serves = (actor: Actor) => parts.resourceServers.filter((entry) => matches(actor, entry.issuer, entry.match))
@@ -205,11 +210,12 @@ export function callableBy(callers: readonly Callers[], limited?: keyof Rates | 
       leave()
     }
   }
-  // Ends have their share until they are made. What operators alone may do has room that no agent comes into.
+  // Ends have their share until they are made, and operators are not kept from what they alone may do.
   const isShared = limited !== 'ends' && !operatorsAlone
+  const room = limited === 'introspect' ? 'introspection' : 'work'
   const takeBody: MiddlewareHandler<Env> = async (c, next) => {
     if (hasBody(c)) {
-      const arrived = isShared ? c.var.gate.begin('work', c.var.caller) : () => {}
+      const arrived = isShared ? c.var.gate.begin(room, c.var.caller) : () => {}
       await readBody(c).finally(arrived)
     }
     await next()

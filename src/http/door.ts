@@ -13,7 +13,7 @@ import type { Room } from './places.ts'
 
 /** What one broker lets in at a time, and for how long. Counts of requests, and milliseconds. */
 export interface DoorLimits {
-  /** What asks for something, and what only looks. */
+  /** What asks for something, and what only looks. Questions about tokens have room of their own, as much: what relies on tokens works on in an overload. */
   readonly inFlight: number
   /**
    * Completing and revoking a lease have room of their own, and so has what operators alone do, revoking and stopping: an overload of new work never keeps
@@ -43,13 +43,14 @@ export const houseLimits: DoorLimits = {
   grace: 1_000,
 }
 
-type Lane = 'work' | 'ends' | 'operators' | 'probes'
+type Lane = 'work' | 'introspection' | 'ends' | 'operators' | 'probes'
 
 /** By address alone, because it decides before anything is read. */
 function laneOf(c: Context): Lane {
   if (c.req.method === 'POST') {
     if (/\/(complete|leases\/[^/]+\/revoke)$/.test(c.req.path)) return 'ends'
     if (/\/(revoke|revocations|stops)$/.test(c.req.path)) return 'operators'
+    if (c.req.path === '/introspect') return 'introspection'
   }
   return /^\/(healthz|readyz|metrics)$/.test(c.req.path) ? 'probes' : 'work'
 }
@@ -156,11 +157,12 @@ const late = () => new BrokerError('timed_out', 'The broker ran out of time. Wha
 function crowdLimit({ metrics }: Telemetry, limits: DoorLimits): MiddlewareHandler<Env> {
   const most: Record<Lane, number> = {
     work: limits.inFlight,
+    introspection: limits.inFlight,
     ends: limits.endsInFlight,
     operators: limits.endsInFlight,
     probes: limits.probesInFlight,
   }
-  const inside: Record<Lane, number> = { work: 0, ends: 0, operators: 0, probes: 0 }
+  const inside: Record<Lane, number> = { work: 0, introspection: 0, ends: 0, operators: 0, probes: 0 }
   return async (c, next) => {
     const lane = laneOf(c)
     if (inside[lane] >= most[lane]) {

@@ -88,7 +88,8 @@ describe('a text that looks like the token of a task', () => {
 })
 
 describe('a caller', () => {
-  const gate = createGate({ ...buildHouse().parts, rates: houseRates, rooms: { work: { most: 2, share: 1 }, ends: { most: 2, share: 1 } }, clock: () => 0 })
+  const room = { most: 2, share: 1 }
+  const gate = createGate({ ...buildHouse().parts, rates: houseRates, rooms: { work: room, introspection: room, ends: room }, clock: () => 0 })
   const identify = (name: string) => gate.identify(`Bearer ${name}`, new AbortController().signal)
 
   test('is found by what is proven about them', async () => {
