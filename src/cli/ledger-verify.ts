@@ -133,7 +133,7 @@ function wordsOf(
       : `log         ${logs.length > 1 ? `${plain(logs.at(-1)!.origin)}, ` : ''}not signed by ${logs.length > 1 ? 'a key that was given' : 'this key'}`,
     `read        ${entriesOf(entries)}, ${counted(decisions, 'decision')} with ${decisions === 1 ? 'its' : 'their'} inputs, ${counted(checkpoints, 'checkpoint')} on the way`,
     `lives       ${counted(tasks, 'task')}, ${counted(leases, 'lease')}, ${alive} of them alive`,
-    ...(late > 0 ? [`late        the end of ${counted(late, 'lease')} was begun late; the worst is ${latest?.lease}, by ${latest?.seconds} s`] : []),
+    ...(late > 0 ? [`late        the end of ${counted(late, 'lease')} was late; the worst is ${latest?.lease}, by ${latest?.seconds} s`] : []),
     ...witnessed.map(({ witness, time }) => `witness     ${plain(witness)} had seen the pinned checkpoint by ${at(time)}, and no other history`),
     ...(isPinned ? [] : ['pinned      nothing: with --since and a checkpoint that you kept, a log that was cut or written anew is found out too']),
     '',

@@ -8,9 +8,12 @@ export interface Lives {
   readonly leases: number
   /** That the history does not say to have ended; some of them may be about to. */
   readonly alive: number
-  /** Leases whose end was begun more than `promptly` after it was due, as when every broker was down. Each was dead at its own end all the same, if its provider kept it. */
+  /**
+   * Leases whose end was begun more than a minute after it was due, as when every broker was down, or done more than 15 minutes after, as when a provider was.
+   * Each was dead at its own end all the same, if its provider kept it.
+   */
   readonly late: number
-  /** The worst of them. */
+  /** The worst of them, by what lies between the moment at which it was due to end and the last that is told of its end. */
   readonly latest: { readonly lease: string; readonly seconds: number } | undefined
 }
 
@@ -84,7 +87,8 @@ interface Told {
 }
 
 interface Lease {
-  readonly task: string
+  /** Also where its own facts stand behind the end of its task in the log. Undefined: it was never opened, or had ended long before. */
+  readonly task: Task | undefined
   readonly revocation: unknown
   /** The fact up to which the story was read. */
   before: string
@@ -159,8 +163,9 @@ export function createStories(fault: (fault: Fault) => void): Stories {
     if (!lease) {
       // A handle that arrived when the lease was forgotten already: its story begins again, and has to end again.
       const isBack = kind === 'lease.reopened'
+      if (isBack && !tasks.has(task)) tasks.set(task, unknownTask())
       lease = {
-        task,
+        task: tasks.get(task),
         revocation: body['revocation'],
         before: isBack ? 'lease.failed' : '',
         told: [],
@@ -170,10 +175,9 @@ export function createStories(fault: (fault: Fault) => void): Stories {
         ended: undefined,
       }
       leases.set(name, lease)
-      tasks.get(task)?.leases.add(name)
+      lease.task?.leases.add(name)
       lives.leases++
-      if (isBack && !tasks.has(task)) tasks.set(task, unknownTask())
-      if (kind === 'lease.issued' && tasks.get(task)?.permits.get(decision) !== xid)
+      if (kind === 'lease.issued' && lease.task?.permits.get(decision) !== xid)
         say('was issued in another commit than its decision, without having been announced')
     }
     lease.told.push({ number, id, kind })
@@ -212,15 +216,15 @@ export function createStories(fault: (fault: Fault) => void): Stories {
 
   function closeLease(name: string, lease: Lease): void {
     const [first] = lease.told
-    const task = tasks.get(lease.task)
     read(name, lease, lease.told.length)
-    if (task && lease.latest > task.deadline)
+    if (lease.task && lease.latest > lease.task.deadline)
       fault({ number: first?.number, id: first?.id, message: `${name} was given a longer life than its task has` })
-    const due = Math.min(lease.until, task?.deadline ?? Infinity)
-    const seconds = ((lease.closing ?? due) - due) / 1_000
-    if (!(seconds * 1_000 > promptly)) return
+    const { closing, ended = closing } = lease
+    const due = dueOf(lease)
+    if (closing === undefined || ended === undefined || !(closing - due > promptly || ended - due > patience.ending)) return
     lives.late++
-    if (seconds > (lives.latest?.seconds ?? 0)) lives.latest = { lease: name, seconds: Math.round(seconds) }
+    const seconds = Math.round((ended - due) / 1_000)
+    if (seconds > (lives.latest?.seconds ?? 0)) lives.latest = { lease: name, seconds }
   }
 
   /** Closes the book on what ended before this time. */
@@ -231,7 +235,7 @@ export function createStories(fault: (fault: Fault) => void): Stories {
       if (lease?.ended === at) {
         closeLease(name!, lease)
         leases.delete(name!)
-        tasks.get(lease.task)?.leases.delete(name!)
+        lease.task?.leases.delete(name!)
       }
       const task = taskName === undefined ? undefined : tasks.get(taskName)
       if (task?.ended === at) {
@@ -249,11 +253,12 @@ export function createStories(fault: (fault: Fault) => void): Stories {
     for (const { number, entry } of commit.splice(0).toSorted((one, other) => rankOf(one.entry) - rankOf(other.entry))) {
       const at = momentIn(entry.at, (message) => fault({ number, id: entry.id, message }), latestTime)
       latestTime = Math.max(latestTime, at)
+      // First, so that it is all the same whether others told anything in between.
+      forget(latestTime - remembered)
       if (entry.kind.startsWith('task.')) tellTask(number, entry, at)
       else if (entry.kind === 'decision.made') tellDecision(number, entry)
       else if (entry.kind.startsWith('lease.')) tellLease(number, entry, at)
     }
-    forget(latestTime - remembered)
   }
 
   return {
@@ -268,7 +273,7 @@ export function createStories(fault: (fault: Fault) => void): Stories {
       forget(Infinity)
       const read = now ?? latestTime
       for (const [name, lease] of leases) {
-        const over = read - Math.min(lease.until, tasks.get(lease.task)?.deadline ?? Infinity)
+        const over = read - dueOf(lease)
         const last = lease.told.at(-1)
         if (over > (lease.closing === undefined ? patience.alive : patience.ending)) {
           const state = lease.closing === undefined ? 'is alive' : 'is not known to have ended'
@@ -280,6 +285,9 @@ export function createStories(fault: (fault: Fault) => void): Stories {
     },
   }
 }
+
+/** When it has to end at the latest, in milliseconds since 1970. */
+const dueOf = ({ until, task }: Lease): number => Math.min(until, task?.deadline ?? Infinity)
 
 /** Nobody has told about it yet. */
 const unknownTask = (): Task => ({ permits: new Map(), leases: new Set(), deadline: Infinity, ended: undefined })

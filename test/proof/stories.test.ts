@@ -112,9 +112,33 @@ test('transactions that overlapped may stand in another order than they had thei
   expect(read(entries).faults).toEqual([])
 })
 
-test('an end that was begun late is counted, and is no fault', () => {
-  const late = [told('lease.revoking', 3, {}, { s: 700 }), told('lease.expired', 4, {}, { s: 701 }), told('task.ended', 4, {}, { s: 701 })]
-  expect(read([opened, decided, reserved, issued, ...late])).toMatchObject({ faults: [], lives: { late: 1, latest: { lease: 'l', seconds: 100 } } })
+test('an end that was begun late, or done late, is counted, and is no fault', () => {
+  const end = (begun: number, done: number): ReturnType<typeof read> => {
+    const told4 = [told('lease.expired', 4, { evidence }, { s: done }), told('task.ended', 4, {}, { s: done })]
+    return read([opened, decided, reserved, issued, told('lease.revoking', 3, {}, { s: begun }), ...told4])
+  }
+  expect(end(700, 701)).toMatchObject({ faults: [], lives: { late: 1, latest: { lease: 'l', seconds: 101 } } })
+  expect(end(300, 11_400)).toMatchObject({ faults: [], lives: { late: 1, latest: { lease: 'l', seconds: 10_800 } } })
+  expect(end(300, 1_499)).toMatchObject({ faults: [], lives: { late: 0, latest: undefined } })
+})
+
+test.each([
+  ['something else was told in between', [told('policy.activated', 8, {}, { s: 120 })]],
+  ['nothing else was told', []],
+])('a lease that ends long after its task is told, where %s', (_, others) => {
+  const after = (s: number): string[] => {
+    const end = told('lease.revoked', 9, { evidence }, { s })
+    return read([opened, decided, reserved, issued, revoking, ended, ...others.filter((other) => other.at < end.at), end]).faults
+  }
+  expect(after(10_800)).toEqual(['-: l lives on, though t has ended'])
+  expect(after(10)).toEqual([])
+})
+
+test('a lease whose end stands behind that of its task in the log is held against the deadline all the same', () => {
+  const long = told('lease.reserved', 1, { ...lease, expires_at: at(601) })
+  expect(read([opened, decided, long, issued, revoking, ended, told('lease.revoked', 5, { evidence })]).faults).toEqual([
+    '2: l was given a longer life than its task has',
+  ])
 })
 
 test('a lease that came back has to end again, however long it was gone', () => {
