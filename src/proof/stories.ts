@@ -74,6 +74,9 @@ const patience = { alive: 5 * 60_000, ending: 15 * 60_000 }
  */
 const remembered = 60_000
 
+/** Milliseconds by which a lease may be told to have expired before its end: moments in the log are rounded. */
+const rounded = 1_000
+
 /** Entries of one commit that are looked at together: more than any of ours has. */
 const mostOfCommit = 10_000
 
@@ -96,6 +99,10 @@ interface Lease {
   /** Milliseconds since 1970 at which it ends by itself, and the latest that was ever promised. */
   until: number
   latest: number
+  /** The end that was told last by the order of ids. */
+  newest: { readonly id: string; readonly until: number }
+  /** Which of these two was told first: of one lease there is never the other too. */
+  outcome: 'lease.issued' | 'lease.failed' | undefined
   /** When its end was begun, and when it had ended. */
   closing: number | undefined
   ended: number | undefined
@@ -171,6 +178,8 @@ export function createStories(fault: (fault: Fault) => void): Stories {
         told: [],
         until: Infinity,
         latest: -Infinity,
+        newest: { id: '', until: Infinity },
+        outcome: undefined,
         closing: undefined,
         ended: undefined,
       }
@@ -186,8 +195,13 @@ export function createStories(fault: (fault: Fault) => void): Stories {
     if (promises.has(kind) || 'expires_at' in body) {
       lease.until = momentIn(body['expires_at'], say)
       lease.latest = Math.max(lease.latest, lease.until)
+      if (id > lease.newest.id) lease.newest = { id, until: lease.until }
       if (kind !== 'lease.not_refreshed' && kind !== 'lease.refreshed' && !tasks.get(task)?.permits.has(decision))
         say('rests on no decision that permits it')
+    }
+    if (kind === 'lease.issued' || kind === 'lease.failed') {
+      lease.outcome ??= kind
+      if (lease.outcome !== kind) say('is said to have failed, though it was issued')
     }
     if (beginnings.has(kind)) lease.closing ??= at
     if (kind === 'lease.reopened') {
@@ -199,6 +213,8 @@ export function createStories(fault: (fault: Fault) => void): Stories {
     lease.ended = at
     gone.push({ at, lease: name })
     if (kind === 'lease.revoked' && !isEvidence(body['evidence'])) say('is said to be revoked, without evidence')
+    if (kind === 'lease.expired' && at + rounded < knownEnd(lease) && !isEvidence(body['evidence']))
+      say('is said to have expired before its end, without evidence')
     if (kind === 'lease.revoked' && lease.revocation === 'expiry') say('is said to be revoked, though only time could end it')
   }
 
@@ -288,6 +304,15 @@ export function createStories(fault: (fault: Fault) => void): Stories {
 
 /** When it has to end at the latest, in milliseconds since 1970. */
 const dueOf = ({ until, task }: Lease): number => Math.min(until, task?.deadline ?? Infinity)
+
+/**
+ * The earlier of the ends that were told last in the log and last by the order of ids: of two refreshes that overlapped either may be the one that holds.
+ * -Infinity where none was told, as of a lease that came back.
+ */
+function knownEnd({ until, newest }: Lease): number {
+  const end = Math.min(until, newest.until)
+  return end === Infinity ? -Infinity : end
+}
 
 /** Nobody has told about it yet. */
 const unknownTask = (): Task => ({ permits: new Map(), leases: new Set(), deadline: Infinity, ended: undefined })

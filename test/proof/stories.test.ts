@@ -67,6 +67,25 @@ test.each([
     instead(reserved, told('lease.reserved', 1, { ...lease, revocation: 'expiry' })),
     '5: l is said to be revoked, though only time could end it',
   ],
+  [
+    'said to have expired before its end, without evidence',
+    instead(revoked, told('lease.expired', 4)),
+    '5: l is said to have expired before its end, without evidence',
+  ],
+  ['issued and said to have failed', instead(revoked, told('lease.failed', 4)), '5: l is said to have failed, though it was issued'],
+  [
+    'said to have failed and issued, in commits that overlapped',
+    [
+      opened,
+      decided,
+      reserved,
+      { ...revoking, id: 'ent_2' },
+      told('lease.failed', 3, {}, { id: 'ent_3' }),
+      { ...issued, xid: '4', id: 'ent_1' },
+      ended,
+    ],
+    '5: l is said to have failed, though it was issued',
+  ],
   ['never ended, though its task was', without(revoking, revoked), '-: l lives on, though t has ended'],
   [
     'ended a second time',
@@ -139,6 +158,30 @@ test('a lease whose end stands behind that of its task in the log is held agains
   expect(read([opened, decided, long, issued, revoking, ended, told('lease.revoked', 5, { evidence })]).faults).toEqual([
     '2: l was given a longer life than its task has',
   ])
+})
+
+test('a lease may expire at its end, before it where its provider says so, and after it came back at any time', () => {
+  const past = [told('lease.lapsing', 3, {}, { s: 300 }), told('lease.expired', 4, {}, { s: 600 }), told('task.ended', 4, {}, { s: 600 })]
+  expect(read([opened, decided, reserved, issued, ...past]).faults).toEqual([])
+  expect(read(instead(revoked, told('lease.expired', 4, { evidence: { ...evidence, by: 'time' } }))).faults).toEqual([])
+  const back = told('lease.reopened', 5, {}, { s: 5_000 })
+  expect(read([...lawful, back, told('lease.expired', 6, {}, { s: 5_001 })]).faults).toEqual([])
+})
+
+test('of refreshes that overlapped, the end that holds may be told before another', () => {
+  const refreshing = (xid: number, end: number, id: string): EntryFields => told('lease.refreshing', xid, { expires_at: at(end) }, { id })
+  const entries = [
+    opened,
+    decided,
+    reserved,
+    issued,
+    refreshing(3, 500, 'ent_102'),
+    refreshing(4, 590, 'ent_101'),
+    told('lease.revoking', 5, {}, { s: 500 }),
+    told('lease.expired', 6, {}, { s: 530 }),
+    told('task.ended', 6, {}, { s: 530 }),
+  ].map((entry, place) => ({ ...entry, id: entry.id || `ent_${place < 4 ? '0' : '2'}${place}` }))
+  expect(read(entries).faults).toEqual([])
 })
 
 test('a lease that came back has to end again, however long it was gone', () => {
