@@ -1,6 +1,8 @@
 import type { Json } from '../base/json.ts'
 import type { EntryFields } from './leaf.ts'
+import { canonical } from './canonical.ts'
 import type { Fault } from './fault.ts'
+import { type Permit, permitsIn } from './permits.ts'
 
 /** What the whole history comes to. */
 export interface Lives {
@@ -19,7 +21,8 @@ export interface Lives {
 
 /** Told entry by entry, in the order of the log. */
 export interface Stories {
-  tell(number: number, entry: EntryFields): void
+  /** @param answers of a decision; where absent, nothing is held against them */
+  tell(number: number, entry: EntryFields, answers?: readonly Json[]): void
   /** @param now milliseconds since 1970; where absent, the time of the last entry */
   finish(now: number | undefined): Lives
 }
@@ -74,7 +77,7 @@ const patience = { alive: 5 * 60_000, ending: 15 * 60_000 }
  */
 const remembered = 60_000
 
-/** Milliseconds by which a lease may be told to have expired before its end: moments in the log are rounded. */
+/** Milliseconds by which a lease may be told to have expired before its end, or to live longer than was permitted: moments in the log are rounded. */
 const rounded = 1_000
 
 /** Entries of one commit that are looked at together: more than any of ours has. */
@@ -99,6 +102,8 @@ interface Lease {
   /** Milliseconds since 1970 at which it ends by itself, and the latest that was ever promised. */
   until: number
   latest: number
+  /** The latest that its decisions permit. */
+  permitted: number
   /** The end that was told last by the order of ids. */
   newest: { readonly id: string; readonly until: number }
   /** Which of these two was told first: of one lease there is never the other too. */
@@ -110,15 +115,29 @@ interface Lease {
 
 interface Task {
   deadline: number
-  /** Permits, and the transaction of each. */
-  readonly permits: Map<string, string>
+  /** Decisions that permit something. */
+  readonly permitting: Map<string, Permitting>
   readonly leases: Set<string>
   ended: number | undefined
 }
 
+interface Permitting {
+  readonly xid: string
+  readonly at: number
+  /** Undefined where its answers are missing, which is another fault. */
+  readonly permits: readonly Permit[] | undefined
+}
+
+/** An entry of the commit that is being read. */
+interface Fact {
+  readonly number: number
+  readonly entry: EntryFields
+  readonly permits: readonly Permit[] | undefined
+}
+
 /**
- * Reads the life of each lease out of the history and says where it breaks a promise: announced before it was minted and under a permit of its task, never
- * to outlive the task's deadline, ended before its task did, revoked only with evidence, and ended at all.
+ * Reads the life of each lease out of the history and says where it breaks a promise: announced before it was minted and under a permit of its task, of the
+ * grant and the parameters in it and for no longer, never to outlive the task's deadline, ended before its task did, revoked only with evidence, and ended at all.
  *
  * Keeps what lives and what ended a moment ago, and so stays small over a history of any length.
  */
@@ -129,7 +148,7 @@ export function createStories(fault: (fault: Fault) => void): Stories {
   const gone: { readonly at: number; readonly task?: string; readonly lease?: string }[] = []
   let forgotten = 0
   /** What one transaction wrote. Its ids may be out of order, where their counter began anew within a millisecond. */
-  const commit: { readonly number: number; readonly entry: EntryFields }[] = []
+  const commit: Fact[] = []
   let latestTime = 0
   const lives = { tasks: 0, leases: 0, late: 0, latest: undefined as Lives['latest'] }
 
@@ -155,11 +174,11 @@ export function createStories(fault: (fault: Fault) => void): Stories {
     gone.push({ at, task: name })
   }
 
-  function tellDecision(number: number, { id, decision = '', task: name = '', xid, body }: EntryFields): void {
+  function tellDecision({ number, entry: { id, decision = '', task: name = '', xid, body }, permits }: Fact, at: number): void {
     const { outcome } = (body ?? {}) as { outcome?: Json }
     const task = tasks.get(name)
     if (!task) return fault({ number, id, message: `${decision} is a decision about ${name}, which was never opened, or had ended long before` })
-    if (outcome === 'permit') task.permits.set(decision, xid)
+    if (outcome === 'permit') task.permitting.set(decision, { xid, at, permits })
   }
 
   function tellLease(number: number, entry: EntryFields, at: number): void {
@@ -178,6 +197,7 @@ export function createStories(fault: (fault: Fault) => void): Stories {
         told: [],
         until: Infinity,
         latest: -Infinity,
+        permitted: -Infinity,
         newest: { id: '', until: Infinity },
         outcome: undefined,
         closing: undefined,
@@ -186,7 +206,7 @@ export function createStories(fault: (fault: Fault) => void): Stories {
       leases.set(name, lease)
       lease.task?.leases.add(name)
       lives.leases++
-      if (kind === 'lease.issued' && lease.task?.permits.get(decision) !== xid)
+      if (kind === 'lease.issued' && lease.task?.permitting.get(decision)?.xid !== xid)
         say('was issued in another commit than its decision, without having been announced')
     }
     lease.told.push({ number, id, kind })
@@ -196,8 +216,12 @@ export function createStories(fault: (fault: Fault) => void): Stories {
       lease.until = momentIn(body['expires_at'], say)
       lease.latest = Math.max(lease.latest, lease.until)
       if (id > lease.newest.id) lease.newest = { id, until: lease.until }
-      if (kind !== 'lease.not_refreshed' && kind !== 'lease.refreshed' && !tasks.get(task)?.permits.has(decision))
-        say('rests on no decision that permits it')
+      // What came of a refresh that was announced says no more than its end.
+      if ((kind !== 'lease.not_refreshed' && kind !== 'lease.refreshed') || 'grant' in body) {
+        const permitted = permittedEnd(tasks.get(task)?.permitting.get(decision), body)
+        if (permitted === undefined) say('rests on no decision that permits it')
+        else lease.permitted = Math.max(lease.permitted, permitted)
+      }
     }
     if (kind === 'lease.issued' || kind === 'lease.failed') {
       lease.outcome ??= kind
@@ -235,6 +259,8 @@ export function createStories(fault: (fault: Fault) => void): Stories {
     read(name, lease, lease.told.length)
     if (lease.task && lease.latest > lease.task.deadline)
       fault({ number: first?.number, id: first?.id, message: `${name} was given a longer life than its task has` })
+    if (lease.permitted !== -Infinity && lease.latest > lease.permitted + rounded)
+      fault({ number: first?.number, id: first?.id, message: `${name} was given a longer life than its decisions permit` })
     const { closing, ended = closing } = lease
     const due = dueOf(lease)
     if (closing === undefined || ended === undefined || !(closing - due > promptly || ended - due > patience.ending)) return
@@ -266,22 +292,23 @@ export function createStories(fault: (fault: Fault) => void): Stories {
   }
 
   function tellCommit(): void {
-    for (const { number, entry } of commit.splice(0).toSorted((one, other) => rankOf(one.entry) - rankOf(other.entry))) {
+    for (const fact of commit.splice(0).toSorted((one, other) => rankOf(one.entry) - rankOf(other.entry))) {
+      const { number, entry } = fact
       const at = momentIn(entry.at, (message) => fault({ number, id: entry.id, message }), latestTime)
       latestTime = Math.max(latestTime, at)
       // First, so that it is all the same whether others told anything in between.
       forget(latestTime - remembered)
       if (entry.kind.startsWith('task.')) tellTask(number, entry, at)
-      else if (entry.kind === 'decision.made') tellDecision(number, entry)
+      else if (entry.kind === 'decision.made') tellDecision(fact, at)
       else if (entry.kind.startsWith('lease.')) tellLease(number, entry, at)
     }
   }
 
   return {
-    tell(number, entry) {
+    tell(number, entry, answers) {
       const [first] = commit
       if (first && (first.entry.xid !== entry.xid || commit.length >= mostOfCommit)) tellCommit()
-      commit.push({ number, entry })
+      commit.push({ number, entry, permits: answers && permitsIn(answers) })
     },
 
     finish(now) {
@@ -302,6 +329,14 @@ export function createStories(fault: (fault: Fault) => void): Stories {
   }
 }
 
+/** Until when this decision permits what a lease says of itself, in milliseconds since 1970. Undefined: it does not. */
+function permittedEnd(decision: Permitting | undefined, { grant, parameters = null }: Readonly<Record<string, Json>>): number | undefined {
+  if (!decision?.permits) return decision && Infinity
+  const asked = canonical(parameters)
+  const permit = decision.permits.find((each) => each.grant === grant && each.parameters === asked)
+  return permit && decision.at + permit.ttl
+}
+
 /** When it has to end at the latest, in milliseconds since 1970. */
 const dueOf = ({ until, task }: Lease): number => Math.min(until, task?.deadline ?? Infinity)
 
@@ -315,7 +350,7 @@ function knownEnd({ until, newest }: Lease): number {
 }
 
 /** Nobody has told about it yet. */
-const unknownTask = (): Task => ({ permits: new Map(), leases: new Set(), deadline: Infinity, ended: undefined })
+const unknownTask = (): Task => ({ permitting: new Map(), leases: new Set(), deadline: Infinity, ended: undefined })
 
 /** Within a commit: first that a task was opened, then what was decided about it, then the rest, and last that it has ended. */
 const rankOf = ({ kind }: EntryFields): number =>

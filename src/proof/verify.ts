@@ -276,7 +276,7 @@ export function verifyLedger({ keys, checkpoint, logs, since, witnesses = [], no
       if (!entry || !isReadable) return
       checkOrder(part, number, entry)
       if (entry.kind === 'decision.made') decisions.check(number, entry, line.answers)
-      if (entry.kind !== openingKind) stories.tell(number, entry)
+      if (entry.kind !== openingKind) stories.tell(number, entry, line.answers)
     },
 
     finish() {

@@ -23,7 +23,12 @@ const heap = 64
 
 const policy = { policies: { 'robots-work': 'permit(principal, action, resource);' } }
 const digest = digestOfText(canonical(policy))
-const answers = [{ action: 'issue', resource: 'api', outcome: 'permit', policies: ['robots-work'], input: 'x'.repeat(200) }]
+const input = JSON.stringify({
+  context: { ttl: { __extn: { fn: 'duration', arg: '600000ms' } } },
+  entities: [{ uid: { type: 'Ask', id: 'ask' }, attrs: {}, parents: [], tags: {} }],
+  principal: { type: 'Agent', id: 'x'.repeat(50) },
+})
+const answers = [{ action: 'issue', resource: 'api', outcome: 'permit', policies: ['robots-work'], input }]
 const decided = {
   action: 'issue',
   outcome: 'permit',

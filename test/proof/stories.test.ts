@@ -35,11 +35,18 @@ const revoked = told('lease.revoked', 4, { evidence })
 const ended = told('task.ended', 4, { state: 'completed' })
 const lawful = [opened, decided, reserved, issued, revoking, revoked, ended]
 
-function read(entries: readonly EntryFields[], now?: number): { faults: string[]; lives: Lives } {
+/** @param answers of each decision in it */
+function read(entries: readonly EntryFields[], now?: number, answers?: readonly Json[]): { faults: string[]; lives: Lives } {
   const faults: Fault[] = []
   const stories = createStories((fault) => faults.push(fault))
   // Ids in the order in which they are given, where they say nothing else.
-  entries.forEach((entry, number) => stories.tell(number, { ...entry, id: entry.id || `ent_${String(number).padStart(3, '0')}` }))
+  entries.forEach((entry, number) =>
+    stories.tell(
+      number,
+      { ...entry, id: entry.id || `ent_${String(number).padStart(3, '0')}` },
+      entry.kind === 'decision.made' ? answers : undefined,
+    ),
+  )
   const lives = stories.finish(now)
   return { faults: faults.map(({ number, message }) => `${number ?? '-'}: ${message}`), lives }
 }
@@ -112,6 +119,71 @@ test.each([
   ['alive past its end', [opened, decided, reserved, issued, told('policy.activated', 9, {}, { s: 901 })], '3: l is alive 301 s after its end'],
 ])('a lease that was %s is told', (_, entries, words) => {
   expect(read(entries).faults).toContain(words)
+})
+
+/** An answer that permits the grant `g` of tenant `a` for ten minutes, unless it says otherwise. */
+const answer = (over: Readonly<Record<string, Json>> = {}, ttl = '600000ms', tags: Json = { tenant: 'a' }): Json => ({
+  action: 'issue',
+  resource: 'g',
+  outcome: 'permit',
+  obligations: {},
+  input: JSON.stringify({ context: { ttl: { __extn: { fn: 'duration', arg: ttl } } }, entities: [{ uid: { type: 'Ask', id: 'ask' }, tags }] }),
+  ...over,
+})
+const ofGrant = { ...lease, grant: 'g', parameters: { tenant: 'a' } }
+const [reservedOfGrant, issuedOfGrant] = [told('lease.reserved', 1, ofGrant), told('lease.issued', 2, ofGrant)]
+const lawfulOfGrant = lawful.map((entry) => (entry === reserved ? reservedOfGrant : entry === issued ? issuedOfGrant : entry))
+
+test('a lease is held against what its decision permits', () => {
+  expect(read(lawfulOfGrant, undefined, [answer({ resource: 'other' }), answer()]).faults).toEqual([])
+  // A decision whose answers are missing is told where it is held against them.
+  expect(read(lawfulOfGrant).faults).toEqual([])
+})
+
+test.each([
+  ['another grant', answer({ resource: 'other' })],
+  ['other parameters', answer({}, '600000ms', { tenant: 'b' })],
+  ['a renewal', answer({ action: 'renew' })],
+  ['no more than a task', answer({ action: 'declare' })],
+  ['nothing, for its answer denies', answer({ outcome: 'deny' })],
+  ['nothing that can be read', answer({ input: '{"entities": 1e400' })],
+  ['nothing, for it is no answer', null],
+])('a lease whose decision permits %s is told', (_, other) => {
+  expect(read(lawfulOfGrant, undefined, [other]).faults).toEqual([
+    '2: l rests on no decision that permits it',
+    '3: l rests on no decision that permits it',
+  ])
+})
+
+test.each([
+  ['asked for less', answer({}, '300000ms')],
+  ['bound its permit to less', answer({ obligations: { maxTtl: 300_000 } })],
+])('a lease is told that was given a longer life than its decision permits, which %s', (_, shorter) => {
+  expect(read(lawfulOfGrant, undefined, [shorter]).faults).toEqual(['2: l was given a longer life than its decisions permit'])
+})
+
+test('a refresh under a decision of its own may give a lease a longer life than its first decision, and a shorter permit takes nothing back', () => {
+  const again = told('decision.made', 3, { outcome: 'permit' }, { decision: 'e', s: 250 })
+  const refreshed = (s: number): EntryFields[] => [
+    told('lease.refreshing', 3, { ...ofGrant, expires_at: at(s) }, { decision: 'e', s: 250 }),
+    told('lease.refreshed', 4, { expires_at: at(s) }, { decision: 'e', s: 251 }),
+    told('lease.revoking', 5, {}, { s: 252 }),
+    told('lease.revoked', 6, { evidence }, { s: 253 }),
+    told('task.ended', 6, {}, { s: 253 }),
+  ]
+  const short = { ...ofGrant, expires_at: at(301) }
+  const before = [opened, decided, told('lease.reserved', 1, short), told('lease.issued', 2, short), again]
+  const faults = (s: number): string[] => read([...before, ...refreshed(s)], undefined, [answer({}, '300000ms')]).faults
+  expect(faults(550)).toEqual([])
+  expect(faults(301)).toEqual([])
+  expect(faults(560)).toEqual(['2: l was given a longer life than its decisions permit'])
+})
+
+test('a fresh credential of the broker itself rests on a decision about its grant too', () => {
+  const refreshed = told('lease.refreshed', 3, { ...ofGrant, grant: 'other' })
+  expect(read([...lawfulOfGrant.slice(0, 4), refreshed, revoking, revoked, ended], undefined, [answer()]).faults).toEqual([
+    '4: l rests on no decision that permits it',
+  ])
 })
 
 test('a lease that is alive and may be is none', () => {
