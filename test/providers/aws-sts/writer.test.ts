@@ -333,9 +333,12 @@ describe('the canary of a role', () => {
     expect(ours.filter((name) => theirs.includes(name))).toEqual([])
   })
 
-  test('needs nobody to be compared with where the role is shut', async () => {
-    expect(await inForce({ '@3-salt': 'denied', '@0-salt': 'denied' }, true)).toBe(true)
-    expect(await inForce({ '@3-salt': 'allowed', '@0-salt': 'allowed' }, true)).toBe(false)
+  test.each<[Standing, boolean]>([
+    ['denied', true],
+    ['refused', false],
+    ['allowed', false],
+  ])('needs nobody to be compared with where the role is shut, but a deny in so many words: one that is %s', async (standing, expected) => {
+    expect(await inForce({ '@3-salt': standing, '@0-salt': standing }, true)).toBe(expected)
   })
 
   test.each([

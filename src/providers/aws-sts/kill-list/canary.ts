@@ -16,7 +16,7 @@ export interface Canary {
    * Whether the document of this generation, or a later one that lists its canary, is in force: its canary is denied, and a session that is on no list
    * is not. The second is what makes it proof: what denies both is another policy, or the role was shut or cut off before.
    *
-   * @param shut the document denies the role as a whole, so that there is nobody to compare with
+   * @param shut the document denies the role as a whole, so that there is nobody to compare with: its canary has to be denied in so many words
    * @throws ProviderError where nothing was learned
    */
   isInForce(generation: number, salt: string, shut: boolean, signal: AbortSignal): Promise<boolean>
@@ -79,8 +79,9 @@ export function createCanary(sts: Sts, roleArn: string, clock: Clock): Canary {
       try {
         const { spared, canary } = await hatch(generation, salt, signal)
         const standing = await canary(signal)
+        // With nobody to compare with, AWS has to name a deny: a role without the right to ask is refused before anything is written, too.
+        if (shut) return standing === 'denied'
         if (standing === 'allowed') return false
-        if (shut) return true
         const compared = await spared(signal)
         if (severity[standing] > severity[compared]) return true
         // Only a younger control can be spared again by a cutoff.
