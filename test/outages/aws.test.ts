@@ -168,6 +168,19 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a task with an A
     }
   })
 
+  test('stays denied for as long as AWS lets its session live, however far ahead the clock of the store is', async () => {
+    await beginAnew(-10 * minute)
+    const [task, other] = [await declare(), await declare()]
+    await task.complete(0)
+    await untilDone(task)
+    // By AWS's stamp it is over for the store.
+    await aws.pass(task, 13)
+    await other.complete(0)
+    await untilDone(other)
+    expect(await Promise.all([task, other].map(leaseOf))).toMatchObject([{ state: 'revoked' }, { state: 'revoked' }])
+    expect([aws.reads(task), aws.reads(other)]).toEqual([false, false])
+  })
+
   test('that somebody takes off the list by hand is found when it is compared, denied again, and told of', async () => {
     const { house, site, boundary, tend, reads } = aws
     const [task, sibling] = [await declare(), await declare()]

@@ -118,6 +118,15 @@ describe('children of an AWS session', () => {
     expect(await readObject(child, 'acme/1')).not.toBe(200)
   })
 
+  test('are over in the ledger no sooner than at AWS, by whose clock the store is ahead', async () => {
+    const ahead = 600_000
+    const reservation = reserve({ issuedAt: new Date(peer.now() + ahead), expiresAt: new Date(peer.now() + 2 * ahead) })
+    const minted = await mint(reservation)
+    expect(minted.expiresAt.getTime() - reservation.issuedAt.getTime()).toBeGreaterThan(118_000)
+    peer.advance(121_000)
+    expect(await readObject(use(minted), 'acme/1')).not.toBe(200)
+  })
+
   test.each(['60s', '300s'])('live for %s where the settings say so', async (child_ttl) => {
     const reservation = reserve()
     const { expiresAt } = await mint(reservation, await connect({ child_ttl }))
