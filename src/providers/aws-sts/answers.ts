@@ -115,6 +115,7 @@ export function faultOf(provider: string, action: AwsAction, error: unknown): Pr
   const refusal = refusals[name]
   if (refusal !== undefined) return say('refused', refusal, 'no')
   if (status !== undefined && status >= 400 && status < 500) return say('refused', `status ${status}`, 'no')
+  if (status === 501) return say('unavailable', 'status 501', 'no')
   if (status !== undefined && status >= 500) return say('unavailable', `status ${status}`, 'maybe')
   if (code !== undefined && neverSent.has(code)) return say('unavailable', 'it could not be reached', 'no')
   if (name === 'TimeoutError' || name === 'AbortError') return say('timed_out', 'it gave no answer in time', 'maybe')

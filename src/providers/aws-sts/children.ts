@@ -52,8 +52,9 @@ export function createChildren(
   const parents = forgetful<Parent>(mostParents)
   const ended = forgetful<true>(mostEnded)
 
-  function mustLive(lease: LeaseId): void {
-    if (ended.get(lease)) throw new ProviderError('refused', `${name} was asked to end this session`, 'no')
+  /** @param made whether something was made for it by then @param endsBy when that has ended by itself */
+  function mustLive(lease: LeaseId, made: 'no' | 'maybe' = 'no', endsBy?: Date): void {
+    if (ended.get(lease)) throw new ProviderError('refused', `${name} was asked to end this session`, made, { endsBy })
   }
 
   async function assumeParent(session: RoleSession, reservation: Reservation, signal: AbortSignal): Promise<Parent> {
@@ -82,13 +83,17 @@ export function createChildren(
         parent.left() >= duration * 1_000 + spare &&
         parent.policy === compileParent(grant as AwsGrant, parameters, parent.until)
 
-      async function childOf(parent: Parent): Promise<Minted | 'unsupported' | 'ended'> {
-        mustLive(lease)
+      /** @param made whether the parent was assumed for this */
+      async function childOf(parent: Parent, made: 'no' | 'maybe'): Promise<Minted | 'unsupported' | 'ended'> {
+        mustLive(lease, made)
         const child = await parent.narrow({ policy, duration, description: lease }, signal).catch((error: unknown) => {
           throw boundBy(error, until)
         })
-        mustLive(lease)
-        if (typeof child === 'string') return child
+        if (typeof child === 'string') {
+          mustLive(lease, made)
+          return child
+        }
+        mustLive(lease, 'maybe', until)
         // Once the child has ended so has its lease, and the ledger lets nobody ask for another.
         parents.set(lease, parent, duration * 1_000)
         return mintedOf(child, until)
@@ -96,13 +101,13 @@ export function createChildren(
 
       const kept = parents.get(lease)
       if (kept && fits(kept)) {
-        const child = await childOf(kept)
+        const child = await childOf(kept, 'no')
         if (typeof child !== 'string') return child
         // Whatever is wrong with a session that made children before, another one shows whether it is only that.
         parents.delete(lease)
       }
       mustLive(lease)
-      const child = await childOf(await assumeParent(session, reservation, signal))
+      const child = await childOf(await assumeParent(session, reservation, signal), 'maybe')
       if (child !== 'ended') return child
       throw new ProviderError('unavailable', `${name} did not answer GetScopedCredentials: the session that it has just given is over`, 'no')
     },

@@ -124,8 +124,10 @@ export function createSts(name: string, settings: AwsSettings, told: Told, crede
           )
           return sessionOf('GetScopedCredentials', given)
         } catch (error) {
-          const none = noChildFor(error as ProviderError)
-          if (none === undefined) throw error
+          const fault = error as ProviderError
+          const none = noChildFor(fault)
+          // That there is none now says nothing of one whose answer was lost before.
+          if (none === undefined || fault.minted === 'maybe') throw fault
           return none
         }
       }

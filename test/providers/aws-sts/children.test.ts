@@ -3,6 +3,7 @@ import { DeleteRolePolicyCommand, ListRolesCommand, PutRolePolicyCommand } from 
 import { AssumeRoleCommand, GetCallerIdentityCommand, GetScopedCredentialsCommand } from '@aws-sdk/client-sts'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { Handle } from '../../../src/base/evidence.ts'
+import { faultOf, noChildFor } from '../../../src/providers/aws-sts/answers.ts'
 import { awsKind } from '../../../src/providers/aws-sts/aws-sts.ts'
 import { type AwsGrant, awsGrant } from '../../../src/providers/aws-sts/grant.ts'
 import { awsSettings } from '../../../src/providers/aws-sts/settings.ts'
@@ -83,6 +84,19 @@ describe('children of an AWS session', () => {
     expect(Math.abs(error.endsBy!.getTime() - peer.now() - 120_000)).toBeLessThan(15_000)
   })
 
+  test('whose first answer is lost, and which STS then does not know how to make, may be there until its policy ends it', async () => {
+    const reservation = reserve()
+    await mint(reservation)
+    peer.faults.next('GetScopedCredentials', 'loses the answer')
+    const again = later(reservation)
+    const refreshing = failureOf(refresh(again))
+    while (asked('GetScopedCredentials') < 2) await new Promise((resolve) => setImmediate(resolve))
+    peer.faults.unsupported.add('GetScopedCredentials')
+    const error = await refreshing
+    expect(error).toMatchObject({ fault: 'refused', minted: 'maybe' })
+    expect(error.endsBy!.getTime() - again.issuedAt.getTime()).toBeLessThanOrEqual(120_000)
+  })
+
   test('can do what the grant says for its parameters, and nothing else', async () => {
     const child = use(await mint(reserve()))
     expect(await readObject(child, 'acme/1'), 'in its scope').toBe(200)
@@ -156,14 +170,17 @@ describe('children of an AWS session', () => {
     test('where the end is asked for while one is being made', async () => {
       const reservation = reserve()
       await mint(reservation)
-      const refreshing = failureOf(refresh(later(reservation)))
+      const again = later(reservation)
+      const refreshing = failureOf(refresh(again))
       await revoke(reservation)
-      expect(await refreshing).toMatchObject({ fault: 'refused' })
+      const error = await refreshing
+      expect(error, 'a child was made that nobody gets').toMatchObject({ fault: 'refused', minted: 'maybe' })
+      expect(error.endsBy!.getTime() - again.issuedAt.getTime()).toBeLessThanOrEqual(120_000)
       const fresh = reserve()
       const minting = failureOf(mint(fresh))
       while (asked('AssumeRole') < 2) await new Promise((resolve) => setImmediate(resolve))
       await revoke(fresh)
-      expect(await minting).toMatchObject({ fault: 'refused' })
+      expect(await minting, 'or its parent').toMatchObject({ fault: 'refused', minted: 'maybe' })
     })
 
     test('of a role that the grant does not name any more, or of a lease without a session', async () => {
@@ -253,6 +270,12 @@ describe('children of an AWS session', () => {
       peer.faults.unsupported.clear()
       await site.owner.iam.send(new DeleteRolePolicyCommand({ RoleName: 'invoices', PolicyName: 'no-children' })).catch(() => undefined)
       expect(await narrow(agent), 'the parent, which may be narrowed, is not what was handed out').toBe(403)
+    })
+
+    test('are known to be none by an STS that answers 501, which made nothing', () => {
+      const answer = Object.assign(new Error('not implemented'), { $metadata: { httpStatusCode: 501 } })
+      const error = faultOf('aws', 'GetScopedCredentials', answer)
+      expect([error.minted, noChildFor(error)]).toEqual(['no', 'unsupported'])
     })
 
     test('are tried for again after an hour, and not before', async () => {
