@@ -13,7 +13,7 @@ export async function loadPolicy(config: Config): Promise<ActivePolicy> {
   const rules = new Map(
     config.providers.map(({ name, kind: kindOf, settings }) => {
       const kind = providerKinds.get(kindOf)!
-      return [name, { ...kind, alone: (grant: unknown) => kind.exclusive?.(settings, grant) ?? [] }]
+      return [name, { ...kind, named: (grant: unknown) => kind.things?.(settings, grant) ?? [] }]
     }),
   )
   const issuers = new Map(config.identity.map((issuer) => [issuer.name, attributesOf(issuer)]))

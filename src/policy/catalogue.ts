@@ -32,8 +32,8 @@ export interface GrantRules {
     settings: unknown,
     entry: { readonly standing: boolean; readonly parameters: ReadonlyMap<string, number> },
   ): readonly { readonly path: readonly (string | number)[]; readonly message: string }[]
-  /** What of its backend a grant names that grants of no other provider may: the same text is the same thing, whichever provider says it. */
-  alone?(settings: unknown): readonly string[]
+  /** What of its backend a grant names, each by what it is and by what the grant calls it. `alone`: grants of no other provider may, and by one name. */
+  named?(settings: unknown): readonly { readonly thing: string; readonly name: string; readonly alone: boolean }[]
 }
 
 /** By the name of each configured issuer: the attributes that its tokens may prove. */
@@ -57,15 +57,19 @@ export async function loadCatalogue(file: string, rules: ReadonlyMap<string, Gra
   return createCatalogue(agents, kinds, grants)
 }
 
-/** Two providers that each have the same thing to themselves would undo each other's work on it. */
+/** Two providers, or one that takes a thing for two, would undo each other's work on what one of them has to itself. */
 function refuseShared(yaml: YamlFile, grants: ReadonlyMap<string, Grant>, rules: ReadonlyMap<string, GrantRules>): void {
-  const holders = new Map<string, string>()
-  for (const { name, provider, settings } of grants.values()) {
-    const things = settings === undefined ? [] : (rules.get(provider)?.alone?.(settings) ?? [])
-    for (const thing of things) {
-      const holder = holders.get(thing) ?? provider
-      if (holder !== provider) yaml.fault(['grants', name, 'provider'], `names ${thing}, which the grants of "${holder}" have to themselves`)
-      holders.set(thing, holder)
+  const first = new Map<string, { readonly provider: string; readonly name: string; readonly alone: boolean }>()
+  for (const { name: grant, provider, settings } of grants.values()) {
+    const things = settings === undefined ? [] : (rules.get(provider)?.named?.(settings) ?? [])
+    for (const { thing, name, alone } of things) {
+      const known = first.get(thing)
+      first.set(thing, known ?? { provider, name, alone })
+      if (!known || !(alone || known.alone)) continue
+      if (known.provider !== provider)
+        yaml.fault(['grants', grant, 'provider'], `names ${thing}, which one provider has to itself, and so do grants of "${known.provider}"`)
+      else if (known.name !== name)
+        yaml.fault(['grants', grant], `names ${thing} as "${name}", which is "${known.name}" elsewhere: call it by one name`)
     }
   }
 }

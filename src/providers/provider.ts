@@ -253,6 +253,16 @@ export interface GrantFault {
   readonly message: string
 }
 
+/** A thing of a backend that a grant names. */
+export interface NamedThing {
+  /** What it is, for people: the same text is the same thing, whichever provider says it. */
+  readonly thing: string
+  /** What the grant calls it. */
+  readonly name: string
+  /** The provider works on it: no other provider may name it, and this one calls it by one name. */
+  readonly alone: boolean
+}
+
 /** A class of backends: the shapes of its configuration and of its grants, and how to connect one. One entry each in providers/kinds.ts. */
 export interface ProviderKind<Settings = unknown, Grant = unknown> {
   readonly kind: string
@@ -266,7 +276,7 @@ export interface ProviderKind<Settings = unknown, Grant = unknown> {
   readonly signingKey?: ZodType
   /** Faults of a grant's own keys that lie in how they fit what every grant has. `parameters`: each, with the most characters of a value. */
   grantFaults?(settings: Grant, entry: { readonly standing: boolean; readonly parameters: ReadonlyMap<string, number> }): readonly GrantFault[]
-  /** What of its backend a grant names that no other provider may, because each would undo what the other does there. Absent: nothing. */
-  exclusive?(settings: Settings, grant: Grant): readonly string[]
+  /** What of its backend a grant names that two providers, or one under two names, could undo each other's work on. Absent: nothing. */
+  things?(settings: Settings, grant: Grant): readonly NamedThing[]
   connect(name: string, settings: Settings, surroundings: ProviderSurroundings): Promise<Provider>
 }

@@ -46,7 +46,7 @@ describe('a catalogue', () => {
     })
   })
 
-  test('is refused where grants of two providers name what either has to itself, and read where they name other things', async () => {
+  describe('whose grants name things of a backend', () => {
     const grants = (first: string, second: string): string => `agents: {}
 kinds: {}
 grants:
@@ -54,20 +54,34 @@ grants:
   two: { provider: west, role: ${second}, max_ttl: 10m }
   three: { provider: east, role: ${first}, max_ttl: 5m }
 `
-    const rule = { grant: z.strictObject({ role: z.string() }), alone: (settings: unknown) => [`the role ${(settings as { role: string }).role}`] }
-    const read = async (text: string): Promise<Catalogue> =>
-      loadCatalogue(
-        join(await folderWith({ 'catalogue.yaml': text }), 'catalogue.yaml'),
-        new Map([
-          ['east', rule],
-          ['west', rule],
-        ]),
-        new Map(),
-      )
-    expect([...(await read(grants('invoices', 'reports'))).grants.keys()]).toEqual(['one', 'two', 'three'])
-    expect(await faultsOf(read(grants('invoices', 'invoices')))).toEqual([
-      'catalogue.yaml:5: grants.two.provider: names the role invoices, which the grants of "east" have to themselves',
-    ])
+    /** @param alone providers that have what they name to themselves */
+    async function read(text: string, alone: readonly string[]): Promise<Catalogue> {
+      const rule = (provider: string) => ({
+        grant: z.strictObject({ role: z.string() }),
+        named(settings: unknown) {
+          const { role } = settings as { role: string }
+          return [{ thing: `the role ${role.split('/').at(-1)}`, name: role, alone: alone.includes(provider) }]
+        },
+      })
+      const file = join(await folderWith({ 'catalogue.yaml': text }), 'catalogue.yaml')
+      return await loadCatalogue(file, new Map(['east', 'west'].map((name) => [name, rule(name)])), new Map())
+    }
+
+    test.each([[['east']], [['west']], [['east', 'west']]])('is refused where two providers name one and %s has it to itself', async (alone) => {
+      expect([...(await read(grants('invoices', 'reports'), alone)).grants.keys()]).toEqual(['one', 'two', 'three'])
+      expect(await faultsOf(read(grants('invoices', 'eu/invoices'), alone))).toEqual([
+        'catalogue.yaml:5: grants.two.provider: names the role invoices, which one provider has to itself, and so do grants of "east"',
+      ])
+      expect([...(await read(grants('invoices', 'invoices'), [])).grants.keys()], 'that neither has').toHaveLength(3)
+    })
+
+    test('is refused where one provider has something to itself and calls it by two names', async () => {
+      const text = grants('invoices', 'reports').replace('west, role: reports', 'east, role: eu/invoices')
+      expect(await faultsOf(read(text, ['east']))).toEqual([
+        'catalogue.yaml:5: grants.two: names the role invoices as "eu/invoices", which is "invoices" elsewhere: call it by one name',
+      ])
+      expect([...(await read(text, [])).grants.keys()]).toHaveLength(3)
+    })
   })
 
   test('is refused with every fault at once, each with its file, line and path', async () => {

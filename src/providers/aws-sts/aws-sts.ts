@@ -16,9 +16,14 @@ export const awsKind: ProviderKind<AwsSettings, AwsGrant> = {
   settings: awsSettings,
   grant: awsGrant,
   grantFaults: awsGrantFaults,
-  // A kill list is the store's by provider and role: of two providers each would write over the other's, and let in again whom that one had shut out.
-  exclusive: ({ kill_list: killList, partition, account }, { roles }) =>
-    killList ? roles.map((role) => `the role ${bareName(role)} of the account ${account} (${partition})`) : [],
+  // A kill list is the store's by provider and role, as it is spelt: of two each would write over the other, and let in again whom that one had shut out.
+  // It denies whoever has the role, also those of a provider that has no list and would not hear of it.
+  things: ({ kill_list: killList, partition, account }, { roles }) =>
+    roles.map((role) => ({
+      thing: `the role ${bareName(role)} of the account ${account} (${partition})`,
+      name: role,
+      alone: killList !== undefined,
+    })),
   connect: (name, settings, surroundings) => connectAws(name, settings, surroundings),
 }
 

@@ -28,11 +28,20 @@ test('a managed policy may have a path, and stands for a role without its own', 
   expect(['mayfly/eu/invoices', 'invoices'].map(bareName)).toEqual(['invoices', 'invoices'])
 })
 
-test('a role whose sessions are denied belongs to one provider of its account, in whatever Region and under whatever path', () => {
-  const grant = awsGrant.parse({ roles: ['mayfly/invoices', 'reports'], allow: [{ actions: ['s3:GetObject'], resources: ['*'] }] })
-  const roles = (changes: object) => awsKind.exclusive!(awsSettings.parse({ ...minimum, ...changes }), grant)
-  expect(roles({ kill_list: {} })).toEqual(roles({ kill_list: { carrier: 'inline' }, region: 'us-east-1' }))
-  expect(roles({ kill_list: {} })[0]).toContain('the role invoices of the account')
-  expect(roles({ kill_list: {} })).not.toEqual(roles({ kill_list: {}, account: '999999999999' }))
-  expect(roles({})).toEqual([])
+test('a role is the same in whatever Region and under whatever path, and belongs to one provider of its account where its sessions are denied', () => {
+  const grantOf = (role: string) => awsGrant.parse({ roles: [role, 'reports'], allow: [{ actions: ['s3:GetObject'], resources: ['*'] }] })
+  const things = (changes: object, role = 'mayfly/invoices') => awsKind.things!(awsSettings.parse({ ...minimum, ...changes }), grantOf(role))
+  const texts = (...about: Parameters<typeof things>) => things(...about).map(({ thing }) => thing)
+  expect(things({ kill_list: {} })).toEqual(things({ kill_list: { carrier: 'inline' }, region: 'us-east-1' }))
+  expect(things({ kill_list: {} })[0]).toMatchObject({
+    thing: expect.stringContaining('the role invoices of the account'),
+    name: 'mayfly/invoices',
+    alone: true,
+  })
+  expect(texts({}), 'under another path').toEqual(texts({}, 'invoices'))
+  expect(texts({})).not.toEqual(texts({ account: '999999999999' }))
+  expect(
+    things({}).map(({ alone }) => alone),
+    'where they are not',
+  ).toEqual([false, false])
 })
