@@ -69,6 +69,7 @@ const shortestWait = 20
 /** The kill list of each role, for one holder at a time. Each verb rejects with BrokerError `store_unavailable`. */
 export const killLists = (ledger: Ledger) => ({
   due: (provider: string) => due(ledger, provider),
+  doubt: (provider: string) => doubt(ledger, provider),
   take: (provider: string, role: string, holder: string, pause: number) => take(ledger, { provider, role }, holder, pause),
   closeCohort: (provider: string, role: string, holder: string) => closeCohort(ledger, { provider, role }, holder),
   intend: (provider: string, role: string, holder: string, document: NewDocument) => intend(ledger, { provider, role }, holder, document),
@@ -84,6 +85,9 @@ const claim = sql`now() + make_interval(secs => ${claimSeconds})`
 /** When the claim that is under way was taken, or last renewed. */
 const claimed = sql`held_until - make_interval(secs => ${claimSeconds})`
 const settled = sql`list.disturbed_at + make_interval(secs => ${settling})`
+
+/** As the column rounds it: never up, so that whoever looks right behind finds it due. */
+const atOnce = sql`date_trunc('milliseconds', now())`
 
 const is = ({ provider, role }: Which): SQL => sql`list.provider = ${provider} and list.role = ${role}`
 const isHeldBy = (holder: string): SQL => sql`list.held_by = ${holder} and list.held_until > now()`
@@ -101,6 +105,15 @@ async function due(ledger: Ledger, provider: string): Promise<readonly string[]>
       )
     ) order by list.role`)
   return rows.map(({ role }) => role)
+}
+
+/** Has all that was written compared at once. In the order of roles, as names are taken, so that several who do this cannot block each other. */
+async function doubt(ledger: Ledger, provider: string): Promise<void> {
+  await ledger.run(sql`
+    with doubted as (
+      select list.provider, list.role from kill_lists as list where list.provider = ${provider} and list.check_at > now() order by list.role for update of list
+    )
+    update kill_lists as list set check_at = ${atOnce} from doubted where list.provider = doubted.provider and list.role = doubted.role`)
 }
 
 /**
@@ -272,7 +285,7 @@ async function checked(ledger: Ledger, which: Which, holder: string, next: numbe
 
 /** Says that somebody else may have written over it: it is compared at once, and again when nothing can arrive any more. */
 async function disturbed(ledger: Ledger, which: Which): Promise<void> {
-  await ledger.run(sql`update kill_lists as list set check_at = now(), disturbed_at = now() where ${is(which)}`)
+  await ledger.run(sql`update kill_lists as list set check_at = ${atOnce}, disturbed_at = now() where ${is(which)}`)
 }
 
 /** Lets the list go, for whoever waits. */

@@ -91,6 +91,8 @@ export interface Intent {
 export interface KillLists {
   /** Roles with something to be written, confirmed or compared. */
   due(provider: string): Promise<readonly string[]>
+  /** Says that every list that was written is to be compared at once: whoever asks may look elsewhere than those who wrote. */
+  doubt(provider: string): Promise<void>
   /**
    * Takes the list for 30 s. A number: milliseconds after which to ask again, because another holder has it, or its last document was begun less
    * than `pause` milliseconds ago.

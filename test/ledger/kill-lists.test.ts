@@ -440,6 +440,18 @@ describe.each(stores)('kill lists on $name', ({ name: storeName, open }) => {
       expect(await take()).toMatchObject({ checkDue: false })
     })
 
+    test('is due at once of all that was written for a provider, where whoever starts does not know what stands', async () => {
+      await mint()
+      await lists.doubt('aws')
+      expect(await isDue(), 'nothing was').toBe(false)
+      await write(1)
+      await lists.doubt('elsewhere')
+      expect(await isDue()).toBe(false)
+      await lists.doubt('aws')
+      expect(await isDue()).toBe(true)
+      expect(await take()).toMatchObject({ checkDue: true })
+    })
+
     test('is due 15 s after a list was taken over, or taken with what nobody knows to be written', async () => {
       await mint()
       await write(1)

@@ -39,6 +39,8 @@ export async function denying(
   const { createIam } = await import('./kill-list/iam.ts')
   const iam = createIam(name, settings, (action, outcome, seconds) => asked?.(name, action, outcome, seconds), credentials)
   const holder = randomUUID()
+  /** The settings may say another carrier or policy than when the lists were written: what is missing there is found before anybody needs it. */
+  let hasDoubted = false
   const known = new Map<string, { readonly carrier: Carrier; readonly turns: Turns }>()
 
   /** One for each role, for as long as the process lives: as many as the catalogue has ever named. */
@@ -67,6 +69,8 @@ export async function denying(
     },
 
     async upkeep(signal) {
+      if (!hasDoubted) await killLists.doubt(name)
+      hasDoubted = true
       const due = await killLists.due(name)
       const turns = await Promise.allSettled(due.map((role) => listOf(role).turns.covering(signal)))
       const [failed] = turns.flatMap((turn) => (turn.status === 'rejected' ? [turn.reason as unknown] : []))

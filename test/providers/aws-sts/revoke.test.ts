@@ -1,7 +1,10 @@
 import {
+  CreatePolicyCommand,
   CreatePolicyVersionCommand,
   DeleteRolePermissionsBoundaryCommand,
+  DeleteRolePolicyCommand,
   ListPolicyVersionsCommand,
+  PutRolePermissionsBoundaryCommand,
   PutRolePolicyCommand,
   PutUserPolicyCommand,
 } from '@aws-sdk/client-iam'
@@ -148,6 +151,8 @@ describe.each(['boundary', 'inline'] as const)('a session that is ended by the k
   test('whose edit by hand took it off the list is found within the hour, denied again, and told of', async () => {
     const lease = await site.mint(provider, 3 * 3_600_000)
     await provider.revoke(lease.reference, patient)
+    site.peer.advance(1_200)
+    await provider.upkeep!(patient)
     const everything = policyOf({ Effect: 'Allow', Action: '*', Resource: '*' })
     const { iam } = site.owner
     if (carrier === 'boundary')
@@ -166,6 +171,30 @@ describe.each(['boundary', 'inline'] as const)('a session that is ended by the k
     site.peer.advance(60_000)
     await provider.upkeep!(patient)
     expect(await site.store.due()).toEqual([])
+  })
+
+  test('is denied by another policy from the start of a broker on whose settings name that', async () => {
+    const lease = await site.mint(provider, 3 * 3_600_000)
+    await provider.revoke(lease.reference, patient)
+    const { iam } = site.owner
+    if (carrier === 'boundary') {
+      const arn = boundaryArn().replace(boundaryPolicy, 'other-invoices')
+      const everything = policyOf({ Effect: 'Allow', Action: '*', Resource: '*' })
+      await iam.send(new CreatePolicyCommand({ PolicyName: 'other-invoices', PolicyDocument: everything }))
+      await iam.send(new PutRolePermissionsBoundaryCommand({ RoleName: 'invoices', PermissionsBoundary: arn }))
+      const may = policyOf({ Effect: 'Allow', Action: 'iam:*', Resource: '*' })
+      await iam.send(new PutUserPolicyCommand({ UserName: 'mayfly', PolicyName: 'deny', PolicyDocument: may }))
+    } else await iam.send(new DeleteRolePolicyCommand({ RoleName: 'invoices', PolicyName: 'mayfly-kill-list' }))
+    expect(await lease.reads()).toBe(200)
+
+    site.peer.advance(1_200)
+    const restarted = await site.connect({ carrier, policy: 'other-{role}' })
+    await restarted.upkeep!(patient)
+
+    expect(await lease.reads()).toBe(403)
+    const before = site.peer.calls.length
+    await restarted.upkeep!(patient)
+    expect(site.peer.calls.length, 'once').toBe(before)
   })
 
   test('leaves the list, when it has ended by itself for two minutes, with the next comparison', async () => {

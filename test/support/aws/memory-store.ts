@@ -107,6 +107,10 @@ export class MemoryStore implements RoleSessions, KillLists {
     return [...this.#lists].filter(([role, list]) => isDue(role, list)).map(([role]) => role)
   }
 
+  async doubt(): Promise<void> {
+    for (const list of this.#lists.values()) if (list.generation > 0) list.checkAt = Math.min(list.checkAt, this.#now())
+  }
+
   async take(_provider: string, role: string, holder: string, pause: number): Promise<HeldList | number> {
     const list = this.list(role)
     const now = this.#now()

@@ -128,6 +128,7 @@ export class Stage {
       }
     return {
       due: slow(store.due),
+      doubt: slow(store.doubt),
       take: slow(store.take),
       closeCohort: slow(store.closeCohort),
       intend: slow(store.intend),
