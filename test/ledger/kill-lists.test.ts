@@ -452,6 +452,20 @@ describe.each(stores)('kill lists on $name', ({ name: storeName, open }) => {
       expect(await take()).toMatchObject({ checkDue: true })
     })
 
+    test('is due no more for a role under a path that it had before names were given out under another', async () => {
+      const former = role
+      await mint()
+      await write(1)
+      await pass(3_600)
+      expect(await isDue()).toBe(true)
+      role = `/elsewhere${former}`
+      await mint()
+      await write(1)
+      await pass(3_600)
+      expect(await isDue()).toBe(true)
+      expect(await lists.due('aws')).not.toContain(former)
+    })
+
     test('is due 15 s after a list was taken over, or taken with what nobody knows to be written', async () => {
       await mint()
       await write(1)
