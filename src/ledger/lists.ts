@@ -1,5 +1,6 @@
 import { and, sql, type SQL } from 'drizzle-orm'
 import { type DecisionId, idFrom, type LeaseId, type TaskId } from '../base/ids.ts'
+import type { Json } from '../base/json.ts'
 import type { Ledger } from './connect.ts'
 import { milliseconds } from './intervals.ts'
 import {
@@ -261,6 +262,15 @@ export async function showDecision(ledger: Ledger, id: DecisionId): Promise<Deci
     'later',
   )
   return row && decisionOf(row.decision)
+}
+
+/** What the history says of a decision, once: more or less only where somebody has written or removed entries as no broker does. */
+export async function toldOfDecision(ledger: Ledger, { id, taskId }: Pick<DecisionRecord, 'id' | 'taskId'>): Promise<readonly Json[]> {
+  const rows = await ledger.run<{ body: Json }>(
+    sql`select body from entries where task_id = ${taskId} and kind = 'decision.made' and decision_id = ${id}`,
+    'later',
+  )
+  return rows.map(({ body }) => body)
 }
 
 /** What is alive right now, for metrics and readiness. Live states only: they are few, and each has its index. */

@@ -16,6 +16,15 @@ export function digestOf(value: unknown): Digest {
   return digestOfText(canonical(value))
 }
 
+/** The same. Undefined where a value has no canonical form, and so no digest. */
+export function digestIn(value: unknown): Digest | undefined {
+  try {
+    return digestOf(value)
+  } catch {
+    return undefined
+  }
+}
+
 /** SHA-256 over text that is canonical already, or whose very bytes matter. */
 export function digestOfText(text: string): Digest {
   return `sha256:${createHash('sha256').update(text).digest('hex')}`

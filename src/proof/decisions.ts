@@ -1,5 +1,5 @@
 import type { Json } from '../base/json.ts'
-import { canonical, type Digest, digestOf } from './canonical.ts'
+import { canonical, digestIn } from './canonical.ts'
 import type { EntryFields } from './leaf.ts'
 import type { Fault } from './fault.ts'
 
@@ -57,12 +57,3 @@ export function createDecisionCheck(fault: (fault: Fault) => void): DecisionChec
 }
 
 const isText = (value: unknown): value is string => typeof value === 'string'
-
-/** Undefined where a value has no canonical form, and so no digest. */
-function digestIn(value: unknown): Digest | undefined {
-  try {
-    return digestOf(value)
-  } catch {
-    return undefined
-  }
-}

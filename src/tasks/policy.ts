@@ -15,7 +15,7 @@ export interface PolicyInForce {
  * Puts catalogue and policies in force. A set is archived before it decides anything, so that there is no decision that cannot be replayed.
  *
  * @param load loads both again, for a reload
- * @throws BrokerError `store_unavailable`
+ * @throws BrokerError `store_unavailable`, `conflict` where the archive has another set under the digest
  */
 export async function putInForce(
   first: ActivePolicy,

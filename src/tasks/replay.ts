@@ -1,12 +1,13 @@
 import { BrokerError } from '../base/errors.ts'
 import type { DecisionId } from '../base/ids.ts'
-import { showDecision } from '../ledger/lists.ts'
+import { fieldIn, type Json } from '../base/json.ts'
+import { decidedBody } from '../ledger/entries.ts'
+import { showDecision, toldOfDecision } from '../ledger/lists.ts'
 import { policySetOf } from '../ledger/policy-sets.ts'
 import type { DecisionRecord } from '../ledger/records.ts'
 import { type Answer, replay } from '../policy/decide.ts'
 import { restorePolicySet } from '../policy/document.ts'
-import type { Digest } from '../proof/canonical.ts'
-import { canonical } from '../proof/canonical.ts'
+import { canonical, type Digest, digestIn } from '../proof/canonical.ts'
 import { notFound } from './refusals.ts'
 import type { Broker } from './task.ts'
 
@@ -26,18 +27,36 @@ export interface Judgement {
   readonly same: boolean
 }
 
-/** Re-runs a stored decision on its archived policy set and on today's. @throws BrokerError `not_found`, `internal` where the archive lacks its set */
+/**
+ * Re-runs a stored decision on its archived policy set and on today's.
+ *
+ * Only one that is what the history says of it, on the set that has its digest: a decision and a set that were changed to agree would replay well. Whether
+ * the history is what was signed is for `mayfly ledger verify`.
+ *
+ * @throws BrokerError `not_found`, `internal` where the archive lacks its set, or one of them was changed
+ */
 export async function replayDecision(broker: Broker, id: DecisionId): Promise<Replay> {
   const decision = await showDecision(broker.ledger, id)
   if (!decision) throw notFound('decision')
-  const document = await policySetOf(broker.ledger, decision.policyDigest)
+  const [document, told] = await Promise.all([policySetOf(broker.ledger, decision.policyDigest), toldOfDecision(broker.ledger, decision)])
   if (document === undefined) throw new BrokerError('internal', 'The policy set of this decision is not in the archive')
+  if (digestIn(document) !== decision.policyDigest)
+    throw new BrokerError('internal', 'The archived policy set of this decision is not the one that has its digest: it was changed')
+  if (told.length !== 1) throw new BrokerError('internal', `The history tells of this decision ${told.length} times, and not once`)
+  const changed = differences(decision, told[0]!)
+  if (changed.length > 0) throw new BrokerError('internal', `This decision is not what the history says of it: ${changed.join(', ')}`)
   const { set } = broker.policy()
   return {
     decision,
     archived: judge(decision, replay(restorePolicySet(document), decision.answers)),
     current: { ...judge(decision, replay(set, decision.answers)), digest: set.digest },
   }
+}
+
+/** What of a kept decision is not as its `decision.made` says, by the names that it has there. */
+function differences({ action, ...made }: DecisionRecord, told: Json): readonly string[] {
+  const kept = decidedBody({ action, made })
+  return Object.entries(kept).flatMap(([name, value]) => (canonical(value) === canonical(fieldIn(told, name) ?? null) ? [] : [name]))
 }
 
 function judge(decision: DecisionRecord, answers: readonly Answer[]): Judgement {

@@ -100,6 +100,23 @@ describe.each(stores)('the ledger on $name', ({ open }) => {
     expect(await spendToken(ledger, 'long ago', ended(61))).toBe(true)
   })
 
+  test('a policy set whose digest the archive has for another is not put in force', async () => {
+    // As whoever has the application's login puts it there before.
+    await ledger.run(sql`insert into policy_sets (digest, document) values ('sha256:taken', '{"n": 1}')`)
+    await expect(archivePolicySet(ledger, 'sha256:taken', { n: 2 })).rejects.toMatchObject({
+      code: 'conflict',
+      detail: expect.stringContaining('The archive has another policy set under sha256:taken') as unknown,
+    })
+    const [newest] = (await listEntries(ledger, { kind: 'policy.activated' }, { limit: 1 })).items
+    expect(newest?.body).toEqual({ policy_digest: 'sha256:4' })
+  })
+
+  test('a policy set is put in force by every broker that has it, also at once', async () => {
+    await Promise.all(Array.from({ length: 8 }, () => archivePolicySet(ledger, 'sha256:shared', { b: 1, a: [true] })))
+    const { items } = await listEntries(ledger, { kind: 'policy.activated' }, { limit: 9 })
+    expect(items.filter(({ body }) => (body as { policy_digest: string }).policy_digest === 'sha256:shared')).toHaveLength(8)
+  })
+
   test('is closed twice without harm, and refuses statements afterwards', async () => {
     const other = await open()
     const closing = await connect(other.settings)

@@ -129,7 +129,8 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
         made: { ...decision, answers: [] },
       })
       await policySetOf(broker.ledger, decision.policyDigest)
-      await archivePolicySet(broker.ledger, decision.policyDigest, {})
+      const { set } = broker.policy()
+      await archivePolicySet(broker.ledger, set.digest, set.document)
       await recordRefusal(broker.ledger, 'POST /stops', 'agent:bot', { agent: 'bot' })
       const stop = { id: newId('stop'), selector: { grant: 'api', agent: 'agent-none' }, reason: 'growth', by: 'operator:o', lasts: 60_000 }
       await putStop(broker.ledger, stop)
