@@ -4,6 +4,8 @@ import { Command } from 'commander'
 import { z } from 'zod'
 import { MayflyProblem } from '../client/client.ts'
 import { type CheckedProof, checkProof } from '../proof/entry-proof.ts'
+import { entryInLeaf } from '../proof/leaf.ts'
+import { type Hash, leafHash } from '../proof/merkle.ts'
 import type { VerifierKey } from '../proof/note.ts'
 import { fromBase64 } from '../proof/spelling.ts'
 import { Unsuccessful, UsageError } from './failure.ts'
@@ -108,7 +110,19 @@ async function check(kept: Receipt, proof: Proof, keys: readonly VerifierKey[]):
   const checked = checkProof(proof.text, leaf, keys)
   if (!checked.ok) return { ...kept, ok: false, why: faults[checked.fault], proof: undefined }
   const { origin, size } = checked.checkpoint
+  const why = entryFault(kept, leaf, checked.leaf)
+  if (why !== undefined) return { ...kept, ok: false, why, proof: undefined }
   return { ...kept, ok: true, number: checked.index, origin, size, proof: proof.text }
+}
+
+/** Why a leaf that stands in the log is not shown to be the entry of the receipt: a hash says neither which entry it is of, nor of what kind. */
+function entryFault({ entry, kind }: Receipt, hash: Hash, leaf: Buffer | undefined): string | undefined {
+  if (!leaf) return 'its hash stands in the log, but its proof lacks the entry, so nothing shows what it is the hash of'
+  if (!leafHash(leaf).equals(hash)) return 'its hash stands in the log, but its proof has another entry in its place: the history was changed'
+  const found = entryInLeaf(leaf)
+  if (!found) return 'what stands in the log with its hash is no entry'
+  const isSame = found.id === entry && found.kind === kind
+  return isSame ? undefined : `what stands in the log with its hash is ${found.id}, ${found.kind}`
 }
 
 async function keepIn(folder: string, checked: readonly Checked[]): Promise<void> {

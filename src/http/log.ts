@@ -172,7 +172,8 @@ const key = createRoute({
 const proof = createRoute({
   method: 'get',
   path: '/ledger/{entry}/proof',
-  summary: 'What proves offline that an entry is in the log (C2SP tlog-proof). 404 while it has no place yet, which is a second or two',
+  summary:
+    'What proves offline that an entry is in the log (C2SP tlog-proof), with its leaf as the extra data. 404 while it has no place yet, which is a second or two',
   ...callableBy(readers),
   request: { params: contract.EntryPath },
   responses: plain('A proof', 'text/plain'),

@@ -1,9 +1,10 @@
-import { leafOf } from '../proof/leaf.ts'
+import { leafIn, leafOf } from '../proof/leaf.ts'
 import { consistencyPath, type Hash, inclusionPath, type Range, rangeRoot } from '../proof/merkle.ts'
 import type { EntryProof } from '../proof/entry-proof.ts'
 import { bundleOf, subtreesIn, type Tile, tileWidth, tilesOf, widthIn } from '../proof/tiles.ts'
 import { BrokerError, ifInRange } from '../base/errors.ts'
 import type { Ledger } from './connect.ts'
+import { readEntry } from './entries.ts'
 import { latestCheckpoint, listLogs, type LogPlace, type Placeless, placeOf, readLeaves, readTiles } from './log.ts'
 
 /**
@@ -30,12 +31,13 @@ export const placeless: Readonly<Record<Placeless, string>> = {
   stray: 'The entry has no place in the log and never gets one: it was written where the log had been already, as no broker does',
 }
 
-/** What proves that an entry is in the log. `waiting`: not yet; ask again in a second. `stray`: it never will be. Undefined: there is no such entry. @throws BrokerError `internal` */
+/** What proves that an entry is in the log, with what the history has as its leaf. `waiting`: not yet; ask again in a second. `stray`: it never will be. Undefined: there is no such entry. @throws BrokerError `internal` */
 export async function proveEntry(ledger: Ledger, entry: string): Promise<EntryProof | Placeless | undefined> {
   const place = await placeOf(ledger, entry)
   if (typeof place !== 'object') return place
   const { index, head } = place
-  return { index, note: head.note, path: await rootsOf(ledger, head.log, inclusionPath(index, head.size), head.size) }
+  const [path, fields] = await Promise.all([rootsOf(ledger, head.log, inclusionPath(index, head.size), head.size), readEntry(ledger, entry)])
+  return { index, note: head.note, path, leaf: fields && leafIn(fields) }
 }
 
 /** What proves that a log of `size` leaves goes on from that of `from`. Undefined: it never had these sizes. @throws BrokerError `internal` */

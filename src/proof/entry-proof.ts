@@ -9,10 +9,13 @@ export interface EntryProof {
   readonly path: readonly Hash[]
   /** The signed checkpoint, as it was served. */
   readonly note: string
+  /** The bytes of its leaf, which say what the entry is. The path does without. */
+  readonly leaf?: Buffer | undefined
 }
 
 export type CheckedProof =
-  | { readonly ok: true; readonly checkpoint: Checkpoint; readonly index: number }
+  /** `leaf`: the bytes that came with the proof, which were not held against the hash that was proven. */
+  | { readonly ok: true; readonly checkpoint: Checkpoint; readonly index: number; readonly leaf: Buffer | undefined }
   /** `not_included`: the log signed a tree in which this entry does not stand there. */
   | { readonly ok: false; readonly fault: 'malformed' | 'unknown_key' | 'bad_signature' | 'not_included' }
 
@@ -21,24 +24,25 @@ const version = 'c2sp.org/tlog-proof@v1'
 /** A path of a tree below 2^53 leaves is no longer. */
 const longestPath = 53
 
-/** A proof as text (C2SP tlog-proof): self-contained, to be kept in a file. */
-export const proofText = ({ index, path, note }: EntryProof): string =>
-  `${[version, `index ${index}`, ...path.map((hash) => hash.toString('base64'))].join('\n')}\n\n${note}`
+/** A proof as text (C2SP tlog-proof), the leaf as its extra data: self-contained, to be kept in a file. */
+export function proofText({ index, path, note, leaf }: EntryProof): string {
+  const extra = leaf ? [`extra ${leaf.toString('base64')}`] : []
+  return `${[version, ...extra, `index ${index}`, ...path.map((hash) => hash.toString('base64'))].join('\n')}\n\n${note}`
+}
 
-/** Reads a proof. Undefined where it is not one. Extra data of others is let pass unread. */
+/** Reads a proof. Undefined where it is not one. Extra data of others is taken for a leaf, which comes to no hash that is looked for. */
 export function parseProof(text: string): EntryProof | undefined {
   const blank = text.indexOf('\n\n')
   if (blank === -1) return undefined
   const [first, ...rest] = text.slice(0, blank).split('\n')
-  if (rest[0]?.startsWith('extra ')) {
-    if (fromBase64(rest[0].slice('extra '.length)) === undefined) return undefined
-    rest.shift()
-  }
+  const extra = rest[0]?.startsWith('extra ') ? rest.shift() : undefined
+  const leaf = extra === undefined ? undefined : fromBase64(extra.slice('extra '.length))
+  if (extra !== undefined && leaf === undefined) return undefined
   const [line = '', ...encoded] = rest
   const index = line.startsWith('index ') ? fromDecimal(line.slice('index '.length)) : undefined
   if (first !== version || index === undefined || encoded.length > longestPath) return undefined
   const path = encoded.map(fromBase64)
-  return path.every((hash) => hash?.length === 32) ? { index, path: path as Hash[], note: text.slice(blank + 2) } : undefined
+  return path.every((hash) => hash?.length === 32) ? { index, path: path as Hash[], note: text.slice(blank + 2), leaf } : undefined
 }
 
 /** Whether the leaf with this hash is in a log that one of these keys signs for. Whatever it is given, it answers. */
@@ -49,5 +53,5 @@ export function checkProof(text: string, leaf: Hash, keys: readonly VerifierKey[
   if (!opened.ok) return opened
   const { checkpoint } = opened
   if (!verifyInclusion(proof.index, leaf, proof.path, checkpoint)) return { ok: false, fault: 'not_included' }
-  return { ok: true, checkpoint, index: proof.index }
+  return { ok: true, checkpoint, index: proof.index, leaf: proof.leaf }
 }

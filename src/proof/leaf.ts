@@ -34,12 +34,31 @@ export function leafOf(entry: EntryFields): Buffer {
 }
 
 /**
- * What an entry comes to in the tree. Undefined where it has no canonical form: a number that is not finite, half of a surrogate pair, nesting without end. No
+ * The same. Undefined where an entry has no canonical form: a number that is not finite, half of a surrogate pair, nesting without end. No
  * broker writes such a thing, but the store holds whatever somebody puts into it, and neither the log nor whoever verifies it may fall over that.
  */
-export function leafHashOf(entry: EntryFields): Hash | undefined {
+export function leafIn(entry: EntryFields): Buffer | undefined {
   try {
-    return leafHash(leafOf(entry))
+    return leafOf(entry)
+  } catch {
+    return undefined
+  }
+}
+
+/** What an entry comes to in the tree. Undefined where it has no canonical form. */
+export function leafHashOf(entry: EntryFields): Hash | undefined {
+  const leaf = leafIn(entry)
+  return leaf && leafHash(leaf)
+}
+
+/** Which entry the bytes of a leaf are, and of what kind. Undefined where they are not the canonical form of one. */
+export function entryInLeaf(leaf: Buffer): Pick<EntryFields, 'id' | 'kind'> | undefined {
+  try {
+    const entry = JSON.parse(leaf.toString()) as Partial<Record<'id' | 'kind', unknown>>
+    const { id, kind } = entry
+    // A key that stands there twice would be read by others as the other one.
+    const isCanonical = Buffer.from(canonical(entry)).equals(leaf)
+    return isCanonical && typeof id === 'string' && typeof kind === 'string' ? { id, kind } : undefined
   } catch {
     return undefined
   }

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { open, readdir, readFile, rename, writeFile } from 'node:fs/promises'
+import { mkdir, open, readdir, readFile, rename, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { text as textOf } from 'node:stream/consumers'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
@@ -247,6 +247,27 @@ describe('the receipts of an answer', () => {
       ],
     ])
     expect(await readdir(at('some'))).toEqual([second!.entry])
+  })
+
+  test('are proven only of the entry that they name, and of its kind', async () => {
+    const { receipts } = JSON.parse(await readFile(at('answer'), 'utf8')) as OpenedTask
+    const [first, second] = receipts
+    const proof = await readFile(at(`proofs/${second!.entry}`), 'utf8')
+    // What a broker that cheats tells of an entry, and then answers when it is asked for its proof.
+    const told = { entry: first!.entry, kind: 'lease.revoked', leaf_hash: second!.leaf_hash }
+    const answered = async (receipt: object, text: string) => {
+      await mkdir(at('answered'), { recursive: true })
+      await writeFile(at('told'), JSON.stringify([receipt]))
+      await writeFile(at(`answered/${(receipt as typeof told).entry}`), text)
+      const { status, stdout } = await check(at('told'), '--key', at('keys.pub'), '--proofs', at('answered'))
+      return [status, stdout.trim()]
+    }
+    const fault = (words: string): unknown => [1, expect.stringMatching(new RegExp(`^FAULT .*${words}`))]
+    expect(await answered(told, proof)).toEqual(fault(`what stands in the log with its hash is ${second!.entry}, decision\\.made$`))
+    expect(await answered({ ...second!, kind: 'lease.revoked' }, proof)).toEqual(fault(`is ${second!.entry}, decision\\.made$`))
+    expect(await answered(second!, proof.replace(/^extra .*\n/m, ''))).toEqual(fault('its proof lacks the entry'))
+    const another = Buffer.from(JSON.stringify({ id: told.entry, kind: told.kind })).toString('base64')
+    expect(await answered(told, proof.replace(/^extra .*$/m, `extra ${another}`))).toEqual(fault('its proof has another entry in its place'))
   })
 
   test('rest on the key of whoever checks them', async () => {

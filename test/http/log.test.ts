@@ -114,7 +114,11 @@ describe('the log over HTTP', () => {
     const { number, entry, leaf_hash: leaf } = JSON.parse(line!) as { number: number; entry: EntryFields; leaf_hash: string }
     expect([number, leafHash(leafOf(entry)).toString('base64')]).toEqual([7, leaf])
     const proof = await (await get(`/ledger/${entry.id}/proof`)).text()
-    expect(checkProof(proof, leafHash(leafOf(entry)), [(await key.signerFor(origin))!.key])).toMatchObject({ ok: true, index: 7 })
+    expect(checkProof(proof, leafHash(leafOf(entry)), [(await key.signerFor(origin))!.key])).toMatchObject({
+      ok: true,
+      index: 7,
+      leaf: leafOf(entry),
+    })
     await write(1)
     const [newest] = await ledger.run<{ id: string }>(sql`select id from entries order by id desc limit 1`)
     expect(await house.problem(`/ledger/${newest!.id}/proof`, { token: 'reviewer' })).toMatchObject({

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { signCheckpoint } from '../../src/proof/checkpoint.ts'
-import { type EntryFields, leafOf } from '../../src/proof/leaf.ts'
+import { entryInLeaf, type EntryFields, leafOf } from '../../src/proof/leaf.ts'
 import { leafHash } from '../../src/proof/merkle.ts'
 import { createSigner } from '../../src/proof/note.ts'
 import { checkProof, parseProof, proofText } from '../../src/proof/entry-proof.ts'
@@ -34,6 +34,13 @@ describe('the proof of an entry', () => {
     expect(checkProof(text.replace('\n', '\nextra AAAA\n'), leaf(0), [signer.key]).ok).toBe(true)
   })
 
+  test('carries its leaf to whoever asks what the entry is', () => {
+    const text = proofText({ index: 3, path: naiveInclusion(3, size), note, leaf: leafAt(3) })
+    expect(text.split('\n')[1]).toBe(`extra ${leafAt(3).toString('base64')}`)
+    expect(checkProof(text, leaf(3), [signer.key])).toMatchObject({ ok: true, index: 3, leaf: leafAt(3) })
+    expect(parseProof(text.replace('extra ', 'extra !'))).toBeUndefined()
+  })
+
   test('that was changed anywhere is refused, and never an exception', () => {
     const text = proof(20)
     fc.assert(
@@ -63,6 +70,14 @@ describe('a leaf', () => {
     const text = `{"agent":"bot","at":"2026-11-26T13:14:04.123Z","body":{"a":null,"b":[1,"ü"]},"id":"ent_01","kind":"task.opened","xid":"18446744073709551615"}`
     expect(leafOf(entry).toString()).toBe(text)
     expect(leafOf(JSON.parse(text) as EntryFields)).toEqual(leafOf(entry))
+  })
+
+  test('says which entry it is and of what kind, and says nothing where it is not its canonical form', () => {
+    const text = leafOf(entry).toString()
+    expect(entryInLeaf(leafOf(entry))).toEqual({ id: 'ent_01', kind: 'task.opened' })
+    expect(entryInLeaf(leafOf({ ...entry, body: 'x'.repeat(70_000) }))).toEqual({ id: 'ent_01', kind: 'task.opened' })
+    for (const strange of [text.replace('{', '{"kind":"lease.revoked",'), text.replace('{', '{ '), '{"id":"ent_01"}', '[]', 'null', '7', ''])
+      expect(entryInLeaf(Buffer.from(strange)), strange).toBeUndefined()
   })
 
   test('that would not fit into a bundle has the digest of the body in its place', () => {
