@@ -2,7 +2,9 @@ import { readFile, rename, writeFile } from 'node:fs/promises'
 import { describe } from '../base/errors.ts'
 import { whenFired } from '../base/signal.ts'
 import { delay } from '../base/time.ts'
+import { checkpointIn } from '../proof/checkpoint.ts'
 import type { WitnessKey } from '../proof/cosignature.ts'
+import { verifyConsistency } from '../proof/merkle.ts'
 import type { Telemetry } from '../telemetry.ts'
 import { createWitness, type ProveGrowth } from './witness.ts'
 
@@ -36,7 +38,7 @@ export interface Trying {
 /** All tries of one checkpoint end within two minutes. The next checkpoint, which covers it, begins anew. */
 const usual: Trying = { timeout: 10_000, tries: 5, pause: 2_000 }
 
-/** @param prove what a witness is shown */
+/** @param prove what a witness is shown, and what a file is not overwritten without */
 export function startAnchors(all: readonly AnchorSettings[], prove: ProveGrowth, { log, metrics }: Telemetry, trying = usual): Anchors {
   const stopping = new AbortController()
   const anchors = all.map((settings, index) => createAnchor(settings, String(index)))
@@ -111,7 +113,33 @@ function keeping(settings: AnchorSettings, prove: ProveGrowth): Keep {
       await post(settings.url, note, token === undefined ? {} : { authorization: `Bearer ${token}` }, timeout, stop, taken)
     }
   }
-  return async (note) => await replace(settings.file, note)
+  return async (note) => {
+    if (!(await covers(settings.file, note, prove))) await replace(settings.file, note)
+  }
+}
+
+/**
+ * Whether a file holds a checkpoint that goes on from this one, as another broker has put it there. What is none, or of another log, covers nothing.
+ *
+ * @throws Error where the two are not of one history: what the file holds is then all that shows it, and is not to be lost
+ */
+async function covers(file: string, note: string, prove: ProveGrowth): Promise<boolean> {
+  const [held, next] = [checkpointIn(await textOf(file)), checkpointIn(note)]
+  if (!held || !next || held.origin !== next.origin) return false
+  const [from, to] = held.size > next.size ? [next, held] : [held, next]
+  const path = await prove(to, from.size)
+  if (path && verifyConsistency(from, to, path)) return to === held
+  throw new Error(`the file holds a checkpoint over ${held.size} entries of another history of the log than this one over ${next.size}`)
+}
+
+/** Empty where there is no such file. */
+async function textOf(file: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return ''
+    throw error
+  }
 }
 
 /** Characters of an answer that are read: a witness says one line for each of its keys. */

@@ -1,7 +1,6 @@
 import { cosignedAt, type WitnessKey } from '../proof/cosignature.ts'
-import { parseCheckpoint } from '../proof/checkpoint.ts'
+import { checkpointIn } from '../proof/checkpoint.ts'
 import type { Hash } from '../proof/merkle.ts'
-import { parseNote } from '../proof/note.ts'
 import { fromDecimal } from '../proof/spelling.ts'
 
 /** What proves that a checkpoint goes on from the log as it was at `from` entries, which is at least 1. Undefined: it does not, or there is no such log. */
@@ -36,7 +35,7 @@ export function createWitness(key: WitnessKey, prove: ProveGrowth): Witness {
 
   return {
     async cosign(note, submit) {
-      const checkpoint = parseCheckpoint(parseNote(note)?.text ?? '')
+      const checkpoint = checkpointIn(note)
       if (!checkpoint) throw new Error('what was to be cosigned is no checkpoint')
       const { origin, size } = checkpoint
       let answer = await show(note, checkpoint, seen.origin === origin ? seen.size : 0, submit)

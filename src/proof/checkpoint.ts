@@ -1,5 +1,5 @@
 import type { Head } from './merkle.ts'
-import { openNote, type Signer, type VerifierKey } from './note.ts'
+import { openNote, parseNote, type Signer, type VerifierKey } from './note.ts'
 import { fromBase64, fromDecimal } from './spelling.ts'
 
 /** A tree head of the log that goes by this name. */
@@ -23,6 +23,9 @@ export function parseCheckpoint(text: string): Checkpoint | undefined {
   if (lines.length < 3 || lines.includes('') || size === undefined || root?.length !== 32) return undefined
   return { origin, size, root }
 }
+
+/** The checkpoint of a note, whoever has signed it. Undefined where it is not one. */
+export const checkpointIn = (note: string): Checkpoint | undefined => parseCheckpoint(parseNote(note)?.text ?? '')
 
 /** A signed checkpoint of the log that goes by the signer's name. */
 export const signCheckpoint = (signer: Signer, head: Head): string => signer.sign(checkpointText({ ...head, origin: signer.key.name }))

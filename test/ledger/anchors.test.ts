@@ -6,6 +6,7 @@ import path from 'node:path'
 import { Writable } from 'node:stream'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { type Anchors, type AnchorSettings, startAnchors } from '../../src/ledger/anchors.ts'
+import type { ProveGrowth } from '../../src/ledger/witness.ts'
 import { signCheckpoint } from '../../src/proof/checkpoint.ts'
 import { cosignedAt } from '../../src/proof/cosignature.ts'
 import { createSigner } from '../../src/proof/note.ts'
@@ -48,12 +49,17 @@ afterEach(async () => {
 /** Milliseconds for an answer. Nobody waits for them: on a busy machine one takes long, and where none comes a test moves the clock. */
 const timeout = 20_000
 
-function start(settings: AnchorSettings): { anchors: Anchors; counted(outcome: string): Promise<number> } {
+const signer = createSigner('broker.example.com', new Uint8Array(32).fill(7))
+const noteOf = (start: number, count: number, by = signer) => signCheckpoint(by, { size: count, root: naiveRoot({ start, count }) })
+
+/** @param stored how many entries the log of the store has */
+function start(settings: AnchorSettings, stored = 1_000): { anchors: Anchors; counted(outcome: string): Promise<number> } {
   const telemetry = createTelemetry({
     level: 'info',
     destination: new Writable({ write: (chunk: Buffer, _, done) => ((logged += chunk.toString()), done()) }),
   })
-  const anchors = startAnchors([settings], async ({ size }, from) => naiveConsistency(from, size), telemetry, { timeout, tries: 3, pause: 1 })
+  const prove: ProveGrowth = async ({ size }, from) => (size > stored ? undefined : naiveConsistency(from, size))
+  const anchors = startAnchors([settings], prove, telemetry, { timeout, tries: 3, pause: 1 })
   return {
     anchors,
     async counted(outcome) {
@@ -66,11 +72,51 @@ function start(settings: AnchorSettings): { anchors: Anchors; counted(outcome: s
 test('a file always holds a whole checkpoint, the newest', async () => {
   const file = path.join(folder, 'checkpoint')
   const { anchors, counted } = start({ file })
-  anchors.write('one\n')
+  anchors.write(noteOf(0, 3))
   await expect.poll(() => counted('kept')).toBe(1)
-  anchors.write('two\n')
-  await expect.poll(() => readFile(file, 'utf8')).toBe('two\n')
+  anchors.write(noteOf(0, 300))
+  await expect.poll(() => readFile(file, 'utf8')).toBe(noteOf(0, 300))
   expect(await readdir(folder)).toEqual(['checkpoint'])
+  await anchors.stop()
+})
+
+test('a file that another broker has put a newer checkpoint into keeps that one', async () => {
+  const file = path.join(folder, 'checkpoint')
+  await writeFile(file, noteOf(0, 300))
+  const { anchors, counted } = start({ file })
+  anchors.write(noteOf(0, 200))
+  await expect.poll(() => counted('kept')).toBe(1)
+  expect(await readFile(file, 'utf8')).toBe(noteOf(0, 300))
+  await anchors.stop()
+  expect(logged).toBe('')
+})
+
+test.each([
+  ['was cut', noteOf(0, 200), 200],
+  ['was cut, and went on as another', noteOf(1, 400), 400],
+  ['was written anew', noteOf(1, 300), 300],
+])('a file keeps its checkpoint where the log %s, which counts as a failure and is said', async (_, note, stored) => {
+  const file = path.join(folder, 'checkpoint')
+  await writeFile(file, noteOf(0, 300))
+  const { anchors, counted } = start({ file }, stored)
+  anchors.write(note)
+  await expect.poll(() => counted('failed')).toBe(3)
+  await expect.poll(() => logged).toContain('the file holds a checkpoint over 300 entries of another history of the log')
+  expect(await readFile(file, 'utf8')).toBe(noteOf(0, 300))
+  await anchors.stop()
+})
+
+test.each([
+  ['is empty', ''],
+  ['holds something else', 'hello\n'],
+  ['is of a log whose key was rotated', noteOf(0, 300, createSigner('broker.example.com/log/1', new Uint8Array(32).fill(8)))],
+])('a file that %s takes the next checkpoint', async (_, text) => {
+  const file = path.join(folder, 'checkpoint')
+  await writeFile(file, text)
+  const { anchors, counted } = start({ file })
+  anchors.write(noteOf(0, 1))
+  await expect.poll(() => counted('kept')).toBe(1)
+  expect(await readFile(file, 'utf8')).toBe(noteOf(0, 1))
   await anchors.stop()
 })
 
@@ -141,8 +187,6 @@ test('stopping does not wait for what was still to be read when it began, and no
 })
 
 test('a file holds the newest checkpoint that a witness has cosigned, and no other', async () => {
-  const signer = createSigner('broker.example.com', new Uint8Array(32).fill(7))
-  const noteOf = (start: number, count: number) => signCheckpoint(signer, { size: count, root: naiveRoot({ start, count }) })
   const witness = createTestWitness('witness.example', [signer.key])
   await using served = await serveWitness(witness)
   const file = path.join(folder, 'cosigned')
