@@ -92,21 +92,19 @@ const atOnce = sql`date_trunc('milliseconds', now())`
 const is = ({ provider, role }: Which): SQL => sql`list.provider = ${provider} and list.role = ${role}`
 const isHeldBy = (holder: string): SQL => sql`list.held_by = ${holder} and list.held_until > now()`
 
-const bare = (list: SQL): SQL => sql`regexp_replace(${list}.role, '^.*/', '')`
-
 /**
- * Whether names were given out later under another path of the role: its list is written to the same policy, for names of roles are unique in an account
- * whatever their paths, and one that compared itself with that for ever would write over it.
+ * The lists of a provider, and whether the path of the role is `current`: the one under which names were given out last. The list of a former one would be
+ * written to the same policy, for names of roles are unique in an account whatever their paths, and where it compared itself with that it would write over it.
  */
-const isSpeltAnew = sql`exists (
-  select from kill_lists as other where other.provider = list.provider and other.role <> list.role and ${bare(sql`other`)} = ${bare(sql`list`)}
-    and other.cohort_since > list.cohort_since)`
+const listsOf = (provider: string): SQL => sql`(
+  select *, cohort_since = max(cohort_since) over (partition by regexp_replace(role, '^.*/', '')) as current from kill_lists where provider = ${provider}
+)`
 
 /** Roles of which something is to be written, confirmed or compared. What has ended by itself needs no document any more. */
 async function due(ledger: Ledger, provider: string): Promise<readonly string[]> {
   const rows = await ledger.run<{ role: string }>(sql`
-    select list.role from kill_lists as list where list.provider = ${provider} and (
-      list.generation > list.written_generation or (list.check_at <= now() and not ${isSpeltAnew})
+    select list.role from ${listsOf(provider)} as list where (
+      list.generation > list.written_generation or (list.check_at <= now() and list.current)
       or (list.rung = ${shutRung} and list.written_at <= now() - make_interval(secs => ${shutFor}))
       or exists (
         select from role_sessions as session join leases as lease on lease.id = session.lease_id

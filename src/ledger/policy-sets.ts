@@ -10,7 +10,8 @@ import { entryColumns, json } from './entries.ts'
  * @throws BrokerError `conflict` where the archive has another document under this digest: what such a set decides could never be replayed
  */
 export async function archivePolicySet(ledger: Ledger, digest: string, document: Json): Promise<void> {
-  const archive = async (): Promise<boolean> => {
+  // Twice: what another broker archives at the same moment only the next statement sees.
+  for (let tries = 0; tries < 2; tries++) {
     const told = await ledger.run(sql`
       with given as (select ${digest}::text as digest, ${json(document)} as document),
       kept as (insert into policy_sets (digest, document) select digest, document from given on conflict do nothing returning digest)
@@ -18,10 +19,8 @@ export async function archivePolicySet(ledger: Ledger, digest: string, document:
       select 'policy.activated', null, null, null, null, ${json({ policy_digest: digest })}
       where exists (select from kept) or exists (select from policy_sets join given using (digest, document))
       returning id`)
-    return told.length > 0
+    if (told.length > 0) return
   }
-  // Twice: what another broker archives at the same moment only the next statement sees.
-  if ((await archive()) || (await archive())) return
   throw new BrokerError(
     'conflict',
     `The archive has another policy set under ${digest}, which no broker put there: change a policy, so that the set has a digest of its own`,

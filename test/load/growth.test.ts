@@ -10,7 +10,7 @@ import { recordDecision } from '../../src/ledger/refusals.ts'
 import { concludeRefresh, extendLease } from '../../src/ledger/extend.ts'
 import { keepKey } from '../../src/ledger/keys.ts'
 import { killLists } from '../../src/ledger/kill-lists.ts'
-import { counts, listDenials, listEntries, listLeases, listTasks, showDecision } from '../../src/ledger/lists.ts'
+import { counts, listDenials, listEntries, listLeases, listTasks, showDecision, toldOfDecision } from '../../src/ledger/lists.ts'
 import { decisionsByMinute, liveByProvider, pressing, timesToDead } from '../../src/ledger/overview.ts'
 import { beginning, latestCheckpoint, listLogs, nextEntry, readLeaves, seekStrays } from '../../src/ledger/log.ts'
 import { logKeyOf } from '../../src/ledger/log-key.ts'
@@ -121,6 +121,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
       await showTask(broker, house.operator, retried.id)
       const { decision } = retried.opened
       await showDecision(broker.ledger, decision.id)
+      await toldOfDecision(broker.ledger, { id: decision.id, taskId: retried.id })
       await recordDecision(broker.ledger, retried.id, {
         id: newId('dec'),
         agent: 'bot',
@@ -294,6 +295,7 @@ async function makeLocal(owner: postgres.Sql): Promise<void> {
 async function keepKillLists(ledger: Ledger): Promise<void> {
   const [sessions, lists] = [roleSessions(ledger), killLists(ledger)]
   await preparePolicy(ledger)
+  await lists.doubt('past-7')
   for (const [provider, role] of [
     ['past-7', 'role-7'],
     ['new', 'role'],

@@ -276,7 +276,7 @@ export async function loadPolicy(
     ['lapsing', providerKinds.get('http')!],
     ...(annex ? [[annex.name, providerKinds.get(annex.kind)!] as const] : []),
   ])
-  const issuers = new Map(['local', 'other'].map((name) => [name, attributesOf({ profile: 'oidc' })]))
+  const issuers = new Map(['local', 'other'].map((name) => [name, attributesOf({ profile: 'oidc', claims: ['env'] })]))
   return { catalogue: await loadCatalogue(catalogue, shapes, issuers), set: await loadPolicySet(policies) }
 }
 
