@@ -8,6 +8,7 @@ import { type AskedGrants, durationOption, grantOption, grantsOf, paramOption, s
 import { write } from './output.ts'
 import type { OutputOf } from './program.ts'
 import { connect, longPatience } from './session.ts'
+import { orComplete } from './taken.ts'
 
 interface Options extends AskedGrants {
   readonly kind: string
@@ -69,19 +70,12 @@ Each call opens a task of its own, and nobody completes it: its lease lives unti
     .action(async (options: Options) => {
       const { kind, duration } = options
       const task = await connect().open({ kind, grants: grantsOf(options), ...some({ duration }) })
-      await handOver(task)
+      await orComplete(task, () => printSession(task))
     })
 
-/** @throws UsageError for a task with anything else than one AWS session, and the stream's error where nobody took it; the task is completed then */
-async function handOver(task: OpenTask): Promise<void> {
-  try {
-    const session = onlySessionOf(task.leases)
-    const { access_key_id: AccessKeyId, secret_access_key: SecretAccessKey, session_token: SessionToken } = session
-    await write(
-      `${JSON.stringify({ Version: 1, AccessKeyId, SecretAccessKey, SessionToken, Expiration: lastMoment(session, task.task.deadline) })}\n`,
-    )
-  } catch (error) {
-    await task.complete()
-    throw error
-  }
+/** @throws UsageError for a task with anything else than one AWS session, and the stream's error where nobody took it */
+async function printSession(task: OpenTask): Promise<void> {
+  const session = onlySessionOf(task.leases)
+  const { access_key_id: AccessKeyId, secret_access_key: SecretAccessKey, session_token: SessionToken } = session
+  await write(`${JSON.stringify({ Version: 1, AccessKeyId, SecretAccessKey, SessionToken, Expiration: lastMoment(session, task.task.deadline) })}\n`)
 }

@@ -8,6 +8,7 @@ import { cursorOption, filterOf, limitOption, paged, timed } from './lists.ts'
 import { counted, moment, paint, table, type Output } from './output.ts'
 import type { OutputOf } from './program.ts'
 import { connect } from './session.ts'
+import { orComplete } from './taken.ts'
 
 interface OpenOptions extends AskedGrants {
   readonly kind: string
@@ -42,11 +43,11 @@ const openCommand = (outputOf: OutputOf): Command =>
       const { kind, purpose, duration, label, key } = options
       const declaration = { kind, ...some({ purpose, duration }), ...(label && { labels: label }), grants: grantsOf(options) }
       const output = outputOf(command)
-      await handOver(output, await connect().open(declaration, some({ key })).catch(tellKey(output)))
+      await printOpened(output, await connect().open(declaration, some({ key })).catch(tellKey(output)))
     })
 
 /** Prints the only copy of the credentials. @throws the stream's error where nobody took it; the task is completed then */
-async function handOver(output: Output, task: OpenTask): Promise<void> {
+async function printOpened(output: Output, task: OpenTask): Promise<void> {
   const leases = task.leases.map(revealed)
   const value = { task: task.task, task_token: task.token, decision: task.decision, leases, receipts: task.receipts }
   const forPeople = (): string =>
@@ -62,12 +63,7 @@ async function handOver(output: Output, task: OpenTask): Promise<void> {
       `task token: ${task.token}`,
       `complete it: mayfly task complete ${task.id}`,
     ].join('\n')
-  try {
-    await output.handOver(value, forPeople)
-  } catch (error) {
-    await task.complete()
-    throw error
-  }
+  await orComplete(task, () => output.handOver(value, forPeople))
 }
 
 /** Says with which key to ask again, where a task may be open whose answer was lost: nobody else knows the one that was made here. */

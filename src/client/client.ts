@@ -20,7 +20,7 @@ export interface ClientOptions {
   readonly token: string | (() => Promise<string>)
   /** What is shown to a broker that lets nobody in without a client certificate. Called at each use, so that a rotated one is found. Needs an https URL. */
   readonly certificate?: () => Promise<ClientCertificate>
-  /** Milliseconds for one try; 35,000 where absent, longer than a broker works at a request by its default. Less: what it opens after that, nobody receives. */
+  /** Milliseconds for one try; 15,000 where absent, and 35,000 of what mints, longer than a broker works at a request by its default. Less: what it opens after that, nobody receives. */
   readonly timeout?: number
   /** Milliseconds for all tries of a call, the longest of them not counted; 10,000 where absent. */
   readonly patience?: number
@@ -94,6 +94,7 @@ export function createClient({ token, certificate, keep = () => {}, ...options }
   const transport: TransportOptions = {
     url,
     timeout: options.timeout ?? usual.timeout,
+    mintTimeout: options.timeout ?? usual.mintTimeout,
     patience: options.patience ?? usual.patience,
     token: typeof token === 'string' ? async () => token : token,
     fetch: certificate === undefined ? async () => plainFetch : fetchShowing(certificate),
@@ -109,6 +110,18 @@ export function createClient({ token, certificate, keep = () => {}, ...options }
       throw error
     }
   }
+  /**
+   * A further credential of a task, for which its token speaks. Where policies see more of the workload by now than was kept with the task, the broker asks for
+   * the workload token, and gets it.
+   */
+  async function askForMore(call: Call, bearer: string | undefined): Promise<contract.AddedLease> {
+    try {
+      return await ask({ ...call, ...withToken(bearer) }, issuing)
+    } catch (error) {
+      if (bearer === undefined || !(error instanceof MayflyProblem) || error.code !== 'forbidden') throw error
+      return await ask(call, issuing)
+    }
+  }
   const get = <Shape>(path: string, shape: ZodType, bearer?: string, signal?: AbortSignal): Promise<Shape> =>
     ask<Shape>({ method: 'GET', path, repeatable: true, ...withToken(bearer), signal }, shape)
   const post = (path: string, body: object, repeatable: boolean, more: Partial<Call> = {}): Call => ({
@@ -122,21 +135,15 @@ export function createClient({ token, certificate, keep = () => {}, ...options }
   const client: Client = {
     url,
     async open(declaration, { key: idempotencyKey = randomUUID(), signal } = {}) {
-      return openTask(client, await ask<contract.OpenedTask>(post('/tasks', declaration, true, { idempotencyKey, signal }), opening))
+      return openTask(client, await ask<contract.OpenedTask>(post('/tasks', declaration, true, { idempotencyKey, signal, mints: true }), opening))
     },
     showTask: (id, bearer, signal) => get(`/tasks/${encodeURIComponent(id)}`, shownTask, bearer, signal),
     async addLease(id, grant, bearer, signal) {
-      const { lease, ...added } = await ask<contract.AddedLease>(
-        post(`/tasks/${encodeURIComponent(id)}/leases`, grant, false, { ...withToken(bearer), signal }),
-        issuing,
-      )
+      const { lease, ...added } = await askForMore(post(`/tasks/${encodeURIComponent(id)}/leases`, grant, false, { signal, mints: true }), bearer)
       return { ...added, lease: held(lease) }
     },
     async refreshLease(id, bearer, signal) {
-      const { lease, ...refreshed } = await ask<contract.AddedLease>(
-        post(`/leases/${encodeURIComponent(id)}/refresh`, {}, true, { ...withToken(bearer), signal }),
-        issuing,
-      )
+      const { lease, ...refreshed } = await askForMore(post(`/leases/${encodeURIComponent(id)}/refresh`, {}, true, { signal, mints: true }), bearer)
       return { ...refreshed, lease: held(lease) }
     },
     renewTask: (id, asked, signal) => ask(post(`/tasks/${encodeURIComponent(id)}/renew`, asked, true, { signal }), renewed),

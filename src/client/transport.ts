@@ -17,6 +17,8 @@ export interface Call {
   /** Whether the same call may be sent again when no answer came: then what was asked may have happened already. */
   readonly repeatable: boolean
   readonly signal?: AbortSignal | undefined
+  /** Whether the answer may be the only copy of a credential. */
+  readonly mints?: boolean
   /** Milliseconds for one try, beyond the usual: what a `Prefer: wait` adds. */
   readonly extraTime?: number
 }
@@ -30,6 +32,8 @@ export interface TransportOptions {
   readonly fetch: () => Promise<Fetch>
   /** Milliseconds for one try. */
   readonly timeout: number
+  /** Milliseconds for one try of what mints. */
+  readonly mintTimeout: number
   /** Milliseconds after which no further try is begun; the longest try is not counted. */
   readonly patience: number
 }
@@ -45,10 +49,10 @@ export interface Answer {
 const longestAnswer = 16 * 1024 * 1024
 
 /**
- * Milliseconds, where nothing else is said. A try lasts longer than the 30 s for which a broker works at a request, by its default: else credentials could be
- * minted for somebody who has stopped listening.
+ * Milliseconds, where nothing else is said. A try of what mints lasts longer than the 30 s for which a broker works at a request, by its default: else
+ * credentials could be made for somebody who has stopped listening. What ends or looks is better asked again soon, perhaps of another broker.
  */
-export const usual = { timeout: 35_000, patience: 10_000 }
+export const usual = { timeout: 15_000, mintTimeout: 35_000, patience: 10_000 }
 
 /** Milliseconds before the first retry, doubled with each, and the most. */
 const backoff = { first: 100, most: 2_000 }
@@ -86,7 +90,7 @@ function pauseAfter(error: unknown, call: Call, attempt: number): number | undef
   return error instanceof BrokerUnreachable && !error.isLasting && call.repeatable ? jitter : undefined
 }
 
-async function sendOnce({ url, token, fetch: prepare, timeout }: TransportOptions, call: Call): Promise<Answer> {
+async function sendOnce({ url, token, fetch: prepare, timeout, mintTimeout }: TransportOptions, call: Call): Promise<Answer> {
   // A file ends with a line end.
   const bearer = (call.token ?? (await token())).trim()
   // Here, because Node's fetch repeats in its complaint what it cannot send.
@@ -97,7 +101,10 @@ async function sendOnce({ url, token, fetch: prepare, timeout }: TransportOption
   call.signal?.throwIfAborted()
   call.signal?.addEventListener('abort', giveUp, { once: true })
   // A timer of our own: on Node 20 a timeout inside `AbortSignal.any` can be collected before it fires (nodejs/node issue 57736).
-  const timer = setTimeout(() => stop.abort(new DOMException('no answer in time', 'TimeoutError')), timeout + (call.extraTime ?? 0))
+  const timer = setTimeout(
+    () => stop.abort(new DOMException('no answer in time', 'TimeoutError')),
+    (call.mints ? mintTimeout : timeout) + (call.extraTime ?? 0),
+  )
   try {
     const response = await ask(`${url}${call.path}`, { ...contentOf(call, bearer), method: call.method, signal: stop.signal })
     const text = await readText(response.body ?? [])

@@ -91,7 +91,7 @@ export interface Awaited {
 export async function expireLeases(ledger: Ledger, limit: number, grace: number, { answering, confirming }: Awaited): Promise<readonly Lease[]> {
   const [row] = await ledger.run<{ ended: JsonRow[] | null }>(sql`
     with due as (
-      select id, task_id from leases as lease where ended_at is null and expires_at <= now()
+      select id, task_id, state = 'active' as lives from leases as lease where ended_at is null and expires_at <= now()
         and ((local and state = 'active') or state = 'lapsing'
         or (state = 'revoking' and expires_at + make_interval(secs => ${grace}) <= now() and due_at <= now()
           and not exists (
@@ -102,7 +102,11 @@ export async function expireLeases(ledger: Ledger, limit: number, grace: number,
             or (error is not null and due_at >= expires_at + make_interval(secs => ${grace})))))
       order by expires_at limit ${limit}
     ),
-    task as (select id, deadline from tasks where id in (select task_id from due) order by id for update skip locked),
+    -- None that is overdue for a lease that lives: it would only be locked, in front of those who close it.
+    task as (
+      select task.id, task.deadline from tasks as task join (select distinct task_id, lives from due) as due on due.task_id = task.id
+      where not due.lives or task.deadline > now() order by task.id for update of task skip locked
+    ),
     ended as (
       update leases as lease set state = 'expired', ended_at = now(), due_at = null, cause = coalesce(lease.cause, 'lease_expired'),
         closing_at = coalesce(lease.closing_at, lease.expires_at), ended_by = coalesce(lease.ended_by, 'broker'), stuck_since = null

@@ -292,12 +292,16 @@ export function createStories(fault: (fault: Fault) => void): Stories {
   }
 
   function tellCommit(): void {
-    for (const fact of commit.splice(0).toSorted((one, other) => rankOf(one.entry) - rankOf(other.entry))) {
+    const facts = commit.splice(0).toSorted((one, other) => rankOf(one.entry) - rankOf(other.entry))
+    const told = facts.map((fact) => {
       const { number, entry } = fact
-      const at = momentIn(entry.at, (message) => fault({ number, id: entry.id, message }), latestTime)
-      latestTime = Math.max(latestTime, at)
-      // First, so that it is all the same whether others told anything in between.
-      forget(latestTime - remembered)
+      return { ...fact, at: momentIn(entry.at, (message) => fault({ number, id: entry.id, message }), latestTime) }
+    })
+    latestTime = Math.max(latestTime, ...told.map(({ at }) => at))
+    // First, so that it is all the same whether others told anything in between; and once, for what this commit ends is of this commit.
+    forget(latestTime - remembered)
+    for (const { at, ...fact } of told) {
+      const { number, entry } = fact
       if (entry.kind.startsWith('task.')) tellTask(number, entry, at)
       else if (entry.kind === 'decision.made') tellDecision(fact, at)
       else if (entry.kind.startsWith('lease.')) tellLease(number, entry, at)

@@ -33,7 +33,7 @@ export interface Judgement {
  * Only one that is what the history says of it, on the set that has its digest: a decision and a set that were changed to agree would replay well. Whether
  * the history is what was signed is for `mayfly ledger verify`.
  *
- * @throws BrokerError `not_found`, `internal` where the archive lacks its set, or one of them was changed
+ * @throws BrokerError `not_found`, `internal` where the archive lacks its set, `conflict` where one of them was changed: nothing to ask for again
  */
 export async function replayDecision(broker: Broker, id: DecisionId): Promise<Replay> {
   const decision = await showDecision(broker.ledger, id)
@@ -41,10 +41,10 @@ export async function replayDecision(broker: Broker, id: DecisionId): Promise<Re
   const [document, told] = await Promise.all([policySetOf(broker.ledger, decision.policyDigest), toldOfDecision(broker.ledger, decision)])
   if (document === undefined) throw new BrokerError('internal', 'The policy set of this decision is not in the archive')
   if (digestIn(document) !== decision.policyDigest)
-    throw new BrokerError('internal', 'The archived policy set of this decision is not the one that has its digest: it was changed')
-  if (told.length !== 1) throw new BrokerError('internal', `The history tells of this decision ${told.length} times, and not once`)
+    throw new BrokerError('conflict', 'The archived policy set of this decision is not the one that has its digest: it was changed')
+  if (told.length !== 1) throw new BrokerError('conflict', `The history tells of this decision ${told.length} times, and not once`)
   const changed = differences(decision, told[0]!)
-  if (changed.length > 0) throw new BrokerError('internal', `This decision is not what the history says of it: ${changed.join(', ')}`)
+  if (changed.length > 0) throw new BrokerError('conflict', `This decision is not what the history says of it: ${changed.join(', ')}`)
   const { set } = broker.policy()
   return {
     decision,

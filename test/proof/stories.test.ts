@@ -51,6 +51,12 @@ function read(entries: readonly EntryFields[], now?: number, answers?: readonly 
   return { faults: faults.map(({ number, message }) => `${number ?? '-'}: ${message}`), lives }
 }
 
+test('what one commit tells is read as one, also where the clock of the store was set back', () => {
+  const ahead = told('policy.activated', 1, {}, { s: 300 })
+  const denied = [told('task.denied', 2, { cause: 'policy' }), told('decision.made', 2, { outcome: 'deny' })]
+  expect(read([ahead, ...denied]).faults).toEqual([])
+})
+
 const without = (...gone: EntryFields[]): EntryFields[] => lawful.filter((entry) => !gone.includes(entry))
 const instead = (old: EntryFields, other: EntryFields): EntryFields[] => lawful.map((entry) => (entry === old ? other : entry))
 

@@ -78,6 +78,7 @@ describe.each(stores)('a decision that is replayed, on $name', ({ open }) => {
     ],
   ])('is refused where %s, in words that say so', async (_, statement, words) => {
     await owner(statement())
-    await expect(replay()).rejects.toMatchObject({ code: 'internal', detail: expect.stringContaining(words) as unknown })
+    const code = words === 'is not in the archive' ? 'internal' : 'conflict'
+    await expect(replay()).rejects.toMatchObject({ code, detail: expect.stringContaining(words) as unknown })
   })
 })
