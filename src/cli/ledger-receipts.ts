@@ -117,7 +117,8 @@ async function check(kept: Receipt, proof: Proof, keys: readonly VerifierKey[]):
 
 /** Why a leaf that stands in the log is not shown to be the entry of the receipt: a hash says neither which entry it is of, nor of what kind. */
 function entryFault({ entry, kind }: Receipt, hash: Hash, leaf: Buffer | undefined): string | undefined {
-  if (!leaf) return 'its hash stands in the log, but its proof lacks the entry, as those of an older broker do, so nothing shows what it is the hash of'
+  if (!leaf)
+    return 'its hash stands in the log, but its proof lacks the entry, as those of an older broker do, so nothing shows what it is the hash of'
   if (!leafHash(leaf).equals(hash)) return 'its hash stands in the log, but its proof has another entry in its place: the history was changed'
   const found = entryInLeaf(leaf)
   if (!found) return 'what stands in the log with its hash is no entry'
