@@ -84,6 +84,17 @@ export async function openAwsScene(mode: 'direct' | 'children'): Promise<AwsScen
     ...stage,
     site,
     alive,
+    /** Until it has compared what was written, too, as every broker does soon after its start. */
+    async recover() {
+      const before = await stage.owner<{ role: string; at: Date }[]>`select role, check_at as at from kill_lists where check_at > now()`
+      await stage.recover()
+      await stage.until(
+        () => stage.owner`
+          select 1 where not exists (
+            select from kill_lists as list join json_to_recordset(${JSON.stringify(before)}::text::json) as before(role text, at timestamptz) on before.role = list.role
+            where list.check_at = before.at or list.check_at <= now() or list.held_by is not null or list.confirmed_generation < list.written_generation)`,
+      )
+    },
     async works(lease) {
       const known = await leases()
       return held().some((session) => known.get(session.name)?.id === lease.id && reads(session, known.get(session.name)))
@@ -114,7 +125,8 @@ export async function openAwsScene(mode: 'direct' | 'children'): Promise<AwsScen
         from make_interval(mins => ${minutes}) as by where task_id = ${task}`
     },
     async tidy(versions = 1) {
-      await stage.owner`update kill_lists set cohort_since = now(), check_at = now() + interval '1 hour'`
+      // What was never written has nothing to be compared.
+      await stage.owner`update kill_lists set cohort_since = now(), check_at = case when check_at is null then null else now() + interval '1 hour' end`
       const { Versions = [] } = await owner.iam.send(new ListPolicyVersionsCommand({ PolicyArn: boundary }))
       for (const { VersionId, IsDefaultVersion } of Versions) {
         if (!IsDefaultVersion) await owner.iam.send(new DeletePolicyVersionCommand({ PolicyArn: boundary, VersionId })).catch(unlessGone)
