@@ -172,12 +172,14 @@ const ofChosen = sql`lease.task_id = any(array(select id from chosen)) and lease
  * reserved or active any more, or has not expired, or its task has too, where that is the cause, or the request that ends it was overtaken.
  */
 export async function closeLease(ledger: Ledger, lease: Pick<Lease, 'id' | 'taskId'>, ending: Ending): Promise<Lease | undefined> {
+  // Where its task is past its deadline too, the lease ends with that: it would be chance otherwise which of the two is named as the cause.
   const { ended, revoking, lapsing } = await closeLeases(
     ledger,
     sql`
       select id, ${lease.id}::text as lease, ${ending.cause}::text as cause, ${ending.reason ?? null}::text as reason, ${ending.by}::text as by,
-        null::text as revoked_in, null::timestamptz as since, deadline
-      from tasks where id = ${lease.taskId} ${ending.under ? sql`and ${holds(ending.under)}` : sql``} for update`,
+        null::text as revoked_in, null::timestamptz as since
+      from tasks where id = ${lease.taskId} and (${ending.cause}::text <> 'lease_expired' or deadline > now())
+        ${ending.under ? sql`and ${holds(ending.under)}` : sql``} for update`,
     forCaller,
   )
   return ended[0] ?? revoking[0] ?? lapsing[0]
@@ -188,12 +190,8 @@ interface ClosedLeases extends Omit<Closed, 'tasks'> {
   readonly lapsing: readonly Lease[]
 }
 
-/**
- * The lease that is chosen. One whose time is said to be over may have been refreshed since somebody saw that: it goes on. One whose task
- * has passed its deadline too ends with that: it would be chance otherwise which of the two is named as the cause.
- */
-const chosenItself = sql`lease.task_id = chosen.id and lease.id = chosen.lease
-  and (chosen.cause <> 'lease_expired' or (lease.expires_at <= now() and chosen.deadline > now()))`
+/** The lease that is chosen. One whose time is said to be over may have been refreshed since somebody saw that: it goes on. */
+const chosenItself = sql`lease.task_id = chosen.id and lease.id = chosen.lease and (chosen.cause <> 'lease_expired' or lease.expires_at <= now())`
 
 /** Closes the leases that `chosen` names, each as its row says; their tasks, which it locks, go on. */
 async function closeLeases(ledger: Ledger, chosen: SQL, { due, plan }: Hands): Promise<ClosedLeases> {
@@ -242,8 +240,8 @@ export async function closeSelected(ledger: Ledger, { id, ...selector }: Pick<Re
   const { ended, revoking } = await closeLeases(
     ledger,
     sql`
-      select task.id, task.lease, 'revoked' as cause, job.reason, job.by, job.id as revoked_in, null::timestamptz as since, task.deadline from ${job} cross join lateral (
-        select task.id, task.deadline, lease.id as lease from leases as lease join tasks as task on task.id = lease.task_id
+      select task.id, task.lease, 'revoked' as cause, job.reason, job.by, job.id as revoked_in, null::timestamptz as since from ${job} cross join lateral (
+        select task.id, lease.id as lease from leases as lease join tasks as task on task.id = lease.task_id
         where ${heldIn(sql`job`)} limit ${limit} for update of task skip locked
       ) as task`,
     forAnybody,

@@ -132,6 +132,8 @@ interface Permitting {
 interface Fact {
   readonly number: number
   readonly entry: EntryFields
+  /** Milliseconds since 1970. */
+  readonly at: number
   readonly permits: readonly Permit[] | undefined
 }
 
@@ -174,7 +176,7 @@ export function createStories(fault: (fault: Fault) => void): Stories {
     gone.push({ at, task: name })
   }
 
-  function tellDecision({ number, entry: { id, decision = '', task: name = '', xid, body }, permits }: Fact, at: number): void {
+  function tellDecision({ number, entry: { id, decision = '', task: name = '', xid, body }, at, permits }: Fact): void {
     const { outcome } = (body ?? {}) as { outcome?: Json }
     const task = tasks.get(name)
     if (!task) return fault({ number, id, message: `${decision} is a decision about ${name}, which was never opened, or had ended long before` })
@@ -293,17 +295,13 @@ export function createStories(fault: (fault: Fault) => void): Stories {
 
   function tellCommit(): void {
     const facts = commit.splice(0).toSorted((one, other) => rankOf(one.entry) - rankOf(other.entry))
-    const told = facts.map((fact) => {
-      const { number, entry } = fact
-      return { ...fact, at: momentIn(entry.at, (message) => fault({ number, id: entry.id, message }), latestTime) }
-    })
-    latestTime = Math.max(latestTime, ...told.map(({ at }) => at))
+    latestTime = Math.max(latestTime, ...facts.map(({ at }) => at))
     // First, so that it is all the same whether others told anything in between; and once, for what this commit ends is of this commit.
     forget(latestTime - remembered)
-    for (const { at, ...fact } of told) {
-      const { number, entry } = fact
+    for (const fact of facts) {
+      const { number, entry, at } = fact
       if (entry.kind.startsWith('task.')) tellTask(number, entry, at)
-      else if (entry.kind === 'decision.made') tellDecision(fact, at)
+      else if (entry.kind === 'decision.made') tellDecision(fact)
       else if (entry.kind.startsWith('lease.')) tellLease(number, entry, at)
     }
   }
@@ -312,7 +310,8 @@ export function createStories(fault: (fault: Fault) => void): Stories {
     tell(number, entry, answers) {
       const [first] = commit
       if (first && (first.entry.xid !== entry.xid || commit.length >= mostOfCommit)) tellCommit()
-      commit.push({ number, entry, permits: answers && permitsIn(answers) })
+      const at = momentIn(entry.at, (message) => fault({ number, id: entry.id, message }), latestTime)
+      commit.push({ number, entry, at, permits: answers && permitsIn(answers) })
     },
 
     finish(now) {

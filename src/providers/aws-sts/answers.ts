@@ -115,8 +115,8 @@ export function faultOf(provider: string, action: AwsAction, error: unknown): Pr
   const refusal = refusals[name]
   if (refusal !== undefined) return say('refused', refusal, 'no')
   if (status !== undefined && status >= 400 && status < 500) return say('refused', `status ${status}`, 'no')
-  if (status === 501) return say('unavailable', 'status 501', 'no')
-  if (status !== undefined && status >= 500) return say('unavailable', `status ${status}`, 'maybe')
+  // 501: it does not know how to do that, so it has done nothing (RFC 9110 section 15.6.2).
+  if (status !== undefined && status >= 500) return say('unavailable', `status ${status}`, status === 501 ? 'no' : 'maybe')
   if (code !== undefined && neverSent.has(code)) return say('unavailable', 'it could not be reached', 'no')
   if (name === 'TimeoutError' || name === 'AbortError') return say('timed_out', 'it gave no answer in time', 'maybe')
   return say('unavailable', 'the connection was lost', 'maybe')
