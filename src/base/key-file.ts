@@ -3,6 +3,7 @@ import { constants } from 'node:fs'
 import { type FileHandle, link, lstat, mkdir, open, stat, unlink, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { ConfigurationError, describe } from './errors.ts'
+import { unlessMissing } from './missing.ts'
 
 /**
  * A secret of random bytes in a 0600 file, made where there is none. Every broker of one ledger needs the same file, and it is kept outside the database.
@@ -42,7 +43,7 @@ export async function privateFolder(folder: string): Promise<void> {
  * @param make what is in it; not asked where there is one
  */
 export async function createOnce(file: string, make: () => string | Uint8Array | Promise<string | Uint8Array>): Promise<void> {
-  if (await lstat(file).then(() => true, isMissing)) return
+  if (await lstat(file).catch(unlessMissing)) return
   const draft = `${file}.${randomUUID()}`
   try {
     await writeFile(draft, await make(), { mode: 0o600, flag: 'wx', flush: true })
@@ -50,7 +51,7 @@ export async function createOnce(file: string, make: () => string | Uint8Array |
     await link(draft, file).catch(unlessTaken)
   } finally {
     // Whoever finished a rotation meanwhile may have removed it.
-    await unlink(draft).catch(isMissing)
+    await unlink(draft).catch(unlessMissing)
   }
   await syncFolder(file)
 }
@@ -75,11 +76,6 @@ export async function openPrivate(file: string): Promise<FileHandle> {
 }
 
 const codeOf = (error: unknown): unknown => (error as { code?: unknown }).code
-
-function isMissing(error: unknown): false {
-  if (codeOf(error) !== 'ENOENT') throw error
-  return false
-}
 
 function unlessTaken(error: unknown): void {
   if (codeOf(error) !== 'EEXIST') throw error

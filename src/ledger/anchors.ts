@@ -1,5 +1,6 @@
 import { readFile, rename, writeFile } from 'node:fs/promises'
 import { describe } from '../base/errors.ts'
+import { unlessMissing } from '../base/missing.ts'
 import { whenFired } from '../base/signal.ts'
 import { delay } from '../base/time.ts'
 import { checkpointIn } from '../proof/checkpoint.ts'
@@ -124,22 +125,12 @@ function keeping(settings: AnchorSettings, prove: ProveGrowth): Keep {
  * @throws Error where the two are not of one history: what the file holds is then all that shows it, and is not to be lost
  */
 async function covers(file: string, note: string, prove: ProveGrowth): Promise<boolean> {
-  const [held, next] = [checkpointIn(await textOf(file)), checkpointIn(note)]
+  const [held, next] = [checkpointIn((await readFile(file, 'utf8').catch(unlessMissing)) ?? ''), checkpointIn(note)]
   if (!held || !next || held.origin !== next.origin) return false
   const [from, to] = held.size > next.size ? [next, held] : [held, next]
   const path = await prove(to, from.size)
   if (path && verifyConsistency(from, to, path)) return to === held
   throw new Error(`the file holds a checkpoint over ${held.size} entries of another history of the log than this one over ${next.size}`)
-}
-
-/** Empty where there is no such file. */
-async function textOf(file: string): Promise<string> {
-  try {
-    return await readFile(file, 'utf8')
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return ''
-    throw error
-  }
 }
 
 /** Characters of an answer that are read: a witness says one line for each of its keys. */

@@ -2,6 +2,7 @@ import { type FileHandle, lstat, open, rename, unlink } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { createOnce, openPrivate, privateFolder, syncFolder } from '../../base/key-file.ts'
 import { parseJson } from '../../base/json.ts'
+import { unlessMissing } from '../../base/missing.ts'
 import type { Clock } from '../../base/time.ts'
 import { type Ring, ringShape } from './ring.ts'
 
@@ -104,7 +105,3 @@ async function isStill(path: string, handle: FileHandle): Promise<boolean> {
 
 /** By its mode and not by trying: root may write anything, and a ring that was made read-only is meant to be. */
 const writable = async (path: string): Promise<boolean> => ((await lstat(path)).mode & 0o200) !== 0
-
-function unlessMissing(error: NodeJS.ErrnoException): undefined {
-  if (error.code !== 'ENOENT') throw error
-}
