@@ -40,6 +40,8 @@ export interface NewLease {
   readonly outlivesRevocation: readonly string[]
   readonly parameters: Readonly<Record<string, string>>
   /** Milliseconds from the store's now; cut at the task's deadline. */
+  readonly lasts: number
+  /** Milliseconds that each refresh asks for. */
   readonly ttl: number
   /** The roles of one of which its session is named in the same commit; empty: it has no name before it is minted. */
   readonly pool: readonly string[]
@@ -289,9 +291,9 @@ function wantedRows(all: readonly { readonly task: TaskId; readonly decision: Ne
   const rows = all.flatMap(({ task, decision, leases }) => leases.map((lease) => ({ task, decision: decision.id, ...lease })))
   return sql`
     wanted as materialized (
-      select *, now() + ttl * interval '1 millisecond' as until
+      select *, now() + lasts * interval '1 millisecond' as until
       from json_to_recordset(${JSON.stringify(rows)}::text::json) as wanted(task text, decision text, id text, "grant" text, provider text, "providerKind" text, local boolean,
-        revocation text, standing boolean, "outlivesRevocation" jsonb, parameters jsonb, ttl bigint)
+        revocation text, standing boolean, "outlivesRevocation" jsonb, parameters jsonb, lasts bigint, ttl bigint)
     )`
 }
 

@@ -95,7 +95,7 @@ export async function extendLease(
       where lease.id = ${lease.id} and lease.state = 'active' and lease.expires_at > now() for update of lease
     ),
     announced as (
-      update leases as lease set issued_at = now(), expires_at = ${end}, due_at = ${end}, decision_id = ${decision.id}, ttl = ${ttl}::bigint
+      update leases as lease set issued_at = now(), expires_at = ${end}, due_at = ${end}, decision_id = ${decision.id}
       from seen where lease.id = seen.id and not exists (select from stopped)
       returning lease.*
     ),
@@ -162,13 +162,13 @@ export async function concludeRefresh(
 
 /**
  * Gives an open task a later deadline under a fresh decision. An earlier one than it has leaves it as it is: credentials that live until the old one
- * would outlive their task. Undefined: it has ended or passed its deadline. A task is not extended that an operator has stopped, or a living lease of it.
+ * would outlive their task. Whoever holds the task's token is judged by the claims of the renewal from here on. Undefined: it has ended or passed its deadline. A task is not extended that an operator has stopped, or a living lease of it.
  */
 export async function extendTask(
   ledger: Ledger,
   id: TaskId,
   decision: NewDecision,
-  asked: Pick<NewTask, 'duration' | 'deadline'>,
+  asked: Pick<NewTask, 'actor' | 'duration' | 'deadline'>,
 ): Promise<{ readonly task: Task; readonly decidedAt: Date; readonly receipts: readonly Receipt[] } | Stopped | undefined> {
   const living = sql`(select task_id as task, grant_name as "grant", provider from leases where task_id = ${id} and ended_at is null)`
   const [row] = await ledger.run<{ task: JsonRow | null; at: string; told: ExportedRow[] | null; stopped: Stopped | null }>(
@@ -176,7 +176,7 @@ export async function extendTask(
     with ${decidedRows([{ task: id, decision }])},
     ${stoppedOf(sql`(select * from tasks where id = ${id})`, living)},
     task as (
-      update tasks set deadline = greatest(deadline, ${deadlineOf(asked)})
+      update tasks set deadline = greatest(deadline, ${deadlineOf(asked)}), actor = ${json(asked.actor)}
       where id = ${id} and state = 'open' and deadline > now() and not exists (select from stopped) returning *
     ),
     kept as (${keepDecisions(sql`select id from task`)}),
@@ -184,7 +184,7 @@ export async function extendTask(
       ${entryColumns}
       ${decisionEntries(sql`select id from task`)}
       union all
-      select 'task.renewed', task.agent, task.id, null, ${decision.id}::text, jsonb_build_object('deadline', ${rfc3339(sql`task.deadline`)}) from task
+      select 'task.renewed', task.agent, task.id, null, ${decision.id}::text, jsonb_build_object('deadline', ${rfc3339(sql`task.deadline`)}, 'actor', task.actor) from task
       returning *
     )
     select (select to_json(task) from task) as task, to_json(now()::timestamptz(3)) as at, ${toldRows()} as told, (select json_build_object('stop', stop, 'until', until) from stopped) as stopped`,

@@ -2,7 +2,7 @@ import { sql, type SQL } from 'drizzle-orm'
 import type { DecisionId, TaskId } from '../base/ids.ts'
 import type { Receipt } from '../base/receipt.ts'
 import type { Ledger } from './connect.ts'
-import { entryColumns, type ExportedRow } from './entries.ts'
+import { entryColumns, type ExportedRow, json, type NewTask } from './entries.ts'
 import { receiptsOfRows, toldRows } from './receipts.ts'
 
 /** The place of an Idempotency-Key in an announcement: taken for the first time, or taken over from a task that came to nothing. */
@@ -46,17 +46,22 @@ export async function findKey(ledger: Ledger, key: string): Promise<HeldKey | un
  * Takes a key for a retry of its own declaration, and the open task with it: from this commit on its token is another, and whoever has the one before gets
  * nothing further. One that nobody has yet, or ever will where this request dies; then the next retry brings another.
  *
- * @param tokenHash SHA-256 of the task token that the retry is to be answered with
+ * @param next SHA-256 of the task token that the retry is to be answered with, and who brought it, by whose claims that token is judged from here on
  * @returns receipts of what was told; undefined: another retry was faster
  */
-export async function holdKey(ledger: Ledger, { key, holder }: KeyClaim, task: TaskId, tokenHash: string): Promise<readonly Receipt[] | undefined> {
+export async function holdKey(
+  ledger: Ledger,
+  { key, holder }: KeyClaim,
+  task: TaskId,
+  next: Pick<NewTask, 'tokenHash' | 'actor'>,
+): Promise<readonly Receipt[] | undefined> {
   const [row] = await ledger.run<{ told: ExportedRow[] | null }>(sql`
     with held as (
       update idempotency_keys set busy_until = ${busyUntil}, holder = ${holder}, expires_at = ${rememberedUntil}
       where key = ${key} and task_id = ${task} and (busy_until is null or busy_until <= now()) returning task_id
     ),
-    taken as (update tasks set token_hash = ${tokenHash} from held where tasks.id = ${task} and tasks.state = 'open' returning tasks.*),
-    told as (${entryColumns} select 'task.reissued', taken.agent, taken.id, null, null, '{}'::jsonb from taken returning *)
+    taken as (update tasks set token_hash = ${next.tokenHash}, actor = ${json(next.actor)} from held where tasks.id = ${task} and tasks.state = 'open' returning tasks.*),
+    told as (${entryColumns} select 'task.reissued', taken.agent, taken.id, null, null, jsonb_build_object('actor', taken.actor) from taken returning *)
     select ${toldRows()} as told from held`)
   return row && receiptsOfRows(ledger, row.told)
 }

@@ -41,6 +41,6 @@ export interface Grant {
 export interface AskedGrant {
   readonly grant: Grant
   readonly parameters: Readonly<Record<string, string>>
-  /** Milliseconds. */
+  /** Milliseconds that its credential is to last, whatever is left of the task: each refresh asks for as much. */
   readonly ttl: number
 }

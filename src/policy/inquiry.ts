@@ -50,22 +50,25 @@ export function resolve(entries: Entries, agent: Agent, actor: Actor, action: Ac
 
   const faults: FieldFault[] = []
   const duration = within(kind.maxDuration, declared.duration, '/duration', faults)
-  const grants = named.flatMap(({ asked, grant }, index) => (grant ? [resolveGrant(grant, asked, duration, `/grants/${index}`, faults)] : []))
+  const grants = named.flatMap(({ asked, grant }, index) => (grant ? [resolveGrant(grant, asked, `/grants/${index}`, faults)] : []))
   // A renewal asks about the leases that exist, and a task may have come to two alike one after the other.
   if (action !== 'renew') refuseTwins(grants, faults)
   if (faults.length > 0) throw new BrokerError('invalid_request', 'the declaration does not fit the catalogue', { errors: faults })
   return { action, actor, agent, kind, duration, grants }
 }
 
+/** Milliseconds from now for which a credential is asked: no longer than its task. It is what policies see. */
+export const lastingOf = ({ duration }: Inquiry, { ttl }: AskedGrant): number => Math.min(ttl, duration)
+
 function refuseUnknown(grants: readonly (Grant | undefined)[]): void {
   const errors = grants.flatMap((grant, index) => (grant ? [] : [{ pointer: `/grants/${index}/name`, message: 'unknown for this kind of task' }]))
   if (errors.length > 0) throw new BrokerError('unknown_grant', 'this kind of task has no such grant', { errors })
 }
 
-function resolveGrant(grant: Grant, asked: DeclaredGrant, duration: number, pointer: string, faults: FieldFault[]): AskedGrant {
+function resolveGrant(grant: Grant, asked: DeclaredGrant, pointer: string, faults: FieldFault[]): AskedGrant {
   const ttl = within(grant.maxTtl, asked.ttl, `${pointer}/ttl`, faults)
   checkParameters(grant, asked.parameters, `${pointer}/parameters`, faults)
-  return { grant, parameters: { ...asked.parameters }, ttl: Math.min(ttl, duration) }
+  return { grant, parameters: { ...asked.parameters }, ttl }
 }
 
 /** What was asked in whole milliseconds, or the limit itself where nothing was; more, or nothing that is a duration, is a fault. */

@@ -1,7 +1,7 @@
 import type { Actor } from '../identity/actor.ts'
 import type { Question } from './engine.ts'
 import type { Agent, AskedGrant, Kind } from './entry.ts'
-import type { Action, Inquiry } from './inquiry.ts'
+import { type Action, type Inquiry, lastingOf } from './inquiry.ts'
 
 type Entity = Question['entities'][number]
 
@@ -39,7 +39,10 @@ export function questionsOf(inquiry: Inquiry): readonly Asked[] {
   return grants.map((asked) => ({
     action,
     resource: asked.grant.name,
-    timeless: question(action, { type: 'Grant', id: asked.grant.name }, asked.ttl, [grantEntity(asked, kind), askEntity(asked.parameters)]),
+    timeless: question(action, { type: 'Grant', id: asked.grant.name }, lastingOf(inquiry, asked), [
+      grantEntity(asked, kind),
+      askEntity(asked.parameters),
+    ]),
   }))
 }
 

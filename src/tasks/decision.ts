@@ -1,10 +1,10 @@
 import { newId } from '../base/ids.ts'
 import type { NewDecision } from '../ledger/entries.ts'
-import type { DecisionRecord } from '../ledger/records.ts'
+import type { DecisionRecord, Lease } from '../ledger/records.ts'
 import { decide } from '../policy/decide.ts'
 import type { Inquiry } from '../policy/inquiry.ts'
 import type { TaskId } from '../base/ids.ts'
-import type { Broker } from './task.ts'
+import type { Broker, GrantRequest } from './task.ts'
 
 /** Asks the policy in force about an inquiry, and counts the answer. The decision is made, not kept yet: that is the announcing commit's part. */
 export function decideOn(broker: Broker, inquiry: Inquiry): NewDecision {
@@ -16,6 +16,11 @@ export function decideOn(broker: Broker, inquiry: Inquiry): NewDecision {
 /** A decision that was just kept, as it stands in the ledger. @param at the store's time of the commit that kept it */
 export function keptDecision({ made, ...decision }: NewDecision, taskId: TaskId, at: Date): DecisionRecord {
   return { ...decision, ...made, taskId, decidedAt: at }
+}
+
+/** What a lease was given, to be asked for once more: as long as it was permitted, or as its grant allows by now. */
+export function askedAgain(broker: Broker, { grant, parameters, ttl }: Lease): GrantRequest {
+  return { name: grant, parameters, ttl: Math.min(ttl, broker.policy().catalogue.grants.get(grant)?.maxTtl ?? ttl) }
 }
 
 /** Milliseconds that a grant may have under its answer: what was asked for, or less where a determining policy says so. */

@@ -11,7 +11,7 @@ import { digestsOf } from '../providers/credential.ts'
 import { type Minted, type Provider, ProviderError, type Reservation } from '../providers/provider.ts'
 import type { Target } from '../providers/target.ts'
 import { endLeaseNow } from './close.ts'
-import { decideOn, keptDecision, cappedBy } from './decision.ts'
+import { askedAgain, decideOn, keptDecision, cappedBy } from './decision.ts'
 import { asBrokerError, confirmAll, type IssuedLease, mintAll, newLeases, reservationOf, targetOf } from './mint.ts'
 import { deniedInTask, leaseHasEnded, notFound, refusedByStop, refusedLeases, taskHasEnded } from './refusals.ts'
 import { agentBehind, type Broker, type Caller, type GrantRequest, owns } from './task.ts'
@@ -75,14 +75,14 @@ export async function refreshLease(broker: Broker, caller: Caller, id: LeaseId, 
 
   const { actor, agent } = agentBehind(broker, caller, task)
   const duration = Math.min(Math.max(1, left), longestOf(broker, task))
-  const declared = { kind: task.kind, duration, grants: [{ name: lease.grant, parameters: lease.parameters }] }
+  const declared = { kind: task.kind, duration, grants: [askedAgain(broker, lease)] }
   const inquiry = broker.policy().catalogue.resolve(agent, actor, 'issue', declared)
   if (!isAsAnnounced(lease, inquiry.grants[0]!.grant, target.provider))
     throw new BrokerError('conflict', 'The catalogue has changed what this lease says of itself: ask for the grant anew', { task: task.id })
   const decision = decideOn(broker, inquiry)
   if (decision.made.outcome === 'deny') throw await deniedInTask(broker, task.id, decision)
 
-  const ttl = cappedBy(Math.min(inquiry.grants[0]!.ttl, lease.ttl), decision.made.answers[0]?.obligations.maxTtl)
+  const ttl = cappedBy(inquiry.grants[0]!.ttl, decision.made.answers[0]?.obligations.maxTtl)
   const extension = await extendLease(broker.ledger, lease, decision, ttl)
   if (!extension) throw leaseHasEnded(lease)
   if ('stop' in extension) throw await refusedByStop(broker, task.id, decision, extension)

@@ -7,7 +7,7 @@ import type { KeyClaim } from '../ledger/keys.ts'
 import { journal, settle } from '../ledger/settlement.ts'
 import type { NewDecision } from '../ledger/entries.ts'
 import type { Lease, Task } from '../ledger/records.ts'
-import type { Inquiry } from '../policy/inquiry.ts'
+import { type Inquiry, lastingOf } from '../policy/inquiry.ts'
 import { type Credential, digestsOf } from '../providers/credential.ts'
 import { ProviderError, type Reservation } from '../providers/provider.ts'
 import type { Target } from '../providers/target.ts'
@@ -32,8 +32,10 @@ export interface Issue {
 
 /** The leases that a permitted inquiry leads to, one a grant and in its order. */
 export function newLeases(broker: Broker, inquiry: Inquiry, decision: NewDecision): NewLease[] {
-  return inquiry.grants.map(({ grant, parameters, ttl }, index) => {
+  return inquiry.grants.map((asked, index) => {
+    const { grant, parameters, ttl } = asked
     const { provider } = targetOf(broker, grant.provider)
+    const { maxTtl } = decision.made.answers[index]?.obligations ?? {}
     return {
       id: newId('lease'),
       grant: grant.name,
@@ -45,7 +47,8 @@ export function newLeases(broker: Broker, inquiry: Inquiry, decision: NewDecisio
       outlivesRevocation: provider.outlives?.(grant.settings) ?? [],
       pool: provider.pool?.(grant.settings) ?? [],
       parameters,
-      ttl: cappedBy(ttl, decision.made.answers[index]?.obligations.maxTtl),
+      lasts: cappedBy(lastingOf(inquiry, asked), maxTtl),
+      ttl: cappedBy(ttl, maxTtl),
     }
   })
 }

@@ -16,7 +16,7 @@ import { beginClosing, endLeaseNow } from './close.ts'
 import { decideOn, keptDecision, cappedBy } from './decision.ts'
 import { confirmAll, type IssuedLease, mintAll, newLeases } from './mint.ts'
 import { denied, refusedLeases, refusedTask, taskHasEnded } from './refusals.ts'
-import { agentOf, type Broker, type Caller, type Declaration, durationOf } from './task.ts'
+import { agentOf, asDeclarant, type Broker, type Caller, type Declaration, durationOf } from './task.ts'
 import { newTaskToken } from './token.ts'
 
 /** The answer to a declaration: the only copy of the secrets. If it is lost, the same Idempotency-Key ends them and mints anew. */
@@ -82,7 +82,7 @@ function prepare(broker: Broker, actor: Actor, agent: Agent, declared: Declarati
     kind: inquiry.kind.name,
     agent: agent.name,
     owner: agent.owner,
-    actor: { ...actor, attributes: seenByPolicy(actor, agent), tags: agent.tags },
+    actor: asDeclarant(actor, agent),
     purpose: declared.purpose,
     labels: declared.labels,
     tokenHash: hash,
@@ -161,7 +161,7 @@ async function openAnew(broker: Broker, opening: Opening, held: HeldKey, claim: 
  */
 async function reissue(broker: Broker, opening: Opening, task: TaskId, claim: KeyClaim, signal: AbortSignal): Promise<OpenedTask> {
   const { token, hash } = newTaskToken(task)
-  const taken = await holdKey(broker.ledger, claim, task, hash)
+  const taken = await holdKey(broker.ledger, claim, task, { tokenHash: hash, actor: opening.task.actor })
   if (!taken) throw inFlight()
   // Read under the hold: what another retry announced before it let go is ended too.
   const before = await findTask(broker.ledger, task)
@@ -222,9 +222,4 @@ function claimOf({ issuer, subject }: Actor, key: string, declared: Declaration,
     holder,
     from: undefined,
   }
-}
-
-/** Of the proven attributes the ledger keeps those that the policy may see: they are in the decision's input too. */
-function seenByPolicy(actor: Actor, agent: Agent): Actor['attributes'] {
-  return Object.fromEntries(Object.entries(actor.attributes).filter(([name]) => agent.tags.includes(name)))
 }

@@ -3,9 +3,9 @@ import type { TaskId } from '../base/ids.ts'
 import type { Receipt } from '../base/receipt.ts'
 import { extendTask } from '../ledger/extend.ts'
 import { type DecisionRecord, findTask, hasEnded, type Lease, type Task } from '../ledger/records.ts'
-import { decideOn, keptDecision, cappedBy } from './decision.ts'
+import { askedAgain, decideOn, keptDecision, cappedBy } from './decision.ts'
 import { deniedInTask, notFound, refusedByStop, taskHasEnded } from './refusals.ts'
-import { agentOf, type Broker, type Caller, type Declaration, durationOf, owns } from './task.ts'
+import { agentBehind, asDeclarant, type Broker, type Caller, type Declaration, durationOf, owns } from './task.ts'
 
 /**
  * Gives a task a later deadline, counted from now, under a new decision about each of its living grants; never an earlier one than it has. Its
@@ -24,15 +24,15 @@ export async function renewTask(
   if (!found || !owns(caller, found.task)) throw notFound('task')
   if (found.task.state !== 'open') throw taskHasEnded(id)
 
-  const { actor, agent } = agentOf(broker, caller)
-  const grants = found.leases.filter((lease) => !hasEnded(lease)).map(({ grant, parameters }) => ({ name: grant, parameters }))
+  const { actor, agent } = agentBehind(broker, caller, found.task)
+  const grants = found.leases.filter((lease) => !hasEnded(lease)).map((lease) => askedAgain(broker, lease))
   const declared = { kind: found.task.kind, ...durationOf(asked, broker.clock()), grants }
   const inquiry = broker.policy().catalogue.resolve(agent, actor, grants.length > 0 ? 'renew' : 'declare', declared)
   const decision = decideOn(broker, inquiry)
   if (decision.made.outcome === 'deny') throw await deniedInTask(broker, id, decision)
 
   const duration = cappedBy(inquiry.duration, decision.made.obligations.maxTtl)
-  const extended = await extendTask(broker.ledger, id, decision, { duration, deadline: asked.deadline })
+  const extended = await extendTask(broker.ledger, id, decision, { actor: asDeclarant(actor, agent), duration, deadline: asked.deadline })
   if (!extended) throw taskHasEnded(id)
   if ('stop' in extended) throw await refusedByStop(broker, id, decision, extended)
   const { task, decidedAt, receipts } = extended

@@ -98,11 +98,22 @@ export function operatorNamed(caller: Caller): string {
 export const owns = (caller: Caller, task: Pick<Task, 'id' | 'agent'>): boolean => caller.task?.id === task.id || caller.agent?.name === task.agent
 
 /**
- * The agent behind a task that its token speaks for: as it stands in the catalogue now, with what was proven when the task was declared.
- * @throws BrokerError `agent_unknown`, `forbidden` (policies may see claims that were not kept: a live workload token has them)
+ * Who asks for more within a task: its agent as it stands in the catalogue now, with what its workload token proves, or, where the task's token speaks for it,
+ * with what was proven when the task was declared or last renewed.
+ *
+ * Other workloads of the same agent may end the task, but get nothing of it: what is minted names whoever declared it, at backends and in the ledger.
+ * @throws BrokerError `agent_unknown`, `forbidden` (declared by another workload of the agent; or policies may see claims that were not kept: a live workload token has them)
  */
 export function agentBehind(broker: Broker, caller: Caller, task: Task): { actor: Actor; agent: Agent } {
-  if (caller.actor && caller.agent) return agentOf(broker, caller)
+  if (caller.actor && caller.agent) {
+    if (caller.actor.issuer !== task.actor.issuer || caller.actor.subject !== task.actor.subject)
+      throw new BrokerError(
+        'forbidden',
+        'Another workload of this agent declared the task: only that one, or whoever holds the task token, gets more within it',
+        { task: task.id },
+      )
+    return agentOf(broker, caller)
+  }
   const agent = broker.policy().catalogue.agents.get(task.agent)
   if (!agent || !mayStillBe(agent, task.actor))
     throw new BrokerError('agent_unknown', 'The catalogue no longer has the agent that declared this task')
@@ -124,6 +135,12 @@ function mayStillBe({ issuer, match }: Agent, declarant: Actor): boolean {
 
 /** Whether the ledger keeps what a claim of the declarant was, or that there was none: a policy that forbids by it would not match where it is merely missing. */
 const wasKept = ({ attributes, tags = Object.keys(attributes) }: Declarant, name: string): boolean => tags.includes(name)
+
+/** Whoever declares or renews a task, as the ledger keeps them: of the proven attributes those that the policy may see, which are in the decision's input too. */
+export function asDeclarant(actor: Actor, { tags }: Agent): Declarant {
+  const attributes = Object.fromEntries(Object.entries(actor.attributes).filter(([name]) => tags.includes(name)))
+  return { ...actor, attributes, tags }
+}
 
 /** Milliseconds that a request wants to last, from a duration or from a moment. @param now milliseconds */
 export function durationOf(asked: Pick<Declaration, 'duration' | 'deadline'>, now: number): { duration?: number } {

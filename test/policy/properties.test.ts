@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { BrokerError } from '../../src/base/errors.ts'
 import { decide, type Inquiry, replay } from '../../src/policy/decide.ts'
-import { resolve, type Declared } from '../../src/policy/inquiry.ts'
+import { type Declared, lastingOf, resolve } from '../../src/policy/inquiry.ts'
 import { readPattern, valueFault } from '../../src/policy/pattern.ts'
 import { actor, agent, grant, inquiry, kind, noon, setOf } from './given.ts'
 
@@ -104,9 +104,10 @@ describe('what a declaration resolves to', () => {
         resolved++
         expect(inquiry.duration).toBeGreaterThan(0)
         expect(inquiry.duration).toBeLessThanOrEqual(Math.min(kind.maxDuration, asked.duration ?? Number.POSITIVE_INFINITY))
-        inquiry.grants.forEach(({ grant, ttl }, index) => {
-          expect(Number.isInteger(ttl) && ttl > 0).toBe(true)
-          expect(ttl).toBeLessThanOrEqual(Math.min(grant.maxTtl, inquiry.duration, asked.grants[index]!.ttl ?? Number.POSITIVE_INFINITY))
+        inquiry.grants.forEach((granted, index) => {
+          const lasts = lastingOf(inquiry, granted)
+          expect(Number.isInteger(lasts) && lasts > 0).toBe(true)
+          expect(lasts).toBeLessThanOrEqual(Math.min(granted.grant.maxTtl, inquiry.duration, asked.grants[index]!.ttl ?? Number.POSITIVE_INFINITY))
         })
       }),
       { numRuns: 2_000 },

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { BrokerError } from '../../src/base/errors.ts'
 import type { Catalogue } from '../../src/policy/catalogue.ts'
 import type { Action } from '../../src/policy/decide.ts'
-import type { Declared } from '../../src/policy/inquiry.ts'
+import { type Declared, lastingOf } from '../../src/policy/inquiry.ts'
 import { actor, catalogueOf } from './given.ts'
 
 const text = `agents:
@@ -44,9 +44,13 @@ describe('a declaration', () => {
 
   test('never gets a credential that outlives the task', async () => {
     const catalogue = await catalogueOf(text)
-    expect(resolve(catalogue, { duration: 60_000, grants: [plain] }).grants[0]).toMatchObject({ ttl: 60_000 })
-    expect(resolve(catalogue, { duration: 60_000, grants: [{ ...plain, ttl: 300_000 }] }).grants[0]).toMatchObject({ ttl: 60_000 })
-    expect(resolve(catalogue, { kind: 'short', grants: [plain] }).grants[0]).toMatchObject({ ttl: 120_000 })
+    const lasts = (declared: Parameters<typeof resolve>[1]): number => {
+      const inquiry = resolve(catalogue, declared)
+      return lastingOf(inquiry, inquiry.grants[0]!)
+    }
+    expect(lasts({ duration: 60_000, grants: [plain] })).toBe(60_000)
+    expect(lasts({ duration: 60_000, grants: [{ ...plain, ttl: 300_000 }] })).toBe(60_000)
+    expect(lasts({ kind: 'short', grants: [plain] })).toBe(120_000)
   })
 
   test('of an unknown kind is refused', async () => {

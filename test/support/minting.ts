@@ -41,6 +41,7 @@ const newLease = (ttl: number, pool: readonly string[]): NewLease => ({
   standing: false,
   outlivesRevocation: [],
   parameters: {},
+  lasts: ttl,
   ttl,
   pool,
 })

@@ -3,20 +3,24 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { sql } from 'drizzle-orm'
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import { newId, type TaskId } from '../../src/base/ids.ts'
+import type { Actor } from '../../src/identity/actor.ts'
 import type { Ledger } from '../../src/ledger/connect.ts'
 import { closeLease } from '../../src/ledger/endings.ts'
-import { findTask } from '../../src/ledger/records.ts'
+import { archivePolicySet } from '../../src/ledger/policy-sets.ts'
+import { findTask, type Lease } from '../../src/ledger/records.ts'
 import { listEntries, listTasks } from '../../src/ledger/lists.ts'
 import { expireLeases } from '../../src/ledger/settlement.ts'
 import { isAlive } from '../../src/ledger/tokens.ts'
 import { completeTask } from '../../src/tasks/close.ts'
 import { introspect } from '../../src/tasks/introspect.ts'
 import { addLease, refreshLease } from '../../src/tasks/lease.ts'
+import { openTask } from '../../src/tasks/open.ts'
 import { renewTask } from '../../src/tasks/renew.ts'
 import { showLease, showTask } from '../../src/tasks/show.ts'
-import type { Caller } from '../../src/tasks/task.ts'
+import type { Caller, Declaration } from '../../src/tasks/task.ts'
 import { taskOfToken } from '../../src/tasks/token.ts'
-import { type Declared, type House, loadPolicy, never, startHouse } from '../support/house.ts'
+import { actorNamed, type Declared, type House, loadPolicy, never, startHouse } from '../support/house.ts'
 import { type OpenedStore, stores } from '../support/stores.ts'
 
 describe.each(stores)('the life of a task on $name', ({ open }) => {
@@ -38,8 +42,8 @@ describe.each(stores)('the life of a task on $name', ({ open }) => {
   })
 
   const stateOf = async (id: Parameters<typeof findTask>[1]) => (await findTask(house.ledger, id))!
-  /** With another text in the place of one in the catalogue, for as long as something takes. */
-  async function withCatalogue([before, after]: readonly [string, string], work: () => Promise<void>): Promise<void> {
+  /** With another text in the place of one in the catalogue, and more policies, for as long as something takes. */
+  async function withCatalogue([before, after]: readonly [string, string], work: () => Promise<void>, policies = ''): Promise<void> {
     const usual = house.broker.policy()
     const folder = await mkdtemp(path.join(tmpdir(), 'mayfly-catalogue-'))
     const edited = (catalogue: string): string => {
@@ -47,7 +51,9 @@ describe.each(stores)('the life of a task on $name', ({ open }) => {
       return catalogue.replace(before, after)
     }
     try {
-      house.use(await loadPolicy(folder, { edited }))
+      const policy = await loadPolicy(folder, { edited, policies })
+      await archivePolicySet(house.ledger, policy.set.digest, policy.set.document)
+      house.use(policy)
       await work()
     } finally {
       house.use(usual)
@@ -55,7 +61,7 @@ describe.each(stores)('the life of a task on $name', ({ open }) => {
     }
   }
   /** Whoever holds the token of a task, and nothing else. */
-  const holderOf = async ({ token }: Declared): Promise<Caller> => {
+  const holderOf = async ({ token }: Pick<Declared, 'token'>): Promise<Caller> => {
     return { actor: undefined, agent: undefined, task: (await taskOfToken(house.broker, token))!, roles: new Set() }
   }
   const isActive = async (token: string) => (await introspect(house.broker, token, 'all')) !== undefined
@@ -293,6 +299,94 @@ describe.each(stores)('the life of a task on $name', ({ open }) => {
       })
       await task.complete()
     })
+  })
+
+  test('another workload of the agent that declared a task gets nothing within it, and ends it all the same', async () => {
+    await withCatalogue([matched, 'match: { sub: ["agent:bot", "agent:twin"] }'], async () => {
+      const task = await house.declare(['api', 'crm'])
+      const twin: Caller = { ...house.caller('bot'), actor: actorNamed('agent:twin') }
+      const refused = {
+        code: 'forbidden',
+        detail: expect.stringContaining('Another workload of this agent declared the task') as unknown,
+        task: task.id,
+      }
+      await expect(addLease(house.broker, twin, task.id, { name: 'api', parameters: {} }, never)).rejects.toMatchObject(refused)
+      await expect(refreshLease(house.broker, twin, task.leases[0]!.id, never)).rejects.toMatchObject(refused)
+      await expect(renewTask(house.broker, twin, task.id, { duration: 60_000 })).rejects.toMatchObject(refused)
+      expect((await showTask(house.broker, twin, task.id)).leases).toHaveLength(2)
+      expect((await completeTask(house.broker, twin, task.id, 20, never)).ended).toBe(true)
+    })
+  })
+
+  test('a task token is judged by what was proven when its task was last renewed, or declared once more with its key', async () => {
+    const noTests =
+      '@id("no-tests") forbid(principal, action == Action::"issue", resource) when { principal.hasTag("env") && principal.getTag("env") == "test" };'
+    const further = { name: 'api', parameters: {} }
+    await withCatalogue(
+      shown('env'),
+      async () => {
+        const usual = house.caller('bot')
+        const from = (env: string): Caller => ({ ...usual, actor: { ...usual.actor!, attributes: { ...usual.actor!.attributes, env } } })
+        const declared: Declaration = { kind: 'work', purpose: 'a test', labels: {}, duration: 60_000, grants: [] }
+        const open = async (env: string, key: string) => {
+          const { task, taskToken } = await openTask(house.broker, from(env), declared, key, never)
+          return { task, holder: await holderOf({ token: taskToken.open() }) }
+        }
+        const renewed = await open('prod', newId('task'))
+        await addLease(house.broker, renewed.holder, renewed.task.id, further, never)
+        await renewTask(house.broker, from('test'), renewed.task.id, { duration: 60_000 })
+        await expect(addLease(house.broker, renewed.holder, renewed.task.id, further, never)).rejects.toMatchObject({ code: 'denied' })
+        await renewTask(house.broker, from('prod'), renewed.task.id, { duration: 60_000 })
+        await addLease(house.broker, renewed.holder, renewed.task.id, further, never)
+
+        const key = newId('task')
+        const { task } = await open('prod', key)
+        const { holder } = await open('test', key)
+        expect(holder.task?.id).toBe(task.id)
+        await expect(addLease(house.broker, holder, task.id, further, never)).rejects.toMatchObject({ code: 'denied' })
+
+        const provenIn = async (task: TaskId, kind: string) =>
+          (await listEntries(house.ledger, { task, kind }, { limit: 9 })).items.map(
+            ({ body }) => (body as unknown as { actor: Actor }).actor.attributes,
+          )
+        expect(await provenIn(renewed.task.id, 'task.renewed')).toEqual([{ env: 'prod' }, { env: 'test' }])
+        expect(await provenIn(task.id, 'task.reissued')).toEqual([{ env: 'test' }])
+        await completeTask(house.broker, usual, renewed.task.id, 20, never)
+        await completeTask(house.broker, usual, task.id, 20, never)
+      },
+      noTests,
+    )
+  })
+
+  test('a refresh and a renewal ask the policy for as long as the lease was given, not for as long as its grant allows', async () => {
+    const short = '@id("short") forbid(principal, action, resource == Grant::"api") when { context.ttl > duration("5m") };'
+    await withCatalogue(
+      [matched, matched],
+      async () => {
+        const grants = [{ name: 'api', parameters: {}, ttl: 5 * 60_000 }]
+        const caller = house.caller('bot')
+        const declared: Declaration = { kind: 'work', purpose: 'a test', labels: {}, duration: 20 * 60_000, grants }
+        const { task, leases } = await openTask(house.broker, caller, declared, undefined, never)
+        await refreshLease(house.broker, caller, leases[0]!.lease.id, never)
+        await renewTask(house.broker, caller, task.id, {})
+        await completeTask(house.broker, caller, task.id, 20, never)
+      },
+      short,
+    )
+  })
+
+  test('a lease lasts as long as it was granted with each refresh, however little was left of its task before that was renewed', async () => {
+    const minutes = ({ issuedAt, expiresAt }: Pick<Lease, 'issuedAt' | 'expiresAt'>) =>
+      Math.round((expiresAt.getTime() - issuedAt!.getTime()) / 60_000)
+    const task = await house.declare(['slow-api'], { duration: 20 * 60_000 })
+    await house.backdate(task.id, '18 minutes')
+    const late = await task.add('api')
+    expect([late.lease, (await task.refresh(task.leases[0]!)).lease].map(minutes)).toEqual([2, 2])
+
+    await task.renew(30 * 60_000)
+
+    expect([(await task.refresh(late.lease)).lease, (await task.refresh(task.leases[0]!)).lease].map(minutes)).toEqual([10, 30])
+    await task.complete()
   })
 
   test('a refresh never reaches past the deadline', async () => {
