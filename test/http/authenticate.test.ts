@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { BrokerError } from '../../src/base/errors.ts'
+import { BrokerError, tokenRefused } from '../../src/base/errors.ts'
 import { newId } from '../../src/base/ids.ts'
 import { callableBy, createGate, houseRates } from '../../src/http/authenticate.ts'
 import { newTaskToken } from '../../src/tasks/token.ts'
@@ -102,6 +102,24 @@ describe('a caller', () => {
     for (const scheme of ['Bearer', 'bearer', 'BEARER']) {
       expect((await gate.identify(`${scheme} agent`, new AbortController().signal)).actor?.subject).toBe('agent')
     }
+  })
+
+  test('who brings no token, or none that could be one, is refused by the verifier, which counts why', async () => {
+    const given: string[] = []
+    const verify = (text: string): Promise<never> => {
+      given.push(text)
+      throw tokenRefused()
+    }
+    const strict = createGate({
+      ...buildHouse().parts,
+      verifier: { verify },
+      rates: houseRates,
+      rooms: { work: room, introspection: room, ends: room },
+      clock: () => 0,
+    })
+    for (const header of [undefined, '', 'Bearer', 'Bearer ', 'Basic agent', 'Bearer a b', 'Bearer "a"'])
+      await expect(strict.identify(header, new AbortController().signal)).rejects.toMatchObject({ code: 'invalid_token' })
+    expect(given).toEqual(['', '', '', '', '', 'a b', '"a"'])
   })
 
   test('asks about the tokens of their own audience, an operator about all, others about none', async () => {
