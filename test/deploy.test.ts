@@ -62,6 +62,8 @@ const Compose = z.strictObject({
       ...Hardened,
       build: z.strictObject({ context: z.literal('.'), dockerfile: z.literal('deploy/Dockerfile') }),
       user: z.string().regex(/^[1-9]\d+:[1-9]\d+$/),
+      // What a broker takes to finish what it has begun.
+      stop_grace_period: z.string().regex(/^(3[6-9]|[4-9]\d)s$/),
       ports,
       depends_on: z.strictObject({ postgres: Healthy }),
     }),
