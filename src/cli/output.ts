@@ -64,5 +64,5 @@ export const plain = (text: string): string => text.replaceAll(/[\p{Cc}\p{Cf}]/g
 /** `1 lease`, `2 leases`. */
 export const counted = (count: number, one: string, many = `${one}s`): string => `${count} ${count === 1 ? one : many}`
 
-/** `12:34:56` of a moment today, `2026-11-24 12:34:56Z` would be too wide for a table: date and minutes, UTC. */
+/** `2026-11-24 12:34:56Z`; empty where there is none. */
 export const moment = (text: string | undefined): string => (text === undefined ? '' : `${text.slice(0, 10)} ${text.slice(11, 19)}Z`)
