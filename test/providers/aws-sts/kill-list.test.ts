@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { killList, load, type Session, type World } from '../../../src/providers/aws-sts/kill-list/ladder.ts'
+import { killList, type Session, type World } from '../../../src/providers/aws-sts/kill-list/ladder.ts'
 
 const boundary = [{ Effect: 'Allow', Action: '*', Resource: '*' }]
 const noon = Date.UTC(2026, 10, 25, 12)
@@ -77,12 +77,6 @@ describe('the kill list', () => {
     })
   })
 
-  test('tells its load, above 1 where it would not fit', () => {
-    const [few, many] = [named('zzz', 5), named('zzz', 900)].map((denied) => load(world({ denied })))
-    expect(few).toBeLessThan(0.1)
-    expect(many).toBeGreaterThan(1)
-  })
-
   test('denies every ended session and no living one that is not sacrificed, within its capacity, in any world', () => {
     const reached = new Set<number>()
     fc.assert(
@@ -125,7 +119,7 @@ function cohort(index: number): string {
 function most(carrier: Pick<World, 'capacity' | 'base'>, closed: number): number {
   const cohorts = Array.from({ length: closed }, (_, i) => named(cohort(i), 20)).flat()
   let count = 0
-  while (count < 1_000 && load(world({ ...carrier, denied: [...cohorts, ...named('zzz', count + 1)] })) <= 1) count += 1
+  while (count < 1_000 && killList(world({ ...carrier, denied: [...cohorts, ...named('zzz', count + 1)] })).rung === 1) count += 1
   return count
 }
 

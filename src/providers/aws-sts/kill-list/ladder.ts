@@ -32,7 +32,7 @@ export interface World {
 
 /**
  * What the document had to resort to, by the number of the step: 1 nothing, 2 the open cohort must close, 4 cohorts are given up, 5 a cutoff for
- * the role, 6 the role is shut. Step 3, other roles of the pool, is taken by who mints: see {@link load}.
+ * the role, 6 the role is shut. Step 3, other roles of the pool, is taken with the name of a session: see `openRoles` in ledger/session-names.ts.
  */
 export type Rung = 1 | 2 | 4 | 5 | 6
 
@@ -81,12 +81,6 @@ export function killList(given: World): KillList {
   }
   const stance = givingUp(world, closing) ?? cuttingOff(world, closing)
   return stance ? take(world, stance) : shut(world)
-}
-
-/** The share of the capacity that is used with nothing more given up; above 1 where the ladder must be climbed. Mints go where it is least. */
-export function load(given: World): number {
-  const world = validated(given)
-  return sizeOf(world, asGiven(world)) / world.capacity
 }
 
 /** Step 4: as few cohorts as are enough, those first that save most, and of equals those in which fewest live. */
@@ -152,11 +146,8 @@ function take(world: World, stance: Stance): KillList {
 }
 
 function fits(world: World, stance: Stance): boolean {
-  return sizeOf(world, stance) <= world.capacity
-}
-
-function sizeOf(world: World, stance: Stance): number {
-  return render(denialsOf(world, stance), world.base)?.length ?? 0
+  const size = render(denialsOf(world, stance), world.base)?.length ?? 0
+  return size <= world.capacity
 }
 
 /** Every name and every pattern takes the same room, so that of a cohort's two forms the one with fewer entries is the shorter. */
