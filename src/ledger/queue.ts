@@ -33,15 +33,11 @@ export async function claimDue(ledger: Ledger, rooms: readonly Room[]): Promise<
   return leasesOf(rows.map((row) => row.lease))
 }
 
-/**
- * Puts a claimed lease back, with the reason why it could not be ended yet. @param wait milliseconds until it is due again
- * @returns whether it was still there to be put back
- */
-export async function retryLater(ledger: Ledger, lease: Pick<Lease, 'id'>, error: string, wait: number): Promise<boolean> {
-  const rows = await ledger.run(sql`
+/** Puts a claimed lease back, with the reason why it could not be ended yet. @param wait milliseconds until it is due again */
+export async function retryLater(ledger: Ledger, lease: Pick<Lease, 'id'>, error: string, wait: number): Promise<void> {
+  await ledger.run(sql`
     update leases set error = ${error}, due_at = now() + ${milliseconds(wait)}
-    where id = ${lease.id} and state in ('reserved', 'revoking') returning id`)
-  return rows.length > 0
+    where id = ${lease.id} and state in ('reserved', 'revoking')`)
 }
 
 /** Makes a claimed lease due again at once, and wakes every reaper: whoever has room for it takes it. */
