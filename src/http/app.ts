@@ -69,13 +69,13 @@ export function createApp(parts: Parts): OpenAPIHono<Env> {
 
 /** The walls without the rooms: limits, identity and problems, under which any route is safe to hang. */
 export function createFrame(parts: Parts): OpenAPIHono<Env> {
-  const { telemetry, clock } = parts.broker
+  const { telemetry } = parts.broker
   // What the framework parses with (@hono/zod-openapi 1.6) takes no words of ours: zod is told once, for the whole program.
   config({ customError: faultOfShape })
   const limits = { ...houseLimits, ...parts.limits }
   const waits = createPlaces('ends that are waited for', limits.waits)
   const rooms = { work: halved(limits.inFlight), introspection: halved(limits.inFlight), ends: halved(limits.endsInFlight) }
-  const gate = createGate({ ...parts, rates: { ...houseRates, ...parts.rates }, rooms, clock })
+  const gate = createGate({ ...parts, rates: { ...houseRates, ...parts.rates }, rooms })
   const app = new OpenAPIHono<Env>({
     defaultHook: (result) => {
       if (result.success) return

@@ -3,7 +3,6 @@ import { routePath } from 'hono/route'
 import { BrokerError, tokenRefused } from '../base/errors.ts'
 import { isId } from '../base/ids.ts'
 import type { Receipt } from '../base/receipt.ts'
-import type { Clock } from '../base/time.ts'
 import { type Actor, type Match, matches } from '../identity/actor.ts'
 import { type OperatorEntry, type Role, rolesOf } from '../identity/operators.ts'
 import type { Verifier } from '../identity/verify.ts'
@@ -85,15 +84,15 @@ export interface GateParts {
   readonly resourceServers: readonly ResourceServerEntry[]
   readonly rates: Rates
   readonly rooms: Readonly<Record<SharedRoom, Room>>
-  readonly clock: Clock
 }
 
 export function createGate(parts: GateParts): Gate {
+  const { clock } = parts.broker
   const buckets = {
-    issue: createBuckets(parts.rates.issue, parts.clock),
-    introspect: createBuckets(parts.rates.introspect, parts.clock),
-    strangers: createBuckets(strangersRate, parts.clock),
-    replay: createBuckets(parts.rates.replay, parts.clock),
+    issue: createBuckets(parts.rates.issue, clock),
+    introspect: createBuckets(parts.rates.introspect, clock),
+    strangers: createBuckets(strangersRate, clock),
+    replay: createBuckets(parts.rates.replay, clock),
   }
   const places = {
     work: createPlaces(inWords.work, parts.rooms.work),

@@ -89,7 +89,7 @@ describe('a text that looks like the token of a task', () => {
 
 describe('a caller', () => {
   const room = { most: 2, share: 1 }
-  const gate = createGate({ ...buildHouse().parts, rates: houseRates, rooms: { work: room, introspection: room, ends: room }, clock: () => 0 })
+  const gate = createGate({ ...buildHouse().parts, rates: houseRates, rooms: { work: room, introspection: room, ends: room } })
   const identify = (name: string) => gate.identify(`Bearer ${name}`, new AbortController().signal)
 
   test('is found by what is proven about them', async () => {
