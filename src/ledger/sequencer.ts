@@ -18,6 +18,7 @@ import {
   type Leaf,
   listLogs,
   type LogPlace,
+  type Look,
   lookAtLog,
   originOfNote,
   readTiles,
@@ -79,18 +80,24 @@ const usualBatch = 2_500
  * @throws BrokerError `store_unavailable`; the next step finds out whether this one was carried out
  */
 export async function stepLog(log: Log, memory: Memory, batch = usualBatch, signal?: AbortSignal): Promise<Step> {
+  const look = await lookAtLog(log.ledger, batch)
+  try {
+    return await advance(log, memory, look, batch, signal)
+  } catch (error) {
+    if (error instanceof BrokerError && error.code === 'provider_unavailable')
+      return { outcome: 'refused', why: 'key away', lag: look.lag, error: describe(error) }
+    throw error
+  }
+}
+
+/** From where the log was found. @throws BrokerError also `provider_unavailable`, while the key does not answer */
+async function advance(log: Log, memory: Memory, { head, last, next, lag }: Look, batch: number, signal: AbortSignal | undefined): Promise<Step> {
   const { ledger } = log
-  const { head, last, next, lag } = await lookAtLog(ledger, batch)
   const refused = (why: Refusal): Step => ({ outcome: 'refused', why, lag })
 
-  const keyAway = (error: BrokerError): Step => ({ outcome: 'refused', why: 'key away', lag, error: describe(error) })
-
-  const signer = await unlessAway(log.key.signerFor(head ? originOfNote(head.note) : log.origin, signal))
-  if (signer instanceof BrokerError) return keyAway(signer)
+  const signer = await log.key.signerFor(head ? originOfNote(head.note) : log.origin, signal)
   if (!signer) return refused('forged checkpoint')
-  const ofKey = head && (await unlessAway(keyFault(log, head, signer, signal)))
-  if (ofKey instanceof BrokerError) return keyAway(ofKey)
-  const fault = ofKey ?? (await memoryFault(ledger, memory.head, head))
+  const fault = (head && (await keyFault(log, head, signer, signal))) ?? (await memoryFault(ledger, memory.head, head))
   if (fault) return refused(fault)
   if (last !== 'as it was') return refused(last === 'gone' ? 'lost entry' : 'older transactions')
   memory.head = head
@@ -101,8 +108,7 @@ export async function stepLog(log: Log, memory: Memory, batch = usualBatch, sign
   const leaves = await leavesOf(ledger, next)
   if (!leaves) return refused('unreadable entry')
   const grown = growth(tree, leaves)
-  const to = await unlessAway(signedBy(signer, head?.log ?? firstLog, grown.head, signal))
-  if (to instanceof BrokerError) return keyAway(to)
+  const to = await signedBy(signer, head?.log ?? firstLog, grown.head, signal)
   // A key that is elsewhere is believed no more than a store: what was kept once could not be taken back.
   if (headFault(to, signer.key)) return refused('wrong signature')
   const name = { ...to.log, origin: signer.key.name, key: signer.key.text }
@@ -117,16 +123,6 @@ export async function stepLog(log: Log, memory: Memory, batch = usualBatch, sign
 }
 
 const firstLog: LogPlace = { number: 1, first: 0 }
-
-/** What the key answers; or, where it does not, the error that says so. */
-async function unlessAway<Answer>(asked: Promise<Answer>): Promise<Answer | BrokerError> {
-  try {
-    return await asked
-  } catch (error) {
-    if (error instanceof BrokerError && error.code === 'provider_unavailable') return error
-    throw error
-  }
-}
 
 /** What entries make of a tree: its head, and all of it that has to be kept. */
 interface Growth {
