@@ -6,7 +6,7 @@ import type { Credential } from './credential.ts'
 import type { KillLists, RoleSessions } from './role-sessions.ts'
 
 /** What one mint is for. Announced in the ledger before the provider hears of it. */
-export interface Reservation<Settings = unknown> {
+export interface Reservation<Grant = unknown> {
   readonly lease: LeaseId
   readonly task: TaskId
   readonly agent: string
@@ -16,7 +16,7 @@ export interface Reservation<Settings = unknown> {
   readonly subject: string
   readonly grant: string
   /** The grant's own part for this provider, parsed by `ProviderKind.grant`. */
-  readonly settings: Settings
+  readonly settings: Grant
   readonly parameters: Readonly<Record<string, string>>
   /** When the credential must have ended, by the store's clock; never past the task's deadline. */
   readonly expiresAt: Date
@@ -140,34 +140,38 @@ export interface Finding {
 }
 
 /** A grant of the catalogue that names the provider, to be tried. */
-export interface TrialGrant {
+export interface TrialGrant<Grant = unknown> {
   readonly name: string
   /** The grant's own part for this provider, parsed by `ProviderKind.grant`. */
-  readonly settings: unknown
+  readonly settings: Grant
   /** Milliseconds. */
   readonly maxTtl: number
   /** A value for each of its parameters; undefined where somebody has to choose one and nobody did. */
   readonly parameters: Readonly<Record<string, string>> | undefined
 }
 
-/** What a backend must promise so that its credentials can be leased. The contract suite in test/providers holds every one to it. */
-export interface Provider {
+/**
+ * What a backend must promise so that its credentials can be leased. The contract suite in test/providers holds every one to it.
+ *
+ * `Grant` is what its kind makes of a grant's own keys. Whoever has providers of many kinds hands each only what that kind has parsed.
+ */
+export interface Provider<Grant = unknown> {
   /** Its name in the configuration: the target of leases. */
   readonly name: string
   readonly kind: string
   /** How a credential of a grant with these settings can be ended before its time; told to agents and reviewers, so it must be the truth. */
-  revocation(settings: unknown): Revocation
+  revocation(settings: Grant): Revocation
   /**
    * What a credential of a grant with these settings can be used for that goes on when the credential is dead, by its names at the backend. Told to agents
    * and reviewers. Absent: nothing.
    */
-  outlives?(settings: unknown): readonly string[]
+  outlives?(settings: Grant): readonly string[]
   /**
    * The roles of which one is assumed for a grant with these settings: the name of its session is taken with the announcement of the lease, and stands
    * among the handles of its reservation. Whoever has a pool can end what has such a name however late it is minted, for nobody asks again whether the
    * lease still lives. Absent: no name is taken beforehand.
    */
-  pool?(settings: unknown): readonly string[]
+  pool?(settings: Grant): readonly string[]
   /**
    * Minting changes nothing outside the broker, and the broker itself answers whether a credential lives. Its leases are announced `active` and
    * end in the commit that ends them; `revoke` and `recover` are never asked.
@@ -184,7 +188,7 @@ export interface Provider {
    * Mints one credential. Each handle is journaled before it is used, so that a crash can be cleaned up after. Asking twice for one lease
    * never leaves two credentials. @throws ProviderError
    */
-  mint(reservation: Reservation, journal: (handle: Handle) => Promise<void>, signal: AbortSignal): Promise<Minted>
+  mint(reservation: Reservation<Grant>, journal: (handle: Handle) => Promise<void>, signal: AbortSignal): Promise<Minted>
   /**
    * A fresh short-lived credential of a living lease; absent where the provider has none. What was handed out before lives on until its own end. The
    * reservation's `expiresAt` is the furthest that the decision permits; what is given may end long before, and says so. Several may be asked for at
@@ -193,7 +197,7 @@ export interface Provider {
    * A failure says by `minted` whether there may be a credential that nobody was given: `no` puts the lease's end back to where it was, `maybe` leaves it
    * at `endsBy`, or else where this refresh would have put it. @throws ProviderError
    */
-  refresh?(reservation: Reservation, signal: AbortSignal): Promise<Minted>
+  refresh?(reservation: Reservation<Grant>, signal: AbortSignal): Promise<Minted>
   /**
    * Ends the credential and answers with what proves it. Idempotent: ending what is already gone is success. A mint of the same lease that is
    * still under way, or arrives later, must not leave anything alive. Where `revocation` answers `expiry` nothing can be proven: the late mint is
@@ -216,7 +220,7 @@ export interface Provider {
    * Tries all that leases of these grants will need, and says everything that is wrong with it at once, for whoever sets the backend up. What it mints it
    * ends. Takes its time, and never throws for what it meets. Absent where `check` says all there is to say.
    */
-  examine?(grants: readonly TrialGrant[]): Promise<readonly Finding[]>
+  examine?(grants: readonly TrialGrant<Grant>[]): Promise<readonly Finding[]>
   /**
    * What it has to do that nobody asked for, such as looking whether what it wrote still stands. Called every second or so, never twice at once; returns
    * at once where nothing is due. @throws ProviderError
@@ -278,5 +282,5 @@ export interface ProviderKind<Settings = unknown, Grant = unknown> {
   grantFaults?(settings: Grant, entry: { readonly standing: boolean; readonly parameters: ReadonlyMap<string, number> }): readonly GrantFault[]
   /** What of its backend a grant names that two providers, or one under two names, could undo each other's work on. Absent: nothing. */
   things?(settings: Settings, grant: Grant): readonly NamedThing[]
-  connect(name: string, settings: Settings, surroundings: ProviderSurroundings): Promise<Provider>
+  connect(name: string, settings: Settings, surroundings: ProviderSurroundings): Promise<Provider<Grant>>
 }

@@ -3,7 +3,7 @@ import { stopwatch } from '../../src/base/time.ts'
 import type { Reservation } from '../../src/providers/provider.ts'
 
 /** A reservation as the ledger would announce it, of a new lease that lives for ten minutes. */
-export function reservationOf(settings: unknown, changes: Partial<Reservation> = {}): Reservation {
+export function reservationOf<Grant>(settings: Grant, changes: Partial<Reservation<Grant>> = {}): Reservation<Grant> {
   const now = Date.now()
   return {
     lease: newId('lease'),

@@ -28,7 +28,12 @@ export const awsKind: ProviderKind<AwsSettings, AwsGrant> = {
 }
 
 /** @param pause how it waits between two looks and two writes; its own unless a test drives it */
-export async function connectAws(name: string, settings: AwsSettings, surroundings: ProviderSurroundings, pause?: Pause): Promise<Provider> {
+export async function connectAws(
+  name: string,
+  settings: AwsSettings,
+  surroundings: ProviderSurroundings,
+  pause?: Pause,
+): Promise<Provider<AwsGrant>> {
   // Only where it is configured: the SDK takes longer to load than all the rest of the broker's providers.
   const [{ createSts }, { openIdentities }, { denying }, { mintingOf }] = await Promise.all([
     import('./client.ts'),
@@ -48,7 +53,7 @@ export async function connectAws(name: string, settings: AwsSettings, surroundin
     kind: 'aws-sts',
     local: false,
     revocation: () => (deny ? 'deny' : 'expiry'),
-    outlives: (grant) => (grant as AwsGrant).outlives_revocation,
+    outlives: (grant) => grant.outlives_revocation,
     limits: { timeout: settings.timeout, concurrency: settings.concurrency, ...(deny && { ends: endsAtOnce }) },
     ...minting,
     async revoke(lease, signal) {
@@ -58,7 +63,7 @@ export async function connectAws(name: string, settings: AwsSettings, surroundin
     },
     // The name of a session is journaled before STS is asked, and a journal that finds the lease ended stops the mint.
     recover: async ({ handles }) => ({ minted: handles.length > 0 }),
-    ...(deny && { pool: (grant: unknown) => (grant as AwsGrant).roles, upkeep: (signal: AbortSignal) => deny.upkeep(signal) }),
+    ...(deny && { pool: (grant: AwsGrant) => grant.roles, upkeep: (signal: AbortSignal) => deny.upkeep(signal) }),
     alarms: ['static_key', ...(deny ? listAlarms : [])],
     check: async (signal) => void (await checkAccount(name, settings, sts, signal)),
     ...(identities.tokens && { tokens: identities.tokens }),

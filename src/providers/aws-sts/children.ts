@@ -27,7 +27,7 @@ export interface Children {
    * @returns `unsupported` where STS makes no children of this role's sessions; the parent is forgotten then
    * @throws ProviderError
    */
-  of(session: RoleSession, reservation: Reservation, signal: AbortSignal): Promise<Minted | 'unsupported'>
+  of(session: RoleSession, reservation: Reservation<AwsGrant>, signal: AbortSignal): Promise<Minted | 'unsupported'>
   /** Forgets the parent of a lease that is to end; what is under way for it, or asked for afterwards, comes to nothing. */
   end(lease: LeaseId): void
   /** @throws ProviderError where it was to end */
@@ -57,11 +57,11 @@ export function createChildren(
     if (ended.get(lease)) throw new ProviderError('refused', `${name} was asked to end this session`, made, { endsBy })
   }
 
-  async function assumeParent(session: RoleSession, reservation: Reservation, signal: AbortSignal): Promise<Parent> {
+  async function assumeParent(session: RoleSession, reservation: Reservation<AwsGrant>, signal: AbortSignal): Promise<Parent> {
     const { settings: grant, parameters, issuedAt, expiresAt } = reservation
     const needed = Math.min(expiresAt.getTime() - issuedAt.getTime(), settings.longest_session)
     const until = wholeSecond(issuedAt.getTime() + needed)
-    const policy = compileParent(grant as AwsGrant, parameters, until)
+    const policy = compileParent(grant, parameters, until)
     const duration = durationOf(needed)
     const elapsed = stopwatch()
     const narrow = narrower(await assume(session, reservation, policy, duration, signal))
@@ -73,7 +73,7 @@ export function createChildren(
       const { lease, settings: grant, parameters, issuedAt, expiresAt } = reservation
       const until = wholeSecond(Math.min(expiresAt.getTime(), issuedAt.getTime() + settings.child_ttl))
       const duration = Math.max(1, Math.ceil((until.getTime() - issuedAt.getTime()) / 1_000))
-      const policy = compile(grant as AwsGrant, parameters, until)
+      const policy = compile(grant, parameters, until)
 
       /** A grant that was changed in the catalogue, or a task that was renewed, has another parent. */
       const fits = (parent: Parent): boolean =>
@@ -81,7 +81,7 @@ export function createChildren(
         parent.name === session.name &&
         parent.until >= until &&
         parent.left() >= duration * 1_000 + spare &&
-        parent.policy === compileParent(grant as AwsGrant, parameters, parent.until)
+        parent.policy === compileParent(grant, parameters, parent.until)
 
       /** @param made whether the parent was assumed for this */
       async function childOf(parent: Parent, made: 'no' | 'maybe'): Promise<Minted | 'unsupported' | 'ended'> {

@@ -17,7 +17,7 @@ export function mintingOf(
   { sessions, clock, noticed }: ProviderSurroundings,
   sts: Sts,
   arnOf: (role: string) => string,
-): Required<Pick<Provider, 'mint' | 'refresh'>> & Pick<ReturnType<typeof createChildren>, 'end'> {
+): Required<Pick<Provider<AwsGrant>, 'mint' | 'refresh'>> & Pick<ReturnType<typeof createChildren>, 'end'> {
   const assume = (session: RoleSession, reservation: Reservation, policy: string, duration: number, signal: AbortSignal): Promise<Session> =>
     sts.assumeRole(
       {
@@ -34,16 +34,15 @@ export function mintingOf(
   const modes = createModes(settings.mode, clock, (role, mode) => noticed?.(name, 'info', 'mode', { role, mode }))
 
   /** The session itself, for a role that has no children, or is to have none. */
-  async function direct(session: RoleSession, reservation: Reservation, signal: AbortSignal): Promise<Minted> {
+  async function direct(session: RoleSession, reservation: Reservation<AwsGrant>, signal: AbortSignal): Promise<Minted> {
     const { duration, until } = lifeOf(name, reservation, settings.longest_session)
-    const policy = compile(reservation.settings as AwsGrant, reservation.parameters, until)
+    const policy = compile(reservation.settings, reservation.parameters, until)
     return mintedOf(await assume(session, reservation, policy, duration, signal), until)
   }
 
   return {
     async mint(reservation, journal, signal) {
-      // Parsed by `awsGrant` when the catalogue was loaded.
-      const { roles } = reservation.settings as AwsGrant
+      const { roles } = reservation.settings
       if (roles.every((role) => modes.of(role) === 'direct')) lifeOf(name, reservation, settings.longest_session)
       const session = await takeSession(name, reservation, roles, sessions, journal)
       const mode = modes.of(session.role)
@@ -57,7 +56,7 @@ export function mintingOf(
 
     async refresh(reservation, signal) {
       const session = journaledSession(reservation.handles)
-      if (!session || !(reservation.settings as AwsGrant).roles.includes(session.role)) {
+      if (!session || !reservation.settings.roles.includes(session.role)) {
         throw new ProviderError('refused', `${name} has no session of this lease whose role the grant still names`, 'no')
       }
       const mode = modes.of(session.role)

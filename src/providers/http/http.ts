@@ -70,14 +70,13 @@ export const httpKind: ProviderKind<HttpSettings, HttpGrant> = {
         const answer = await ask('GET', '/check', signal)
         if (answer.status !== 204) throw unexpected(name, 'GET /check', answer)
       },
-    } satisfies Provider
+    } satisfies Provider<HttpGrant>
   },
 }
 
-function mintRequestFor(reservation: Reservation): MintRequest {
+function mintRequestFor(reservation: Reservation<HttpGrant>): MintRequest {
   const { task, agent, owner, kind, subject, grant, parameters, expiresAt } = reservation
-  // Parsed by `httpGrant` when the catalogue was loaded.
-  const { settings } = reservation.settings as HttpGrant
+  const { settings } = reservation.settings
   return { task, agent, owner, kind, subject, grant, settings, parameters: { ...parameters }, expires_at: expiresAt.toISOString() }
 }
 

@@ -43,15 +43,14 @@ export const jwtKind: ProviderKind<JwtSettings, JwtGrant> = {
       throw new ConfigurationError([`provider ${name}: ${describe(cause)}`])
     })
 
-    async function mint(reservation: Reservation): Promise<Minted> {
+    async function mint(reservation: Reservation<JwtGrant>): Promise<Minted> {
       const { iat, exp } = lifeOf(reservation, name)
       const content = {
         iss: publicUrl,
         sub: reservation.subject,
-        // Parsed by `grant` when the catalogue was loaded.
-        aud: (reservation.settings as JwtGrant).audience,
+        aud: reservation.settings.audience,
         client_id: reservation.agent,
-        scope: (reservation.settings as JwtGrant).scope,
+        scope: reservation.settings.scope,
         jti: reservation.lease,
         iat,
         exp,
@@ -82,7 +81,7 @@ export const jwtKind: ProviderKind<JwtSettings, JwtGrant> = {
         keys: () => keyring.published(),
         read: (token) => readToken(token, publicUrl, keyring),
       },
-    } satisfies Provider
+    } satisfies Provider<JwtGrant>
   },
 }
 

@@ -49,7 +49,7 @@ class Ambiguous extends Error {
 }
 
 /** Mints with a task token of its own for each lease, which is also what ends it. */
-export function createMint(vault: Mint): (reservation: Reservation, journal: Journal, signal: AbortSignal) => Promise<Minted> {
+export function createMint(vault: Mint): (reservation: Reservation<VaultGrant>, journal: Journal, signal: AbortSignal) => Promise<Minted> {
   const { name, identity, ending, namespace } = vault
   const place = namespace === undefined ? {} : { namespace }
   /** Reads under way, by the path of the grant. */
@@ -68,7 +68,7 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
   }
 
   /** One attempt in its turn at the backend, which is what its path leads to as far as one can tell. Nothing is made where there is none. @throws as `attempt` */
-  async function attemptInTurn(reservation: Reservation, journal: Journal, signal: AbortSignal): Promise<Minted> {
+  async function attemptInTurn(reservation: Reservation<VaultGrant>, journal: Journal, signal: AbortSignal): Promise<Minted> {
     const path = pathOf(reservation)
     if ((reads.get(path) ?? 0) >= vault.mostReads) throw new ProviderError('downstream', `${name} still owes answers to many reads`, 'no')
     const leave = await vault.slots.enter(path)
@@ -89,9 +89,8 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
   }
 
   /** One attempt, with one token. @throws Ambiguous where another may do better, ProviderError and whatever `journal` throws where not */
-  async function attempt(reservation: Reservation, journal: Journal, signal: AbortSignal): Promise<Minted> {
-    // Parsed by `vaultGrant` when the catalogue was loaded.
-    const grant = reservation.settings as VaultGrant
+  async function attempt(reservation: Reservation<VaultGrant>, journal: Journal, signal: AbortSignal): Promise<Minted> {
+    const grant = reservation.settings
     const life = lifeOf(reservation)
     // Refused before anything is made.
     secretQuestion(grant, reservation.parameters, life.left().seconds)
@@ -129,7 +128,7 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
     }
   }
 
-  async function newToken(reservation: Reservation, policy: string, signal: AbortSignal): Promise<{ token: string; accessor: string }> {
+  async function newToken(reservation: Reservation<VaultGrant>, policy: string, signal: AbortSignal): Promise<{ token: string; accessor: string }> {
     const body = {
       ttl: `${bootstrap}s`,
       type: 'service',
@@ -158,7 +157,7 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
    * mint stops waiting, and what arrives later is journaled and ended.
    */
   async function readSecret(
-    reservation: Reservation,
+    reservation: Reservation<VaultGrant>,
     question: ReturnType<typeof secretQuestion>,
     token: string,
     handle: { readonly accessor: string },
@@ -174,7 +173,7 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
       throw new Ambiguous(asProviderError(name, error))
     })
     if (answer === undefined) {
-      goOn(endLate(reservation.settings as VaultGrant, reading, handle, journal))
+      goOn(endLate(reservation.settings, reading, handle, journal))
       throw new ProviderError('timed_out', `${name} gave no secret in time`, 'maybe')
     }
     const secret = secretOf(answer)
@@ -273,7 +272,7 @@ export function createMint(vault: Mint): (reservation: Reservation, journal: Jou
 }
 
 /** The path of a grant as it stands in the catalogue: values of an agent must not make another backend of one. */
-const pathOf = ({ settings }: Reservation): string => (settings as VaultGrant).parts.join('/')
+const pathOf = ({ settings }: Reservation<VaultGrant>): string => settings.parts.join('/')
 
 /** Whether nothing was answered in all the time of a mint, after its token was made. Whoever gave up earlier says nothing of the backend. */
 const isSilence = (error: unknown, { reason }: AbortSignal): error is ProviderError =>

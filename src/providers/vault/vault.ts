@@ -55,7 +55,7 @@ export const vaultKind: ProviderKind<VaultSettings, VaultGrant> = {
     return {
       name,
       kind: 'vault',
-      revocation: (grant) => revocationOf(grant as VaultGrant),
+      revocation: (grant) => revocationOf(grant),
       local: false,
       // `VALID UNTIL` refuses new logins and lets open sessions be. A certificate has no lease, and nothing accepts it past its end.
       mustConfirm: 'lease_id',
@@ -78,6 +78,6 @@ export const vaultKind: ProviderKind<VaultSettings, VaultGrant> = {
         const askAs = (question: Question) => identity.ask(question, AbortSignal.timeout(timeout))
         return await examine({ name, settings, clock: surroundings.clock, askOpenly: ask, ask: askAs, mint, ending }, grants)
       },
-    } satisfies Provider
+    } satisfies Provider<VaultGrant>
   },
 }

@@ -1,6 +1,7 @@
 import type { Finding, ProviderSurroundings, TrialGrant } from '../../provider.ts'
 import { arnOfRole } from '../arn.ts'
 import { createSts } from '../client.ts'
+import type { AwsGrant } from '../grant.ts'
 import type { Identities } from '../identity.ts'
 import type { Told } from '../request.ts'
 import type { AwsSettings } from '../settings.ts'
@@ -15,7 +16,7 @@ export function examineAccount(
   { clock, publicUrl }: ProviderSurroundings,
   { minter, revoker }: Identities,
   told: Told,
-  grants: readonly TrialGrant[],
+  grants: readonly TrialGrant<AwsGrant>[],
 ): Promise<readonly Finding[]> {
   const asksIam = settings.kill_list !== undefined || settings.revoker !== undefined
   return examine(

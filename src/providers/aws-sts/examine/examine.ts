@@ -31,12 +31,12 @@ export interface Examined {
 }
 
 /** Looks at everything, from whom the broker is to each grant. Without a minter there is nothing more to see; nothing else ends it. */
-export async function examine(aws: Examined, grants: readonly TrialGrant[]): Promise<readonly Finding[]> {
+export async function examine(aws: Examined, grants: readonly TrialGrant<AwsGrant>[]): Promise<readonly Finding[]> {
   const identities = await examineIdentities(aws)
   if (identities.some(({ level, subject }) => level === 'fault' && subject === 'account')) return identities
   const findings = [...identities, ...(await section('clock', async () => judgeClock(await aws.awsClock(), aws.clock())))]
   // One after the other: it is a check and not a storm.
-  for (const grant of grants) for (const role of (grant.settings as AwsGrant).roles) findings.push(...(await examineTrial(aws, grant, role)))
+  for (const grant of grants) for (const role of grant.settings.roles) findings.push(...(await examineTrial(aws, grant, role)))
   for (const role of rolesOf(grants)) {
     findings.push(...(await section(`mode of ${role}`, () => examineMode(aws, role))))
     findings.push(...(await section(`role ${role}`, () => examineRole(aws, role))))
@@ -45,4 +45,4 @@ export async function examine(aws: Examined, grants: readonly TrialGrant[]): Pro
   return [...findings, ...(await section('quotas', () => examineQuotas(aws)))]
 }
 
-const rolesOf = (grants: readonly TrialGrant[]): readonly string[] => [...new Set(grants.flatMap(({ settings }) => (settings as AwsGrant).roles))]
+const rolesOf = (grants: readonly TrialGrant<AwsGrant>[]): readonly string[] => [...new Set(grants.flatMap(({ settings }) => settings.roles))]

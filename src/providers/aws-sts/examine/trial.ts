@@ -11,7 +11,7 @@ import type { Examined } from './examine.ts'
 export const checker = sourceIdentityOf('mayfly provider check')
 
 /** Assumes a role as a lease of the grant would, with a session policy that is over already: what it tries can do nothing. */
-export async function examineTrial({ settings, minter, arnOf, within }: Examined, grant: TrialGrant, role: string): Promise<Finding[]> {
+export async function examineTrial({ settings, minter, arnOf, within }: Examined, grant: TrialGrant<AwsGrant>, role: string): Promise<Finding[]> {
   const subject = `grant ${grant.name}, role ${role}`
   const { parameters, maxTtl } = grant
   if (parameters === undefined) return [{ level: 'unchecked', subject, message: 'has parameters without a value: give them with --param' }]
@@ -22,12 +22,12 @@ export async function examineTrial({ settings, minter, arnOf, within }: Examined
     return [{ level: 'fault', subject, message }]
   }
   return await orFault(subject, async () => {
-    const policy = (direct ? compile : compileParent)(grant.settings as AwsGrant, parameters, new Date(0))
+    const policy = (direct ? compile : compileParent)(grant.settings, parameters, new Date(0))
     const duration = durationOf(Math.min(maxTtl, settings.longest_session))
     const tagged = settings.session_tags ? sessionTags(trialFacts(grant.name)) : undefined
     const about = { roleArn: arnOf(role), sessionName: newSessionName(), sourceIdentity: checker, policy, duration, tagged }
     await minter.assumeRole(about, within())
-    return [{ level: 'ok', subject, message: wellOf(grant.settings as AwsGrant) }]
+    return [{ level: 'ok', subject, message: wellOf(grant.settings) }]
   })
 }
 

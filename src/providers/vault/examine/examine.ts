@@ -31,12 +31,12 @@ export interface Examined {
 }
 
 /** Looks at everything, from the address to each grant. What stands in the way of all that follows ends it; nothing else does. */
-export async function examine(vault: Examined, trials: readonly TrialGrant[]): Promise<readonly Finding[]> {
+export async function examine(vault: Examined, trials: readonly TrialGrant<VaultGrant>[]): Promise<readonly Finding[]> {
   const node = await examineNode(vault)
   if (node.some(({ level }) => level === 'fault')) return node
   const token = await lookUpToken(vault)
   if ('refusal' in token) return [...node, token.refusal]
-  const grants = trials.map(({ settings }) => settings as VaultGrant)
+  const grants = trials.map(({ settings }) => settings)
   const own = policiesOf(token)
   const findings = [
     ...node,
@@ -88,7 +88,7 @@ async function examineAuthority({ ask, settings }: Examined, grants: readonly Va
   return [{ level: 'unchecked', subject: 'broker policy', message: 'may not look at itself: let it update sys/capabilities-self while you check' }]
 }
 
-async function examineTokenRole({ ask, settings }: Examined, trials: readonly TrialGrant[], own: readonly string[]): Promise<Finding[]> {
+async function examineTokenRole({ ask, settings }: Examined, trials: readonly TrialGrant<VaultGrant>[], own: readonly string[]): Promise<Finding[]> {
   const name = settings.token_role
   const subject = `token role ${name}`
   const answer = await ask({ path: `auth/token/roles/${name}` })
@@ -97,7 +97,7 @@ async function examineTokenRole({ ask, settings }: Examined, trials: readonly Tr
   if (!role)
     return [{ level: 'unchecked', subject, message: `may not be read by the broker: let its policy read auth/token/roles/${name} while you check` }]
   const longest = Math.max(0, ...trials.map(({ maxTtl }) => Math.floor(maxTtl / 1_000)))
-  return judgeTokenRole(name, role, { policies: trials.map(({ settings: grant }) => (grant as VaultGrant).policy), own, longest })
+  return judgeTokenRole(name, role, { policies: trials.map(({ settings: grant }) => grant.policy), own, longest })
 }
 
 async function examineQuotas({ ask, settings }: Examined): Promise<Finding[]> {

@@ -16,10 +16,9 @@ const trialLife = 60_000
 const accountTrialLife = (leastAccountToken + 5) * 1_000
 
 /** A grant as an agent would have it: how it is set up, then made, ended, and looked for. */
-export async function examineGrant(vault: Examined, trial: TrialGrant): Promise<Finding[]> {
+export async function examineGrant(vault: Examined, trial: TrialGrant<VaultGrant>): Promise<Finding[]> {
   const subject = `grant ${trial.name}`
-  const grant = trial.settings as VaultGrant
-  const { parameters } = trial
+  const { settings: grant, parameters } = trial
   if (!parameters) {
     const untried: Finding = {
       level: 'unchecked',
@@ -35,8 +34,7 @@ export async function examineGrant(vault: Examined, trial: TrialGrant): Promise<
   })
 }
 
-async function examineRole({ ask }: Examined, { name, settings, maxTtl }: TrialGrant, path: string): Promise<Finding[]> {
-  const grant = settings as VaultGrant
+async function examineRole({ ask }: Examined, { name, settings: grant, maxTtl }: TrialGrant<VaultGrant>, path: string): Promise<Finding[]> {
   const definition = grant.engine === 'kv' ? undefined : definitionOf(path)
   if (!definition) return []
   const subject = `grant ${name}: ${definition.path}`
@@ -49,16 +47,16 @@ async function examineRole({ ask }: Examined, { name, settings, maxTtl }: TrialG
   return judgeRole({ subject, grant, longest: Math.floor(maxTtl / 1_000) }, dataOf(answer, z.unknown()))
 }
 
-async function tryGrant(vault: Examined, trial: TrialGrant, path: string): Promise<Finding[]> {
+async function tryGrant(vault: Examined, trial: TrialGrant<VaultGrant>, path: string): Promise<Finding[]> {
   const subject = `grant ${trial.name}`
-  const grant = trial.settings as VaultGrant
+  const grant = trial.settings
   const { clock, mint } = vault
   const now = clock()
   const life = Math.min(trial.maxTtl, grant.engine === 'kubernetes' ? accountTrialLife : trialLife)
   const handles: Handle[] = []
   const lease = { lease: newId('lease'), task: newId('task'), age: 0, handles }
   const nobody = { agent: 'provider-check', owner: 'provider-check', kind: 'provider-check', subject: 'provider-check', policyDigest: '' }
-  const reservation: Reservation = {
+  const reservation: Reservation<VaultGrant> = {
     ...lease,
     ...nobody,
     grant: trial.name,
