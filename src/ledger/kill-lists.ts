@@ -1,5 +1,6 @@
 import { sql, type SQL } from 'drizzle-orm'
 import { BrokerError } from '../base/errors.ts'
+import type { HeldList, Intent, KillLists } from '../base/kill-lists.ts'
 import { cohortName, nextCohort, openCohorts } from './cohorts.ts'
 import type { Ledger } from './connect.ts'
 import { claimSeconds, nowWaiting, waitingEntries } from './endings.ts'
@@ -8,45 +9,6 @@ import { milliseconds } from './intervals.ts'
 import { dueChannel } from './postgres.ts'
 import { forgetAt } from './role-sessions.ts'
 import { shutRung } from './session-names.ts'
-
-/** A session as the kill list of its role needs it. */
-export interface SessionOfRole {
-  readonly name: string
-  /** Of the others nothing is being ended. */
-  readonly denied: boolean
-  /** Of the first document that was written with it. */
-  readonly generation: number | undefined
-  /** AWS did not issue it before this, nor, where that is known, after `latest`, whatever its clock says. */
-  readonly earliest: Date
-  readonly latest: Date | undefined
-}
-
-/** A kill list that is held, and all that it depends on, read in one moment. */
-export interface ListInHand {
-  readonly salt: string
-  /** Of the last document that anybody meant to write; 0 before the first. */
-  readonly generation: number
-  readonly digest: string | null
-  readonly written: boolean
-  /** The last generation that was seen to be in force; 0 before the first. */
-  readonly confirmed: number
-  readonly open: string
-  readonly killed: readonly string[]
-  readonly cutoff: Date | undefined
-  readonly sessions: readonly SessionOfRole[]
-  readonly checkDue: boolean
-}
-
-/** A document about to be written. */
-export interface NewDocument {
-  readonly generation: number
-  readonly digest: string | null
-  readonly killed: readonly string[]
-  readonly cutoff: Date | undefined
-  readonly rung: number
-  /** Living sessions that it denies. */
-  readonly sacrificed: readonly string[]
-}
 
 /** One role's list. */
 interface Which {
@@ -66,19 +28,18 @@ const shutFor = 60
 /** Milliseconds to wait for a list that changed while it was being taken. */
 const shortestWait = 20
 
-/** The kill list of each role, for one holder at a time. Each verb rejects with BrokerError `store_unavailable`. */
-export const killLists = (ledger: Ledger) => ({
-  due: (provider: string) => due(ledger, provider),
-  doubt: (provider: string) => doubt(ledger, provider),
-  take: (provider: string, role: string, holder: string, pause: number) => take(ledger, { provider, role }, holder, pause),
-  closeCohort: (provider: string, role: string, holder: string) => closeCohort(ledger, { provider, role }, holder),
-  intend: (provider: string, role: string, holder: string, document: NewDocument) => intend(ledger, { provider, role }, holder, document),
-  wrote: (provider: string, role: string, holder: string, generation: number, denied: readonly string[]) =>
-    wrote(ledger, { provider, role }, holder, generation, denied),
-  confirm: (provider: string, role: string, generation: number) => confirm(ledger, { provider, role }, generation),
-  checked: (provider: string, role: string, holder: string, next: number) => checked(ledger, { provider, role }, holder, next),
-  disturbed: (provider: string, role: string) => disturbed(ledger, { provider, role }),
-  release: (provider: string, role: string, holder: string) => release(ledger, { provider, role }, holder),
+/** The kill list of each role, for one holder at a time, in the store. */
+export const killLists = (ledger: Ledger): KillLists => ({
+  due: (provider) => due(ledger, provider),
+  doubt: (provider) => doubt(ledger, provider),
+  take: (provider, role, holder, pause) => take(ledger, { provider, role }, holder, pause),
+  closeCohort: (provider, role, holder) => closeCohort(ledger, { provider, role }, holder),
+  intend: (provider, role, holder, intent) => intend(ledger, { provider, role }, holder, intent),
+  wrote: (provider, role, holder, generation, denied) => wrote(ledger, { provider, role }, holder, generation, denied),
+  confirm: (provider, role, generation) => confirm(ledger, { provider, role }, generation),
+  checked: (provider, role, holder, next) => checked(ledger, { provider, role }, holder, next),
+  disturbed: (provider, role) => disturbed(ledger, { provider, role }),
+  release: (provider, role, holder) => release(ledger, { provider, role }, holder),
 })
 
 const claim = sql`now() + make_interval(secs => ${claimSeconds})`
@@ -131,7 +92,7 @@ async function doubt(ledger: Ledger, provider: string): Promise<void> {
  * The self-join is what makes one statement enough: its snapshot cannot see what was committed while it waited for the row, such as the last name of a
  * cohort that was closed then. Postgres checks the condition again on the row that it finds, and the two no longer agree.
  */
-async function take(ledger: Ledger, which: Which, holder: string, pause: number): Promise<ListInHand | number> {
+async function take(ledger: Ledger, which: Which, holder: string, pause: number): Promise<HeldList | number> {
   const [row] = await ledger.run<{ list: ListRow | null; sessions: SessionRow[] | null; found: boolean; wait: number | null }>(sql`
     with free as (
       select list.provider, list.role, list.generation > list.written_generation or list.held_by <> ${holder} as disturbed
@@ -182,8 +143,8 @@ async function closeCohort(ledger: Ledger, which: Which, holder: string): Promis
  * Says what is about to be written, and ends the leases of those whom it sacrifices, in one commit: the reaper finds them due. The holder has the whole
  * of another claim to write it. The document was begun when the list was taken for it. Asked twice it says the same, as long as it was not written.
  */
-async function intend(ledger: Ledger, which: Which, holder: string, document: NewDocument): Promise<boolean> {
-  const { generation, digest, killed, cutoff, rung, sacrificed } = document
+async function intend(ledger: Ledger, which: Which, holder: string, intent: Intent): Promise<boolean> {
+  const { generation, digest, killed, cutoff, rung, sacrificed } = intent
   const [row] = await ledger.run<{ held: boolean }>(sql`
     with held as (
       select list.provider, list.role, ${claimed} as begun from kill_lists as list
@@ -301,7 +262,7 @@ async function release(ledger: Ledger, which: Which, holder: string): Promise<vo
   await ledger.run(sql`update kill_lists as list set held_by = null, held_until = null where ${is(which)} and list.held_by = ${holder}`)
 }
 
-interface ListRow extends Omit<ListInHand, 'cutoff' | 'sessions'> {
+interface ListRow extends Omit<HeldList, 'cutoff' | 'sessions'> {
   readonly cutoff: string | null
 }
 
@@ -313,7 +274,7 @@ interface SessionRow {
   readonly latest: string | null
 }
 
-const inHand = ({ cutoff, ...list }: ListRow, sessions: readonly SessionRow[]): ListInHand => ({
+const inHand = ({ cutoff, ...list }: ListRow, sessions: readonly SessionRow[]): HeldList => ({
   ...list,
   cutoff: cutoff === null ? undefined : new Date(cutoff),
   sessions: sessions.map(({ name, denied, generation, earliest, latest }) => ({

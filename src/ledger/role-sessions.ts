@@ -1,33 +1,11 @@
 import { sql, type SQL } from 'drizzle-orm'
 import { BrokerError } from '../base/errors.ts'
 import type { LeaseId } from '../base/ids.ts'
+import type { DeniedSession, Reserved, RoleSessions } from '../base/role-sessions.ts'
 import { openCohorts } from './cohorts.ts'
 import type { Ledger } from './connect.ts'
 import { forgottenAfter, openRoles, namedHandles, takeNames } from './session-names.ts'
 import { together } from './together.ts'
-
-/** A session of an AWS role: the role's name and its RoleSessionName, an open cohort (3 of base36) and a number in it (5). */
-export interface NamedSession {
-  readonly role: string
-  readonly name: string
-}
-
-/** What became of asking for a name. `ended`: the lease is not reserved any more. `full`: every role of the pool is shut. */
-export type NameTaken =
-  | { readonly outcome: 'reserved'; readonly session: NamedSession }
-  | { readonly outcome: 'ended' }
-  | { readonly outcome: 'full' }
-
-/** A session that is to be dead, and how far that is. */
-export interface SessionToEnd extends NamedSession {
-  /** Milliseconds until its lease has ended by itself, by the store's clock; negative afterwards. */
-  readonly left: number
-  readonly endsAt: Date
-  /** Of the first document that denies it. */
-  readonly generation: number | undefined
-  readonly writtenAt: Date | undefined
-  readonly confirmedAt: Date | undefined
-}
 
 /** When the kill list of its role may forget a session of `lease`. */
 export const forgetAt: SQL = forgottenAfter(sql`lease.expires_at`)
@@ -35,10 +13,10 @@ export const forgetAt: SQL = forgottenAfter(sql`lease.expires_at`)
 /** Statements with which one name is asked for: a role whose cohort is too old costs one, and so does a number that somebody else drew. */
 const rounds = 6
 
-/** The names of sessions that brokers take and deny. Each verb rejects with BrokerError `store_unavailable`. */
-export const roleSessions = (ledger: Ledger) => ({
-  reserve: (provider: string, lease: LeaseId, roles: readonly string[]) => reserve(ledger, provider, lease, roles),
-  deny: (provider: string, lease: LeaseId) => deny(ledger, { provider, lease }),
+/** The names of sessions that brokers take and deny, in the store. */
+export const roleSessions = (ledger: Ledger): RoleSessions => ({
+  reserve: (provider, lease, roles) => reserve(ledger, provider, lease, roles),
+  deny: (provider, lease) => deny(ledger, { provider, lease }),
 })
 
 /**
@@ -47,7 +25,7 @@ export const roleSessions = (ledger: Ledger) => ({
  *
  * @throws BrokerError `store_unavailable` where others were faster again and again
  */
-async function reserve(ledger: Ledger, provider: string, lease: LeaseId, roles: readonly string[]): Promise<NameTaken> {
+async function reserve(ledger: Ledger, provider: string, lease: LeaseId, roles: readonly string[]): Promise<Reserved> {
   for (let round = 0; round < rounds; round++) {
     const found = await takeName(ledger, provider, lease, roles)
     if (found.name !== null) return { outcome: 'reserved', session: { role: found.open!, name: found.name } }
@@ -89,9 +67,9 @@ interface Denial {
  * Marks all sessions of a lease as to be denied, in a commit that it may share with others, and tells how far each is. Asked again it only reads. The
  * lease is not reserved any more by then: no further name is taken for it.
  */
-const deny: (ledger: Ledger, denial: Denial) => Promise<readonly SessionToEnd[]> = together(denyAll, 'first')
+const deny: (ledger: Ledger, denial: Denial) => Promise<readonly DeniedSession[]> = together(denyAll, 'first')
 
-async function denyAll(ledger: Ledger, all: readonly Denial[]): Promise<readonly (readonly SessionToEnd[])[]> {
+async function denyAll(ledger: Ledger, all: readonly Denial[]): Promise<readonly (readonly DeniedSession[])[]> {
   const rows = await ledger.run<{ provider: string; lease: string; session: SessionRow }>(sql`
     with asked as materialized (
       select distinct provider, lease from json_to_recordset(${JSON.stringify(all)}::text::json) as asked(provider text, lease text)
@@ -125,7 +103,7 @@ interface SessionRow {
   readonly confirmed_at: string | null
 }
 
-const sessionOf = ({ role, name, left, ends_at, generation, written_at, confirmed_at }: SessionRow): SessionToEnd => ({
+const sessionOf = ({ role, name, left, ends_at, generation, written_at, confirmed_at }: SessionRow): DeniedSession => ({
   role,
   name,
   left,

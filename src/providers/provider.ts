@@ -1,9 +1,10 @@
 import type { ZodType } from 'zod'
 import type { Evidence, Handle } from '../base/evidence.ts'
 import type { LeaseId, TaskId } from '../base/ids.ts'
+import type { KillLists } from '../base/kill-lists.ts'
+import type { RoleSessions } from '../base/role-sessions.ts'
 import type { Clock } from '../base/time.ts'
 import type { Credential } from './credential.ts'
-import type { KillLists, RoleSessions } from './role-sessions.ts'
 
 /** What one mint is for. Announced in the ledger before the provider hears of it. */
 export interface Reservation<Grant = unknown> {

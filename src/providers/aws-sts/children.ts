@@ -1,7 +1,7 @@
 import type { LeaseId } from '../../base/ids.ts'
+import type { RoleSession } from '../../base/role-sessions.ts'
 import { stopwatch } from '../../base/time.ts'
 import { type Minted, ProviderError, type Reservation } from '../provider.ts'
-import type { RoleSession } from '../role-sessions.ts'
 import type { Narrow, Session } from './client.ts'
 import { compile, compileParent } from './compile.ts'
 import { mintedOf } from './credential.ts'

@@ -1,4 +1,4 @@
-import type { RoleSession } from '../role-sessions.ts'
+import type { RoleSession } from '../../base/role-sessions.ts'
 import { type Minted, type Provider, ProviderError, type ProviderSurroundings, type Reservation } from '../provider.ts'
 import { createChildren } from './children.ts'
 import type { Session, Sts } from './client.ts'

@@ -1,8 +1,8 @@
 import { createHash, randomInt } from 'node:crypto'
 import { BrokerError } from '../../base/errors.ts'
 import type { Handle } from '../../base/evidence.ts'
+import type { RoleSession, RoleSessions } from '../../base/role-sessions.ts'
 import { ProviderError, type Reservation } from '../provider.ts'
-import type { RoleSession, RoleSessions } from '../role-sessions.ts'
 
 const alphabet = '0123456789abcdefghijklmnopqrstuvwxyz'
 /** Short, for a list of denied sessions holds twice as many of these as of UUIDs; 2.8 * 10^12 of them are enough for one role. */

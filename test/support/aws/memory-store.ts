@@ -1,14 +1,6 @@
 import { randomUUID } from 'node:crypto'
-import type {
-  DeniedSession,
-  HeldList,
-  Intent,
-  KillLists,
-  ListedSession,
-  Reserved,
-  RoleSession,
-  RoleSessions,
-} from '../../../src/providers/role-sessions.ts'
+import type { HeldList, Intent, KillLists, ListedSession } from '../../../src/base/kill-lists.ts'
+import type { DeniedSession, Reserved, RoleSession, RoleSessions } from '../../../src/base/role-sessions.ts'
 
 interface KeptLease {
   state: 'reserved' | 'active' | 'ended'

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
+import type { HeldList, ListedSession } from '../../../base/kill-lists.ts'
 import { ProviderError } from '../../provider.ts'
-import type { HeldList, ListedSession } from '../../role-sessions.ts'
 import { canariesOf } from './canary.ts'
 import type { Carrier } from './carrier.ts'
 import { type KillList, killList, type Session } from './ladder.ts'

@@ -1,5 +1,5 @@
+import type { HeldList, KillLists } from '../../../base/kill-lists.ts'
 import { ProviderError } from '../../provider.ts'
-import type { HeldList, KillLists } from '../../role-sessions.ts'
 import type { ListAlarm } from './alarms.ts'
 import type { Canary } from './canary.ts'
 import type { Carrier } from './carrier.ts'
