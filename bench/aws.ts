@@ -14,7 +14,7 @@ import { killLists as keptLists } from '../src/ledger/kill-lists.ts'
 import { roleSessions } from '../src/ledger/role-sessions.ts'
 import { connectAws } from '../src/providers/aws-sts/aws-sts.ts'
 import { compile, compileParent } from '../src/providers/aws-sts/compile.ts'
-import { awsGrant } from '../src/providers/aws-sts/grant.ts'
+import { type AwsGrant, awsGrant } from '../src/providers/aws-sts/grant.ts'
 import { killList, type Session, type World } from '../src/providers/aws-sts/kill-list/ladder.ts'
 import { durationOf, newSessionName, sourceIdentityOf, wholeSecond } from '../src/providers/aws-sts/session.ts'
 import { awsSettings } from '../src/providers/aws-sts/settings.ts'
@@ -97,8 +97,8 @@ async function sessions(aws: Account): Promise<void> {
     ['children', 'AWS: a session and its child'],
   ] as const) {
     const provider = await connectAws('aws', awsSettings.parse(settingsOf(aws, mode, { kill_list: {} })), surroundings)
-    const mint = (reservation: Reservation) => provider.mint(reservation, async () => {}, AbortSignal.timeout(10_000))
-    const announce = async (pool?: readonly string[]): Promise<Reservation> => {
+    const mint = (reservation: Reservation<AwsGrant>) => provider.mint(reservation, async () => {}, AbortSignal.timeout(10_000))
+    const announce = async (pool?: readonly string[]): Promise<Reservation<AwsGrant>> => {
       const { id, taskId, reservedAt, expiresAt, handles } = await announceMint(ledger, undefined, pool)
       return reservationOf(grant, { lease: id, task: taskId, issuedAt: reservedAt, expiresAt, parameters: {}, handles })
     }

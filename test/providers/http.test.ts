@@ -184,7 +184,7 @@ describe('what a backend declares about its revocation', () => {
   test('stands in the evidence where its credentials are denied and not ended', async () => {
     answer = (response) => response.writeHead(204).end()
     const crm = await connect({ revocation: 'deny' })
-    expect(crm.revocation({})).toBe('deny')
+    expect(crm.revocation({ settings: {} })).toBe('deny')
     await expect(crm.revoke(reference, patient)).resolves.toMatchObject({ by: 'provider', statement: 'DELETE answered 204: denied at the backend' })
   })
 

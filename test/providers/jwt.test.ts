@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createLocalJWKSet, decodeProtectedHeader, exportJWK, generateKeyPair, importJWK, type JWK, jwtVerify, SignJWT } from 'jose'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { jwtKind } from '../../src/providers/jwt/jwt.ts'
+import { type JwtGrant, jwtKind } from '../../src/providers/jwt/jwt.ts'
 import type { Minted, Provider, Reservation, SignedTokens } from '../../src/providers/provider.ts'
 import { reservationOf } from './reservation.ts'
 
@@ -23,7 +23,7 @@ beforeAll(async () => {
 })
 afterAll(() => rm(folder, { recursive: true }))
 
-const reserve = (changes: Partial<Reservation> = {}) =>
+const reserve = (changes: Partial<Reservation<JwtGrant>> = {}) =>
   reservationOf(jwtKind.grant.parse({ audience, scope: 'invoices:read invoices:list' }), changes)
 const mint = (reservation: Reservation): Promise<Minted> => provider.mint(reservation, async () => {}, patient)
 

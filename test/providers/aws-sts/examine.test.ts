@@ -23,14 +23,14 @@ import { awsKind } from '../../../src/providers/aws-sts/aws-sts.ts'
 import { judgeClock } from '../../../src/providers/aws-sts/examine/clock.ts'
 import { examineQuotas } from '../../../src/providers/aws-sts/examine/quotas.ts'
 import { judgeTrust } from '../../../src/providers/aws-sts/examine/trust.ts'
-import { awsGrant } from '../../../src/providers/aws-sts/grant.ts'
+import { type AwsGrant, awsGrant } from '../../../src/providers/aws-sts/grant.ts'
 import { awsSettings } from '../../../src/providers/aws-sts/settings.ts'
 import type { Finding, ProviderSurroundings, TrialGrant } from '../../../src/providers/provider.ts'
 import { deployAws, type DeployedAws, externalId, killList, shipped, taskRole } from '../../support/aws/deployed.ts'
 import { policyOf } from '../../support/aws/site.ts'
 
 const grant = awsGrant.parse({ role: taskRole, allow: [{ actions: ['s3:GetObject'], resources: ['arn:aws:s3:::invoices/{customer}/*'] }] })
-const trial: TrialGrant = { name: 'invoices-bucket', settings: grant, maxTtl: 900_000, parameters: { customer: 'acme' } }
+const trial: TrialGrant<AwsGrant> = { name: 'invoices-bucket', settings: grant, maxTtl: 900_000, parameters: { customer: 'acme' } }
 const everything = { Effect: 'Allow', Action: '*', Resource: '*' }
 const RoleName = 'invoices'
 
@@ -52,7 +52,7 @@ describe.each(['boundary', 'inline'] as const)('an account with kill lists in th
   async function examined(
     changes: object = {},
     surroundings: Partial<ProviderSurroundings> = {},
-    trials: readonly TrialGrant[] = [trial],
+    trials: readonly TrialGrant<AwsGrant>[] = [trial],
   ): Promise<readonly Finding[]> {
     const settings = awsSettings.parse({
       region: aws.peer.region,

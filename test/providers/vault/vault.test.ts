@@ -19,7 +19,7 @@ const reading = { path: 'database/creds/ledger-read', policy: 'mayfly-task-ledge
 const patient = new AbortController().signal
 const publicUrl = 'https://broker.example.com'
 
-const connectTo = (vault: RunningVault, address: string, settings: object = {}) =>
+const connectTo = (vault: RunningVault, address: string, settings: object = {}): Promise<Provider> =>
   vaultKind.connect(
     'vault',
     vaultKind.settings.parse({ address, auth: { method: 'token', token_file: vault.tokenFile }, token_role: 'mayfly-task', ...settings }),
