@@ -2,6 +2,7 @@ import { link, readdir, rename, unlink } from 'node:fs/promises'
 import path from 'node:path'
 import { BrokerError, ConfigurationError, describe, ifInRange } from '../base/errors.ts'
 import { openKeyFile } from '../base/key-file.ts'
+import type { SigningKey } from '../base/signing-key.ts'
 import { checkpointText, signCheckpoint } from '../proof/checkpoint.ts'
 import type { Head } from '../proof/merkle.ts'
 import { createSigner, signedNote, type VerifierKey, verifierKeyOf } from '../proof/note.ts'
@@ -77,16 +78,8 @@ export function logKeyOf(seed: Uint8Array): LogKey {
   }
 }
 
-/** An Ed25519 key that stays where it is, and signs there. Whatever it throws means that it does not do so now. */
-export interface RemoteKey {
-  /** The 32 bytes by which its signatures are verified. Always the same. */
-  publicKey(signal: AbortSignal): Promise<Uint8Array>
-  /** 64 bytes (RFC 8032, 5.1.6). */
-  sign(message: Uint8Array, signal: AbortSignal): Promise<Uint8Array>
-}
-
 /** The key of the log, kept by somebody else, so that whoever takes over this machine can sign with it only for as long. Nobody who has it can take it along. */
-export function remoteLogKey(remote: RemoteKey): LogKey {
+export function remoteLogKey(remote: SigningKey): LogKey {
   let last: LogSigner | undefined
 
   async function sign(key: VerifierKey, head: Head, signal: AbortSignal): Promise<string> {

@@ -3,6 +3,7 @@ import type { Evidence, Handle } from '../base/evidence.ts'
 import type { LeaseId, TaskId } from '../base/ids.ts'
 import type { KillLists } from '../base/kill-lists.ts'
 import type { RoleSessions } from '../base/role-sessions.ts'
+import type { SigningKey } from '../base/signing-key.ts'
 import type { Clock } from '../base/time.ts'
 import type { Credential } from './credential.ts'
 
@@ -123,14 +124,6 @@ export interface TokenClaims {
   readonly policy_digest: string
 }
 
-/** An Ed25519 key that never leaves the backend, and signs there. */
-export interface SigningKey {
-  /** The 32 bytes by which its signatures are verified (RFC 8032, 5.1.5). @throws ProviderError, `refused` where the key is not fit for it */
-  publicKey(signal: AbortSignal): Promise<Uint8Array>
-  /** 64 bytes (RFC 8032, 5.1.6). Whoever asked verifies them. @throws ProviderError */
-  sign(message: Uint8Array, signal: AbortSignal): Promise<Uint8Array>
-}
-
 /** What an examination found of one thing. A fault has to be mended, a warning to be known; what is `unchecked` could not be looked at, and says why. */
 export interface Finding {
   readonly level: 'ok' | 'unchecked' | 'warning' | 'fault'
@@ -230,7 +223,7 @@ export interface Provider<Grant = unknown> {
   /** Events by which `noticed` may be told that something is wrong. */
   readonly alarms?: readonly string[]
   readonly tokens?: SignedTokens
-  /** A key that the backend keeps, by its settings. Absent where it keeps none. */
+  /** A key that the backend keeps, by its settings. It throws ProviderError, `refused` where the key is not fit to sign. Absent where it keeps none. */
   signingKey?(settings: unknown): SigningKey
 }
 

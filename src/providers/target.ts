@@ -3,9 +3,10 @@ import { bulkhead, BulkheadRejectedError, TaskCancelledError, type BulkheadPolic
 import { BrokerError } from '../base/errors.ts'
 import type { Evidence, Handle } from '../base/evidence.ts'
 import { whenFired } from '../base/signal.ts'
+import type { SigningKey } from '../base/signing-key.ts'
 import { stopwatch, type Clock } from '../base/time.ts'
 import { type Breaker, createBreaker, type Heard } from './breaker.ts'
-import { type CallLimits, type LeaseReference, type Minted, type Provider, ProviderError, type Reservation, type SigningKey } from './provider.ts'
+import { type CallLimits, type LeaseReference, type Minted, type Provider, ProviderError, type Reservation } from './provider.ts'
 
 /** One configured provider as the rest of the house calls it: bounded in time and number, measured, and throwing one class of errors. */
 export interface Target {

@@ -3,8 +3,9 @@ import { readFile } from 'node:fs/promises'
 import { Writable } from 'node:stream'
 import { sql } from 'drizzle-orm'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
+import type { SigningKey } from '../../src/base/signing-key.ts'
 import { connect, type Ledger } from '../../src/ledger/connect.ts'
-import { logKeyOf, type RemoteKey, remoteLogKey } from '../../src/ledger/log-key.ts'
+import { logKeyOf, remoteLogKey } from '../../src/ledger/log-key.ts'
 import { latestCheckpoint } from '../../src/ledger/log.ts'
 import { rotateLog } from '../../src/ledger/rotation.ts'
 import { type Log, type Memory, startSequencer, type Step, stepLog } from '../../src/ledger/sequencer.ts'
@@ -46,10 +47,10 @@ describe.each(stores)('a log on $name whose key is elsewhere', { timeout: 150_00
 
   const { publicKey, privateKey } = generateKeyPairSync('ed25519')
   const raw = publicKey.export({ format: 'der', type: 'spki' }).subarray(-32)
-  const honest: RemoteKey = { publicKey: async () => raw, sign: async (message) => sign(null, message, privateKey) }
+  const honest: SigningKey = { publicKey: async () => raw, sign: async (message) => sign(null, message, privateKey) }
   const other = Buffer.from(`${origin}\n0\n${randomBytes(32).toString('base64')}\n`)
 
-  test.each<[string, Partial<RemoteKey>]>([
+  test.each<[string, Partial<SigningKey>]>([
     ['random bytes', { sign: async () => randomBytes(64) }],
     ['too few of them', { sign: async () => randomBytes(63) }],
     ['nothing', { sign: async () => Buffer.alloc(0) }],

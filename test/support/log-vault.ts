@@ -1,7 +1,7 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import path from 'node:path'
+import type { SigningKey } from '../../src/base/signing-key.ts'
 import { systemClock } from '../../src/base/time.ts'
-import type { SigningKey } from '../../src/providers/provider.ts'
 import { createTarget } from '../../src/providers/target.ts'
 import { transitSettings } from '../../src/providers/vault/transit.ts'
 import { vaultKind } from '../../src/providers/vault/vault.ts'

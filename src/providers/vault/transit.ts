@@ -1,6 +1,7 @@
 import { z } from 'zod'
+import type { SigningKey } from '../../base/signing-key.ts'
 import { fromBase64 } from '../../proof/spelling.ts'
-import { ProviderError, type SigningKey } from '../provider.ts'
+import { ProviderError } from '../provider.ts'
 import { dataOf, says, unexpected } from './answers.ts'
 import type { Identity } from './identity.ts'
 import { apiPath, plainName } from './settings.ts'
