@@ -2,27 +2,30 @@ import type { DecisionId, TaskId } from './ids.ts'
 import type { Receipt } from './receipt.ts'
 
 /** Every reason for which the broker says no. Adding one does not compile until the table in http/problem answers for it. */
-export type ErrorCode =
-  | 'invalid_request'
-  | 'invalid_token'
-  | 'denied'
-  | 'agent_unknown'
-  | 'forbidden'
-  | 'not_found'
-  | 'method_not_allowed'
-  | 'conflict'
-  | 'in_flight'
-  | 'too_large'
-  | 'unsupported_media_type'
-  | 'unknown_kind'
-  | 'unknown_grant'
-  | 'idempotency_mismatch'
-  | 'rate_limited'
-  | 'timed_out'
-  | 'internal'
-  | 'provider_failed'
-  | 'provider_unavailable'
-  | 'store_unavailable'
+export const errorCodes = [
+  'invalid_request',
+  'invalid_token',
+  'denied',
+  'agent_unknown',
+  'forbidden',
+  'not_found',
+  'method_not_allowed',
+  'conflict',
+  'in_flight',
+  'too_large',
+  'unsupported_media_type',
+  'unknown_kind',
+  'unknown_grant',
+  'idempotency_mismatch',
+  'rate_limited',
+  'timed_out',
+  'internal',
+  'provider_failed',
+  'provider_unavailable',
+  'store_unavailable',
+] as const
+
+export type ErrorCode = (typeof errorCodes)[number]
 
 /** One faulty field of a request. The message says what is wanted and never repeats the value, which may be a secret. */
 export interface FieldFault {

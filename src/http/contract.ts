@@ -1,5 +1,5 @@
 import { z } from '@hono/zod-openapi'
-import type { ErrorCode } from '../base/errors.ts'
+import { errorCodes } from '../base/errors.ts'
 import { isId } from '../base/ids.ts'
 import type { DecisionId, EntryId, LeaseId, RevocationId, StopId, TaskId } from '../base/ids.ts'
 import type { Json } from '../base/json.ts'
@@ -724,29 +724,6 @@ export const Introspection = z
   .openapi('Introspection')
 export type Introspection = z.infer<typeof Introspection>
 
-const ErrorCodes = z.enum([
-  'invalid_request',
-  'invalid_token',
-  'denied',
-  'agent_unknown',
-  'forbidden',
-  'not_found',
-  'method_not_allowed',
-  'conflict',
-  'in_flight',
-  'too_large',
-  'unsupported_media_type',
-  'unknown_kind',
-  'unknown_grant',
-  'idempotency_mismatch',
-  'rate_limited',
-  'timed_out',
-  'internal',
-  'provider_failed',
-  'provider_unavailable',
-  'store_unavailable',
-] as const satisfies readonly ErrorCode[])
-
 /** RFC 9457, `application/problem+json`. */
 export const ProblemDetails = z
   .object({
@@ -754,7 +731,7 @@ export const ProblemDetails = z
     title: z.string(),
     status: z.int(),
     detail: z.string().openapi({ description: 'Safe to show' }),
-    code: ErrorCodes,
+    code: z.enum(errorCodes),
     retry: z.enum(['no', 'same', 'later', 'new_token']).openapi({
       description:
         '`same`: send the same request again; `later`: the same, but not at once; both after `retry-after` seconds where the answer has it; `new_token`: with a fresh workload token',
