@@ -2,7 +2,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { expect, test } from 'vitest'
 import { onTheWire } from '../src/http/problem.ts'
-import { entryKinds } from '../src/ledger/entries.ts'
+import { entryKinds } from '../src/proof/entry-kinds.ts'
 import { createTelemetry } from '../src/telemetry.ts'
 import { documentedBodies, documentedFields } from './support/documented.ts'
 

@@ -1,6 +1,7 @@
 import { html } from 'hono/html'
 import { viewRevocation } from '../http/views.ts'
-import type { LeaseState, Revocation, TaskState } from '../ledger/records.ts'
+import type { Revocation } from '../ledger/records.ts'
+import type { LeaseState, TaskState } from '../ledger/states.ts'
 import type { Progress } from '../ledger/revocations.ts'
 import { phraseOf, selectorOf } from '../tasks/revoke.ts'
 import { liveMark, region, type Html, type Visit } from './page.ts'

@@ -1,5 +1,6 @@
 import { html } from 'hono/html'
-import type { Cause, Lease, LeaseState, TaskState } from '../ledger/records.ts'
+import type { Cause, Lease } from '../ledger/records.ts'
+import type { LeaseState, TaskState } from '../ledger/states.ts'
 import type { Html } from './page.ts'
 
 /** What a state means for whoever looks: something works, something is being ended, something resists, nothing is left. */

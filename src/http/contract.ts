@@ -4,8 +4,8 @@ import { isId } from '../base/ids.ts'
 import type { DecisionId, EntryId, LeaseId, RevocationId, StopId, TaskId } from '../base/ids.ts'
 import type { Json } from '../base/json.ts'
 import { durationPattern, parseDuration } from '../base/time.ts'
-import { entryKinds } from '../ledger/entries.ts'
-import type { LeaseState, TaskState } from '../ledger/records.ts'
+import { leaseStates, taskStates } from '../ledger/states.ts'
+import { entryKinds } from '../proof/entry-kinds.ts'
 
 /*
  * Every shape that crosses the wire, once: what requests are parsed with, what answers are typed by, what /openapi.json is made of.
@@ -77,9 +77,8 @@ const StopIdentifier = z
   .custom<StopId>((value) => typeof value === 'string' && isId('stop', value), 'must be the id of a stop')
   .openapi({ type: 'string', pattern: '^stop_[0-9a-z]{26}$' })
 
-// Restated here and not imported: the client needs this file without the store. `satisfies` and views.ts keep both lists equal.
-const TaskStates = z.enum(['denied', 'open', 'closing', 'completed', 'failed', 'revoked', 'expired'] as const satisfies readonly TaskState[])
-const LeaseStates = z.enum(['reserved', 'active', 'revoking', 'lapsing', 'revoked', 'expired', 'failed'] as const satisfies readonly LeaseState[])
+const TaskStates = z.enum(taskStates)
+const LeaseStates = z.enum(leaseStates)
 const AnyJson = z.custom<Json>().openapi({ type: ['object', 'array', 'string', 'number', 'boolean', 'null'] })
 const Outcome = z.enum(['permit', 'deny'])
 const Digest = z.string().openapi({ pattern: '^sha256:[0-9a-f]{64}$' })

@@ -1,6 +1,6 @@
 import { madeAt } from '../base/ids.ts'
 import { fieldIn, type Json, textIn } from '../base/json.ts'
-import type { EntryKind } from '../ledger/entries.ts'
+import type { EntryKind } from '../proof/entry-kinds.ts'
 import type { EntryFields } from '../proof/leaf.ts'
 import type { LogLine } from '../proof/lines.ts'
 

@@ -6,39 +6,6 @@ import type { EntryFields } from '../proof/leaf.ts'
 import type { Ledger } from './connect.ts'
 import type { Lease, Task } from './records.ts'
 
-/** Every kind of fact that the history holds. */
-export const entryKinds = [
-  'task.opened',
-  'task.denied',
-  'task.closing',
-  'task.ended',
-  'task.renewed',
-  'task.reissued',
-  'decision.made',
-  'lease.reserved',
-  'lease.issued',
-  'lease.refreshing',
-  'lease.refreshed',
-  'lease.not_refreshed',
-  'lease.revoking',
-  'lease.lapsing',
-  'lease.revoked',
-  'lease.expired',
-  'lease.failed',
-  'lease.reopened',
-  'lease.stuck',
-  'policy.activated',
-  'request.denied',
-  'request.refused',
-  'revocation.started',
-  'revocation.ended',
-  'stop.began',
-  'stop.lifted',
-  'kill_list.written',
-  'log.opened',
-] as const
-export type EntryKind = (typeof entryKinds)[number]
-
 /** A task about to be opened or denied. */
 export interface NewTask extends Pick<Task, 'id' | 'kind' | 'agent' | 'owner' | 'actor' | 'purpose' | 'labels'> {
   /** SHA-256 of the task token. */

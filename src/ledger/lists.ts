@@ -15,11 +15,10 @@ import {
   revocationOf,
   type Stop,
   stopOf,
-  type LeaseState,
   type Task,
   taskOf,
-  type TaskState,
 } from './records.ts'
+import type { LeaseState, TaskState } from './states.ts'
 
 /** A page, newest first, by key and not by offset: its cost does not grow with its number, and rows that arrive meanwhile move nothing. */
 export interface Page {

@@ -6,11 +6,8 @@ import type { Actor } from '../identity/actor.ts'
 import type { Action, Answer, Obligations } from '../policy/decide.ts'
 import type { Digest } from '../proof/canonical.ts'
 import type { Ledger } from './connect.ts'
-import type { leaseStates, taskStates } from './schema.ts'
+import type { LeaseState, TaskState } from './states.ts'
 import type { Rank } from './turns.ts'
-
-export type TaskState = (typeof taskStates)[number]
-export type LeaseState = (typeof leaseStates)[number]
 
 /** The actor who declared a task, with those attributes that the policy may see: what else was proven may name people, and is not kept. */
 export interface Declarant extends Actor {

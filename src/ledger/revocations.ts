@@ -5,8 +5,9 @@ import type { Ledger } from './connect.ts'
 import { entryColumns, type ExportedRow } from './entries.ts'
 import { dueChannel } from './postgres.ts'
 import { receiptsOfRows, toldRows } from './receipts.ts'
-import { type JsonRow, type Lease, type LeaseState, type Revocation, revocationOf, type TaskState } from './records.ts'
+import { type JsonRow, type Lease, type Revocation, revocationOf } from './records.ts'
 import { agreesWithLease, agreesWithTask, meansLeases, type Selector, selectorColumns, selectorIn, selectorValues } from './selector.ts'
+import type { LeaseState, TaskState } from './states.ts'
 import { type NewStop, stopEntries, stopRows } from './stops.ts'
 
 /** What a selector means at this moment: what is open and alive. */

@@ -1,5 +1,6 @@
 import { sql } from 'drizzle-orm'
 import { bigint, boolean, check, customType, index, integer, jsonb, pgTable, primaryKey, text, timestamp } from 'drizzle-orm/pg-core'
+import { leaseStates, taskStates } from './states.ts'
 
 /** Postgres' 64-bit transaction id: what tells a settled row from one whose transaction may still be open (see reference design of the sequencer). */
 const xid8 = customType<{ data: string }>({ dataType: () => 'xid8' })
@@ -9,12 +10,6 @@ const bytes = customType<{ data: Buffer }>({ dataType: () => 'bytea' })
 
 /** Milliseconds are what JavaScript can hold: finer ones would not survive the way there and back. */
 const moment = (name: string) => timestamp(name, { withTimezone: true, precision: 3 })
-
-/** Every state a task can be in; the moves between them are statements of announce.ts, endings.ts and settlement.ts. */
-export const taskStates = ['denied', 'open', 'closing', 'completed', 'failed', 'revoked', 'expired'] as const
-
-/** Every state a lease can be in. `reserved` to `lapsing` are live: something may still work. */
-export const leaseStates = ['reserved', 'active', 'revoking', 'lapsing', 'revoked', 'expired', 'failed'] as const
 
 const oneOf = (column: string, values: readonly string[]) => sql.raw(`${column} in (${values.map((value) => `'${value}'`).join(', ')})`)
 

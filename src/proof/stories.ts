@@ -1,7 +1,8 @@
 import type { Json } from '../base/json.ts'
-import type { EntryFields } from './leaf.ts'
 import { canonical } from './canonical.ts'
+import type { EntryKind } from './entry-kinds.ts'
 import type { Fault } from './fault.ts'
+import type { EntryFields } from './leaf.ts'
 import { type Permit, permitsIn } from './permits.ts'
 
 /** What the whole history comes to. */
@@ -50,7 +51,7 @@ const next: Readonly<Record<string, readonly string[]>> = {
   'lease.expired': ['lease.reopened'],
   'lease.failed': ['lease.reopened'],
   'lease.reopened': ['lease.revoked', 'lease.expired', 'lease.failed', 'lease.stuck'],
-}
+} satisfies Partial<Record<EntryKind | '', readonly EntryKind[]>>
 
 /** What says until when a lease will live. */
 const promises: ReadonlySet<string> = new Set(['lease.reserved', 'lease.issued', 'lease.refreshing', 'lease.refreshed'])
@@ -63,7 +64,7 @@ const outOfPlace: Readonly<Record<string, string>> = {
   'lease.revoked': 'was revoked without having been announced, or after it had ended',
   'lease.expired': 'expired without having been announced, or after it had ended',
   'lease.reserved': 'was announced a second time',
-}
+} satisfies Partial<Record<EntryKind, string>>
 
 /** Milliseconds behind which the end of a lease is late: a lap of the reaper is a second, and a busy one some more. */
 const promptly = 60_000

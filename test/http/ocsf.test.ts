@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest'
 import { idFrom, newId } from '../../src/base/ids.ts'
 import type { Json } from '../../src/base/json.ts'
 import { formats } from '../../src/http/follow.ts'
-import { type EntryKind, entryKinds } from '../../src/ledger/entries.ts'
+import { type EntryKind, entryKinds } from '../../src/proof/entry-kinds.ts'
 import type { EntryFields } from '../../src/proof/leaf.ts'
 import { faultsOf } from '../support/ocsf.ts'
 
