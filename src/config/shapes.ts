@@ -1,6 +1,8 @@
 import { z } from 'zod'
 import { durationWithin } from '../base/duration.ts'
 import { isLoopback } from '../base/loopback.ts'
+import { profileNames } from '../identity/actor.ts'
+import { algorithms } from '../identity/algorithm.ts'
 import { parseWitnessKey } from '../proof/cosignature.ts'
 
 const hour = 3_600_000
@@ -87,17 +89,14 @@ export const Store = z
 
 export const IdentityEntry = z.strictObject({
   name: Name.refine((name) => name !== 'unknown', 'stands for all strangers in the metrics'),
-  profile: z.enum(['spiffe', 'kubernetes', 'github-actions', 'oidc']),
+  profile: z.enum(profileNames),
   issuer: z.string().min(1).max(2_048).optional(),
   trust_domain: z
     .string()
     .regex(/^[a-z0-9._-]{1,255}$/, 'must be a trust domain such as prod.example.com')
     .optional(),
   keys: File.optional(),
-  algorithms: z
-    .array(z.enum(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519']))
-    .min(1)
-    .optional(),
+  algorithms: z.array(z.enum(algorithms)).min(1).optional(),
   /** The shortest that anybody issues is minutes. A week: whoever wants longer-lived tokens does not want this broker. */
   max_lifetime: durationWithin(60_000, 168 * hour).optional(),
   replay: z.enum(['reusable', 'single-use']).optional(),

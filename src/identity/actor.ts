@@ -1,5 +1,7 @@
 /** How the tokens of an issuer are judged and read. One file a profile would be too many: they stand together in profiles.ts. */
-export type ProfileName = 'spiffe' | 'kubernetes' | 'github-actions' | 'oidc'
+export const profileNames = ['spiffe', 'kubernetes', 'github-actions', 'oidc'] as const
+
+export type ProfileName = (typeof profileNames)[number]
 
 /**
  * A verified identity: what is proven about the caller, and nothing that the caller merely says.
