@@ -3,6 +3,7 @@ import * as oidc from 'openid-client'
 import { z } from 'zod'
 import { readUpTo } from '../base/bytes.ts'
 import { BrokerError } from '../base/errors.ts'
+import { forgetOldest } from '../base/forget-oldest.ts'
 import type { Clock } from '../base/time.ts'
 import { createPlaces } from '../http/places.ts'
 import type { Actor } from '../identity/actor.ts'
@@ -53,7 +54,10 @@ const timeout = 5
 /** Sign-ins that wait for the issuer at a time, each once. Anybody may begin one and invent a code: without a limit strangers would fill the door while it hangs. */
 const waiting = { most: 16, share: 1 }
 
-/** Sign-ins that are remembered to have shown a code, about a megabyte: more than people begin while one of them is good. */
+/**
+ * Sign-ins that are remembered to have shown a code, about a megabyte: more than people begin while one of them is good. What is too old is refused by its
+ * seal.
+ */
 const mostSpent = 10_000
 
 /** Bytes of an answer of the issuer's. Tokens with many groups have some ten thousand. */
@@ -67,7 +71,7 @@ export function createSignIn({ settings, key, cookies, verifier, redirectUri, cl
   const seal = createSeal(key, name, Begun, patience, clock)
   const issuer = discoverOnce(settings)
   const places = createPlaces('sign-ins', waiting)
-  const spent = createSpent()
+  const spent = new Set<string>()
 
   async function inPlace<Answer>(state: string, ask: () => Promise<Answer>): Promise<Answer> {
     const giveBack = places.take(state)
@@ -105,23 +109,11 @@ export function createSignIn({ settings, key, cookies, verifier, redirectUri, cl
         const configuration = await issuer.discover(signal)
         // A browser can be told to forget a cookie, and a stranger cannot: each code that they invent would be a question to the issuer.
         spent.add(begun.state)
+        forgetOldest(spent, mostSpent)
         return await exchange(configuration, answer, begun)
       })
       const { returnTo } = begun
       return { actor: await verifier.verify(idToken, signal), returnTo }
-    },
-  }
-}
-
-/** The states of the last sign-ins that have shown a code; the oldest is forgotten first. What is too old is refused by its seal. */
-function createSpent(): Pick<Set<string>, 'has' | 'add'> {
-  const states = new Set<string>()
-  return {
-    has: (state) => states.has(state),
-    add(state) {
-      const [oldest] = states
-      if (states.size >= mostSpent && oldest !== undefined) states.delete(oldest)
-      return states.add(state)
     },
   }
 }

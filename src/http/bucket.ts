@@ -1,3 +1,4 @@
+import { forgetOldest } from '../base/forget-oldest.ts'
 import type { Clock } from '../base/time.ts'
 
 /** How often something may be asked for: `burst` at once, then `perSecond`. */
@@ -33,10 +34,10 @@ export function createBuckets(rate: Rate, clock: Clock): Buckets {
       bucket.tokens = Math.min(rate.burst, bucket.tokens + earned)
       bucket.at = now
 
-      // Behind the others again: a Map keeps the order of insertion, so the first is the one not seen for longest.
+      // Behind the others again, so that the oldest is the one not seen for longest.
       buckets.delete(caller)
       buckets.set(caller, bucket)
-      if (buckets.size > mostCallers) buckets.delete(buckets.keys().next().value!)
+      forgetOldest(buckets, mostCallers)
 
       if (bucket.tokens < 1) return Math.max(1, Math.ceil((1 - bucket.tokens) / rate.perSecond))
       bucket.tokens -= 1

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { forgetOldest } from '../base/forget-oldest.ts'
 import type { Actor } from './actor.ts'
 import { type Times, timeFault } from './claims.ts'
 import type { KeySource } from './keys.ts'
@@ -37,9 +38,9 @@ export function createMemory(): Memory {
       return undefined
     },
     keep(token, verified) {
-      // The oldest goes first. It is verified again if it comes again, so nothing needs to be exact here.
-      if (known.size >= most) known.delete(known.keys().next().value ?? '')
       known.set(nameOf(token), verified)
+      // It is verified again if it comes again, so nothing needs to be exact here.
+      forgetOldest(known, most)
     },
   }
 }

@@ -1,3 +1,4 @@
+import { forgetOldest } from '../base/forget-oldest.ts'
 import type { Receipt } from '../base/receipt.ts'
 import { leafHashOf } from '../proof/leaf.ts'
 import type { Ledger } from './connect.ts'
@@ -22,10 +23,7 @@ export function rememberLeaves(ledger: Ledger, receipts: readonly Receipt[]): vo
   const told = leavesTold.get(ledger) ?? new Map<string, Receipt['leafHash']>()
   leavesTold.set(ledger, told)
   for (const { entry, leafHash } of receipts) told.set(entry, leafHash)
-  for (const oldest of told.keys()) {
-    if (told.size <= mostRemembered) return
-    told.delete(oldest)
-  }
+  forgetOldest(told, mostRemembered)
 }
 
 /** The leaves of these entries, in their order; what is remembered of them is forgotten. Undefined where one has no canonical form and so can be no leaf, or is gone. */

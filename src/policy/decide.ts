@@ -1,3 +1,4 @@
+import { forgetOldest } from '../base/forget-oldest.ts'
 import { canonical, type Digest } from '../proof/canonical.ts'
 import type { PolicySet } from './document.ts'
 import { evaluate, type Question } from './engine.ts'
@@ -108,10 +109,9 @@ function recall(set: PolicySet, timeless: TimelessQuestion, now: Date): Asked {
   const { input, ...judgement } = ask(set, askedAt(timeless, now))
   // A failure of the engine may pass, so it is asked again.
   if (judgement.diagnostics.length > 0 || key.length > mostRemembered.length) return { ...judgement, input }
-  const [oldest] = remembered.keys()
-  if (remembered.size >= mostRemembered.questions && oldest !== undefined) remembered.delete(oldest)
   // The time is the only value of its kind, and no text in the question can look like it: there its quotes would be escaped.
   const [before, behind] = input.split(canonical(moment(now)), 2) as [string, string]
   remembered.set(key, { judgement, before, behind })
+  forgetOldest(remembered, mostRemembered.questions)
   return { ...judgement, input }
 }
