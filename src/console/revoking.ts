@@ -2,10 +2,9 @@ import { Hono } from 'hono'
 import type { Context, MiddlewareHandler } from 'hono'
 import { BrokerError, type FieldFault } from '../base/errors.ts'
 import { isId, type RevocationId } from '../base/ids.ts'
-import { parseDuration } from '../base/time.ts'
 import * as contract from '../http/contract.ts'
 import { fieldFaults } from '../http/problem.ts'
-import { selected } from '../http/revocations.ts'
+import { selected, toRevoke } from '../http/revocations.ts'
 import { listRevocations, listStops } from '../ledger/lists.ts'
 import { planRevocation, resumeIssuing, revokeMany, showRevocation } from '../tasks/revoke.ts'
 import { type Broker, operatorsOnly } from '../tasks/task.ts'
@@ -59,15 +58,8 @@ export function revokingRoutes(
       const { asked, given } = formOf(c.var.form)
       const { data, error } = contract.RevocationRequest.safeParse({ selector: inWords(asked), ...given })
       if (!data) return await page(c, await intentOf(asked, given, fieldFaults(error, 'json').map(ofTheForm)))
-      const { selector, reason, confirm, stop_issuing: stop } = data
-      const wanted = {
-        selector: selected(selector),
-        reason: reason!,
-        confirm: confirm!,
-        stopFor: stop === undefined ? undefined : parseDuration(stop),
-      }
       try {
-        const { revocation } = await revokeMany(broker, c.var.caller, wanted)
+        const { revocation } = await revokeMany(broker, c.var.caller, toRevoke(data))
         return c.redirect(`${c.var.visit.home}/revocations/${revocation.id}`, 303)
       } catch (failure) {
         // Mistyped: nothing that was written is lost.

@@ -3,7 +3,7 @@ import { parseDuration } from '../base/time.ts'
 import { listRevocations, listStops } from '../ledger/lists.ts'
 import type { Selector } from '../ledger/selector.ts'
 import type { ChangedStop } from '../ledger/stops.ts'
-import { planRevocation, resumeIssuing, revokeMany, showRevocation, stopIssuing, unknownIn } from '../tasks/revoke.ts'
+import { type AskedRevocation, planRevocation, resumeIssuing, revokeMany, showRevocation, stopIssuing, unknownIn } from '../tasks/revoke.ts'
 import type { Broker } from '../tasks/task.ts'
 import { body, conflicts, json, problems } from './answers.ts'
 import type { Env } from './app.ts'
@@ -16,18 +16,12 @@ import { viewReceipts, viewRevocation, viewStop } from './views.ts'
 export function revocationRoutes(broker: Broker) {
   return new OpenAPIHono<Env>()
     .openapi(revoke, async (c) => {
-      const { selector, dry_run: isDry, reason, confirm, stop_issuing: stop } = c.req.valid('json')
-      if (isDry === true) {
-        const { reach, unknown, ...plan } = await planRevocation(broker, selected(selector))
+      const asked = c.req.valid('json')
+      if (asked.dry_run === true) {
+        const { reach, unknown, ...plan } = await planRevocation(broker, selected(asked.selector))
         return c.json({ dry_run: true as const, tasks: reach.tasks, leases: [...reach.leases], ...plan, ...whereSome(unknown) }, 200)
       }
-      const asked = {
-        selector: selected(selector),
-        reason: reason!,
-        confirm: confirm!,
-        stopFor: stop === undefined ? undefined : parseDuration(stop),
-      }
-      const { revocation, stop: put, receipts } = await revokeMany(broker, c.var.caller, asked)
+      const { revocation, stop: put, receipts } = await revokeMany(broker, c.var.caller, toRevoke(asked))
       return c.json({ ...viewRevocation(revocation), ...(put && { stop: put }), receipts: viewReceipts(receipts) }, 202)
     })
     .openapi(list, async (c) => {
@@ -58,6 +52,14 @@ export function revocationRoutes(broker: Broker) {
 
 /** Everything is what a selector means that names nothing. */
 export const selected = ({ everything: _everything, ...named }: contract.Selector): Selector => named
+
+/** What is to be ended, of a request that is no dry run: the contract wants a reason and a confirmation of every other. */
+export const toRevoke = ({ selector, reason, confirm, stop_issuing: stop }: contract.RevocationRequest): AskedRevocation => ({
+  selector: selected(selector),
+  reason: reason!,
+  confirm: confirm!,
+  stopFor: stop === undefined ? undefined : parseDuration(stop),
+})
 
 const whereSome = (unknown: readonly string[]) => (unknown.length > 0 ? { unknown: [...unknown] } : {})
 
