@@ -32,6 +32,15 @@ export function parseJson(text: string): Json {
   return value
 }
 
+/** What `parseJson` makes of a text; undefined where it is none, without the error: the text may hold a key, and its reader wants to know something else. */
+export function ifJson(text: string): Json | undefined {
+  try {
+    return parseJson(text)
+  } catch {
+    return undefined
+  }
+}
+
 /** Walks text that `JSON.parse` has accepted, so strings and brackets are known to be balanced; only keys and depth are looked at. */
 function refuseDuplicatesAndDepth(text: string): void {
   const open: (Set<string> | undefined)[] = []

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
 import { z } from 'zod'
-import { parseJson } from '../base/json.ts'
+import { ifJson } from '../base/json.ts'
 import { isLoopback } from '../base/loopback.ts'
 import type { Path } from '../base/shape-fault.ts'
 import type { YamlFile } from '../base/yaml-file.ts'
@@ -110,20 +110,11 @@ const KeySet = z.looseObject({
 async function readKeyFile(file: string, refuse: (message: string) => undefined): Promise<{ jwks: object } | undefined> {
   const text = await readText(file)
   if ('fault' in text) return refuse(text.fault)
-  const found = KeySet.safeParse(jsonOf(text.found)).data
+  const found = KeySet.safeParse(ifJson(text.found)).data
   if (!found) return refuse('must be a JWK set in JSON, with one key at least')
   if (found.keys.some((key) => ['d', 'p', 'q', 'dp', 'dq', 'qi', 'k'].some((member) => member in key)))
     return refuse('holds a private key: pin public ones, and replace the one that lies here')
   return { jwks: found }
-}
-
-function jsonOf(text: string): unknown {
-  try {
-    return parseJson(text)
-  } catch {
-    // Its words are about characters; that it must be a JWK set is what the reader needs to know.
-    return undefined
-  }
 }
 
 function settingsOf(entry: IdentityEntry, keys: IssuerSettings['keys']): IssuerSettings {

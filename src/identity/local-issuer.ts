@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { calculateJwkThumbprint, exportJWK, generateKeyPair, importJWK, SignJWT } from 'jose'
 import { z } from 'zod'
-import { parseJson } from '../base/json.ts'
+import { ifJson } from '../base/json.ts'
 import { createOnce, openPrivate } from '../base/key-file.ts'
 
 /** Signs workload tokens for development and tests. Its subjects are `agent:<name>`, `operator:<name>` and `resource:<name>`. */
@@ -51,7 +51,7 @@ type PrivateKey = z.output<typeof keyShape>
 async function readKey(file: string): Promise<PrivateKey> {
   await using handle = await openPrivate(file)
   const { size } = await handle.stat()
-  const { data } = keyShape.safeParse(size <= 4_096 ? jsonOf(await handle.readFile('utf8')) : undefined)
+  const { data } = keyShape.safeParse(size <= 4_096 ? ifJson(await handle.readFile('utf8')) : undefined)
   if (!data) throw new Error(`${file} is not the key of a local issuer`)
   return data
 }
@@ -59,13 +59,4 @@ async function readKey(file: string): Promise<PrivateKey> {
 async function newKey(): Promise<string> {
   const { privateKey } = await generateKeyPair('ES256', { extractable: true })
   return `${JSON.stringify(keyShape.parse(await exportJWK(privateKey)))}\n`
-}
-
-function jsonOf(text: string): unknown {
-  try {
-    return parseJson(text)
-  } catch {
-    // Without the error: whatever stands there may be a key.
-    return undefined
-  }
 }
