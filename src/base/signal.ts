@@ -18,3 +18,25 @@ export async function unlessFired<T>(work: Promise<T>, signal: AbortSignal): Pro
   const fired = new Promise<undefined>((resolve) => (forget = whenFired(signal, () => resolve(undefined))))
   return await Promise.race([work, fired]).finally(forget)
 }
+
+/**
+ * Does its work under a signal that fires with the caller's, and with `late` after so many milliseconds.
+ *
+ * A timer of our own: on Node 20 a timeout inside `AbortSignal.any` can be collected before it fires (nodejs/node issue 57736).
+ */
+export async function within<T>(
+  milliseconds: number,
+  caller: AbortSignal | undefined,
+  late: () => Error,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const stop = new AbortController()
+  const forget = caller && whenFired(caller, () => stop.abort(caller.reason))
+  const timer = setTimeout(() => stop.abort(late()), milliseconds)
+  try {
+    return await work(stop.signal)
+  } finally {
+    clearTimeout(timer)
+    forget?.()
+  }
+}

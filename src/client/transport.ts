@@ -1,4 +1,6 @@
 import { isBearerToken } from '../base/bearer.ts'
+import { readUpTo } from '../base/bytes.ts'
+import { within } from '../base/signal.ts'
 import { delay, stopwatch } from '../base/time.ts'
 import type { Fetch } from './mutual-tls.ts'
 import { BrokerUnreachable, MayflyProblem, problemOf } from './problem.ts'
@@ -96,30 +98,23 @@ async function sendOnce({ url, token, fetch: prepare, timeout, mintTimeout }: Tr
   // Here, because Node's fetch repeats in its complaint what it cannot send.
   if (!isBearerToken(bearer)) throw new TypeError('the token holds what no token holds, such as a line end, or nothing: it was not sent')
   const ask = await prepare()
-  const stop = new AbortController()
-  const giveUp = (): void => stop.abort(call.signal?.reason)
   call.signal?.throwIfAborted()
-  call.signal?.addEventListener('abort', giveUp, { once: true })
-  // A timer of our own: on Node 20 a timeout inside `AbortSignal.any` can be collected before it fires (nodejs/node issue 57736).
-  const timer = setTimeout(
-    () => stop.abort(new DOMException('no answer in time', 'TimeoutError')),
-    (call.mints ? mintTimeout : timeout) + (call.extraTime ?? 0),
-  )
-  try {
-    const response = await ask(`${url}${call.path}`, { ...contentOf(call, bearer), method: call.method, signal: stop.signal })
-    const text = await readText(response.body ?? [])
-    // Not followed, since the token would travel along: told as a refusal, since asking again would not help.
-    if (response.status >= 300) throw problemOf(response.status, response.headers, parsed(text), call.idempotencyKey)
-    return { status: response.status, headers: response.headers, text }
-  } catch (error) {
-    if (error instanceof MayflyProblem) throw error
-    call.signal?.throwIfAborted()
-    throw unreachable(url, stop.signal.aborted ? stop.signal.reason : error, call.idempotencyKey)
-  } finally {
-    clearTimeout(timer)
-    call.signal?.removeEventListener('abort', giveUp)
-  }
+  return await within((call.mints ? mintTimeout : timeout) + (call.extraTime ?? 0), call.signal, outOfTime, async (signal) => {
+    try {
+      const response = await ask(`${url}${call.path}`, { ...contentOf(call, bearer), method: call.method, signal })
+      const text = await readText(response.body ?? [])
+      // Not followed, since the token would travel along: told as a refusal, since asking again would not help.
+      if (response.status >= 300) throw problemOf(response.status, response.headers, parsed(text), call.idempotencyKey)
+      return { status: response.status, headers: response.headers, text }
+    } catch (error) {
+      if (error instanceof MayflyProblem) throw error
+      call.signal?.throwIfAborted()
+      throw unreachable(url, signal.aborted ? signal.reason : error, call.idempotencyKey)
+    }
+  })
 }
+
+const outOfTime = (): Error => new DOMException('no answer in time', 'TimeoutError')
 
 function contentOf({ body, form, headers, idempotencyKey: key }: Call, bearer: string): { headers: Record<string, string>; body?: string } {
   const all = { ...headers, ...(key !== undefined && { 'idempotency-key': key }), authorization: `Bearer ${bearer}` }
@@ -128,15 +123,9 @@ function contentOf({ body, form, headers, idempotencyKey: key }: Call, bearer: s
 }
 
 async function readText(body: AsyncIterable<Uint8Array> | Iterable<Uint8Array>): Promise<string> {
-  const decoder = new TextDecoder()
-  let text = ''
-  let bytes = 0
-  for await (const chunk of body) {
-    bytes += chunk.byteLength
-    if (bytes > longestAnswer) throw new Error('the answer is too large')
-    text += decoder.decode(chunk, { stream: true })
-  }
-  return text + decoder.decode()
+  const bytes = await readUpTo(body, longestAnswer)
+  if (!bytes) throw new Error('the answer is too large')
+  return new TextDecoder().decode(bytes)
 }
 
 /** The body of a refusal; whatever is not JSON says nothing. */

@@ -1,7 +1,7 @@
 import { readFile, rename, writeFile } from 'node:fs/promises'
 import { describe } from '../base/errors.ts'
 import { unlessMissing } from '../base/missing.ts'
-import { whenFired } from '../base/signal.ts'
+import { within } from '../base/signal.ts'
 import { delay } from '../base/time.ts'
 import { checkpointIn } from '../proof/checkpoint.ts'
 import type { WitnessKey } from '../proof/cosignature.ts'
@@ -157,26 +157,20 @@ async function post<Answer>(
   stop: AbortSignal,
   read: (response: Response) => Promise<Answer>,
 ): Promise<Answer> {
-  const ending = new AbortController()
-  // It may have fired while something was read that is to be sent.
-  const forget = whenFired(stop, () => ending.abort(stop.reason))
-  // A timer of our own: on Node 20 a timeout inside `AbortSignal.any` can be collected before it fires (nodejs/node issue 57736).
-  const timer = setTimeout(() => ending.abort(new Error('no answer in time')), timeout)
-  try {
+  return await within(timeout, stop, outOfTime, async (signal) => {
     const response = await fetch(url, {
       method: 'POST',
       headers: { 'content-type': 'text/plain; charset=utf-8', ...headers },
       body,
       // Not followed, since the token would travel along.
       redirect: 'manual',
-      signal: ending.signal,
+      signal,
     })
     return await read(response)
-  } finally {
-    clearTimeout(timer)
-    forget()
-  }
+  })
 }
+
+const outOfTime = (): Error => new Error('no answer in time')
 
 /** As a whole or not at all: whoever reads the file at any moment finds a checkpoint. */
 async function replace(file: string, note: string): Promise<void> {
