@@ -1,8 +1,8 @@
-import { readFile } from 'node:fs/promises'
 import { isNode, isMap, isScalar, LineCounter, parseDocument, visit, type Document } from 'yaml'
 import type { ZodType } from 'zod'
 import { ConfigurationError, describe } from './errors.ts'
 import { faultOfShape, faultsOf, type Path } from './shape-fault.ts'
+import { readText } from './text-file.ts'
 
 /** A YAML file whose faults know their line, and which collects them, so that one edit mends them all. */
 export interface YamlFile {
@@ -26,7 +26,7 @@ const mostAliases = 100
 
 /** Reads one YAML 1.2 document, strictly: duplicate keys, keys that are not text and unknown tags are faults. @throws ConfigurationError */
 export async function readYaml(file: string): Promise<YamlFile> {
-  const text = await readText(file)
+  const text = await readText(file, largest)
   const lines = new LineCounter()
   const document = parseDocument(text, { strict: true, uniqueKeys: true, stringKeys: true, lineCounter: lines, prettyErrors: false })
   const at = (line: number): string => `${file}:${line}`
@@ -77,21 +77,6 @@ function syntaxFaults({ errors, warnings }: Document): readonly { readonly offse
 }
 
 const keyOf = (path: Path): string => JSON.stringify(path.map(String))
-
-async function readText(file: string): Promise<string> {
-  let bytes: Uint8Array
-  try {
-    bytes = await readFile(file)
-  } catch (error) {
-    throw new ConfigurationError([`${file}: cannot be read: ${describe(error)}`])
-  }
-  if (bytes.length > largest) throw new ConfigurationError([`${file}: has more than ${largest} bytes`])
-  try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
-  } catch {
-    throw new ConfigurationError([`${file}: is not UTF-8 text`])
-  }
-}
 
 function plainValue(document: Document, file: string): unknown {
   try {

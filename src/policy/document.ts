@@ -1,8 +1,9 @@
-import { readdir, readFile } from 'node:fs/promises'
+import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { ConfigurationError, describe } from '../base/errors.ts'
 import type { Json } from '../base/json.ts'
+import { readText } from '../base/text-file.ts'
 import { type Digest, digestOf } from '../proof/canonical.ts'
 import { parsePolicy, splitPolicies, validatePolicies, type PolicyTexts } from './engine.ts'
 import { dutiesOf, idOf, readsNow } from './policy.ts'
@@ -47,7 +48,7 @@ interface Fault {
 export async function loadPolicySet(folder: string): Promise<PolicySet> {
   const faults: Fault[] = []
   const found: Found[] = []
-  for (const file of await listFiles(folder)) found.push(...split(file, await readText(file), faults))
+  for (const file of await listFiles(folder)) found.push(...split(file, await readText(file, most.bytes), faults))
   if (found.length > most.policies) throw new ConfigurationError([`${folder}: holds more than ${most.policies} policies`])
   const policies = byKey(found, faults)
   check(policies, faults)
@@ -95,21 +96,6 @@ async function listFiles(folder: string): Promise<readonly string[]> {
   const files = names.filter((name) => name.endsWith('.cedar')).toSorted()
   if (files.length > most.files) throw new ConfigurationError([`${folder}: holds more than ${most.files} files`])
   return files.map((name) => join(folder, name))
-}
-
-async function readText(file: string): Promise<string> {
-  let bytes: Uint8Array
-  try {
-    bytes = await readFile(file)
-  } catch (error) {
-    throw new ConfigurationError([`${file}: cannot be read: ${describe(error)}`])
-  }
-  if (bytes.length > most.bytes) throw new ConfigurationError([`${file}: has more than ${most.bytes} bytes`])
-  try {
-    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
-  } catch {
-    throw new ConfigurationError([`${file}: is not UTF-8 text`])
-  }
 }
 
 /** The policies of one file with their ids; what is wrong with one by itself is added to the faults. */
