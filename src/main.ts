@@ -102,10 +102,9 @@ async function run(
   beginAtZero(telemetry.metrics, namesIn(config, targets))
   const logKey = config.logKey ? await openKeyOfLog(config.logKey, targets, telemetry) : ownLogKey!
   const policy = await putInForce(loaded, () => loadPolicy(config), ledger, telemetry)
-  let reloaded = Promise.resolve()
-  reloads.to(() => void (reloaded = policy.reload()))
+  reloads.to(() => void policy.reload())
   // Nothing is loaded any more once the store is to be closed.
-  await using reloading = { [Symbol.asyncDispose]: () => (reloads.to(() => {}), reloaded) }
+  await using reloading = { [Symbol.asyncDispose]: () => (reloads.to(() => {}), policy.stop()) }
   const background = createBackground(telemetry.log)
   const broker: Broker = {
     ledger,

@@ -80,7 +80,7 @@ export function beginAtZero(
   { policyReloads, rateLimited, issuerKeys, tokensRefused, leasesIssued, providerEvents, anchors: kept }: Metrics,
   named: Named,
 ): void {
-  for (const outcome of ['activated', 'refused']) policyReloads.inc({ outcome }, 0)
+  for (const outcome of ['activated', 'waiting', 'refused']) policyReloads.inc({ outcome }, 0)
   for (const limit of [
     'issue',
     'introspect',

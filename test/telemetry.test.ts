@@ -137,6 +137,7 @@ describe('metrics', () => {
     expect(lines.filter((line) => !line.endsWith(' 0'))).toEqual(['mayfly_policy_reloads_total{outcome="refused"} 1'])
     for (const series of [
       'policy_reloads_total{outcome="activated"}',
+      'policy_reloads_total{outcome="waiting"}',
       'rate_limited_total{limit="in_flight_ends"}',
       'issuer_key_fetches_total{issuer="corp",outcome="failed"}',
       'tokens_refused_total{issuer="corp",reason="keys_unavailable"}',

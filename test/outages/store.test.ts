@@ -1,3 +1,5 @@
+import { readFile } from 'node:fs/promises'
+import path from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { openDatabase, type OpenedStore, stores } from '../support/stores.ts'
 import { isCommit } from '../support/statements.ts'
@@ -105,6 +107,26 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('an outage of the
     await recovers('a store that could only be read', async () => {
       await backstage.sql.unsafe(`alter database ${database} reset default_transaction_read_only`)
     })
+  })
+
+  test('in which catalogue and policies are reloaded: what was loaded is in force once it is over, without another SIGHUP', async () => {
+    const file = path.join(ground.site.folder, 'policies/site.cedar')
+    const before = await readFile(file, 'utf8')
+    const reloads = (outcome: string) => ground.metric(`mayfly_policy_reloads_total{outcome="${outcome}"}`)
+    await wire.cut()
+    await ground.site.write('policies/site.cedar', before.replaceAll('permit(', 'forbid('))
+    ground.broker.process.kill('SIGHUP')
+    await until(async () => (await reloads('waiting')) === 1)
+    expect([await reloads('activated'), await reloads('refused')]).toEqual([0, 0])
+
+    await wire.mend()
+
+    await until(async () => (await reloads('activated')) === 1)
+    expect(await ground.declare(['crm'])).toMatchObject({ status: 403, body: { code: 'denied' } })
+    for (const task of Object.values(tasks)) await ground.complete(task, 30)
+    await ground.site.write('policies/site.cedar', before)
+    ground.broker.process.kill('SIGHUP')
+    await until(async () => (await reloads('activated')) === 2)
   })
 })
 
