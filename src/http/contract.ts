@@ -166,7 +166,9 @@ export const RevocationRequest = z
   .strictObject({
     selector: Selector,
     dry_run: z.boolean().optional().openapi({ description: 'Only says what would end, and what has to be confirmed' }),
-    reason: Reason.optional().openapi({ description: 'Stays in the ledger. Needed unless this is a dry run' }),
+    reason: Reason.optional().openapi({
+      description: 'Stays in the ledger; whose tasks and leases end does not read it. Needed unless this is a dry run',
+    }),
     confirm: z
       .union([z.string().max(2_048), z.int().min(0)], dryRunTold)
       .optional()
@@ -350,6 +352,9 @@ export const LogQuery = z.strictObject({
 
 // Answers
 
+/** Of `reason` and `ended_by`. */
+const notToTheEnded = 'Where it was ended with many (`revoked_in`), for operators and reviewers only'
+
 export const TaskView = z
   .object({
     id: TaskIdentifier,
@@ -362,9 +367,12 @@ export const TaskView = z
     opened_at: Moment,
     deadline: Moment,
     cause: z.string().optional().openapi({ description: 'Why it ended, or is ending' }),
-    reason: z.string().optional().openapi({ description: 'What the operator who ended it said' }),
+    reason: z
+      .string()
+      .optional()
+      .openapi({ description: `What the operator who ended it said. ${notToTheEnded}` }),
     ended_at: Moment.optional(),
-    ended_by: z.string().optional(),
+    ended_by: z.string().optional().openapi({ description: notToTheEnded }),
     revoked_in: RevocationIdentifier.optional(),
   })
   .openapi('Task')
@@ -397,8 +405,8 @@ export const LeaseView = z
     closing_at: Moment.optional().openapi({ description: 'When its end was decided, or due' }),
     ended_at: Moment.optional(),
     cause: z.string().optional(),
-    reason: z.string().optional(),
-    ended_by: z.string().optional(),
+    reason: z.string().optional().openapi({ description: notToTheEnded }),
+    ended_by: z.string().optional().openapi({ description: notToTheEnded }),
     revoked_in: RevocationIdentifier.optional(),
     evidence: EvidenceView.optional(),
     error: z.string().optional().openapi({ description: 'Why the last try to end it that failed did; it stays when a later one succeeds' }),

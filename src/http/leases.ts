@@ -17,17 +17,17 @@ export function leaseRoutes(broker: Broker) {
   return new OpenAPIHono<Env>()
     .openapi(list, async (c) => {
       const found = await askForLeases(broker.ledger, c.req.valid('query'))
-      return c.json({ items: found.items.map(viewLease), next: found.next }, 200)
+      return c.json({ items: found.items.map((lease) => viewLease(lease, c.var.caller)), next: found.next }, 200)
     })
-    .openapi(show, async (c) => c.json(viewLease(await showLease(broker, c.var.caller, c.req.valid('param').id)), 200))
+    .openapi(show, async (c) => c.json(viewLease(await showLease(broker, c.var.caller, c.req.valid('param').id), c.var.caller), 200))
     .openapi(refresh, async (c) => {
       const { decision, lease, receipts } = await refreshLease(broker, c.var.caller, c.req.valid('param').id, c.var.signal)
-      return c.json({ decision: viewDecision(decision), lease: revealLease(lease), receipts: viewReceipts(receipts) }, 200)
+      return c.json({ decision: viewDecision(decision), lease: revealLease(lease, c.var.caller), receipts: viewReceipts(receipts) }, 200)
     })
     .openapi(revoke, async (c) => {
       const [{ id }, { reason }] = [c.req.valid('param'), c.req.valid('json')]
       const { lease, ended, receipts } = await waitedFor(c, (wait, signal) => revokeLease(broker, c.var.caller, id, reason, wait, signal))
-      const answer = { lease: viewLease(lease), ended, receipts: viewReceipts(receipts) }
+      const answer = { lease: viewLease(lease, c.var.caller), ended, receipts: viewReceipts(receipts) }
       return ended ? c.json(answer, 200) : c.json(answer, 202)
     })
 }

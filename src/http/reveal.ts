@@ -1,11 +1,12 @@
 import type { Lease } from '../ledger/records.ts'
 import type { Credential } from '../providers/credential.ts'
+import type { Caller } from '../tasks/task.ts'
 import type { CredentialView, IssuedLease } from './contract.ts'
 import { viewLease } from './views.ts'
 
 /** A lease with its credential, for the one answer that carries it. */
-export const revealLease = ({ lease, credential }: { lease: Lease; credential: Credential }): IssuedLease => ({
-  ...viewLease(lease),
+export const revealLease = ({ lease, credential }: { lease: Lease; credential: Credential }, caller: Caller): IssuedLease => ({
+  ...viewLease(lease, caller),
   credential: reveal(credential),
 })
 

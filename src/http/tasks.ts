@@ -4,7 +4,7 @@ import { addLease } from '../tasks/lease.ts'
 import { openTask } from '../tasks/open.ts'
 import { renewTask } from '../tasks/renew.ts'
 import { showTask } from '../tasks/show.ts'
-import type { Broker } from '../tasks/task.ts'
+import type { Broker, Caller } from '../tasks/task.ts'
 import { body, conflicts, json, optionalBody, problems, refusals } from './answers.ts'
 import type { Env } from './app.ts'
 import { callableBy, readers } from './authenticate.ts'
@@ -22,33 +22,41 @@ export function taskRoutes(broker: Broker) {
       const declared = readDeclaration(c.req.valid('json'), broker.clock())
       const opened = await openTask(broker, c.var.caller, declared, c.req.valid('header')['idempotency-key'], c.var.signal)
       const answer: contract.OpenedTask = {
-        task: viewTask(opened.task),
+        task: viewTask(opened.task, c.var.caller),
         task_token: opened.taskToken.open(),
         decision: viewDecision(opened.decision),
-        leases: opened.leases.map(revealLease),
+        leases: opened.leases.map((one) => revealLease(one, c.var.caller)),
         receipts: viewReceipts(opened.receipts),
       }
       return c.json(answer, 201)
     })
     .openapi(list, async (c) => {
       const found = await askForTasks(broker.ledger, c.req.valid('query'))
-      return c.json({ items: found.items.map(viewTask), next: found.next }, 200)
+      return c.json({ items: found.items.map((task) => viewTask(task, c.var.caller)), next: found.next }, 200)
     })
     .openapi(show, async (c) => {
       const { task, leases, decisions } = await showTask(broker, c.var.caller, c.req.valid('param').id)
-      return c.json({ task: viewTask(task), leases: leases.map(viewLease), decisions: decisions.map(viewDecision) }, 200)
+      const answer: contract.ShownTask = {
+        task: viewTask(task, c.var.caller),
+        leases: leases.map((one) => viewLease(one, c.var.caller)),
+        decisions: decisions.map(viewDecision),
+      }
+      return c.json(answer, 200)
     })
     .openapi(lease, async (c) => {
       const added = await addLease(broker, c.var.caller, c.req.valid('param').id, readGrant(c.req.valid('json')), c.var.signal)
-      return c.json({ decision: viewDecision(added.decision), lease: revealLease(added.lease), receipts: viewReceipts(added.receipts) }, 201)
+      return c.json(
+        { decision: viewDecision(added.decision), lease: revealLease(added.lease, c.var.caller), receipts: viewReceipts(added.receipts) },
+        201,
+      )
     })
     .openapi(renew, async (c) => {
       const asked = readTiming(c.req.valid('json'), broker.clock())
       const { task, decision, leases, receipts } = await renewTask(broker, c.var.caller, c.req.valid('param').id, asked)
       const answer: contract.RenewedTask = {
-        task: viewTask(task),
+        task: viewTask(task, c.var.caller),
         decision: viewDecision(decision),
-        leases: leases.map(viewLease),
+        leases: leases.map((one) => viewLease(one, c.var.caller)),
         receipts: viewReceipts(receipts),
       }
       return c.json(answer, 200)
@@ -56,18 +64,18 @@ export function taskRoutes(broker: Broker) {
     .openapi(complete, async (c) => {
       const { id } = c.req.valid('param')
       const closed = await waitedFor(c, (wait, signal) => completeTask(broker, c.var.caller, id, wait, signal))
-      return closed.ended ? c.json(viewClosed(closed), 200) : c.json(viewClosed(closed), 202)
+      return closed.ended ? c.json(viewClosed(closed, c.var.caller), 200) : c.json(viewClosed(closed, c.var.caller), 202)
     })
     .openapi(revoke, async (c) => {
       const [{ id }, { reason }] = [c.req.valid('param'), c.req.valid('json')]
       const closed = await waitedFor(c, (wait, signal) => revokeTask(broker, c.var.caller, id, reason, wait, signal))
-      return closed.ended ? c.json(viewClosed(closed), 200) : c.json(viewClosed(closed), 202)
+      return closed.ended ? c.json(viewClosed(closed, c.var.caller), 200) : c.json(viewClosed(closed, c.var.caller), 202)
     })
 }
 
-const viewClosed = (closed: TaskEnd): contract.ClosedTask => ({
-  task: viewTask(closed.task),
-  leases: closed.leases.map(viewLease),
+const viewClosed = (closed: TaskEnd, caller: Caller): contract.ClosedTask => ({
+  task: viewTask(closed.task, caller),
+  leases: closed.leases.map((one) => viewLease(one, caller)),
   ended: closed.ended,
   receipts: viewReceipts(closed.receipts),
 })

@@ -4,6 +4,7 @@ import type { LogRecord } from '../ledger/log.ts'
 import type { DecisionRecord, DecisionSummary, Entry, Lease, Revocation, Stop, Task } from '../ledger/records.ts'
 import type { Selector } from '../ledger/selector.ts'
 import type { Obligations } from '../policy/decide.ts'
+import type { Caller } from '../tasks/task.ts'
 import type {
   DecisionDetail,
   DecisionView,
@@ -23,7 +24,7 @@ import type {
  * secret; digests, handles, token hashes and the queue's own columns stay inside.
  */
 
-export function viewTask(task: Task): TaskView {
+export function viewTask(task: Task, caller: Pick<Caller, 'roles'>): TaskView {
   return {
     id: task.id,
     state: task.state,
@@ -36,15 +37,14 @@ export function viewTask(task: Task): TaskView {
     deadline: task.deadline.toISOString(),
     ...whereItApplies({
       cause: task.cause,
-      reason: task.reason,
       ended_at: task.endedAt?.toISOString(),
-      ended_by: task.endedBy,
+      ...viewEnder(task, caller),
       revoked_in: task.revokedIn,
     }),
   }
 }
 
-export function viewLease(lease: Lease): LeaseView {
+export function viewLease(lease: Lease, caller: Pick<Caller, 'roles'>): LeaseView {
   return {
     id: lease.id,
     task: lease.taskId,
@@ -63,8 +63,7 @@ export function viewLease(lease: Lease): LeaseView {
       closing_at: lease.closingAt?.toISOString(),
       ended_at: lease.endedAt?.toISOString(),
       cause: lease.cause,
-      reason: lease.reason,
-      ended_by: lease.endedBy,
+      ...viewEnder(lease, caller),
       revoked_in: lease.revokedIn,
       evidence: lease.evidence,
       error: lease.error,
@@ -72,6 +71,10 @@ export function viewLease(lease: Lease): LeaseView {
     }),
   }
 }
+
+/** Who ended it, and why. Of many that were ended at once only for who runs the broker or reads its ledger: one that is ended with them need not read what is known about it. */
+const viewEnder = ({ reason, endedBy, revokedIn }: Task | Lease, { roles }: Pick<Caller, 'roles'>) =>
+  revokedIn !== null && roles.size === 0 ? {} : { reason, ended_by: endedBy }
 
 export function viewDecision(decision: DecisionSummary): DecisionView {
   return {

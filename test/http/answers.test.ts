@@ -95,12 +95,15 @@ const lease: Lease = {
   dueAt: moment,
 }
 
+/** By an agent. */
+const asked = { roles: new Set<never>() }
+
 describe('a view', () => {
   test('has what applies and leaves out what does not', () => {
-    expect(Object.keys(viewTask(task)).toSorted()).toEqual(
+    expect(Object.keys(viewTask(task, asked)).toSorted()).toEqual(
       ['agent', 'deadline', 'id', 'kind', 'labels', 'opened_at', 'owner', 'purpose', 'state'].toSorted(),
     )
-    expect(Object.keys(viewLease(lease)).toSorted()).toEqual(
+    expect(Object.keys(viewLease(lease, asked)).toSorted()).toEqual(
       ['agent', 'expires_at', 'grant', 'id', 'issued_at', 'owner', 'parameters', 'provider', 'revocation', 'state', 'task'].toSorted(),
     )
   })
@@ -114,7 +117,7 @@ describe('a view', () => {
       stuckSince: moment,
       standing: true,
     }
-    expect(viewLease(stuck)).toMatchObject({
+    expect(viewLease(stuck, asked)).toMatchObject({
       state: 'revoking',
       cause: 'completed',
       error: 'vault gave no answer in time',
@@ -124,17 +127,17 @@ describe('a view', () => {
   })
 
   test('of a lease says what goes on when its credential is dead', () => {
-    expect(viewLease({ ...lease, outlivesRevocation: ['rds-db:connect'] })).toMatchObject({ outlives_revocation: ['rds-db:connect'] })
+    expect(viewLease({ ...lease, outlivesRevocation: ['rds-db:connect'] }, asked)).toMatchObject({ outlives_revocation: ['rds-db:connect'] })
   })
 
   test('of a lease that has ended shows the evidence', () => {
     const evidence = { by: 'provider', statement: 'DELETE answered 204', at: '2026-11-24T09:30:01Z' } as const
     const ended: Lease = { ...lease, state: 'revoked', cause: 'revoked', reason: 'leaked', endedBy: 'operator:o', endedAt: moment, evidence }
-    expect(viewLease(ended)).toMatchObject({ evidence, reason: 'leaked', ended_by: 'operator:o', ended_at: '2026-11-24T09:30:00.000Z' })
+    expect(viewLease(ended, asked)).toMatchObject({ evidence, reason: 'leaked', ended_by: 'operator:o', ended_at: '2026-11-24T09:30:00.000Z' })
   })
 
   test('has no room for handles, digests or the place in the queue', () => {
-    expect(JSON.stringify([viewLease(lease), viewTask(task)])).not.toMatch(/accessor|handles|digest|due|attempts|actor/)
+    expect(JSON.stringify([viewLease(lease, asked), viewTask(task, asked)])).not.toMatch(/accessor|handles|digest|due|attempts|actor/)
   })
 })
 

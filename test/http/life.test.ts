@@ -15,6 +15,7 @@ import type {
 } from '../../src/http/contract.ts'
 import { type House, startHouse } from '../support/house.ts'
 import { type Answer, bearer, serveHouse, type Served } from '../support/served.ts'
+import { settled } from '../support/log.ts'
 import { openEmbedded, type OpenedStore } from '../support/stores.ts'
 
 let store: OpenedStore
@@ -217,6 +218,47 @@ describe('over HTTP, a task', () => {
     expect((await declare([{ name: 'crm' }], headers)).body).toMatchObject({ status: 422, code: 'idempotency_mismatch' })
     await call('POST', `/tasks/${second.task.id}/complete`, bot)
   })
+
+  test.each<[string, object, string, string]>([
+    ['as a whole', { agent: 'bot' }, 'revoke agent bot', 'revoked'],
+    ['in one of its leases', { grant: 'crm' }, 'revoke grant crm', 'open'],
+  ])(
+    'that is revoked %s with many shows its agent that, and to operators and reviewers alone by whom and why',
+    async (_, selector, confirm, state) => {
+      const { body } = await declare([{ name: 'api' }, { name: 'crm' }])
+      const { id } = body.task
+      const started = await call<{ id: string }>('POST', '/revocations', ops, { selector, confirm, reason: 'it sells what it reads' })
+      await settled(house.ledger)
+      await house.reap()
+
+      const told = { cause: 'revoked', revoked_in: started.body.id }
+      const why = { reason: 'it sells what it reads', ended_by: 'operator:local/operator:ops' }
+      const crm = `/leases/${body.leases[1]!.id}`
+      for (const own of [bot, body.task_token]) {
+        const answers = [
+          await call<ShownTask>('GET', `/tasks/${id}`, own),
+          await call<LeaseView>('GET', crm, own),
+          await call('POST', `${crm}/revoke`, own),
+        ]
+        if (state === 'revoked') answers.push(await call('POST', `/tasks/${id}/complete`, own))
+        for (const { text } of answers) {
+          expect(text).toContain(`"revoked_in":"${told.revoked_in}"`)
+          expect(text).not.toMatch(/it sells|operator:|"reason"|"ended_by"/)
+        }
+        expect(answers[0]!.body).toMatchObject({ task: { state, ...(state === 'revoked' && told) } })
+        expect(answers[1]!.body).toMatchObject({ state: 'revoked', ...told, evidence: { by: 'provider' } })
+      }
+      for (const reader of [eve, ops]) {
+        const { task, leases } = (await call<ShownTask>('GET', `/tasks/${id}`, reader)).body
+        expect([task, leases[1]]).toMatchObject([
+          { state, ...(state === 'revoked' && { ...told, ...why }) },
+          { state: 'revoked', ...told, ...why },
+        ])
+        expect((await call<LeaseView>('GET', crm, reader)).body).toMatchObject({ ...told, ...why })
+      }
+      await call('POST', `/tasks/${id}/complete`, bot)
+    },
+  )
 })
 
 describe('over HTTP, a token that the broker signed', () => {

@@ -66,7 +66,7 @@ describe('a task with an AWS session', () => {
 
   test('says in the lease and in the ledger what outlives the session, from its birth to after its end', async () => {
     const task = await house.declare(['bucket', 'database'])
-    const said = (leases: readonly Lease[]) => leases.map((lease) => viewLease(lease).outlives_revocation)
+    const said = (leases: readonly Lease[]) => leases.map((lease) => viewLease(lease, house.operator).outlives_revocation)
     expect(said(task.leases)).toEqual([undefined, ['rds-db:connect']])
     const entries = await house.ledger.run<{ said: object }>(
       sql`select body->'outlives_revocation' as said from entries where kind = 'lease.reserved' order by lease_id`,
