@@ -100,6 +100,10 @@ export function createGate(parts: GateParts): Gate {
     ends: createPlaces(inWords.ends, parts.rooms.ends),
   }
   const serves = (actor: Actor) => parts.resourceServers.filter((entry) => matches(actor, entry.issuer, entry.match))
+  const callerOf = (actor: Actor): Caller => {
+    const agent = parts.broker.policy().catalogue.agentOf(actor)
+    return { actor, agent, task: undefined, roles: rolesOf(parts.operators, actor) }
+  }
   const isStranger = ({ actor, agent, roles }: Caller) => actor !== undefined && !agent && roles.size === 0 && serves(actor).length === 0
 
   function take(what: keyof typeof buckets, whose: string): void {
@@ -118,9 +122,11 @@ export function createGate(parts: GateParts): Gate {
       const token = bearer(authorization)
       // A task token must not cost a verification, and a workload token no look into the store.
       if (isTaskToken(token)) return holderOf(await taskOfToken(parts.broker, token))
-      const actor = await parts.verifier.verify(token, signal)
-      const agent = parts.broker.policy().catalogue.agentOf(actor)
-      return { actor, agent, task: undefined, roles: rolesOf(parts.operators, actor) }
+      // Of some issuers anybody may have tokens: nobody here writes into the store with each. Whoever was taken for a stranger stays one for this call, for
+      // their token is not spent, though a reload may bring their entry meanwhile.
+      let caller: Caller | undefined
+      const actor = await parts.verifier.verify(token, signal, (proven) => !isStranger((caller = callerOf(proven))))
+      return caller ?? callerOf(actor)
     },
 
     admit(caller, callers) {

@@ -18,8 +18,11 @@ import { parseSpiffeId } from './spiffe.ts'
 
 /** Turns a workload token into the identity that it proves. */
 export interface Verifier {
-  /** @throws BrokerError `invalid_token`, the very same for whatever is wrong with it; `store_unavailable`; `timed_out` */
-  verify(token: string, signal: AbortSignal): Promise<Actor>
+  /**
+   * @param isKnown told who it is before a `single-use` token is spent. False: it is not, which takes that nothing is granted to them, whoever they are by then
+   * @throws BrokerError `invalid_token`, the very same for whatever is wrong with it; `store_unavailable`; `timed_out`
+   */
+  verify(token: string, signal: AbortSignal, isKnown?: (actor: Actor) => boolean): Promise<Actor>
   /** Whether there are keys to verify with, by issuer. */
   ready(): readonly { readonly issuer: string; readonly ok: boolean; readonly detail: string }[]
   /** Ends what runs in the background. */
@@ -62,7 +65,7 @@ export function createVerifier(issuers: readonly Issuer[], parts: VerifierParts)
   }
 
   /** The order is a promise: the first fault wins, and nothing in a token is believed before its signature is. */
-  async function accept(token: Compact, { rules, keys }: Trusted, signal: AbortSignal): Promise<Actor> {
+  async function accept(token: Compact, { rules, keys }: Trusted, signal: AbortSignal, isKnown: (actor: Actor) => boolean): Promise<Actor> {
     const profile = profiles[rules.profile]
     if (!rules.algorithms.some((algorithm) => sameAlgorithm(algorithm, token.alg))) throw new Refusal('algorithm_not_allowed')
     if (!isOfKind(token, profile)) throw new Refusal('wrong_type')
@@ -79,13 +82,13 @@ export function createVerifier(issuers: readonly Issuer[], parts: VerifierParts)
     if (!attributes) throw new Refusal('profile_rule')
 
     const actor = actorOf(token, key, claims, rules, attributes)
-    if (rules.replay === 'single-use') await spendOnce(token, claims, rules, actor.token.expiresAt, parts.spend)
-    else memory.keep(token.text, { actor, times: timesOf(claims), limits, keys, key })
+    if (rules.replay !== 'single-use') memory.keep(token.text, { actor, times: timesOf(claims), limits, keys, key })
+    else if (isKnown(actor)) await spendOnce(token, claims, rules, actor.token.expiresAt, parts.spend)
     return actor
   }
 
   return {
-    async verify(text, signal) {
+    async verify(text, signal, isKnown = () => true) {
       let issuer = 'unknown'
       try {
         checkSize(text)
@@ -94,7 +97,7 @@ export function createVerifier(issuers: readonly Issuer[], parts: VerifierParts)
         const token = readCompact(text)
         const from = whose(token)
         issuer = from.rules.name
-        return await accept(token, from, signal)
+        return await accept(token, from, signal, isKnown)
       } catch (error) {
         if (!(error instanceof Refusal)) throw error
         parts.refused(error.fault, issuer)

@@ -2,7 +2,10 @@ import { describe, expect, test } from 'vitest'
 import { BrokerError, tokenRefused } from '../../src/base/errors.ts'
 import { newId } from '../../src/base/ids.ts'
 import { callableBy, createGate, houseRates } from '../../src/http/authenticate.ts'
+import type { Actor } from '../../src/identity/actor.ts'
+import { createVerifier } from '../../src/identity/verify.ts'
 import { newTaskToken } from '../../src/tasks/token.ts'
+import { corp, goodClaims, signed, signingKey, start } from '../identity/given.ts'
 import { audience, buildHouse } from './house.ts'
 
 const task = newId('task')
@@ -126,6 +129,48 @@ describe('a caller', () => {
     expect(gate.audiencesOf(await identify('server'))).toEqual([audience])
     expect(gate.audiencesOf(await identify('operator'))).toBe('all')
     expect(gate.audiencesOf(await identify('agent'))).toEqual([])
+  })
+})
+
+describe('a single-use token', () => {
+  const key = signingKey('k1')
+  const good = { ...goodClaims, aud: 'https://broker.example.com' }
+  let tokens = 0
+  const tokenFor = (sub: string) => signed(key, { ...good, sub, jti: String(tokens++) })
+
+  /** @param tell what happens while it is being spent, or is not */
+  function houseOf(tell: () => void = () => {}) {
+    const spent = new Set<string>()
+    const verifier = createVerifier([corp(key, { replay: 'single-use' })], {
+      audience: 'https://broker.example.com',
+      clock: () => start,
+      spend: async (one) => !spent.has(one) && (spent.add(one), true),
+      refused: () => {},
+    })
+    const house = buildHouse({ frame: true, parts: { verifier: { ...verifier, verify: (...asked) => verifier.verify(...asked).finally(tell) } } })
+    house.app.get('/any', ...callableBy(['agent', 'operator', 'reviewer', 'resource_server']).middleware, (c) => c.json({}))
+    const statuses = async (token: string) => [(await house.ask('/any', { token })).status, (await house.ask('/any', { token })).status]
+    return { house, spent, statuses }
+  }
+
+  test.each(['agent', 'operator', 'reviewer', 'server'])('of the %s is spent with its first call', async (who) => {
+    const { spent, statuses } = houseOf()
+    expect([await statuses(tokenFor(who)), spent.size]).toEqual([[200, 401], 1])
+  })
+
+  test('of a stranger is refused as often as it comes, and nothing is written for it', async () => {
+    const { spent, statuses } = houseOf()
+    expect([await statuses(tokenFor('stranger')), spent.size]).toEqual([[403, 403], 0])
+  })
+
+  test('of a stranger grants nothing, though a reload brings their entry while it is looked at', async () => {
+    let known = false
+    const { house, spent, statuses } = houseOf(() => (known = true))
+    const { policy } = house.parts.broker
+    const { agentOf } = policy().catalogue
+    const catalogue = { agentOf: (actor: Actor) => agentOf(known && actor.subject === 'newcomer' ? { ...actor, subject: 'agent' } : actor) }
+    Object.assign(house.parts.broker, { policy: () => ({ catalogue }) })
+    expect([await statuses(tokenFor('newcomer')), spent.size]).toEqual([[403, 200], 1])
   })
 })
 

@@ -53,6 +53,19 @@ describe('A single-use token', () => {
     expect((await refusal(twin))?.reason).toBe('replayed')
   })
 
+  test('is not spent for whom nobody knows, and is fresh for them once somebody does', async () => {
+    const { verifier, spent, accept, refusal } = gate()
+    const told: string[] = []
+    for (let times = 0; times < 2; times++) await verifier.verify(token, patient, ({ subject }) => (told.push(subject), false))
+    expect([told, spent.size]).toEqual([[goodClaims.sub, goodClaims.sub], 0])
+
+    await verifier.verify(token, patient, () => true)
+
+    expect(spent.size).toBe(1)
+    expect((await refusal(token))?.reason).toBe('replayed')
+    await expect(accept(token)).rejects.toMatchObject({ code: 'invalid_token' })
+  })
+
   test('is known by its jti whatever else it says, and by its text where it has none', async () => {
     const { accept, refusal } = gate()
     await accept(token)
