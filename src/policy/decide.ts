@@ -47,8 +47,9 @@ type Asked = Judgement & Pick<Answer, 'input'>
  * decision, byte for byte.
  */
 export function decide(set: PolicySet, inquiry: Inquiry, now: Date): Decision {
+  const anew = set.readsNow || !comesAgain(inquiry)
   const answers = questionsOf(inquiry).map(({ action, resource, timeless }) => {
-    return { action, resource, ...(set.readsNow ? ask(set, askedAt(timeless, now)) : recall(set, timeless, now)) }
+    return { action, resource, ...(anew ? ask(set, askedAt(timeless, now)) : recall(set, timeless, now)) }
   })
   return { ...merge(answers), policyDigest: set.digest, answers }
 }
@@ -98,6 +99,12 @@ const memory = new WeakMap<PolicySet, Map<string, Remembered>>()
 /** Questions remembered for one set, and the longest (in characters) that is: 16 MiB at most. An agent's nightly tasks are a handful of questions. */
 const mostRemembered = { questions: 2_048, length: 4_096 }
 
+/**
+ * Whether the same may be asked another time. What agents ask for is whole seconds; what is left of a task, or until a moment, is not, and one agent that
+ * refreshes would have everybody else's declarations forgotten.
+ */
+const comesAgain = ({ duration }: Inquiry): boolean => duration % 1_000 === 0
+
 /** The same as `ask`, at a twentieth of the cost where the same was asked before at another time. */
 function recall(set: PolicySet, timeless: TimelessQuestion, now: Date): Asked {
   const remembered = memory.get(set) ?? new Map<string, Remembered>()
@@ -105,7 +112,12 @@ function recall(set: PolicySet, timeless: TimelessQuestion, now: Date): Asked {
   // Not canonical, which costs more than all else here: a question that is built in another order is asked once more, no harm.
   const key = JSON.stringify(timeless)
   const known = remembered.get(key)
-  if (known) return { ...known.judgement, input: known.before + canonical(moment(now)) + known.behind }
+  if (known) {
+    // Behind all others: what goes first is what was asked least recently.
+    remembered.delete(key)
+    remembered.set(key, known)
+    return { ...known.judgement, input: known.before + canonical(moment(now)) + known.behind }
+  }
   const { input, ...judgement } = ask(set, askedAt(timeless, now))
   // A failure of the engine may pass, so it is asked again.
   if (judgement.diagnostics.length > 0 || key.length > mostRemembered.length) return { ...judgement, input }

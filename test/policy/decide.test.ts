@@ -230,6 +230,32 @@ describe('a remembered answer', () => {
     }
   })
 
+  test('stays while it is asked for, however many other questions come in between, and goes before those that are', async () => {
+    const set = await setOf(permit('all'))
+    const ask = (seconds: number, milliseconds = 0) => decide(set, inquiry({ duration: seconds * 1_000 + milliseconds }), noon).answers[0]!.policies
+    // An answer that is remembered is the very same.
+    const [nightly, once] = [ask(1), ask(2)]
+    for (let other = 0; other < 2_500; other++) {
+      ask(3 + other)
+      if (other % 500 === 0) expect(ask(1)).toBe(nightly)
+    }
+    expect(ask(1)).toBe(nightly)
+    const anew = ask(2)
+    expect(anew).toEqual(once)
+    expect(anew).not.toBe(once)
+  })
+
+  test('is not what was said of the rest of a task: it would not be asked again, and take the place of what is', async () => {
+    const set = await setOf(permit('all'))
+    const ask = (duration: number) => decide(set, inquiry({ duration }), noon).answers[0]!.policies
+    const nightly = ask(60_000)
+    const left = ask(59_999)
+    for (let passed = 1; passed < 2_500; passed++) ask(59_999 - passed)
+    expect(ask(59_999)).toEqual(left)
+    expect(ask(59_999)).not.toBe(left)
+    expect(ask(60_000)).toBe(nightly)
+  })
+
   const timely = [
     'context.now < datetime("2026-11-24T20:00:00Z")',
     'context.now.toTime() < duration("20h")',
