@@ -125,7 +125,7 @@ const AgentEntry = z.strictObject({
   max_live_leases: z.int().min(1).max(100_000).default(100),
 })
 
-const KindEntry = z.strictObject({ owner: Words, max_duration: Duration, grants: z.array(z.string()).max(256) })
+const KindEntry = z.strictObject({ owner: Words, max_duration: Duration, max_life: Duration.optional(), grants: z.array(z.string()).max(256) })
 
 /** What every grant has. Its other keys belong to its provider. */
 const GrantEntry = z.looseObject({
@@ -183,7 +183,10 @@ function readKind(yaml: YamlFile, name: string, value: unknown, known: Sections[
     if (!Object.hasOwn(known, grant)) yaml.fault(['kinds', name, 'grants', index], `the catalogue has no grant "${grant}"`)
     if (entry.grants.indexOf(grant) !== index) yaml.fault(['kinds', name, 'grants', index], `"${grant}" is listed twice`)
   })
-  return { name, owner: entry.owner, maxDuration: entry.max_duration, grants: entry.grants }
+  const { owner, max_duration: maxDuration, max_life: maxLife, grants } = entry
+  if (maxLife !== undefined && maxLife < maxDuration)
+    yaml.fault(['kinds', name, 'max_life'], 'must not be shorter than max_duration, for which a task may be opened')
+  return { name, owner, maxDuration, ...(maxLife !== undefined && { maxLife }), grants }
 }
 
 function readGrant(yaml: YamlFile, name: string, value: unknown, rules: ReadonlyMap<string, GrantRules>): Grant | undefined {

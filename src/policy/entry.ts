@@ -13,12 +13,14 @@ export interface Agent {
   readonly maxLiveLeases: number
 }
 
-/** A class of tasks with an owner, a limit and the grants it may ask for. */
+/** A class of tasks with an owner, limits and the grants it may ask for. */
 export interface Kind {
   readonly name: string
   readonly owner: string
-  /** Milliseconds. */
+  /** Milliseconds that a task may ask for, from when it is opened or renewed. */
   readonly maxDuration: number
+  /** Milliseconds from when a task is opened, beyond which no renewal goes. Undefined: it may be renewed for ever. */
+  readonly maxLife?: number
   readonly grants: readonly string[]
 }
 

@@ -3,6 +3,7 @@ import type { TaskId } from '../base/ids.ts'
 import type { Receipt } from '../base/receipt.ts'
 import { extendTask } from '../ledger/extend.ts'
 import { type DecisionRecord, findTask, hasEnded, type Lease, type Task } from '../ledger/records.ts'
+import type { Kind } from '../policy/catalogue.ts'
 import { askedAgain, decideOn, keptDecision, cappedBy } from './decision.ts'
 import { deniedInTask, notFound, refusedByStop, taskHasEnded } from './refusals.ts'
 import { agentBehind, asDeclarant, type Broker, type Caller, type Declaration, durationOf, owns } from './task.ts'
@@ -11,7 +12,7 @@ import { agentBehind, asDeclarant, type Broker, type Caller, type Declaration, d
  * Gives a task a later deadline, counted from now, under a new decision about each of its living grants; never an earlier one than it has. Its
  * leases stay as they are: what ends before the new deadline is refreshed, where its provider has fresh ones, or asked for again.
  *
- * @throws BrokerError `forbidden` (needs a live workload token), `not_found`, `conflict` (the task has ended), `denied` (kept; the task goes on as it was)
+ * @throws BrokerError `forbidden` (needs a live workload token), `not_found`, `conflict` (the task has ended, or its kind allows no later deadline), `denied` (kept; the task goes on as it was)
  */
 export async function renewTask(
   broker: Broker,
@@ -28,13 +29,23 @@ export async function renewTask(
   const grants = found.leases.filter((lease) => !hasEnded(lease)).map((lease) => askedAgain(broker, lease))
   const declared = { kind: found.task.kind, ...durationOf(asked, broker.clock()), grants }
   const inquiry = broker.policy().catalogue.resolve(agent, actor, grants.length > 0 ? 'renew' : 'declare', declared)
+  const last = lastDeadline(found.task, inquiry.kind)
+  if (last && last <= found.task.deadline)
+    throw new BrokerError('conflict', 'This task has the last deadline that its kind allows: declare another', { task: id })
   const decision = decideOn(broker, inquiry)
   if (decision.made.outcome === 'deny') throw await deniedInTask(broker, id, decision)
 
   const duration = cappedBy(inquiry.duration, decision.made.obligations.maxTtl)
-  const extended = await extendTask(broker.ledger, id, decision, { actor: asDeclarant(actor, agent), duration, deadline: asked.deadline })
+  const until = { duration, deadline: earliest(asked.deadline, last) }
+  const extended = await extendTask(broker.ledger, id, decision, { actor: asDeclarant(actor, agent), ...until })
   if (!extended) throw taskHasEnded(id)
   if ('stop' in extended) throw await refusedByStop(broker, id, decision, extended)
   const { task, decidedAt, receipts } = extended
   return { task, decision: keptDecision(decision, id, decidedAt), leases: found.leases, receipts }
 }
+
+/** Beyond which its kind lets no renewal take a task. */
+const lastDeadline = ({ openedAt }: Task, { maxLife }: Kind): Date | undefined =>
+  maxLife === undefined ? undefined : new Date(openedAt.getTime() + maxLife)
+
+const earliest = (one: Date | undefined, other: Date | undefined): Date | undefined => (one && other ? (one < other ? one : other) : (one ?? other))

@@ -123,6 +123,15 @@ grants:
     ])
   })
 
+  test('may bound how long a task lives in all, which is no shorter than it may be opened for', async () => {
+    const living = (life: string) => sound.replace('max_duration: 30m', `max_duration: 30m, max_life: ${life}`)
+    expect((await catalogueOf(living('8h'))).kinds.get('invoice-sync')).toMatchObject({ maxDuration: 1_800_000, maxLife: 28_800_000 })
+    expect((await catalogueOf(living('30m'))).kinds.get('invoice-sync')).toMatchObject({ maxLife: 1_800_000 })
+    expect(await faultsOf(catalogueOf(living('29m')))).toEqual([
+      'catalogue.yaml:4: kinds.invoice-sync.max_life: must not be shorter than max_duration, for which a task may be opened',
+    ])
+  })
+
   test('names the faults of the provider own part, of missing and of repeated grants', async () => {
     const text = sound.replace('[invoices-api]', '[invoices-api, missing, invoices-api]').replace('scope: "invoices:read"', 'path: x')
     expect(await faultsOf(catalogueOf(text))).toEqual([

@@ -8,7 +8,7 @@ import type { Actor } from '../../src/identity/actor.ts'
 import type { Ledger } from '../../src/ledger/connect.ts'
 import { closeLease } from '../../src/ledger/endings.ts'
 import { archivePolicySet } from '../../src/ledger/policy-sets.ts'
-import { findTask, type Lease } from '../../src/ledger/records.ts'
+import { findTask, type Lease, type Task } from '../../src/ledger/records.ts'
 import { listEntries, listTasks } from '../../src/ledger/lists.ts'
 import { expireLeases } from '../../src/ledger/settlement.ts'
 import { isAlive } from '../../src/ledger/tokens.ts'
@@ -420,6 +420,30 @@ describe.each(stores)('the life of a task on $name', ({ open }) => {
     const task = await house.declare(['crm'], { duration: 600_000 })
     const renewed = await task.renew(1_000)
     expect(renewed.deadline).toEqual(task.opened.task.deadline)
+    await task.complete()
+  })
+
+  test('a renewal goes no further than its kind lets a task live, counted from when that was opened, and is refused where nothing is left', async () => {
+    const task = await house.declare(['crm'], { duration: 30 * 60_000 })
+    const minutes = ({ openedAt, deadline }: Pick<Task, 'openedAt' | 'deadline'>) => (deadline.getTime() - openedAt.getTime()) / 60_000
+    await withCatalogue(['max_duration: 30m', 'max_duration: 30m, max_life: 45m'], async () => {
+      await house.backdate(task.id, '10 minutes')
+      expect(Math.round(minutes(await task.renew(30 * 60_000)))).toBe(40)
+      await house.backdate(task.id, '29 minutes')
+
+      const last = await task.renew(30 * 60_000)
+
+      expect(minutes(last)).toBe(45)
+      const further = [{ duration: 30 * 60_000 }, { deadline: new Date(last.deadline.getTime() + 60_000) }]
+      for (const asked of further)
+        await expect(renewTask(house.broker, house.caller('bot'), task.id, asked)).rejects.toMatchObject({
+          code: 'conflict',
+          detail: expect.stringContaining('the last deadline that its kind allows') as unknown,
+        })
+    })
+    const { decisions } = await showTask(house.broker, house.operator, task.id)
+    expect(decisions.map(({ action }) => action)).toEqual(['issue', 'renew', 'renew'])
+    expect(minutes(await task.renew(30 * 60_000))).toBeGreaterThan(60)
     await task.complete()
   })
 
