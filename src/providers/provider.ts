@@ -122,6 +122,16 @@ export interface TokenClaims {
   readonly exp: number
   readonly task: TaskId
   readonly policy_digest: string
+  /** RFC 9396 section 9: what the token is narrowed to. Absent where its grant has no parameters. */
+  readonly authorization_details?: readonly [AuthorizationDetail]
+}
+
+/** A grant with the parameters that were permitted: a resource server that lets the token do what is not of them lets it do more than the lease says. */
+export interface AuthorizationDetail {
+  readonly type: 'urn:mayfly:grant'
+  /** The grant, by its name in the catalogue. */
+  readonly identifier: string
+  readonly parameters: Readonly<Record<string, string>>
 }
 
 /** What an examination found of one thing. A fault has to be mended, a warning to be known; what is `unchecked` could not be looked at, and says why. */

@@ -279,6 +279,28 @@ describe('over HTTP, a token that the broker signed', () => {
     await call('POST', `/tasks/${body.task.id}/complete`, bot)
   })
 
+  test('says what its parameters narrow it to, in itself and to whoever asks about it, fresh or refreshed; and nothing of the kind without parameters', async () => {
+    const { body } = await declare([{ name: 'api-for', parameters: { customer: 'acme' } }, { name: 'api' }])
+    const narrowed = [{ type: 'urn:mayfly:grant', identifier: 'api-for', parameters: { customer: 'acme' } }]
+    const { body: refreshed } = await call<AddedLease>('POST', `/leases/${body.leases[0]!.id}/refresh`, body.task_token)
+    for (const token of [tokenOf(body), (refreshed.lease.credential as { token: string }).token]) {
+      expect(JSON.parse(Buffer.from(token.split('.')[1]!, 'base64url').toString())).toMatchObject({ authorization_details: narrowed })
+      expect(await introspect(token)).toMatchObject({ active: true, authorization_details: narrowed })
+    }
+    expect(await introspect(tokenOf(body, 1))).not.toHaveProperty('authorization_details')
+    await call('POST', `/tasks/${body.task.id}/complete`, bot)
+  })
+
+  test('is inactive where its parameters were changed', async () => {
+    const { body } = await declare([{ name: 'api-for', parameters: { customer: 'acme' } }])
+    const [header, payload, signature] = tokenOf(body).split('.')
+    const changed = Buffer.from(payload!, 'base64url').toString().replace('"acme"', '"initech"')
+    expect(changed).toContain('initech')
+    expect(await introspect([header, Buffer.from(changed).toString('base64url'), signature].join('.'))).toEqual({ active: false })
+    expect(await introspect(tokenOf(body))).toMatchObject({ active: true })
+    await call('POST', `/tasks/${body.task.id}/complete`, bot)
+  })
+
   test('can be checked with the published keys, which hold nothing private', async () => {
     const { keys } = (await (await get('/.well-known/jwks.json')).json()) as { keys: Record<string, unknown>[] }
     const metadata = (await (await get('/.well-known/openid-configuration')).json()) as Record<string, unknown>

@@ -24,7 +24,7 @@ beforeAll(async () => {
 afterAll(() => rm(folder, { recursive: true }))
 
 const reserve = (changes: Partial<Reservation<JwtGrant>> = {}) =>
-  reservationOf(jwtKind.grant.parse({ audience, scope: 'invoices:read invoices:list' }), changes)
+  reservationOf(jwtKind.grant.parse({ audience, scope: 'invoices:read invoices:list' }), { parameters: {}, ...changes })
 const mint = (reservation: Reservation): Promise<Minted> => provider.mint(reservation, async () => {}, patient)
 
 function open({ credential }: Minted): string {
@@ -52,6 +52,19 @@ describe('a token of the broker', () => {
       policy_digest: reservation.policyDigest,
     })
     expect(await tokens.read(token)).toEqual(payload)
+  })
+
+  test('says as RFC 9396 does what the parameters of its grant narrow it to', async () => {
+    const token = open(await mint(reserve({ grant: 'invoices-export', parameters: { customer: 'acme', region: 'eu' } })))
+    expect(await tokens.read(token)).toMatchObject({
+      authorization_details: [{ type: 'urn:mayfly:grant', identifier: 'invoices-export', parameters: { customer: 'acme', region: 'eu' } }],
+    })
+  })
+
+  test('is not signed where its parameters would make it too long to be read', async () => {
+    const of = (count: number) => Object.fromEntries(Array.from({ length: count }, (_, at) => [`p${at}`, '\u{1F98B}'.repeat(128)]))
+    expect(await tokens.read(open(await mint(reserve({ parameters: of(8) }))))).toBeDefined()
+    await expect(mint(reserve({ parameters: of(16) }))).rejects.toMatchObject({ fault: 'refused', minted: 'no' })
   })
 
   test('publishes no part of a private key', async () => {
@@ -149,6 +162,20 @@ describe('a token that the broker did not write is nothing to it', () => {
     const [header, , signature] = open(await mint(reserve())).split('.')
     const payload = Buffer.from(JSON.stringify(claims())).toString('base64url')
     expect(await tokens.read(`${header}.${payload}.${signature}`)).toBeUndefined()
+  })
+
+  test.each([
+    ['of another type', { type: 'payment' }],
+    ['with something besides', { actions: ['write'] }],
+    ['with a parameter that is no text', { parameters: { customer: ['acme'] } }],
+  ])('signed with our own key, with details %s', async (_, changes) => {
+    const { keys } = JSON.parse(await readFile(join(folder, 'tokens.json'), 'utf8')) as { keys: JWK[] }
+    const key = await importJWK(keys[0] ?? {}, 'ES256')
+    const detail = { type: 'urn:mayfly:grant', identifier: 'g', parameters: { customer: 'acme' } }
+    const sign = async (details: object) =>
+      new SignJWT({ ...claims(), authorization_details: [details] }).setProtectedHeader({ typ: 'at+jwt', alg: 'ES256', kid: await kidOf() }).sign(key)
+    expect(await tokens.read(await sign(detail))).toBeDefined()
+    expect(await tokens.read(await sign({ ...detail, ...changes }))).toBeUndefined()
   })
 
   test('signed with the right key by a broker of another name', async () => {

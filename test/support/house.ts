@@ -104,9 +104,10 @@ agents:
   stranger: { issuer: local, match: { sub: "agent:stranger" }, owner: stranger@example.com, groups: [] }
   small: { issuer: local, match: { sub: "agent:small" }, owner: small@example.com, groups: [robots], max_live_leases: 3 }
 kinds:
-  work: { owner: owner@example.com, max_duration: 30m, grants: [${['api', 'slow-api', 'crm', 'crm-for', 'gone-by-itself', 'lent', ...Object.keys(annex?.grants ?? {})].join(', ')}] }
+  work: { owner: owner@example.com, max_duration: 30m, grants: [${['api', 'api-for', 'slow-api', 'crm', 'crm-for', 'gone-by-itself', 'lent', ...Object.keys(annex?.grants ?? {})].join(', ')}] }
 grants:
   api: { provider: tokens, audience: "https://api.example.com", scope: "read", max_ttl: 10m }
+  api-for: { provider: tokens, audience: "https://api.example.com", scope: "read", max_ttl: 10m, parameters: { customer: { pattern: "[a-z]{1,8}" } } }
   slow-api: { provider: tokens, audience: "https://slow.example.com", scope: "read", max_ttl: 30m }
   crm: { provider: lab, max_ttl: 20m }
   crm-for: { provider: lab, max_ttl: 20m, parameters: { customer: { pattern: "[a-z]{1,8}" } } }

@@ -3,12 +3,12 @@ import { z } from 'zod'
 import { durationWithin } from '../../base/duration.ts'
 import { ConfigurationError, describe } from '../../base/errors.ts'
 import { Secret } from '../../base/secret.ts'
-import type { Minted, Provider, ProviderKind, Reservation } from '../provider.ts'
+import type { AuthorizationDetail, Minted, Provider, ProviderKind, Reservation } from '../provider.ts'
 import { ProviderError } from '../provider.ts'
 import { keyFile } from './keyfile.ts'
 import { openKeyring } from './keyring.ts'
 import { longestLife } from './ring.ts'
-import { readToken, signToken } from './token.ts'
+import { longestToken, readToken, signToken } from './token.ts'
 
 /** Its entry under `providers:`. An hour at least, because a key is known ten minutes before it signs; 90 days at most. */
 const settings = z.strictObject({
@@ -56,8 +56,11 @@ export const jwtKind: ProviderKind<JwtSettings, JwtGrant> = {
         exp,
         task: reservation.task,
         policy_digest: reservation.policyDigest,
+        ...narrowed(reservation),
       }
       const token = await signToken(content, await keyring.signer())
+      if (token.length > longestToken)
+        throw new ProviderError('refused', `${name} signs no token of more than ${longestToken} characters, and this one has ${token.length}`, 'no')
       return { credential: { type: 'bearer_token', token: new Secret(token) }, expiresAt: new Date(exp * 1_000) }
     }
 
@@ -83,6 +86,12 @@ export const jwtKind: ProviderKind<JwtSettings, JwtGrant> = {
       },
     } satisfies Provider<JwtGrant>
   },
+}
+
+/** Nothing where there are no parameters: an empty detail would read like a limit. */
+function narrowed({ grant, parameters }: Reservation): { authorization_details?: [AuthorizationDetail] } {
+  if (Object.keys(parameters).length === 0) return {}
+  return { authorization_details: [{ type: 'urn:mayfly:grant', identifier: grant, parameters }] }
 }
 
 /** Whole seconds, and so never past the end that was granted; a day at most, for as long as keys are kept. @throws ProviderError */
