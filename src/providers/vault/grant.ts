@@ -90,7 +90,7 @@ export function mountOf(parts: readonly string[]): readonly string[] {
 
 export type VaultGrant = z.output<typeof vaultGrant>
 
-/** A standing secret has to be declared one, and whatever the agent may fill in has to be a parameter. */
+/** A standing secret has to be declared one, whatever the agent may fill in has to be a parameter, and each parameter has to fill in something. */
 export function vaultGrantFaults(
   grant: VaultGrant,
   entry: { readonly standing: boolean; readonly parameters: ReadonlyMap<string, number> },
@@ -98,9 +98,14 @@ export function vaultGrantFaults(
   const faults: GrantFault[] = []
   if (grant.engine === 'kv' && !entry.standing)
     faults.push({ path: ['standing'], message: 'must be true: a value in a KV store lives on after the task, and nobody can take it back' })
-  const wanted = [...grant.parts, ...Object.values(grant.data).map(String)].flatMap((text) => [...text.matchAll(parameter)].map(([, name]) => name!))
-  for (const name of new Set(wanted)) {
+  const texts = [...grant.parts, ...Object.values(grant.data).map(String)]
+  const wanted = new Set(texts.flatMap((text) => [...text.matchAll(parameter)].map(([, name]) => name!)))
+  for (const name of wanted) {
     if (!entry.parameters.has(name)) faults.push({ path: ['parameters'], message: `must have "${name}", which path or data names` })
+  }
+  for (const name of entry.parameters.keys()) {
+    if (wanted.has(name)) continue
+    faults.push({ path: ['parameters', name], message: 'stands neither in path nor in data: whoever reads a lease would believe that it narrows the secret' })
   }
   return faults
 }
