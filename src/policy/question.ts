@@ -68,16 +68,22 @@ function agentEntity(agent: Agent, actor: Actor): Entity {
   }
 }
 
-/** The attributes of the actor that its agent's entry lists. Cedar's tags are text: a list becomes its JSON text, such as `["a","b"]`. */
+/** The attributes of the actor that its agent's entry lists. */
 function tagsOf(agent: Agent, actor: Actor): Record<string, string> {
   const present = agent.tags.filter((name) => Object.hasOwn(actor.attributes, name))
-  return Object.fromEntries(
-    present.map((name) => {
-      const value = actor.attributes[name]!
-      return [name, typeof value === 'string' ? value : JSON.stringify(value)]
-    }),
-  )
+  return Object.fromEntries(present.map((name) => [name, tagOf(actor.attributes[name]!)]))
 }
+
+/**
+ * Cedar's tags are text: a list becomes its JSON text, such as `["a","b"]`. Each quote in it begins or ends an element, so that `like "[*\"a\"*]"` holds where "a" is
+ * one, and no element or text can pretend to hold another: quotes and backslashes within a list, and within a text that begins like one, are `\u0022` and `\u005c`.
+ */
+function tagOf(value: string | readonly string[]): string {
+  if (typeof value !== 'string') return JSON.stringify(value).replaceAll(/\\(["\\])/g, (_, mark: string) => byNumber[mark]!)
+  return value.startsWith('[') ? value.replaceAll(/["\\]/g, (mark) => byNumber[mark]!) : value
+}
+
+const byNumber: Readonly<Record<string, string>> = { '"': String.raw`\u0022`, '\\': String.raw`\u005c` }
 
 const kindEntity = (kind: Kind): Entity => ({ ...entity('Kind', kind.name), attrs: { owner: kind.owner } })
 
