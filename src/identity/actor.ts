@@ -19,6 +19,11 @@ export interface Actor {
    * token has one, `iss` are among them. What a catalogue entry matches on and what may become a tag for the policy.
    */
   readonly attributes: Readonly<Record<string, string | readonly string[]>>
+  /**
+   * Names of claims that the token has and that are no attributes, because they are neither text nor a list of texts that can be kept and shown. A policy that forbids
+   * by one would not match, as if it were not there. Absent: none.
+   */
+  readonly unreadable?: readonly string[]
   readonly token: TokenFacts
 }
 

@@ -20,6 +20,8 @@ export interface Profile {
   names(issuer: Pick<Issuer, 'require' | 'claims'>): readonly string[]
   /** The attributes that it proves, or undefined where a claim that the profile demands is absent or contradicts another. */
   attributes(claims: Claims, rules: Rules): Attributes | undefined
+  /** The names of those that it has and that cannot be read. Absent: then the token is refused. */
+  unreadable?(claims: Claims, rules: Rules): readonly string[]
 }
 
 export const profiles: Readonly<Record<ProfileName, Profile>> = {
@@ -83,8 +85,9 @@ export const profiles: Readonly<Record<ProfileName, Profile>> = {
         return [wanted].flat().some((value) => has.includes(value))
       })
       if (!meets) return undefined
-      return present(Object.fromEntries(profiles.oidc.names(rules).map((name) => [name, lift(claims, name)])))
+      return present(Object.fromEntries(profiles.oidc.names(rules).map((name) => [name, lift(claims, name) ?? undefined])))
     },
+    unreadable: (claims, rules) => profiles.oidc.names(rules).filter((name) => lift(claims, name) === null),
   },
 }
 

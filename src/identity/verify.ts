@@ -131,5 +131,14 @@ function actorOf(token: Compact, { kid, alg }: VerificationKey, claims: Claims, 
   const digest = createHash('sha256').update(token.signed).digest('hex')
   // Whole seconds, as the ledger keeps them; rounded down, so that nothing is taken to live longer than it does.
   const expiresAt = Math.floor(claims.exp ?? 0)
-  return { issuer: name, profile, subject: claims.sub, trustDomain, attributes, token: { digest, jti: claims.jti, kid, alg, expiresAt } }
+  const unreadable = profiles[profile].unreadable?.(claims, rules) ?? []
+  return {
+    issuer: name,
+    profile,
+    subject: claims.sub,
+    trustDomain,
+    attributes,
+    ...(unreadable.length > 0 && { unreadable }),
+    token: { digest, jti: claims.jti, kid, alg, expiresAt },
+  }
 }

@@ -42,7 +42,7 @@ interface Opening {
  * Opens a task: decides, announces, mints, confirms. All grants or none.
  *
  * A crash between any two lines leaves nothing that the reaper cannot end (docs/how-a-task-is-answered.md).
- * @throws BrokerError `agent_unknown`, `unknown_kind`, `unknown_grant`, `invalid_request` (it does not fit catalogue or limits), `denied` (kept first), `rate_limited`, `in_flight` (retry with the same key),
+ * @throws BrokerError `agent_unknown`, `forbidden` (a claim that policies may see cannot be read), `unknown_kind`, `unknown_grant`, `invalid_request` (it does not fit catalogue or limits), `denied` (kept first), `rate_limited`, `in_flight` (retry with the same key),
  *   `idempotency_mismatch`, `conflict` (the task of this key has ended), `provider_unavailable` (retry later), `provider_failed`, `store_unavailable`
  */
 export async function openTask(

@@ -69,12 +69,18 @@ export interface GrantRequest {
 
 /**
  * The caller as an agent, as it stands in the catalogue in force now: who it is was found out when its request came in, and the files may have been
- * reloaded since. @throws BrokerError `agent_unknown`
+ * reloaded since. @throws BrokerError `agent_unknown`, `forbidden` (its token has a claim that policies may see and that cannot be read)
  */
 export function agentOf(broker: Broker, { actor, agent }: Caller): { actor: Actor; agent: Agent } {
   const { catalogue } = broker.policy()
   const found = actor && agent && (catalogue.agents.get(agent.name) === agent ? agent : catalogue.agentOf(actor))
   if (!found || found.name !== agent.name) throw new BrokerError('agent_unknown', 'No single agent of the catalogue matches this identity')
+  const hidden = found.tags.find((tag) => actor.unreadable?.includes(tag))
+  if (hidden !== undefined)
+    throw new BrokerError(
+      'forbidden',
+      `Policies may see the claim ${hidden}, and that of this token cannot be read: it must be text or a list of texts, under one name, without control characters`,
+    )
   return { actor, agent: found }
 }
 
@@ -136,8 +142,11 @@ function mayStillBe({ issuer, match }: Agent, declarant: Actor): boolean {
 /** Whether the ledger keeps what a claim of the declarant was, or that there was none: a policy that forbids by it would not match where it is merely missing. */
 const wasKept = ({ attributes, tags = Object.keys(attributes) }: Declarant, name: string): boolean => tags.includes(name)
 
-/** Whoever declares or renews a task, as the ledger keeps them: of the proven attributes those that the policy may see, which are in the decision's input too. */
-export function asDeclarant(actor: Actor, { tags }: Agent): Declarant {
+/**
+ * Whoever declares or renews a task, as the ledger keeps them: of what is proven that which the policy may see, which is in the decision's input too. Of that
+ * nothing was unreadable.
+ */
+export function asDeclarant({ unreadable: _others, ...actor }: Actor, { tags }: Agent): Declarant {
   const attributes = Object.fromEntries(Object.entries(actor.attributes).filter(([name]) => tags.includes(name)))
   return { ...actor, attributes, tags }
 }

@@ -166,6 +166,15 @@ describe('A token of any OpenID issuer', () => {
     expect([...attributesOf(issuer)].toSorted()).toEqual(Object.keys(attributes).toSorted())
   })
 
+  test('says which of the claims that may be matched it has and cannot be read, and does not say so of others', async () => {
+    const { accept } = gateFor(corp(rsa, { claims: ['team', 'org/unit'] }))
+    const broken = { groups: ['staff', 'admins\n'], team: { name: 'x' }, 'org/unit': 'a', org: { unit: 'b' }, email: ['x', 1], roles: null }
+    const { attributes, unreadable } = await accept(signed(rsa, { ...goodClaims, ...broken }))
+    expect(unreadable).toEqual(['groups', 'team', 'org/unit'])
+    expect(Object.keys(attributes).toSorted()).toEqual(['iss', 'sub'])
+    expect(await accept(signed(rsa, { ...goodClaims, groups: ['staff'] }))).not.toHaveProperty('unreadable')
+  })
+
   test('of AWS proves its principal and account', async () => {
     const require = { 'https://sts.amazonaws.com//aws_account': '123456789012' }
     const aws = corp(rsa, { require, claims: ['https://sts.amazonaws.com//principal_tags/team'], replay: 'single-use' })
@@ -203,14 +212,16 @@ describe('A claim becomes an attribute', () => {
     ['as a list of texts', { a: ['b', 'c'] }, 'a', ['b', 'c']],
     ['by its path', { a: { b: { c: 'd' } } }, 'a/b/c', 'd'],
     ['by a path with slashes in its names', { 'a/b': { c: 'd' } }, 'a/b/c', 'd'],
-    ['unless it is an object', { a: { b: 'c' } }, 'a', undefined],
-    ['unless it is null', { a: null }, 'a', undefined],
-    ['unless it is a list of other things', { a: ['b', 1] }, 'a', undefined],
-    ['unless it is a fraction', { a: 0.5 }, 'a', undefined],
-    ['unless the ledger cannot keep it', { a: 'b\0' }, 'a', undefined],
-    ['unless one of a list is half a surrogate pair', { a: ['b', '\ud83e'] }, 'a', undefined],
-    ['unless two have its name', { 'a/b': 'c', a: { b: 'd' } }, 'a/b', undefined],
-    ['unless it is what every object has', {}, 'constructor/name', undefined],
+    ['as an empty list', { a: [] }, 'a', []],
+    ['and is none where it is null', { a: null }, 'a', undefined],
+    ['and is none where there is none of its path', { a: { b: 'c' } }, 'a/c', undefined],
+    ['and is none where only every object has it', {}, 'constructor/name', undefined],
+    ['unless it is an object', { a: { b: 'c' } }, 'a', null],
+    ['unless it is a list of other things', { a: ['b', 1] }, 'a', null],
+    ['unless it is a fraction', { a: 0.5 }, 'a', null],
+    ['unless the ledger cannot keep it', { a: 'b\0' }, 'a', null],
+    ['unless one of a list is half a surrogate pair', { a: ['b', '\ud83e'] }, 'a', null],
+    ['unless two have its name', { 'a/b': 'c', a: { b: 'd' } }, 'a/b', null],
   ])('%s', (_, claims, name, attribute) => {
     expect(lift(claims, name)).toEqual(attribute)
   })

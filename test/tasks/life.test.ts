@@ -12,7 +12,7 @@ import { findTask, type Lease, type Task } from '../../src/ledger/records.ts'
 import { listEntries, listTasks } from '../../src/ledger/lists.ts'
 import { expireLeases } from '../../src/ledger/settlement.ts'
 import { isAlive } from '../../src/ledger/tokens.ts'
-import { completeTask } from '../../src/tasks/close.ts'
+import { completeTask, revokeLease } from '../../src/tasks/close.ts'
 import { introspect } from '../../src/tasks/introspect.ts'
 import { addLease, refreshLease } from '../../src/tasks/lease.ts'
 import { openTask } from '../../src/tasks/open.ts'
@@ -276,6 +276,33 @@ describe.each(stores)('the life of a task on $name', ({ open }) => {
       await refreshLease(house.broker, house.caller('bot'), task.leases[0]!.id, never)
       expect((await completeTask(house.broker, holder, task.id, 5, never)).ended).toBe(true)
     })
+  })
+
+  test('a token with a claim that policies may see and that cannot be read gets nothing and renews nothing, and ends the task all the same', async () => {
+    const { actor, ...rest } = house.caller('bot')
+    const broken = { ...rest, actor: { ...actor!, unreadable: ['groups', 'email'] } }
+    const task = await house.declare(['api'])
+    const [lease] = task.leases
+    const declaration = { kind: 'work', purpose: 'a test', labels: {}, grants: [] }
+    await refreshLease(house.broker, broken, lease!.id, never)
+    await withCatalogue(shown('env', 'groups'), async () => {
+      const refused = { code: 'forbidden', detail: expect.stringContaining('the claim groups') as unknown }
+      const caller = { ...broken, agent: house.caller('bot').agent }
+      await expect(openTask(house.broker, caller, declaration, undefined, never)).rejects.toMatchObject(refused)
+      await expect(addLease(house.broker, caller, task.id, { name: 'api', parameters: {} }, never)).rejects.toMatchObject(refused)
+      await expect(refreshLease(house.broker, caller, lease!.id, never)).rejects.toMatchObject(refused)
+      await expect(renewTask(house.broker, caller, task.id, { duration: 120_000 })).rejects.toMatchObject(refused)
+      await revokeLease(house.broker, caller, lease!.id, undefined, 5, never)
+      expect((await completeTask(house.broker, caller, task.id, 5, never)).ended).toBe(true)
+    })
+  })
+
+  test('a claim that cannot be read is not kept with the task where no policy may see it', async () => {
+    const { actor, ...rest } = house.caller('bot')
+    const caller = { ...rest, actor: { ...actor!, unreadable: ['groups'] } }
+    const { task } = await openTask(house.broker, caller, { kind: 'work', purpose: 'a test', labels: {}, grants: [] }, undefined, never)
+    expect((await stateOf(task.id)).task.actor).toEqual({ ...actor, attributes: {}, tags: [] })
+    await completeTask(house.broker, caller, task.id, 5, never)
   })
 
   test('a task token goes on where policies may see what they could when its task was declared, or less, whether or not the agent had it', async () => {
