@@ -730,7 +730,9 @@ export const Introspection = z
         .array(z.strictObject({ type: z.literal('urn:mayfly:grant'), identifier: z.string(), parameters: z.record(z.string(), z.string()) }))
         .readonly()
         .optional()
-        .openapi({ description: 'RFC 9396 section 9.2: the grant and the parameters that the token is narrowed to. Absent where the grant has none' }),
+        .openapi({
+          description: 'RFC 9396 section 9.2: the grant and the parameters that the token is narrowed to. Absent where the grant has none',
+        }),
     }),
   ])
   .openapi('Introspection')

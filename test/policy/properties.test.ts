@@ -72,7 +72,8 @@ describe('a claim that is a list', () => {
   const asked = ['admins', 'a', '', '*', '[', ']', ',a', 'a,', '],[', 'u0022', 'é🐟', ' ']
   const literal = (text: string): string => text.replaceAll('*', String.raw`\*`)
   const holds = asked.map(
-    (one, at) => `@id("${at}") permit(principal, action, resource) when { principal.hasTag("g") && principal.getTag("g") like "[*\\"${literal(one)}\\"*]" };`,
+    (one, at) =>
+      `@id("${at}") permit(principal, action, resource) when { principal.hasTag("g") && principal.getTag("g") like "[*\\"${literal(one)}\\"*]" };`,
   )
   const piece = fc.constantFrom(...asked, '"', '\\', '\\"', ',', '","', '["', '"]', '\\u0022', '\\u005c')
   const anyText = fc.oneof(
@@ -85,7 +86,7 @@ describe('a claim that is a list', () => {
     fc.assert(
       fc.property(fc.array(anyText, { maxLength: 4 }), (list) => {
         const [answer] = decide(set, inquiry({ agent: { ...agent, tags: ['g'] }, actor: actor({ sub: 'x', g: list }) }), noon).answers
-        expect(answer!.policies.map((id) => asked[Number(id)]).toSorted()).toEqual(asked.filter((one) => list.includes(one)).toSorted())
+        expect(new Set(answer!.policies.map((id) => asked[Number(id)]))).toEqual(new Set(asked.filter((one) => list.includes(one))))
         const { entities } = JSON.parse(answer!.input) as { entities: { tags: { g: string } }[] }
         expect(JSON.parse(entities[0]!.tags.g)).toEqual(list)
       }),

@@ -105,7 +105,10 @@ export function vaultGrantFaults(
   }
   for (const name of entry.parameters.keys()) {
     if (wanted.has(name)) continue
-    faults.push({ path: ['parameters', name], message: 'stands neither in path nor in data: whoever reads a lease would believe that it narrows the secret' })
+    faults.push({
+      path: ['parameters', name],
+      message: 'stands neither in path nor in data: whoever reads a lease would believe that it narrows the secret',
+    })
   }
   return faults
 }
