@@ -156,7 +156,7 @@ describe.runIf(vaultRuns)('whoever follows docs/vault.md', () => {
 
     const tokens = await demo()
     expect(tokens).toMatchObject({ status: 0, stderr: '' })
-    expect(tokens.stdout.match(/^ok .*/gm)).toHaveLength(7)
+    expect(tokens.stdout.match(/^ok .*/gm)).toHaveLength(9)
     const missing = await demo('--vault', database)
     expect(missing).toMatchObject({ status: 2, stderr: expect.stringContaining('deploy/vault/example/mayfly.yaml') as unknown })
     await plain.interrupt()

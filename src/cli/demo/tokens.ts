@@ -6,7 +6,7 @@ import { anything, is, lifeOf, type Show } from './steps.ts'
 export async function showTokens(agent: Client, operator: Client, server: ResourceServer, show: Show): Promise<void> {
   const declaration = { kind: 'invoice-sync', purpose: 'mayfly demo', duration: '5m' }
   const open = async (): Promise<OpenTask> => show.task(await agent.open({ ...declaration, grants: [{ name: 'invoices-api' }] }))
-  const answer = async (token: string): Promise<string> => `resource server answers ${await server.use(token)}`
+  const says = async (status: Promise<number>): Promise<string> => `resource server answers ${await status}`
   let first!: OpenTask
   await show.step('agent invoice-bot declares a task', anything, async () => {
     first = await open()
@@ -14,7 +14,11 @@ export async function showTokens(agent: Client, operator: Client, server: Resour
   })
   const lease = first.leases[0]!
   const token = lease.credential.secret() ?? ''
-  await show.step(`it uses its credential (${lease.grant}, ${lifeOf(lease)})`, is('200'), () => answer(token))
+  await show.step(`it uses its credential (${lease.grant}, ${lifeOf(lease)})`, is('200'), () => says(server.read(token)))
+  const exporting = await first.add({ name: 'invoices-export', parameters: { customer: 'acme' }, ttl: '1m' })
+  const narrowed = exporting.credential.secret() ?? ''
+  await show.step('it exports the customer it asked for', is('200'), () => says(server.export(narrowed, 'acme')))
+  await show.step('it tries another customer with that credential', is('403'), () => says(server.export(narrowed, 'umbrella')))
   await show.step('it asks for what the policy refuses', is('denied'), async () => {
     const asked = { name: 'invoices-export', parameters: { customer: 'initech' }, ttl: '1m' }
     return await refusalOf(agent.open({ ...declaration, grants: [asked] }))
@@ -23,14 +27,14 @@ export async function showTokens(agent: Client, operator: Client, server: Resour
     const closed = await first.complete()
     return `${closed.task.state}, ${closed.leases.map(({ state, evidence }) => `${state} (${evidence?.statement ?? 'no evidence'})`).join(', ')}`
   })
-  await show.step('it tries the credential again', is('401'), () => answer(token))
+  await show.step('it tries the credential again', is('401'), () => says(server.read(token)))
   const second = await open()
   const stolen = second.leases[0]!.credential.secret() ?? ''
   await show.step('an operator ends another task by its id', is('revoked'), async () => {
     const closed = await operator.revokeTask(second.id, 'the demo says so')
     return `${closed.task.state} by ${closed.task.ended_by ?? '?'}`
   })
-  await show.step('its credential is dead as well', is('401'), () => answer(stolen))
+  await show.step('its credential is dead as well', is('401'), () => says(server.read(stolen)))
 }
 
 async function refusalOf(asked: Promise<OpenTask>): Promise<string> {
