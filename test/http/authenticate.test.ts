@@ -118,7 +118,6 @@ describe('a caller', () => {
       verifier: { verify },
       rates: houseRates,
       rooms: { work: room, introspection: room, ends: room },
-      clock: () => 0,
     })
     for (const header of [undefined, '', 'Bearer', 'Bearer ', 'Basic agent', 'Bearer a b', 'Bearer "a"'])
       await expect(strict.identify(header, new AbortController().signal)).rejects.toMatchObject({ code: 'invalid_token' })
