@@ -14,7 +14,7 @@ export type EndedBy = 'lease' | 'serial' | 'time'
 
 /** Which ends an engine knows; the first is meant where the catalogue says nothing. */
 const ends: Readonly<Record<Engine, readonly EndedBy[]>> = {
-  leased: ['lease'],
+  leased: ['lease', 'time'],
   pki: ['time', 'lease', 'serial'],
   ssh: ['time'],
   kubernetes: ['time', 'lease'],

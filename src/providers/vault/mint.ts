@@ -106,9 +106,11 @@ export function createMint(vault: Mint): (reservation: Reservation<VaultGrant>, 
       if (grant.endedBy === 'serial') await journalCertificate(secret, grant, handle, journal)
       if (grant.endedBy === 'lease' && !secret.lease_id)
         throw new ProviderError('refused', `${name} gave a secret without a lease, and the catalogue says that its lease ends it`, 'maybe')
+      if (grant.engine === 'leased' && !secret.lease_id)
+        throw new ProviderError('refused', `${name} gave a secret without a lease, and nothing else says when it ends`, 'maybe')
       const credential = credentialOf(grant, secret.data)
       if (!credential) throw new ProviderError('garbage', `${name} gave a secret that is none of its kind`, 'maybe')
-      if (grant.endedBy === 'time' && grant.writes && outlives(secret, asked.seconds, reservation))
+      if (grant.endedBy === 'time' && grant.engine !== 'kv' && outlives(secret, asked.seconds, reservation))
         throw new ProviderError('refused', `${name} gave a secret that outlives its lease: look at its role, and at its clock`, 'maybe')
       if (tokenEnds) {
         // What cannot be renewed ends by the time that was asked for with it, however long it took to be journaled.

@@ -220,6 +220,12 @@ describe('a database role', async () => {
   test('is not judged where it is none', () =>
     expect(told(judgeDatabaseRole(trial, { credential_type: 'iam_user' }))).toEqual([expect.stringMatching(/^unchecked: /)]))
 
+  test('is warned of where its grant says that only time ends what it makes, and no other role is', () => {
+    const lasting = { ...trial, grant: grantOf({ path: 'database/creds/x', ended_by: 'time' }) }
+    expect(told(judgeDatabaseRole(lasting, role))).toEqual([expect.stringMatching(/^warning: makes logins that their lease ends/)])
+    expect(judgeDatabaseRole(lasting, { credential_type: 'assumed_role' })).toEqual([])
+  })
+
   test.each<[string, string[], RegExp | undefined]>([
     ['each step in an entry', [noLogin, commit, terminate, look, drop], undefined],
     ['several steps in an entry', [`ALTER ROLE "{{name}}" NOLOGIN; COMMIT`, `${terminate} ${look} ${drop}`], undefined],

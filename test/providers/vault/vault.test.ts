@@ -215,6 +215,50 @@ describe.runIf(vaultRuns)('Vault', () => {
       expect(minted.credential).toMatchObject({ type: 'fields' })
     })
 
+    describe('a secret with a lease, of a grant that says that only time ends it,', () => {
+      const lasting = (own: object) => reserve({ ...reading, engine: 'leased', ended_by: 'time', ...own })
+
+      test('says expiry, and its own end', async () => {
+        const reservation = lasting({})
+        expect(provider.revocation(reservation.settings)).toBe('expiry')
+        const minted = await mint(reservation)
+        const [lease] = journaled.get(reservation.lease)!.flatMap((handle) => ('lease_id' in handle ? [handle['lease_id']] : []))
+        const { body } = await vault.root('POST', 'sys/leases/lookup', { lease_id: lease })
+        expect(Math.abs(Date.parse(body.data['expire_time']!) - minted.expiresAt.getTime())).toBeLessThan(2_000)
+        expect(minted.expiresAt.getTime()).toBeLessThanOrEqual(reservation.expiresAt.getTime())
+        await end(reservation)
+      })
+
+      test('is not handed out where it would outlive its task', async () => {
+        const { data } = (await vault.root<object>('GET', 'database/roles/ledger-read')).body
+        await vault.root('POST', 'database/roles/lasting', { ...data, default_ttl: '1h' })
+        await vault.root('POST', 'sys/policies/acl/mayfly-task-lasting', { policy: 'path "database/creds/lasting" { capabilities = ["read"] }' })
+        await vault.root('POST', 'database/config/ledger', { allowed_roles: ['ledger-read', 'brief', 'lasting'] })
+        const reservation = lasting({ path: 'database/creds/lasting', policy: 'mayfly-task-lasting' })
+        expect(await failureOf(mint(reservation))).toMatchObject({
+          fault: 'refused',
+          minted: 'maybe',
+          message: expect.stringContaining('outlives its lease'),
+        })
+        await end(reservation)
+      })
+
+      test('is not handed out where it has no lease, for nothing else says when it ends', async () => {
+        const reservation = lasting({ path: 'secret/data/app', policy: 'mayfly-task-app-settings' })
+        expect(await failureOf(mint(reservation))).toMatchObject({ fault: 'refused', message: expect.stringContaining('nothing else says when it ends') })
+      })
+    })
+
+    test('whether a lease ends what it stands for is said to be unknown by provider check where its path leads to no known role', async () => {
+      const examined = async (endedBy: string) => {
+        const settings = vaultKind.grant.parse({ path: 'secret/data/app', policy: 'mayfly-task-app-settings', engine: 'leased', ended_by: endedBy })
+        const findings = await provider.examine!([{ name: 'keys', settings, maxTtl: 600_000, parameters: {} }])
+        return findings.filter(({ level, subject }) => level === 'unchecked' && subject === 'grant keys').map(({ message }) => message)
+      }
+      expect(await examined('lease')).toEqual([expect.stringContaining('whether what it makes dies with its lease is not known here')])
+      expect(await examined('time')).toEqual([])
+    })
+
     describe('a certificate that its serial number ends', () => {
       let revoker: Provider
 

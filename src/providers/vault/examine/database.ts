@@ -18,13 +18,16 @@ const isPostgres = /\bCREATE\s+(ROLE|USER)\s+"\{\{(user)?name\}\}"/i
 
 /** The role that makes logins of a database. */
 export function judgeDatabaseRole(trial: RoleOnTrial, data: unknown): Finding[] {
-  const { subject } = trial
+  const { subject, grant } = trial
   const role = databaseRole.safeParse(data).data
-  if (!role)
-    return [
-      { level: 'unchecked', subject, message: 'is no role of a database, and others are not judged: see to it yourself that what it ends is dead' },
-    ]
+  if (!role) return grant.endedBy === 'time' ? [] : [isNone(subject)]
   const findings = tooShort(trial, role.max_ttl)
+  if (grant.endedBy === 'time')
+    findings.push({
+      level: 'warning',
+      subject,
+      message: 'makes logins that their lease ends, and the grant says ended_by: time. Let it say lease, and they are dropped when their task ends',
+    })
   if (role.default_ttl === 0 || role.default_ttl > longestFirstLife) {
     const life = role.default_ttl === 0 ? 'as long as its mount allows, which is a month where nobody changed it' : `${role.default_ttl} s`
     findings.push({
@@ -41,6 +44,12 @@ export function judgeDatabaseRole(trial: RoleOnTrial, data: unknown): Finding[] 
     ]
   return [...findings, ...judgeCreation(subject, creation), ...judgeRevocation(subject, role.revocation_statements)]
 }
+
+const isNone = (subject: string): Finding => ({
+  level: 'unchecked',
+  subject,
+  message: 'is no role of a database, and others are not judged: see to it yourself that what it ends is dead',
+})
 
 /** @param creation statements for Postgres */
 function judgeCreation(subject: string, creation: string): Finding[] {

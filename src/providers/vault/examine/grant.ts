@@ -8,12 +8,18 @@ import { dataOf, says } from '../answers.ts'
 import { leastAccountToken, revocationOf, secretPath, type VaultGrant } from '../grant.ts'
 import { heldBy } from '../handles.ts'
 import type { Examined } from './examine.ts'
-import { definitionOf, judgeRole } from './roles.ts'
+import { definitionOf, judgeRole, judgeUnknown } from './roles.ts'
 
 /** Milliseconds that a secret is asked for which is made for trial: short, for a check may be killed, and some secrets cannot be taken back. */
 const trialLife = 60_000
 /** The same for a token of a service account: for less there is none, and whole seconds take one of it. */
 const accountTrialLife = (leastAccountToken + 5) * 1_000
+
+/** Milliseconds for which a grant is tried. What is read and only time ends lives for as long as its role says, whatever is asked for. */
+function trialLifeOf({ engine, endedBy }: VaultGrant, maxTtl: number): number {
+  if (engine === 'leased' && endedBy === 'time') return maxTtl
+  return Math.min(maxTtl, engine === 'kubernetes' ? accountTrialLife : trialLife)
+}
 
 /** A grant as an agent would have it: how it is set up, then made, ended, and looked for. */
 export async function examineGrant(vault: Examined, trial: TrialGrant<VaultGrant>): Promise<Finding[]> {
@@ -36,7 +42,7 @@ export async function examineGrant(vault: Examined, trial: TrialGrant<VaultGrant
 
 async function examineRole({ ask }: Examined, { name, settings: grant, maxTtl }: TrialGrant<VaultGrant>, path: string): Promise<Finding[]> {
   const definition = grant.engine === 'kv' ? undefined : definitionOf(path)
-  if (!definition) return []
+  if (!definition) return judgeUnknown(`grant ${name}`, grant)
   const subject = `grant ${name}: ${definition.path}`
   const answer = await ask({ path: definition.path })
   if (answer.status === 404) return [{ level: 'fault', subject, message: 'there is no such role: make it, or mend the path of the grant' }]
@@ -52,7 +58,7 @@ async function tryGrant(vault: Examined, trial: TrialGrant<VaultGrant>, path: st
   const grant = trial.settings
   const { clock, mint } = vault
   const now = clock()
-  const life = Math.min(trial.maxTtl, grant.engine === 'kubernetes' ? accountTrialLife : trialLife)
+  const life = trialLifeOf(grant, trial.maxTtl)
   const handles: Handle[] = []
   const lease = { lease: newId('lease'), task: newId('task'), age: 0, handles }
   const nobody = { agent: 'provider-check', owner: 'provider-check', kind: 'provider-check', subject: 'provider-check', policyDigest: '' }

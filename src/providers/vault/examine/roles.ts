@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import type { Finding } from '../../provider.ts'
-import { leastAccountToken, mountOf } from '../grant.ts'
+import { leastAccountToken, mountOf, type VaultGrant } from '../grant.ts'
 import { judgeDatabaseRole } from './database.ts'
 import { type RoleOnTrial, seconds, tooShort } from './trial.ts'
 
@@ -15,6 +15,14 @@ export function definitionOf(path: string): { readonly mount: string; readonly p
 const pkiRole = z.looseObject({ generate_lease: z.boolean().nullish(), no_store: z.boolean().nullish(), max_ttl: seconds })
 const sshRole = z.looseObject({ max_ttl: seconds })
 const kubernetesRole = z.looseObject({ service_account_name: z.string().nullish(), token_max_ttl: seconds })
+
+/** A grant whose path leads to no role that is understood here. What lies there is then for whoever set it up to know. */
+export function judgeUnknown(subject: string, { engine, endedBy }: VaultGrant): Finding[] {
+  if (engine !== 'leased' || endedBy !== 'lease') return []
+  const message =
+    'whether what it makes dies with its lease is not known here: Vault may drop a lease whose secret lives on, as keys of aws/sts do. See to it yourself, or let the grant say ended_by: time'
+  return [{ level: 'unchecked', subject, message }]
+}
 
 /** The role that makes a grant's secrets. @param data as Vault shows it */
 export function judgeRole(trial: RoleOnTrial, data: unknown): Finding[] {
