@@ -321,6 +321,28 @@ test.each<[string, string | null, RegExp]>([
   ['opens its path alone', 'path "database/creds/+" { capabilities = ["read"] }', /^ok: opens database\/creds\/\+ alone/],
   ['opens it by a star', 'path "database/creds/*" { capabilities = ["read"] }', /^ok: /],
   ['opens a mount', 'path "database/*" { capabilities = ["read"] }', /^fault: opens more than database\/creds\/\+: take database\/\* away/],
+  [
+    'opens another path in the same line',
+    'path "database/creds/+" { capabilities = ["read"] } path "secret/*" { capabilities = ["read"] }',
+    /^fault: opens more than database\/creds\/\+: take secret\/\* away/,
+  ],
+  [
+    'opens another path behind what is no comment',
+    'path "database/creds/+" { capabilities = ["read"] allowed_parameters = { "a" = ["#"] } } path "secret/*" { capabilities = ["read"] }',
+    /^fault: opens more than database\/creds\/\+: take secret\/\* away/,
+  ],
+  [
+    'tells of paths in comments',
+    '# the path\n// path "secret/*" {}\n/* path "sys/*"\n{} */ path "database/creds/+" { capabilities = ["read"] } # path',
+    /^ok: opens database\/creds\/\+ alone/,
+  ],
+  ['is in JSON', '{ "path": { "secret/*": { "capabilities": ["read"] } } }', /^unchecked: whether it opens more .* bao policy read mayfly-task-x/],
+  [
+    'is written in two ways',
+    'path "database/creds/+" { capabilities = ["read"] }\n"path" "secret/*" { capabilities = ["read"] }',
+    /^unchecked: whether it opens more/,
+  ],
+  ['opens nothing', '', /^unchecked: whether it opens more/],
   ['is not there', null, /^fault: there is no such policy/],
 ])('a task policy that %s is told', (_, text, message) => {
   const grants = [grantOf({ path: 'database/creds/{db}' })]
