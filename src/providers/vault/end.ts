@@ -144,11 +144,12 @@ async function allOf<T>(ends: readonly Promise<T>[]): Promise<T[]> {
  *
  * @param contained what Vault said of the task's token, and when
  */
-function statementOf({ tokens, leases, certificates, undecided, unseen }: Held, contained: string): string {
+function statementOf({ tokens, leases, certificates, listed, undecided, unseen }: Held, contained: string): string {
   if (tokens.length === 0) return 'no token was journaled, and its bootstrap time has passed: nothing was read'
   const parts = [contained]
   if (leases.length > 0) parts.push(`sys/leases/revoke answered 204 for ${leases.length === 1 ? 'its lease' : `its ${leases.length} leases`}`)
-  if (certificates.length > 0) parts.push('certificate revoked: relying parties have to read the revocation list')
+  if (certificates.length > 0) parts.push('certificate revoked')
+  if (listed) parts.push('relying parties have to read the revocation list')
   if (unseen.length > 0) parts.push(`a certificate that ${unseen.join(', ')} may have signed reached nobody, and ends at its own time`)
   else if (undecided) parts.push('what a read that failed may have brought reached nobody, and Vault ends it with the token or by its own first time')
   return parts.join('; ')

@@ -15,12 +15,17 @@ const vaultHandle = z.union([
   z.strictObject({ ...place, accessor: z.string(), mount: z.string().optional() }),
 ])
 
+/** The id of a lease begins with the path that made it, and ends with a name of its own. */
+const leaseOfCertificate = /\/(issue|sign|sign-verbatim)\/[^/]+\/[^/]+$/
+
 /** What an end has to deal with. */
 export interface Held {
   /** Task tokens, each once. */
   readonly tokens: readonly { readonly accessor: string; readonly namespace: string | undefined }[]
   readonly leases: readonly { readonly leaseId: string; readonly namespace: string | undefined }[]
   readonly certificates: readonly { readonly mount: string; readonly serialNumber: string; readonly namespace: string | undefined }[]
+  /** Whether what is ended is a certificate, which works on wherever the revocation list of its authority is not read. */
+  readonly listed: boolean
   /** Whether for some token nothing says what was read with it. */
   readonly undecided: boolean
   /** Mounts that may have signed a certificate whose serial number nobody knows. */
@@ -39,6 +44,7 @@ export function heldBy(handles: readonly Handle[]): Held {
     tokens: [...tokens.values()],
     leases: leases.map(({ leaseId, namespace }) => ({ leaseId, namespace })),
     certificates: certificates.map(({ mount, serialNumber, namespace }) => ({ mount, serialNumber, namespace })),
+    listed: certificates.length > 0 || leases.some(({ leaseId }) => leaseOfCertificate.test(leaseId)),
     undecided: [...tokens.keys()].some((accessor) => !decided.has(accessor)),
     unseen: [...new Set(unseen)],
   }

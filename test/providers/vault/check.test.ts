@@ -102,7 +102,7 @@ describe.runIf(vaultRuns)('mayfly provider check, of a Vault', () => {
       'vault  ok  grant ledger  made, revoked and gone (provider)',
       'vault  ok  grant settings  read. It stands: nothing ends it (standing)',
       'vault  ok  grant certificate  made. Nothing but its time ends it (expiry)',
-      'vault  ok  grant leased  made, revoked and gone (provider)',
+      'vault  ok  grant leased  made, revoked and gone (provider: relying parties have to read the revocation list)',
       'vault  ok  grant ssh  made. Nothing but its time ends it (expiry)',
       expect.stringMatching(/^vault {2}unchecked {2}task policies {2}.*mayfly-task-ledger-read/),
       '',

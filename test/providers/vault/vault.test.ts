@@ -180,12 +180,13 @@ describe.runIf(vaultRuns)('Vault', () => {
       expect((await vault.root('POST', 'auth/token/lookup-accessor', { accessor: token!['accessor'] })).status).not.toBe(200)
     })
 
-    test('a certificate with a lease is on the revocation list when its lease has ended', async () => {
+    test('a certificate with a lease is on the revocation list when its lease has ended, and the evidence says who has to read that', async () => {
       const own = { path: 'pki/issue/leased', policy: 'mayfly-task-leased-certificate', ended_by: 'lease', data: { common_name: '{host}' } }
       const reservation = reserve(own, { parameters: { host: 'api.example.com' } })
       expect(provider.revocation(reservation.settings)).toBe('provider')
       const serial = secretsOf((await mint(reservation)).credential)['serial_number']!.open()
-      await provider.revoke(referenceTo(reservation), patient)
+      const { statement } = await provider.revoke(referenceTo(reservation), patient)
+      expect(statement).toMatch(/; sys\/leases\/revoke answered 204 for its lease; relying parties have to read the revocation list$/)
       expect((await vault.root<{ revocation_time: number }>('GET', `pki/cert/${serial}`)).body.data.revocation_time).toBeGreaterThan(0)
     })
 
@@ -300,7 +301,7 @@ describe.runIf(vaultRuns)('Vault', () => {
         expect([await revokedAt(serial), await isListed(issuer, serial)]).toEqual([0, false])
 
         const evidence = await revoker.revoke(referenceTo(reservation, 0), patient)
-        expect(evidence).toMatchObject({ by: 'provider', statement: expect.stringContaining('certificate revoked') })
+        expect(evidence).toMatchObject({ by: 'provider', statement: expect.stringContaining('; certificate revoked; relying parties have to read the revocation list') })
         const first = await revokedAt(serial)
         expect(first).toBeGreaterThan(0)
         expect(await isListed(issuer, serial)).toBe(true)

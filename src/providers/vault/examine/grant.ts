@@ -105,11 +105,8 @@ async function end({ ask, ending, settings: { timeout } }: Examined, subject: st
     if (!says(answer, 'invalid lease'))
       return { level: 'ok', subject, message: 'made and revoked (provider). Whether the lease is gone was not looked up: the broker may not' }
   }
-  return {
-    level: 'ok',
-    subject,
-    message: `made, revoked and gone (provider${held.certificates.length > 0 ? ', by its serial number: relying parties have to read the revocation list' : ''})`,
-  }
+  const how = held.certificates.length > 0 ? 'provider, by its serial number' : 'provider'
+  return { level: 'ok', subject, message: `made, revoked and gone (${how}${held.listed ? ': relying parties have to read the revocation list' : ''})` }
 }
 
 const lasting = (subject: string, { engine }: VaultGrant): Finding => ({
