@@ -45,7 +45,7 @@ export async function openVaultScene(): Promise<VaultScene> {
     const wire = await wireHttp(front.address, tripwire, nameOfVaultRequest)
     return {
       // A death in each cell of a deed leaves a mint that hangs at one database, all at once.
-      site: { extra: vaultProvider(vault, wire.url, ', concurrency: 32') },
+      site: { extra: vaultProvider(vault, { address: wire.url, more: ', concurrency: 32' }) },
       catalogue: vaultCatalogue,
       alive: open,
       lingers: `coalesce(error, '') like '%ends by itself%'`,

@@ -4,14 +4,25 @@ import { stores } from '../support/stores.ts'
 import type { VaultFront } from '../support/vault-front.ts'
 import { type RunningVault, startVault, vaultRuns } from '../support/vault.ts'
 import { startVaultFleet, vaultCatalogue, vaultProvider } from '../support/vault-site.ts'
+import { type FaultyWire, faultyWire } from '../support/wire.ts'
+
+/** With a login of another Vault, before another database. */
+const catalogue = `${vaultCatalogue.replace('db-2]', 'db-2, elsewhere]')}
+  elsewhere: { provider: other, path: database/creds/ledger-read, policy: mayfly-task-ledger-read, max_ttl: 20m }
+`
 
 describe.runIf(vaultRuns && stores.some(({ name }) => name === 'Postgres'))('an outage of OpenBao', () => {
   let vault: RunningVault
+  let other: RunningVault
+  /** Between the broker and the one that fails. */
+  let wire: FaultyWire
   let fleet: Fleet
 
   beforeAll(async () => {
-    vault = await startVault({ storage: 'raft' })
-    fleet = await startFleet(1, { providers: vaultProvider(vault), catalogue: vaultCatalogue })
+    ;[vault, other] = await Promise.all([startVault({ storage: 'raft' }), startVault()])
+    wire = await faultyWire(vault.address)
+    const providers = vaultProvider(vault, { address: wire.url, more: ', timeout: 5s' }) + vaultProvider(other, { name: 'other' })
+    fleet = await startFleet(1, { providers, catalogue })
   })
   afterEach(async () => {
     await fleet.settled()
@@ -19,7 +30,8 @@ describe.runIf(vaultRuns && stores.some(({ name }) => name === 'Postgres'))('an 
   })
   afterAll(async () => {
     await fleet.stop()
-    await vault.stop()
+    await wire.stop()
+    await Promise.all([vault.stop(), other.stop()])
   })
 
   const ask = (...grants: readonly string[]) => fleet.ask(fleet.brokers[0]!, grants)
@@ -36,7 +48,7 @@ describe.runIf(vaultRuns && stores.some(({ name }) => name === 'Postgres'))('an 
     const refused: Answer<object> = await ask('api', 'db')
     expect(refused).toMatchObject({ status: 503, body: { code: 'provider_unavailable', retry: 'later' } })
     expect((refused.body as { detail?: string }).detail).toMatch(reason)
-    expect((await ask('api')).status).toBe(201)
+    expect((await ask('api', 'elsewhere')).status).toBe(201)
   }
 
   test('that was killed loses no lease, and ends when it is back what fell due meanwhile', async () => {
@@ -85,6 +97,20 @@ describe.runIf(vaultRuns && stores.some(({ name }) => name === 'Postgres'))('an 
     await vault.unseal()
     await until('the login is gone', async () => (await open()) === before - 1)
     await fleet.settled()
+  })
+
+  test('that says nothing is waited for by whoever asks it, and by nobody who asks another one', async () => {
+    await until('it mints again', async () => (await ask('db')).status === 201)
+    wire.hang()
+    let answered = 0
+    const waiting = Array.from({ length: 8 }, () => ask('db').finally(() => answered++))
+    for (let at = 0; at < 4; at++) expect((await ask('elsewhere')).status).toBe(201)
+    expect(answered, 'of those that wait for the silent one').toBe(0)
+    for (const { status } of await Promise.all(waiting)) expect(status).toBe(503)
+
+    await wire.cut()
+    await wire.mend()
+    await until('it mints again', async () => (await ask('db')).status === 201)
   })
 })
 

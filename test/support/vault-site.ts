@@ -2,9 +2,17 @@ import { type Fleet, startFleet } from './fleet.ts'
 import { type RunningVault, startVault } from './vault.ts'
 import { frontVault, type VaultFront } from './vault-front.ts'
 
-/** The entry of a Vault under `providers:`, as YAML. @param address where the broker finds it, if not where it is. @param more settings besides, such as `, timeout: 5s` */
-export const vaultProvider = ({ address: own, tokenFile }: Pick<RunningVault, 'address' | 'tokenFile'>, address = own, more = ''): string =>
-  `  - { name: vault, kind: vault, address: "${address}", auth: { method: token, token_file: "${tokenFile}" }, token_role: mayfly-task${more} }\n`
+/**
+ * The entry of a Vault under `providers:`, as YAML.
+ *
+ * @param address where the broker finds it, if not where it is
+ * @param more settings besides, such as `, timeout: 5s`
+ */
+export const vaultProvider = (
+  { address: own, tokenFile }: Pick<RunningVault, 'address' | 'tokenFile'>,
+  { name = 'vault', address = own, more = '' }: { readonly name?: string; readonly address?: string; readonly more?: string } = {},
+): string =>
+  `  - { name: ${name}, kind: vault, address: "${address}", auth: { method: token, token_file: "${tokenFile}" }, token_role: mayfly-task${more} }\n`
 
 /** A catalogue for a site before a Vault: tokens of the broker's own, and logins of the database `ledger` over its two connections. */
 export const vaultCatalogue = `
@@ -30,7 +38,7 @@ export interface VaultFleet {
 export async function startVaultFleet(brokers: number, more = ''): Promise<VaultFleet> {
   const vault = await startVault()
   const front = await frontVault(vault.address)
-  const fleet = await startFleet(brokers, { providers: vaultProvider(vault, front.address, more), catalogue: vaultCatalogue })
+  const fleet = await startFleet(brokers, { providers: vaultProvider(vault, { address: front.address, more }), catalogue: vaultCatalogue })
   return {
     vault,
     front,
