@@ -224,7 +224,7 @@ describe.runIf(vaultRuns)('Kubernetes behind Vault', () => {
       expect(made()).toEqual([])
     })
 
-    test('of an account that is made for it ends at Vault with its task, also where the broker never comes back', async () => {
+    test('of an account that is made for it has a lease that ends at Vault with its task, for which no broker is needed', async () => {
       const reservation = reserve('with-its-own-rules', 'lease', 605_000)
       const minted = await mint(reservation)
       expect(minted.expiresAt.getTime()).toBeLessThanOrEqual(reservation.expiresAt.getTime())
