@@ -27,7 +27,8 @@ export interface Ending {
 
 /**
  * @param undecided milliseconds from the announcement of a lease after which nothing can live of which nobody knows: a token dies in its bootstrap time,
- *   and what a broken off read brought dies by its own first time
+ *   and what a broken off read brought dies by its own first time. An account of Kubernetes or a certificate, asked for its whole life at once, may last
+ *   longer, which is not waited for: nobody has it, and each mint that Kubernetes refuses would stay for as long as its task
  */
 export function createEnding(name: string, identity: Identity, slots: Slots, undecided: number, clock: Clock): Ending {
   /** @returns whether Vault knew the token; where it did not somebody has ended it before, or it is not the Vault that it was */
