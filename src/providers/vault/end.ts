@@ -56,7 +56,8 @@ export function createEnding(name: string, identity: Identity, slots: Slots, und
   }
 
   async function revokeCertificate({ mount, serialNumber, namespace }: Held['certificates'][number], signal: AbortSignal): Promise<Ended> {
-    return await atBackend(mount, () => identity.ask({ path: `${mount}/revoke`, body: { serial_number: serialNumber }, namespace }, signal))
+    const question = { path: `${mount}/revoke`, body: { serial_number: serialNumber }, namespace, request: 'pki/revoke' }
+    return await atBackend(mount, () => identity.ask(question, signal))
   }
 
   /** One question that needs a backend behind Vault. Its silence is the backend's: Vault itself has just answered. */

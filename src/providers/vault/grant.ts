@@ -57,7 +57,8 @@ export const vaultGrant = z
       return z.NEVER
     }
     const parts = path.split('/')
-    const engine = said.engine ?? parts.map((part) => (Object.hasOwn(engineOfPart, part) ? engineOfPart[part] : undefined)).find(Boolean)
+    const verb = parts.slice(1).find((part) => Object.hasOwn(engineOfPart, part))
+    const engine = said.engine ?? (verb === undefined ? undefined : engineOfPart[verb])
     if (!engine) return fault('engine', `must say what is read there: ${engines.join(', ')}`)
     const endedBy = said.ended_by ?? ends[engine][0]!
     if (!ends[engine].includes(endedBy)) return fault('ended_by', `must be ${ends[engine].join(' or ')} for ${engine}`)

@@ -287,6 +287,12 @@ describe('a role', () => {
     ['secret/data/app', undefined],
     ['aws/sts/deploy', undefined],
   ])('of the path %s lies at %s', (at, role) => expect(definitionOf(at)?.path).toBe(role))
+
+  test.each([
+    ['data/creds/reader', 'leased'],
+    ['creds/issue/service', 'pki'],
+    ['teams/data/app', 'kv'],
+  ])('is of an engine that the path %s tells behind its mount: %s', (at, engine) => expect(grantOf({ path: at }).engine).toBe(engine))
 })
 
 describe('what the broker may do', () => {

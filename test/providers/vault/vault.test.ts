@@ -313,6 +313,23 @@ describe.runIf(vaultRuns)('Vault', () => {
         expect(await revokedAt(serial)).toBe(first)
       })
 
+      test('is counted under a name of its own when it is revoked', async () => {
+        const counted: string[] = []
+        const settings = { address: front.address, auth: { method: 'token', token_file: join(vault.folder, 'revoker-token') }, token_role: 'mayfly-task' }
+        const asked = (provider: string, request: string, outcome: string) => void counted.push(`${provider} ${request} ${outcome}`)
+        const counting = await vaultKind.connect('vault', vaultKind.settings.parse(settings), {
+          publicUrl,
+          keys: vault.folder,
+          clock: systemClock,
+          asked,
+        })
+        const reservation = issued('pki/issue/service', 'mayfly-task-service-certificate')
+        await mint(reservation, patient, counting)
+        await counting.revoke(referenceTo(reservation, 0), patient)
+        expect(counted).toEqual(expect.arrayContaining(['vault secret 200', 'vault pki/revoke 200']))
+        expect(counted.filter((one) => one.startsWith('vault secret'))).toHaveLength(1)
+      })
+
       test('is not said to be revoked by a broker that may not', async () => {
         const reservation = issued('pki/issue/service', 'mayfly-task-service-certificate')
         const serial = serialOf(await mint(reservation))
