@@ -710,7 +710,7 @@ describe.runIf(vaultRuns)('Vault', () => {
       expect([asked('create token'), asked('read database/creds/ledger-read')]).toEqual([2, 1])
     })
 
-    test('and silent does not hold up containment, nor logins of another database behind the same Vault', async () => {
+    test('and silent does not hold up containment, nor logins over another connection behind the same Vault', async () => {
       const reservation = reserve()
       await mint(reservation)
       vault.database.wire.hang()
