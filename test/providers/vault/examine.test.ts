@@ -342,7 +342,7 @@ test.each<[string, string | null, RegExp]>([
     '# the path\n// path "secret/*" {}\n/* path "sys/*"\n{} */ path "database/creds/+" { capabilities = ["read"] } # path',
     /^ok: opens database\/creds\/\+ alone/,
   ],
-  ['is in JSON', '{ "path": { "secret/*": { "capabilities": ["read"] } } }', /^unchecked: whether it opens more .* bao policy read mayfly-task-x/],
+  ['is in JSON', '{ "path": { "secret/*": { "capabilities": ["read"] } } }', /^unchecked: whether it opens more .*bao policy read mayfly-task-x/],
   [
     'is written in two ways',
     'path "database/creds/+" { capabilities = ["read"] }\n"path" "secret/*" { capabilities = ["read"] }',

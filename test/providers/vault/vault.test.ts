@@ -247,7 +247,10 @@ describe.runIf(vaultRuns)('Vault', () => {
 
       test('is not handed out where it has no lease, for nothing else says when it ends', async () => {
         const reservation = lasting({ path: 'secret/data/app', policy: 'mayfly-task-app-settings' })
-        expect(await failureOf(mint(reservation))).toMatchObject({ fault: 'refused', message: expect.stringContaining('nothing else says when it ends') })
+        expect(await failureOf(mint(reservation))).toMatchObject({
+          fault: 'refused',
+          message: expect.stringContaining('nothing else says when it ends'),
+        })
       })
     })
 
@@ -302,7 +305,10 @@ describe.runIf(vaultRuns)('Vault', () => {
         expect([await revokedAt(serial), await isListed(issuer, serial)]).toEqual([0, false])
 
         const evidence = await revoker.revoke(referenceTo(reservation, 0), patient)
-        expect(evidence).toMatchObject({ by: 'provider', statement: expect.stringContaining('; certificate revoked; relying parties have to read the revocation list') })
+        expect(evidence).toMatchObject({
+          by: 'provider',
+          statement: expect.stringContaining('; certificate revoked; relying parties have to read the revocation list'),
+        })
         const first = await revokedAt(serial)
         expect(first).toBeGreaterThan(0)
         expect(await isListed(issuer, serial)).toBe(true)
@@ -315,7 +321,11 @@ describe.runIf(vaultRuns)('Vault', () => {
 
       test('is counted under a name of its own when it is revoked', async () => {
         const counted: string[] = []
-        const settings = { address: front.address, auth: { method: 'token', token_file: join(vault.folder, 'revoker-token') }, token_role: 'mayfly-task' }
+        const settings = {
+          address: front.address,
+          auth: { method: 'token', token_file: join(vault.folder, 'revoker-token') },
+          token_role: 'mayfly-task',
+        }
         const asked = (provider: string, request: string, outcome: string) => void counted.push(`${provider} ${request} ${outcome}`)
         const counting = await vaultKind.connect('vault', vaultKind.settings.parse(settings), {
           publicUrl,

@@ -106,7 +106,11 @@ async function end({ ask, ending, settings: { timeout } }: Examined, subject: st
       return { level: 'ok', subject, message: 'made and revoked (provider). Whether the lease is gone was not looked up: the broker may not' }
   }
   const how = held.certificates.length > 0 ? 'provider, by its serial number' : 'provider'
-  return { level: 'ok', subject, message: `made, revoked and gone (${how}${held.listed ? ': relying parties have to read the revocation list' : ''})` }
+  return {
+    level: 'ok',
+    subject,
+    message: `made, revoked and gone (${how}${held.listed ? ': relying parties have to read the revocation list' : ''})`,
+  }
 }
 
 const lasting = (subject: string, { engine }: VaultGrant): Finding => ({
