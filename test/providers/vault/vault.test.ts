@@ -76,6 +76,15 @@ describe.runIf(vaultRuns)('Vault', () => {
     if (credential.type !== 'username_password') throw new Error('not a login')
     return vault.database.login(credential.username, credential.password.open())
   }
+  /** What reads logins of another role, which is as `ledger-read` but for what is changed. */
+  async function otherRole(name: string, changed: (role: { readonly creation_statements: readonly string[] }) => object): Promise<typeof reading> {
+    const [path, policy] = [`database/creds/${name}`, `mayfly-task-${name}`]
+    const role = (await vault.root<Parameters<typeof changed>[0]>('GET', 'database/roles/ledger-read')).body.data
+    await vault.root('POST', `database/roles/${name}`, { ...role, ...changed(role) })
+    await vault.root('POST', `sys/policies/acl/${policy}`, { policy: `path "${path}" { capabilities = ["read"] }` })
+    await vault.root('POST', 'database/config/ledger', { allowed_roles: ['ledger-read', name] })
+    return { path, policy }
+  }
   /** Ends a lease as the broker would, whatever is known of it. */
   async function end(reservation: Reservation): Promise<void> {
     const { minted } = await provider.recover(referenceTo(reservation), patient)
@@ -149,13 +158,7 @@ describe.runIf(vaultRuns)('Vault', () => {
     })
 
     test('that Vault makes shorter than asked is a shorter lease', async () => {
-      await vault.root('POST', 'database/roles/brief', {
-        ...(await vault.root<object>('GET', 'database/roles/ledger-read')).body.data,
-        max_ttl: '90s',
-      })
-      await vault.root('POST', 'sys/policies/acl/mayfly-task-brief', { policy: 'path "database/creds/brief" { capabilities = ["read"] }' })
-      await vault.root('POST', 'database/config/ledger', { allowed_roles: ['ledger-read', 'brief'] })
-      const reservation = reserve({ path: 'database/creds/brief', policy: 'mayfly-task-brief' })
+      const reservation = reserve(await otherRole('brief', () => ({ max_ttl: '90s' })))
       const minted = await mint(reservation)
       const life = minted.expiresAt.getTime() - reservation.issuedAt.getTime()
       expect(life).toBeLessThanOrEqual(91_000)
@@ -591,7 +594,9 @@ describe.runIf(vaultRuns)('Vault', () => {
   })
 
   describe('a read that takes too long', () => {
-    test('is never broken off: its token is contained meanwhile, and what it brings is journaled and ended', async () => {
+    const contained = (): boolean => front.requests().some(({ what, status }) => what === 'revoke token' && status === 204)
+
+    test('is never broken off: its token is contained meanwhile, and where Vault hears of it after that it brings nothing', async () => {
       const reservation = reserve()
       const impatient = new AbortController()
       front.next('read database/creds/ledger-read', 'held')
@@ -599,11 +604,45 @@ describe.runIf(vaultRuns)('Vault', () => {
       await front.hanging('read database/creds/ledger-read')
       impatient.abort()
       expect(await minting).toMatchObject({ fault: 'timed_out', minted: 'maybe' })
-      while (!front.requests().some(({ what, status }) => what === 'revoke token' && status === 204)) await vault.database.logins()
+      while (!contained()) await vault.database.logins()
       expect(front.requests().filter(({ hungUp }) => hungUp)).toEqual([])
       await front.release()
-      await end(reservation)
-      await untilLogins(reservation, 0)
+      await provider.settled!()
+      expect(front.requests().find(({ what }) => what === 'read database/creds/ledger-read')).toMatchObject({ status: 403, hungUp: false })
+      expect(await openLogins(reservation)).toEqual([])
+    })
+
+    test('and brings a login that Vault was making by then has its lease journaled and ended', early, async () => {
+      const lock = 8_401
+      const slow = await otherRole('slow', (role) => ({
+        creation_statements: [`SELECT pg_advisory_xact_lock(${lock});`, ...role.creation_statements],
+      }))
+      const reservation = reserve(slow)
+      const impatient = new AbortController()
+      front.next('revoke lease', 'held')
+      await vault.database.superuser.begin(async (holder) => {
+        await holder`select pg_advisory_xact_lock(${lock})`
+        const minting = failureOf(mint(reservation, impatient.signal))
+        while ((await vault.database.superuser`select from pg_stat_activity where wait_event = 'advisory'`).length === 0);
+        impatient.abort()
+        expect(await minting).toMatchObject({ fault: 'timed_out', minted: 'maybe' })
+        while (!contained()) await vault.database.logins()
+        expect(front.requests().find(({ what }) => what === 'read database/creds/slow')).toMatchObject({ status: undefined, hungUp: false })
+      })
+
+      await front.hanging('revoke lease')
+      expect(front.requests().find(({ what }) => what === 'read database/creds/slow')).toMatchObject({ status: 200 })
+      expect(await openLogins(reservation)).toHaveLength(1)
+      const { lease_id } = journaled.get(reservation.lease)!.at(-1)!
+      // It came after all that hung on the token was ended, and Vault itself would let it live for its own first time.
+      const { ttl } = (await vault.root<{ ttl: number }>('POST', 'sys/leases/lookup', { lease_id })).body.data
+      expect(ttl).toBeGreaterThan(30)
+
+      await front.release()
+      await provider.settled!()
+      expect(front.requests().flatMap(({ what, status }) => (what === 'revoke lease' ? [status] : []))).toEqual([204])
+      expect(await openLogins(reservation)).toEqual([])
+      await expect(provider.revoke(referenceTo(reservation, 0), patient)).resolves.toMatchObject({ by: 'provider' })
     })
 
     test('is told as the silence of what is behind Vault, also where containing takes longer than anybody waits', async () => {
