@@ -233,6 +233,14 @@ describe.each(stores)('the pages of the console on $name', ({ open }) => {
       expect(text).not.toContain('none yet')
     })
 
+    test('tells a secret that stands from one that ends by itself', async () => {
+      const task = await house.declare(['lent', 'gone-by-itself'])
+      const { text } = await pageOf(`/tasks/${task.id}`)
+      const how = [...text.matchAll(/<td data-label="How it ends">([^<]*)<\/td>/g)].map(([, words]) => words!)
+      expect(new Set(how)).toEqual(new Set(['only time ends it', 'only time ends it, but its secret lives on']))
+      await task.complete(0)
+    })
+
     test('of a task that was denied says that nothing was given', async () => {
       await house.declare(['api'], { agent: 'stranger' }).catch(() => {})
       const [entry] = (await listEntries(house.ledger, { kind: 'task.denied' }, { limit: 1 })).items

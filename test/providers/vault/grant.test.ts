@@ -1,6 +1,62 @@
 import { describe, expect, test } from 'vitest'
 import { vaultGrant, vaultGrantFaults } from '../../../src/providers/vault/grant.ts'
 
+/** A grant of the catalogue, whose own part is right, as it is compared with the rest of its entry. */
+const faultsOf = (own: object, { standing = false, parameters = [] as readonly string[] } = {}) =>
+  vaultGrantFaults(vaultGrant.parse({ policy: 'p', ...own }), { standing, parameters: new Map(parameters.map((name) => [name, 32])) })
+
+describe('a value in a KV store', () => {
+  const app = { path: 'secret/data/app' }
+
+  test('has to be declared a standing secret', () => {
+    expect(faultsOf(app)).toEqual([
+      { path: ['standing'], message: 'must be true: a value in a KV store lives on after the task, and nobody can take it back' },
+    ])
+    expect(faultsOf(app, { standing: true })).toEqual([])
+  })
+
+  test('has to be declared one at whatever path the catalogue says that there is one', () => {
+    expect(faultsOf({ path: 'team/static/app', engine: 'kv' })).toMatchObject([{ path: ['standing'] }])
+  })
+
+  test.each(['database/creds/reader', 'pki/issue/service', 'ssh/sign/deploy', 'kubernetes/creds/builder'])(
+    'is the only one: what is made at %s need not stand',
+    (path) => expect(faultsOf({ path })).toEqual([]),
+  )
+})
+
+describe('a grant', () => {
+  const certificate = { path: 'pki/{role}/issue/{role}', data: { common_name: '{host}.example.com', ip_sans: '{address}', max: 2 } }
+
+  test('names no parameter that its entry has not, in its path or its data, and each is told once', () => {
+    expect(faultsOf(certificate, { parameters: ['host'] })).toEqual(
+      ['role', 'address'].map((name) => ({ path: ['parameters'], message: `must have "${name}", which path or data names` })),
+    )
+    expect(faultsOf(certificate, { parameters: ['role', 'host', 'address'] })).toEqual([])
+  })
+
+  test.each([
+    ['a mount that an agent fills in', { path: '{team}/creds/reader' }, 'path', 'must not leave its mount to a parameter'],
+    [
+      'a time of its own',
+      { path: 'pki/issue/service', data: { ttl: '1h' } },
+      'data',
+      'must not say ttl: the broker asks for what is left of the task',
+    ],
+    ['data for a login', { path: 'database/creds/reader', data: { role: 'x' } }, 'data', 'is not sent where leased is read'],
+    ['data for a stored value', { path: 'secret/data/app', data: { version: 2 } }, 'data', 'is not sent where kv is read'],
+    [
+      'a path that says nothing of an engine',
+      { path: 'secret/app/settings' },
+      'engine',
+      'must say what is read there: leased, pki, ssh, kubernetes, kv',
+    ],
+    ['an end that its engine has not', { path: 'ssh/sign/deploy', ended_by: 'lease' }, 'ended_by', 'must be time for ssh'],
+  ])('with %s is refused', (_, own, at, message) => {
+    expect(vaultGrant.safeParse({ policy: 'p', ...own }).error?.issues).toMatchObject([{ path: [at], message }])
+  })
+})
+
 describe('a certificate that its serial number ends', () => {
   const parsed = (path: string) => vaultGrant.safeParse({ path, policy: 'p', engine: 'pki', ended_by: 'serial' })
 
