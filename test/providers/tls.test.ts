@@ -5,9 +5,11 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { TLSSocket } from 'node:tls'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 import { systemClock } from '../../src/base/time.ts'
 import { httpKind } from '../../src/providers/http/http.ts'
+import { createAsk } from '../../src/providers/vault/client.ts'
+import { vaultSettings } from '../../src/providers/vault/settings.ts'
 import { canMakeCertificates, createAuthority } from './certificates.ts'
 import { reservationOf } from './reservation.ts'
 
@@ -67,6 +69,16 @@ describe.skipIf(!canMakeCertificates())('a backend behind TLS', () => {
     const minting = crm.mint(reservationOf({ settings: {} }), async () => {}, patient)
     await expect(minting).rejects.toMatchObject({ fault: 'unavailable', minted: 'no' })
     expect(askers).toEqual([])
+  })
+
+  test('hears nothing from a broker that does not trust it, as its Vault, though the environment says not to verify', async () => {
+    vi.stubEnv('VAULT_SKIP_VERIFY', 'true')
+    const auth = { method: 'token', token_file: join(folder, 'token') }
+    const settings = vaultSettings.parse({ address: await listen('IP:127.0.0.1'), ca: strangers.ca, auth, token_role: 'mayfly-task' })
+    const asking = createAsk(settings, () => {})({ path: 'sys/health', token: 's.own' }, patient)
+    await expect(asking).rejects.toMatchObject({ fault: 'unavailable', sent: false })
+    expect(askers).toEqual([])
+    vi.unstubAllEnvs()
   })
 
   test('knows the broker by its client certificate, and by the new one as soon as the file changes', async () => {
