@@ -17,6 +17,27 @@ export type VaultFault =
   | 'gives another signature'
   | 'says it lives for long'
 
+const hows: readonly VaultFault[] = [
+  'refuses',
+  'does not know the token',
+  'fails',
+  'resets',
+  'hangs',
+  'garbage',
+  'half',
+  'answers nothing',
+  'floods',
+  'redirects',
+  'has a quota',
+  'is sealed',
+  'only queues it',
+]
+/** What can happen to any question, in pairs: nothing was done, and it was done and the answer was lost. */
+export const pairs: readonly { readonly how: VaultFault; readonly done: boolean }[] = hows.flatMap((how) => [
+  { how, done: false },
+  { how, done: true },
+])
+
 const says = (status: number, error: string, headers?: Readonly<Record<string, string>>) => (response: ServerResponse) =>
   send(response, { status, body: { errors: [error] }, ...(headers && { headers }) })
 

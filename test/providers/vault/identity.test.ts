@@ -1,14 +1,16 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
+import { inspect } from 'node:util'
 import { type CryptoKey, exportSPKI, importJWK } from 'jose'
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
 import { systemClock } from '../../../src/base/time.ts'
+import { ProviderError } from '../../../src/providers/provider.ts'
 import { type Ask, createAsk, type VaultAnswer } from '../../../src/providers/vault/client.ts'
 import { answersFromOldState, createIdentity, type Identity } from '../../../src/providers/vault/identity.ts'
 import { type VaultSettings, vaultSettings } from '../../../src/providers/vault/settings.ts'
 import { vaultKind } from '../../../src/providers/vault/vault.ts'
-import { frontVault, type VaultFront } from '../../support/vault-front.ts'
+import { frontVault, pairs, type VaultFront } from '../../support/vault-front.ts'
 import { type RunningVault, startVault, vaultRuns } from '../../support/vault.ts'
 import { reservationOf } from '../reservation.ts'
 
@@ -33,6 +35,7 @@ describe.runIf(vaultRuns)('the broker as Vault knows it', () => {
     await vault.stop()
   })
   afterEach(() => {
+    vi.useRealTimers()
     front.clear()
     front.forget()
   })
@@ -111,6 +114,55 @@ describe.runIf(vaultRuns)('the broker as Vault knows it', () => {
     await writeFile(file, `${second.client_token}\n`)
     now += 5_000
     expect(await self(identity)).toBe(second.accessor)
+  })
+
+  const byFile = async () => settingsWith({ method: 'token', token_file: vault.tokenFile })
+
+  describe.each([
+    ['check', approle],
+    ['log in', approle],
+    ['look up own token', byFile],
+  ] as const)('a login whose "%s"', (what, settings) => {
+    test.each(pairs)(
+      '$how (done: $done) is an outage for whoever asks, who minted nothing, and is made up for a moment later',
+      async ({ how, done }) => {
+        const { auth, ...rest } = await settings()
+        const identity = identityOf({ auth, ...rest })
+        front.next(what, how, { done })
+        const asking = self(identity).catch((error: unknown) => error)
+        if (how === 'hangs') {
+          await front.hanging(what)
+          await front.release()
+        }
+        const failed = await asking
+        expect(failed).toBeInstanceOf(ProviderError)
+        expect(failed).toMatchObject({ minted: 'no', fault: expect.stringMatching(/^(?!refused)/) })
+        const secret = await readFile(auth.method === 'approle' ? auth.secret_id_file : vault.tokenFile, 'utf8')
+        const everything = inspect(failed, { depth: 10, showHidden: true })
+        expect(everything).not.toContain(secret.trim())
+        expect(everything).not.toMatch(/\bs\.[A-Za-z0-9]{20}/)
+        now += 1_000
+        await self(identity)
+      },
+    )
+  })
+
+  test.each(pairs)('a renewal that $how (done: $done) keeps nobody from asking, and is made up for by a login', async ({ how, done }) => {
+    const settings = await approle()
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    const identity = identityOf(settings)
+    const first = await self(identity)
+    front.next('renew own token', how, { done })
+    vi.advanceTimersByTime(20 * 60_000)
+    vi.useRealTimers()
+    if (how === 'hangs') {
+      await front.hanging('renew own token')
+      expect(await self(identity)).toBe(first)
+      await front.release()
+    }
+    while (logins() < 2) await self(identity)
+    expect(await self(identity)).not.toBe(first)
+    expect(logins()).toBe(2)
   })
 
   // Before any other identity here has a token that is soon renewed.
