@@ -15,6 +15,7 @@ export type VaultFault =
   | 'is sealed'
   | 'only queues it'
   | 'gives another signature'
+  | 'gives a token of more policies'
   | 'says it lives for long'
 
 const hows: readonly VaultFault[] = [
@@ -51,6 +52,10 @@ const faultsOfVault: Record<Exclude<VaultFault, LabFault> | 'refuses' | 'fails',
   'only queues it': (response) => send(response, { status: 202 }),
   'gives another signature': (response, done) =>
     send(response, { status: 200, body: { ...(done?.body as object), data: { signature: `vault:v1:${randomBytes(64).toString('base64')}` } } }),
+  'gives a token of more policies': (response, done) => {
+    const body = done?.body as { auth: { policies: string[] } }
+    return send(response, { status: 200, body: { ...body, auth: { ...body.auth, policies: [...body.auth.policies, 'default'] } } })
+  },
   'says it lives for long': (response, done) => {
     const body = done?.body as { data: object }
     return send(response, { status: 200, body: { ...body, data: { ...body.data, expiration: Math.floor(Date.now() / 1_000) + 86_400 } } })

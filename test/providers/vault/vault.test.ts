@@ -1,7 +1,7 @@
-import { writeFile } from 'node:fs/promises'
+import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { inspect } from 'node:util'
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import type { Handle } from '../../../src/base/evidence.ts'
 import { systemClock } from '../../../src/base/time.ts'
 import { secretsOf } from '../../../src/providers/credential.ts'
@@ -10,7 +10,7 @@ import { createTarget } from '../../../src/providers/target.ts'
 import { vaultKind } from '../../../src/providers/vault/vault.ts'
 import { frontVault, pairs, type VaultFront } from '../../support/vault-front.ts'
 import type { VaultRequest } from '../../support/vault-requests.ts'
-import { type RunningVault, startVault, vaultRuns } from '../../support/vault.ts'
+import { deployed, type RunningVault, startVault, vaultRuns } from '../../support/vault.ts'
 import { failureOf, providerContract } from '../contract.ts'
 import { reservationOf } from '../reservation.ts'
 
@@ -175,6 +175,83 @@ describe.runIf(vaultRuns)('Vault', () => {
       expect(await failureOf(mint(reservation))).toMatchObject({ fault: 'refused', minted: 'no', message: expect.stringContaining('no policy') })
       expect(front.requests().map(({ what }) => what)).toContain('revoke token')
       expect(await openLogins(reservation)).toEqual([])
+    })
+  })
+
+  describe('a task token', () => {
+    /** Of the token role that is deployed, until the test is over. */
+    async function changeRole(changes: object): Promise<void> {
+      const role = JSON.parse(await readFile(join(deployed, 'token-role.json'), 'utf8')) as object
+      onTestFinished(async () => void (await vault.root('POST', 'auth/token/roles/mayfly-task', { ...role, token_period: 0 })))
+      expect((await vault.root('POST', 'auth/token/roles/mayfly-task', changes)).status).toBe(204)
+    }
+    const asked = (): string[] => front.requests().flatMap(({ what }) => (/^(create|read|revoke)/.test(what) ? [what] : []))
+
+    test('names its task and its lease, and lives for 45 s until it is known', async () => {
+      const reservation = reserve()
+      let token: object | undefined
+      await provider.mint(
+        reservation,
+        async (handle) => {
+          journaled.set(reservation.lease, [...(journaled.get(reservation.lease) ?? []), handle])
+          token ??= (await vault.root<object>('POST', 'auth/token/lookup-accessor', { accessor: handle['accessor'] })).body.data
+        },
+        patient,
+      )
+      expect(token).toMatchObject({
+        meta: { task: reservation.task, lease: reservation.lease },
+        creation_ttl: 45,
+        policies: [reading.policy],
+        orphan: true,
+        type: 'service',
+      })
+      await end(reservation)
+    })
+
+    test.each([
+      ['dies with the token of the broker', { orphan: false }],
+      ['lives on by itself', { token_period: '1h' }],
+    ])('that %s, for its role says so, is refused before anything is read with it', async (_, changes) => {
+      await changeRole(changes)
+      expect(await failureOf(mint(reserve()))).toMatchObject({
+        fault: 'refused',
+        minted: 'no',
+        message: expect.stringContaining('does not make what'),
+      })
+      expect(asked().filter((what) => what.startsWith('read'))).toEqual([])
+    })
+
+    test('that has more policies than were asked for is refused, and ended', async () => {
+      front.next('create token', 'gives a token of more policies', { done: true })
+      expect(await failureOf(mint(reserve()))).toMatchObject({
+        fault: 'refused',
+        minted: 'no',
+        message: expect.stringContaining('does not make what'),
+      })
+      expect(asked()).toEqual(['create token', 'revoke token'])
+    })
+
+    test('that Vault lets live for less than asked is a shorter lease', async () => {
+      await changeRole({ token_explicit_max_ttl: '90s' })
+      const reservation = reserve()
+      const life = (await mint(reservation)).expiresAt.getTime() - reservation.issuedAt.getTime()
+      expect(life).toBeLessThanOrEqual(91_000)
+      expect(life).toBeGreaterThan(80_000)
+      await end(reservation)
+    })
+
+    test('is not made for a lease of which less than a second is left, and reads nothing where that comes to be so', async () => {
+      expect(await failureOf(mint(reserve(reading, { elapsed: () => 599_001 })))).toMatchObject({
+        fault: 'timed_out',
+        message: 'No time is left for this lease',
+      })
+      expect(front.requests()).toEqual([])
+
+      let elapsed = 0
+      const reservation = reserve(reading, { elapsed: () => elapsed })
+      const minting = provider.mint(reservation, async () => void (elapsed = 599_001), patient)
+      expect(await failureOf(minting)).toMatchObject({ fault: 'timed_out', minted: 'maybe', message: 'No time is left for this lease' })
+      expect(asked()).toEqual(['create token', 'revoke token'])
     })
   })
 
