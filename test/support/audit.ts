@@ -2,6 +2,7 @@ import { sql, type SQL } from 'drizzle-orm'
 import type { Ledger } from '../../src/ledger/connect.ts'
 import { canonical, digestOfText } from '../../src/proof/canonical.ts'
 import { documentedBodies } from './documented.ts'
+import { unlawfulStories } from './stories.ts'
 
 /** What is wrong where, in words. An audit that finds nothing is an empty list. */
 export type Finding = string
@@ -58,13 +59,34 @@ const questions: Record<string, SQL> = {
     select id from tasks as task where state = 'denied' and not exists (select from decisions where task_id = task.id)`,
   'a decision rests on a policy set that is not archived': sql`
     select id from decisions where policy_digest not in (select digest from policy_sets)`,
-  'a decision is not in the history': sql`
-    select id from decisions where id not in (select decision_id from entries where kind = 'decision.made' and decision_id is not null)`,
-  'a task is not in the history': sql`
-    select id from tasks where id not in (select task_id from entries where kind in ('task.opened', 'task.denied') and task_id is not null)`,
-  'a task ended without an entry': sql`
-    select id from tasks where state not in ('open', 'closing', 'denied')
-      and id not in (select task_id from entries where kind = 'task.ended' and task_id is not null)`,
+  'a decision was told twice': sql`
+    select decision_id as id from entries where kind = 'decision.made' group by decision_id having count(*) > 1`,
+  'an entry is about what is not there': sql`
+    select id from entries as entry where (task_id is not null and not exists (select from tasks where id = entry.task_id))
+      or (lease_id is not null and not exists (select from leases where id = entry.lease_id and task_id = entry.task_id))
+      or (decision_id is not null and not exists (select from decisions where id = entry.decision_id and task_id = entry.task_id))`,
+  'a credential was announced in another commit than its permit': sql`
+    select lease.id from leases as lease join entries as entry on entry.lease_id = lease.id
+    where entry.kind = any(case when lease.local then array['lease.issued', 'lease.refreshed'] else array['lease.reserved', 'lease.refreshing'] end)
+      and not exists (select from entries where kind = 'decision.made' and decision_id = entry.decision_id and xid = entry.xid)`,
+  // A provider outside the broker is asked in between, and never inside of a transaction.
+  'a credential was handed out in the commit that announced it': sql`
+    select made.lease_id as id from entries as announced join entries as made on made.lease_id = announced.lease_id and made.xid = announced.xid
+    where (announced.kind, made.kind) in (('lease.reserved', 'lease.issued'), ('lease.refreshing', 'lease.refreshed'))`,
+  'a lease failed though it was issued': sql`select id from leases where state = 'failed' and issued_at is not null`,
+  'a lease ended otherwise than was told': sql`
+    select id from leases as lease where due_at is null and not exists (
+      select from entries where lease_id = lease.id and kind = 'lease.' || lease.state and body ->> 'cause' is not distinct from lease.cause
+        and body -> 'evidence' is not distinct from jsonb_strip_nulls(lease.evidence))`,
+  'a task is closed otherwise than was told': sql`
+    select task.id from tasks as task join entries as entry on entry.task_id = task.id and entry.kind = 'task.closing'
+    where entry.body <> jsonb_build_object('cause', task.cause, 'reason', task.reason, 'by', task.ended_by, 'outcome', task.outcome)`,
+  'a task ended otherwise than was told': sql`
+    select task.id from tasks as task join entries as entry on entry.task_id = task.id and entry.kind = 'task.ended'
+    where entry.body <> jsonb_build_object('state', case when task.state = 'closing' then task.outcome else task.state end, 'cause', task.cause)`,
+  'a task was refused otherwise than was told': sql`
+    select task.id from tasks as task join entries as entry on entry.task_id = task.id and entry.kind = 'task.denied'
+    where entry.body ->> 'cause' is distinct from task.cause`,
   'the name of a session is no handle of its lease': sql`
     select session.name as id from role_sessions as session join leases as lease on lease.id = session.lease_id
     where not lease.handles @> jsonb_build_array(jsonb_build_object('role', session.role, 'session_name', session.name))`,
@@ -79,70 +101,16 @@ const questions: Record<string, SQL> = {
       select from entries as entry where entry.kind = 'kill_list.written' and entry.body @> jsonb_build_object('provider', list.provider, 'role', list.role, 'generation', list.written_generation))`,
 }
 
-/** Which entry may follow which in the story of one lease. */
-const next: Record<string, readonly string[]> = {
-  '': ['lease.reserved', 'lease.issued'],
-  'lease.reserved': ['lease.issued', 'lease.failed', 'lease.revoking', 'lease.lapsing'],
-  'lease.issued': ['lease.refreshing', 'lease.refreshed', 'lease.revoking', 'lease.lapsing', 'lease.revoked', 'lease.expired'],
-  // Of leases whose provider is outside the broker; several refreshes may be under way at once.
-  'lease.refreshing': ['lease.refreshing', 'lease.refreshed', 'lease.not_refreshed', 'lease.revoking', 'lease.lapsing'],
-  'lease.refreshed': [
-    'lease.refreshing',
-    'lease.refreshed',
-    'lease.not_refreshed',
-    'lease.revoking',
-    'lease.lapsing',
-    'lease.revoked',
-    'lease.expired',
-  ],
-  'lease.not_refreshed': ['lease.refreshing', 'lease.refreshed', 'lease.not_refreshed', 'lease.revoking', 'lease.lapsing'],
-  'lease.revoking': ['lease.revoked', 'lease.expired', 'lease.failed', 'lease.stuck'],
-  'lease.stuck': ['lease.revoked', 'lease.expired', 'lease.failed'],
-  'lease.lapsing': ['lease.expired', 'lease.failed'],
-  'lease.revoked': ['lease.reopened'],
-  'lease.expired': ['lease.reopened'],
-  'lease.failed': ['lease.reopened'],
-  'lease.reopened': ['lease.revoked', 'lease.expired', 'lease.failed', 'lease.stuck'],
-}
-
-/** The state in which a lease is whose story ends so. */
-const stateAfter: Record<string, readonly string[]> = {
-  'lease.reserved': ['reserved'],
-  'lease.issued': ['active'],
-  'lease.refreshing': ['active'],
-  'lease.refreshed': ['active'],
-  'lease.not_refreshed': ['active'],
-  'lease.revoking': ['revoking'],
-  'lease.stuck': ['revoking'],
-  'lease.lapsing': ['lapsing'],
-  'lease.revoked': ['revoked'],
-  'lease.expired': ['expired'],
-  'lease.failed': ['failed'],
-  'lease.reopened': ['revoking', 'lapsing'],
-}
-
-async function unlawfulStories(ledger: Ledger): Promise<Finding[]> {
-  // An entry's id is made when it is written, which is behind the locks of its statement. Its transaction may be older than another's that had one of these
-  // locks first, where it locks several tasks. The embedded store runs one statement at a time, and its clock may be set back by a test.
-  const order = ledger.embedded ? sql`xid, id` : sql`id`
-  const rows = await ledger.run<{ id: string; state: string; story: string[] | null }>(sql`
-    select id, state, (select json_agg(kind order by ${order}) from entries where lease_id = lease.id) as story from leases as lease`)
-  return rows.flatMap(({ id, state, story }) => {
-    let before = ''
-    for (const kind of story ?? []) {
-      if (!next[before]?.includes(kind)) return [`a lease has an unlawful story: ${id}: ${(story ?? []).join(' ')}`]
-      before = kind
-    }
-    return stateAfter[before]?.includes(state) ? [] : [`a lease is not where its story ends: ${id}: ${state} after ${before}`]
-  })
-}
-
+/** Decisions that are not what their entry says: the digest binds all answers, and the rest stands in both. */
 async function looseDecisions(ledger: Ledger): Promise<Finding[]> {
-  const rows = await ledger.run<{ id: string; answers: unknown; digest: string | null }>(sql`
-    select decision.id, decision.answers, entry.body ->> 'answers_digest' as digest
-    from decisions as decision left join entries as entry on entry.task_id = decision.task_id and entry.decision_id = decision.id and entry.kind = 'decision.made'`)
-  return rows.flatMap(({ id, answers, digest }) =>
-    digest === digestOfText(canonical(answers)) ? [] : [`a decision is not what its entry says: ${id}`],
+  const rows = await ledger.run<{ id: string; answers: unknown; digest: string | null; same: boolean | null }>(sql`
+    select decision.id, decision.answers, entry.body ->> 'answers_digest' as digest,
+      entry.body - 'answers_digest' = jsonb_build_object('action', decision.action, 'outcome', decision.outcome, 'policies', decision.policies,
+        'policy_digest', decision.policy_digest, 'obligations', decision.obligations) as same
+    from decisions as decision left join entries as entry on entry.kind = 'decision.made' and entry.decision_id = decision.id
+      and entry.task_id = decision.task_id and entry.agent = decision.agent`)
+  return rows.flatMap(({ id, answers, digest, same }) =>
+    same === true && digest === digestOfText(canonical(answers)) ? [] : [`a decision is not what its entry says: ${id}`],
   )
 }
 
