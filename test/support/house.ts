@@ -45,7 +45,10 @@ export interface House {
   backdate(task: string, interval: string): Promise<void>
   /** Everything that was logged so far. */
   log(): string
-  /** A second broker on the same store, with providers and limits of its own. @param timeout how long it waits for the lab */
+  /**
+   * A second broker on the same store, with providers and limits of its own; on Postgres with connections and queues of its own too, as another process has.
+   * @param timeout how long it waits for the lab
+   */
   neighbour(timeout?: string): Promise<Broker>
   use(policy: ActivePolicy): void
   audit(): Promise<Finding[]>
@@ -128,19 +131,20 @@ permit(principal in Group::"robots", action == Action::"declare", resource == Ki
 export async function startHouse(store: StoreSettings | 'embedded', annex?: Annex): Promise<House> {
   const folder = await mkdtemp(path.join(tmpdir(), 'mayfly-house-'))
   const lab = await startLab()
-  const ledger = await connect(store === 'embedded' ? { embedded: path.join(folder, 'store') } : store)
+  const settings = store === 'embedded' ? { embedded: path.join(folder, 'store') } : store
+  const ledger = await connect(settings)
   const lines: string[] = []
   const secrets: string[] = []
   const state = { skew: 0, policy: await loadPolicy(folder, {}, annex) }
   await archivePolicySet(ledger, state.policy.set.digest, state.policy.set.document)
 
-  async function newBroker(timeout = `${patience}s`): Promise<Broker> {
+  async function newBroker(at: Ledger, timeout = `${patience}s`): Promise<Broker> {
     const destination = new Writable({ write: (chunk: Buffer, _, done) => (lines.push(chunk.toString()), done()) })
     const telemetry = createTelemetry({ level: 'debug', destination })
     const clock = () => Date.now() + state.skew
     return {
-      ledger,
-      targets: await connectTargets(ledger, lab, timeout, path.join(folder, 'keys'), clock, telemetry, annex),
+      ledger: at,
+      targets: await connectTargets(at, lab, timeout, path.join(folder, 'keys'), clock, telemetry, annex),
       policy: () => state.policy,
       telemetry,
       clock,
@@ -149,7 +153,7 @@ export async function startHouse(store: StoreSettings | 'embedded', annex?: Anne
       background: createBackground(telemetry.log),
     }
   }
-  const broker = await newBroker()
+  const broker = await newBroker(ledger)
   const brokers = [broker]
 
   function open(issued: IssuedLease): Record<string, string> {
@@ -236,7 +240,8 @@ export async function startHouse(store: StoreSettings | 'embedded', annex?: Anne
     },
     log: () => lines.join(''),
     async neighbour(timeout) {
-      const neighbour = await newBroker(timeout)
+      // A folder has one process.
+      const neighbour = await newBroker(ledger.embedded ? ledger : await connect(settings), timeout)
       brokers.push(neighbour)
       return neighbour
     },
@@ -252,7 +257,7 @@ export async function startHouse(store: StoreSettings | 'embedded', annex?: Anne
     },
     async stop() {
       for (const each of brokers) await each.background.drain(20_000)
-      await ledger.close()
+      for (const each of new Set(brokers.map((one) => one.ledger))) await each.close()
       await lab.stop()
       await rm(folder, { recursive: true, force: true })
     },

@@ -4,7 +4,19 @@ import type { Broker } from '../../src/tasks/task.ts'
 import type { Declared, House } from './house.ts'
 
 /** What anybody may do at any time, in any order, several at once. */
-const moves = ['declare', 'add', 'refresh', 'renew', 'complete', 'revoke', 'revoke a lease', 'time passes', 'reap', 'retry', 'backend fails'] as const
+export const moves = [
+  'declare',
+  'add',
+  'refresh',
+  'renew',
+  'complete',
+  'revoke',
+  'revoke a lease',
+  'time passes',
+  'reap',
+  'retry',
+  'backend fails',
+] as const
 
 /** One move, and the number by which it chooses its task, its lease and how it is done. */
 export interface Step {
