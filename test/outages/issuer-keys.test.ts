@@ -1,6 +1,9 @@
 import { createServer, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import path from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { openLocalIssuer } from '../../src/identity/local-issuer.ts'
+import { audience } from '../support/program.ts'
 import { type OpenedStore, openEmbedded } from '../support/stores.ts'
 import { type Ground, type Opened, secondsAfter, type ShiftedClock, shiftedClock, startGround, until } from './ground.ts'
 
@@ -53,7 +56,8 @@ describe('an outage of the keys of an issuer', () => {
   const token = (sub: string) => ground.site.token(sub, now)
   const ask = async () => await ground.declare(['api'], await token('agent:bot'))
   const issuerLine = async () => ((await ground.readyz()).body['issuers'] as { name: string; state: string }[])[0]
-  const failedFetches = async () => (await ground.metric('mayfly_issuer_key_fetches_total{issuer="local",outcome="failed"}')) ?? 0
+  const fetches = (outcome: 'changed' | 'failed') => ground.metric(`mayfly_issuer_key_fetches_total{issuer="local",outcome="${outcome}"}`)
+  const refusedForWantOfKeys = () => ground.metric('mayfly_tokens_refused_total{issuer="local",reason="keys_unavailable"}')
 
   async function open(): Promise<Opened> {
     const { body } = await ground.declare(['api', 'crm'], await token('agent:bot'))
@@ -64,12 +68,12 @@ describe('an outage of the keys of an issuer', () => {
   test.each(faults)(
     'that %s: its last keys are good for an hour after they were due; then its agents get 401, and completing still works',
     async (words, fault) => {
-      const failed = await failedFetches()
+      const failed = (await fetches('failed'))!
       const start = now
       answer = fault
       await at(start + 12 * minutes)
       expect((await ask()).status, 'keys that are due').toBe(201)
-      await until(async () => (await failedFetches()) > failed)
+      await until(async () => (await fetches('failed'))! > failed)
       await at(start + 69 * minutes)
       expect((await ask()).status, 'keys that are old').toBe(201)
       expect(await issuerLine()).toEqual({ name: 'local', state: 'ok' })
@@ -77,7 +81,8 @@ describe('an outage of the keys of an issuer', () => {
 
       await at(start + 71 * minutes)
       expect(await ask()).toMatchObject(refused)
-      expect(await ground.metric('mayfly_tokens_refused_total{issuer="local",reason="keys_unavailable"}')).toBeGreaterThan(0)
+      expect(await ground.revoke(task, await token('operator:ops')), 'an operator has a workload token, too').toMatchObject(refused)
+      expect(await refusedForWantOfKeys()).toBeGreaterThan(0)
       const readiness = await ground.readyz()
       expect(readiness, 'whoever has to complete must still get through').toMatchObject({ status: 200, body: { status: 'ready' } })
       expect(await issuerLine()).toEqual({ name: 'local', state: 'failing' })
@@ -95,20 +100,36 @@ describe('an outage of the keys of an issuer', () => {
     answer = faults[2]![1]
     await ground.restart()
     expect(await ask()).toMatchObject(refused)
+    expect(await fetches('failed')).toBeGreaterThan(0)
+    expect(await refusedForWantOfKeys()).toBeGreaterThan(0)
+    expect(await ground.readyz()).toMatchObject({ status: 200, body: { status: 'ready' } })
     expect(await issuerLine()).toEqual({ name: 'local', state: 'failing' })
     expect(await ground.complete(task, 30)).toMatchObject({ status: 200, body: { ended: true } })
     expect(await ground.lab.alive()).toEqual([])
-    await publish()
-    await until(async () => (await ask()).status === 201)
+    await secondsAfter(ground, 'an issuer that was down when the broker started', publish, async () => (await ask()).status === 201)
     expect(await issuerLine()).toEqual({ name: 'local', state: 'ok' })
   })
 
   test('that has other keys: the old ones are out with their set, and a token of the old is refused', async () => {
-    const before = await token('agent:bot')
-    const jwks = ground.site.jwks as { keys: { kid: string }[] }
-    answer = (response) => void response.end(JSON.stringify({ keys: jwks.keys.map((key) => ({ ...key, kid: 'rotated' })) }))
-    await at(now + 12 * minutes)
+    // Not due yet, so that these are let in by the old ones.
+    await at(now + 8 * minutes)
+    const [completed, revoked] = [await open(), await open()]
+    const [before, operator] = [await token('agent:bot'), await token('operator:ops')]
+    const changed = (await fetches('changed'))!
+    const next = await openLocalIssuer(path.join(ground.site.folder, 'next.json'))
+    answer = (response) => void response.end(JSON.stringify(next.jwks))
+    await at(now + 3 * minutes)
     await until(async () => (await ask()).status === 401)
+
     expect(await ground.declare(['api'], before)).toMatchObject(refused)
+    expect(await ground.revoke(revoked, operator)).toMatchObject(refused)
+    expect(await fetches('changed')).toBe(changed + 1)
+    expect(await ground.readyz()).toMatchObject({ status: 200, body: { status: 'ready' } })
+    expect(await issuerLine()).toEqual({ name: 'local', state: 'ok' })
+    const ofTheNext = (sub: string) => next.sign({ sub, aud: audience, lifetimeSeconds: 3_000 }, Date.now() + now)
+    expect((await ground.declare(['api'], await ofTheNext('agent:bot'))).status).toBe(201)
+    expect(await ground.complete(completed, 30)).toMatchObject({ status: 200, body: { ended: true } })
+    expect((await ground.revoke(revoked, await ofTheNext('operator:ops'))).status).toBeLessThan(300)
+    await until(async () => (await ground.lab.alive()).length === 0)
   })
 })

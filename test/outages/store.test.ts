@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import path from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { stopwatch } from '../../src/base/time.ts'
 import { openDatabase, type OpenedStore, stores } from '../support/stores.ts'
 import { isCommit } from '../support/statements.ts'
 import { createTripwire, type Wire, wirePostgres } from '../support/tripwire.ts'
@@ -69,6 +70,13 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('an outage of the
     expect(await alive(), 'nothing was ended that nobody could write down').toBe(3)
   }
 
+  /** Milliseconds until a completion is told that there is no store. */
+  async function untilRefused(): Promise<number> {
+    const elapsed = stopwatch()
+    expect(await ground.complete(tasks.completed)).toMatchObject(unavailable)
+    return elapsed()
+  }
+
   /** The outage ends, ten minutes after it began: every deadline has passed meanwhile. */
   async function recovers(what: string, mend: () => Promise<void>): Promise<void> {
     await backstage.age('10 minutes')
@@ -77,6 +85,10 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('an outage of the
 
     for (const task of Object.values(tasks)) expect(await stateOf(task), 'nothing was forgotten').toEqual({ state: 'expired', cause: 'deadline' })
     expect((await backstage.sql`select id from leases`).length, 'and nothing was invented').toBe(known)
+    const atTheLab = await backstage.sql`
+      select state, evidence ->> 'by' as by, count(*)::int from leases
+      where provider = 'lab' and task_id in ${backstage.sql(Object.values(tasks).map(({ id }) => id))} group by 1, 2`
+    expect([...atTheLab], 'past their own end, and asked for all the same').toEqual([{ state: 'revoked', by: 'provider', count: 3 }])
     expect(await ground.complete(tasks.completed), 'asked again, it tells how the task ended').toMatchObject({ status: 200, body: { ended: true } })
     await until(async () => (await ground.readyz()).status === 200)
     expect(await ground.metric('mayfly_store_up')).toBe(1)
@@ -92,7 +104,15 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('an outage of the
 
   test('that accepts connections and answers nothing for ten minutes: the same, though the connections of before stay silent for ever', async () => {
     wire.hang()
+    // Waits for the answer to a statement, which is waited for longest; a probe has its own patience, and what comes later a new connection.
+    const underWay = untilRefused()
+    const first = await Promise.race([
+      until(async () => (await ground.readyz()).status === 503).then(() => 'the probe'),
+      underWay.then(() => 'the call'),
+    ])
+    expect(first).toBe('the probe')
     await seesTheOutage({ readable: false })
+    expect(await untilRefused()).toBeLessThan(await underWay)
     await recovers('a store that hung', () => wire.mend())
   })
 

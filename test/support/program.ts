@@ -119,7 +119,8 @@ export interface SiteOptions {
   readonly extra?: string
 }
 
-const audience = 'http://127.0.0.1:7420'
+/** What brokers of a site are called from outside, and the `aud` of tokens for them, wherever they listen. */
+export const audience = 'http://127.0.0.1:7420'
 
 /** Writes a configuration with a local issuer, the provider `tokens` and, where a lab is given, `lab`. */
 export async function makeSite(options: SiteOptions): Promise<Site> {
