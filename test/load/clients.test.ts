@@ -3,14 +3,12 @@ import { readdirSync } from 'node:fs'
 import type { IncomingMessage } from 'node:http'
 import { connect as dial, type Socket } from 'node:net'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { connect } from '../../src/ledger/connect.ts'
 import { listen, type Listening } from '../../src/http/listen.ts'
 import { buildHouse } from '../http/house.ts'
-import { audit } from '../support/audit.ts'
 import { type Lab, startLab } from '../support/lab.ts'
 import type { RunningBroker, Site } from '../support/program.ts'
 import { openEmbedded, type OpenedStore } from '../support/stores.ts'
-import { call, declaration, makeLoadedSite, openedOf } from './given.ts'
+import { call, declaration, findingsOf, makeLoadedSite, openedOf } from './given.ts'
 
 /** A connection as a client holds it that does as little as it can. */
 interface Client {
@@ -141,9 +139,8 @@ describe('beside clients of the worst kind, the built program', () => {
   afterAll(async () => {
     expect(await broker.stop()).toBe(0)
     expect(await lab.alive()).toEqual([])
-    const ledger = await connect(store.settings)
-    expect(await audit(ledger)).toEqual([])
-    await Promise.all([ledger.close(), lab.stop(), site.remove()])
+    expect(await findingsOf(store.settings, lab, broker, [bot])).toEqual([])
+    await Promise.all([lab.stop(), site.remove()])
     await store.dispose()
   })
 

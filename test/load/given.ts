@@ -1,5 +1,7 @@
+import { connect, type StoreSettings } from '../../src/ledger/connect.ts'
+import { auditTold, type Finding } from '../support/audit.ts'
+import type { Lab } from '../support/lab.ts'
 import { makeSite, type RunningBroker, type Site } from '../support/program.ts'
-import type { StoreSettings } from '../../src/ledger/connect.ts'
 
 export interface Answer {
   readonly status: number
@@ -48,4 +50,16 @@ grants:
 `,
   )
   return site
+}
+
+/** As many of the secrets of a load as are looked for one by one. What a broker makes itself is known by its form, all of it. */
+const sample = 200
+
+/** What is wrong with the store of a broker that has stopped; no secret stands in it, or in what it told. @param tokens that it was shown */
+export async function findingsOf(store: StoreSettings, lab: Lab, broker: RunningBroker, tokens: readonly string[]): Promise<Finding[]> {
+  const secrets = (await lab.minted()).slice(-sample).map(({ secret }) => secret)
+  const ledger = await connect(store)
+  const found = await auditTold(ledger, [...secrets, ...tokens], broker.log())
+  await ledger.close()
+  return found
 }

@@ -1,13 +1,11 @@
 import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { connect } from '../../src/ledger/connect.ts'
-import { audit } from '../support/audit.ts'
 import { startHouse } from '../support/house.ts'
 import { type Lab, startLab } from '../support/lab.ts'
 import type { RunningBroker, Site } from '../support/program.ts'
 import { openDatabase, type OpenedStore, stores } from '../support/stores.ts'
 import { startTraffic } from '../support/traffic.ts'
-import { type Answer, call, declaration, makeLoadedSite, type Opened, openedOf } from './given.ts'
+import { type Answer, call, declaration, findingsOf, makeLoadedSite, type Opened, openedOf } from './given.ts'
 
 /** Calls that are under way, and how many of them have been answered so far. */
 function follow<Answered>(calls: readonly Promise<Answered>[]) {
@@ -39,9 +37,8 @@ describe.each(stores)('on $name, ten times more declarations than a broker lets 
   afterAll(async () => {
     expect(await broker.stop()).toBe(0)
     expect(await lab.alive()).toEqual([])
-    const ledger = await connect(store.settings)
-    expect(await audit(ledger)).toEqual([])
-    await Promise.all([ledger.close(), lab.stop(), site.remove()])
+    expect(await findingsOf(store.settings, lab, broker, [bot, ops])).toEqual([])
+    await Promise.all([lab.stop(), site.remove()])
     await store.dispose()
   })
 
@@ -143,6 +140,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('2,560 callers at
     expect(ended).toBeGreaterThan(0)
     expect((await declare('crm')).status).toBe(201)
     expect(await broker.stop()).toBe(0)
+    expect(await findingsOf(store.settings, lab, broker, [bot])).toEqual([])
     await Promise.all([traffic.stop(), lab.stop(), site.remove()])
     await store.dispose()
   }, 120_000)
@@ -191,6 +189,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('declarations tha
     expect(stored!.count).toBe(count(answers, 201) + 2)
 
     expect(await broker.stop()).toBe(0)
+    expect(await findingsOf(store.settings, lab, broker, [bot, rival, ops])).toEqual([])
     await owner.end()
     await Promise.all([lab.stop(), site.remove()])
     await store.dispose()

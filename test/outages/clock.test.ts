@@ -13,7 +13,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))("a broker's clock
     store = await openDatabase()
     clock = await shiftedClock()
     ground = await startGround({ store: store.settings, environment: clock.environment })
-    backstage = await backstageOf(store)
+    backstage = await backstageOf(store, ground)
   })
   afterEach(async () => {
     await jump(0)

@@ -4,8 +4,9 @@ import path from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import postgres from 'postgres'
 import { expect } from 'vitest'
-import { connect, type StoreSettings } from '../../src/ledger/connect.ts'
-import { audit, type Finding } from '../support/audit.ts'
+import { connect, type Ledger, type StoreSettings } from '../../src/ledger/connect.ts'
+import { auditTold, type Finding } from '../support/audit.ts'
+import { secretsIn } from '../support/fleet.ts'
 import { type Lab, startLab } from '../support/lab.ts'
 import { makeSite, type RunningBroker, type Site, type SiteOptions } from '../support/program.ts'
 import { type OpenedStore } from '../support/stores.ts'
@@ -45,6 +46,9 @@ export interface Ground {
   metric(series: string): Promise<number | undefined>
   /** Another broker of the same site takes the place of this one, which is stopped. */
   restart(environment?: Readonly<Record<string, string>>): Promise<void>
+  /** What is wrong by the ledger. No secret that was shown or minted stands in it, in a log or in a metric. */
+  findings(ledger: Ledger): Promise<Finding[]>
+  /** Ends the broker, and fails where there are findings. */
   stop(): Promise<void>
 }
 
@@ -62,16 +66,30 @@ export async function startGround({ front = async (lab) => lab, environment = {}
   const lab = await startLab()
   const site = await makeSite({ ...options, lab: await front(lab.url) })
   let broker = await site.start({}, environment)
+  const brokers = [broker]
   const [bot, ops, api] = await Promise.all(['agent:bot', 'operator:ops', 'resource:api'].map((sub) => site.token(sub)))
+  const secrets = new Set<string>()
 
   async function call(token: string, method: string, path: string, body?: object, headers: object = {}): Promise<Answer> {
+    secrets.add(token)
+    return await ask(method, path, body, { authorization: `Bearer ${token}`, ...headers })
+  }
+  async function ask(method: string, path: string, body?: object, headers: object = {}): Promise<Answer> {
     const form = body instanceof URLSearchParams
     const answer = await fetch(broker.url + path, {
       method,
-      headers: { authorization: `Bearer ${token}`, ...(body && !form && { 'content-type': 'application/json' }), ...headers },
+      headers: { ...(body && !form && { 'content-type': 'application/json' }), ...headers },
       ...(body && { body: form ? body : JSON.stringify(body) }),
     })
-    return { status: answer.status, retryAfter: answer.headers.get('retry-after'), body: (await answer.json()) as Answer['body'] }
+    const content = (await answer.json()) as Answer['body']
+    for (const secret of secretsIn(content)) secrets.add(secret)
+    return { status: answer.status, retryAfter: answer.headers.get('retry-after'), body: content }
+  }
+  const metrics = async () => await (await fetch(`${broker.url}/metrics`)).text()
+
+  async function findings(ledger: Ledger, measured: string): Promise<Finding[]> {
+    const all = [...secrets, ...(await lab.minted()).map(({ secret }) => secret)]
+    return await auditTold(ledger, all, [...brokers.map((each) => each.log()), measured].join(''))
   }
   const declare = (grants: readonly string[], as = bot!) =>
     call(as, 'POST', '/tasks', { kind: 'work', purpose: 'an outage', duration: '5m', grants: grants.map(grantOf) })
@@ -97,18 +115,23 @@ export async function startGround({ front = async (lab) => lab, environment = {}
     complete: (task, wait = 0) => call(task.token, 'POST', `/tasks/${task.id}/complete`, {}, { prefer: `wait=${wait}` }),
     revoke: (task, as = ops!) => call(as, 'POST', `/tasks/${task.id}/revoke`, { reason: 'an outage' }, { prefer: 'wait=0' }),
     introspect: (token, as = api!) => call(as, 'POST', '/introspect', new URLSearchParams({ token })),
-    readyz: () => call('nobody', 'GET', '/readyz'),
+    readyz: () => ask('GET', '/readyz'),
     async metric(series) {
-      const text = await (await fetch(`${broker.url}/metrics`)).text()
-      const line = text.split('\n').find((found) => found.startsWith(`${series} `))
+      const line = (await metrics()).split('\n').find((found) => found.startsWith(`${series} `))
       return line === undefined ? undefined : Number(line.slice(series.length + 1).replace('Nan', 'NaN'))
     },
     async restart(again = environment) {
       await broker.stop()
       broker = await site.start({}, again)
+      brokers.push(broker)
     },
+    findings: async (ledger) => await findings(ledger, await metrics()),
     async stop() {
+      const measured = await metrics()
       expect(await broker.stop()).toBe(0)
+      const ledger = await connect(options.store)
+      expect(await findings(ledger, measured)).toEqual([])
+      await ledger.close()
       await lab.stop()
       await site.remove()
     },
@@ -144,7 +167,7 @@ export interface Backstage {
   stop(): Promise<void>
 }
 
-export async function backstageOf(store: OpenedStore): Promise<Backstage> {
+export async function backstageOf(store: OpenedStore, ground: Ground): Promise<Backstage> {
   const sql = postgres((store.settings as { url: string }).url, { max: 2, onnotice: () => {} })
   const ledger = await connect(store.settings)
   return {
@@ -163,7 +186,7 @@ export async function backstageOf(store: OpenedStore): Promise<Backstage> {
         + (select count(*) from tasks where state = 'open' and deadline <= now())::int as owed`
       return row!.owed
     },
-    audit: () => audit(ledger),
+    audit: () => ground.findings(ledger),
     async stop() {
       await Promise.all([sql.end(), ledger.close()])
     },

@@ -24,7 +24,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('an outage of the
     wire = await faultyWire(url)
     // Few connections, so that those which stay dead are missed.
     ground = await startGround({ store: { url: wire.url, pool: 2 } })
-    backstage = await backstageOf(store)
+    backstage = await backstageOf(store, ground)
   })
   beforeEach(async () => {
     tasks = { late: await ground.open('api', 'crm'), completed: await ground.open('crm'), revoked: await ground.open('crm') }
@@ -161,7 +161,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a store that is 
     store = await openDatabase()
     wire = await wirePostgres((store.settings as { url: string }).url, tripwire)
     ground = await startGround({ store: { url: wire.url } })
-    backstage = await backstageOf(store)
+    backstage = await backstageOf(store, ground)
   })
   afterAll(async () => {
     await ground.stop()

@@ -23,6 +23,23 @@ export async function audit(ledger: Ledger, secrets: readonly string[] = []): Pr
   return findings
 }
 
+/**
+ * The same, and what brokers have told besides: neither a secret nor a handle may stand there.
+ *
+ * @param told their logs and metrics
+ */
+export async function auditTold(ledger: Ledger, secrets: readonly string[], told: string): Promise<Finding[]> {
+  const hidden = [...secrets, ...(await handlesOf(ledger))]
+  return [
+    ...(await audit(ledger, secrets)),
+    ...hidden.filter((secret) => told.includes(secret)).map(() => 'a secret or a handle was told'),
+    ...(ofOurs.test(told) ? ['what looks like a secret was told'] : []),
+  ]
+}
+
+/** Task tokens, and what is signed. */
+const ofOurs = /mft_[\w-]{43}|eyJ[\w-]{10,}\./
+
 /** Each finds the rows that must not exist. */
 const questions: Record<string, SQL> = {
   'a lease is alive in a task that is not open': sql`
@@ -162,7 +179,7 @@ async function storedSecrets(ledger: Ledger, secrets: readonly string[]): Promis
       select to_json(stored)::text as row, (to_jsonb(stored) - 'handles')::text as rest from ${sql.identifier(table)} as stored`)
     for (const { row, rest } of rows) {
       if (handles.some((handle) => rest.includes(handle))) findings.push(`a handle is stored in ${table}`)
-      if (/mft_[\w-]{43}|eyJ[\w-]{10,}\./.test(row) || ends.some((end) => row.includes(end))) findings.push(`a secret is stored in ${table}`)
+      if (ofOurs.test(row) || ends.some((end) => row.includes(end))) findings.push(`a secret is stored in ${table}`)
     }
   }
   return findings

@@ -1,7 +1,7 @@
 import postgres from 'postgres'
 import type { ClosedTask, OpenedTask } from '../../src/http/contract.ts'
 import { connect, type Ledger } from '../../src/ledger/connect.ts'
-import { audit, type Finding, handlesOf } from './audit.ts'
+import { auditTold, type Finding } from './audit.ts'
 import { type Lab, startLab } from './lab.ts'
 import { makeSite, type RunningBroker, type Site, type SiteOptions } from './program.ts'
 import { openDatabase } from './stores.ts'
@@ -173,9 +173,7 @@ export async function startFleet(
         ),
       )
       const told = [...[...everyBroker].map((broker) => broker.log()), ...metrics].join('')
-      const hidden = [...secrets, ...(await handlesOf(ledger))]
-      const leaked = hidden.filter((secret) => told.includes(secret)).map(() => 'a secret or a handle stands in a log or in a metric')
-      return [...(await audit(ledger, secrets)), ...leaked, ...(await strangersAt(lab, owner))]
+      return [...(await auditTold(ledger, secrets, told)), ...(await strangersAt(lab, owner))]
     },
     async stop() {
       await Promise.all(brokers.map((broker) => broker.stop()))
@@ -206,7 +204,7 @@ function secretOf(credential: object): string {
 }
 
 /** Every secret that an answer handed out, wherever it stands. */
-function secretsIn(content: unknown): string[] {
+export function secretsIn(content: unknown): string[] {
   const { task_token, lease, leases = [] } = content as Partial<OpenedTask> & { lease?: { credential?: object } }
   const credentials = [...leases, ...(lease ? [lease] : [])].flatMap(({ credential }) => (credential ? [secretOf(credential)] : []))
   return [...(task_token === undefined ? [] : [task_token]), ...credentials]
