@@ -172,7 +172,8 @@ export async function furnish(open: () => Promise<OpenedStore>, options: Console
   }
 }
 
-function createVisitor(home: string): Visitor {
+/** @param home of the console that it visits */
+export function createVisitor(home: string): Visitor {
   const cookies = new Map<string, string>()
   const addressOf = (path: string): string => (path.startsWith('http') ? path : `${home}${path}`)
   const cookie = (): string => [...cookies].map(([name, value]) => `${name}=${value}`).join('; ')

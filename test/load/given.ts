@@ -1,7 +1,9 @@
 import { connect, type StoreSettings } from '../../src/ledger/connect.ts'
+import { createVisitor } from '../console/given.ts'
+import type { PeopleIssuer } from '../console/issuer.ts'
 import { auditTold, type Finding } from '../support/audit.ts'
 import type { Lab } from '../support/lab.ts'
-import { makeSite, type RunningBroker, type Site } from '../support/program.ts'
+import { audience, makeSite, type RunningBroker, type Site } from '../support/program.ts'
 
 export interface Answer {
   readonly status: number
@@ -31,10 +33,15 @@ export function openedOf({ status, body }: Answer): Opened {
   return { id: task.id, token: task_token, lease: leases[0]!.id }
 }
 
-/** A site whose agents may hold and ask for as much as a load needs. @param limits lines of `limits`, such as `in_flight: 8` */
-export async function makeLoadedSite(store: StoreSettings, lab: string, limits = ''): Promise<Site> {
+/**
+ * A site whose agents may hold and ask for as much as a load needs.
+ *
+ * @param limits lines of `limits`, such as `in_flight: 8`
+ * @param people who sign in to a console that it has then
+ */
+export async function makeLoadedSite(store: StoreSettings, lab: string, limits = '', people?: PeopleIssuer): Promise<Site> {
   const extra = `limits: { requests_per_second: 100000, burst: 1000000, introspections_per_second: 100000${limits && `, ${limits}`} }\n`
-  const site = await makeSite({ store, lab, labTimeout: '25s', extra })
+  const site = await makeSite({ store, lab, labTimeout: '25s', extra: extra + (people ? consoleOf(people) : ''), ...(people && peopleOf(people)) })
   const agent = (name: string) =>
     `  ${name}: { issuer: local, match: { sub: "agent:${name}" }, owner: ${name}@example.com, groups: [robots], max_live_leases: 100000 }`
   await site.write(
@@ -50,6 +57,26 @@ grants:
 `,
   )
   return site
+}
+
+const peopleOf = ({ issuer }: PeopleIssuer) => ({
+  issuers: `  - { name: corp, profile: oidc, issuer: "${issuer}" }`,
+  operators: '  - { issuer: corp, match: { sub: ann }, roles: [operator, reviewer] }',
+})
+
+const consoleOf = ({ clientId, clientSecret }: PeopleIssuer): string =>
+  `console: { issuer: corp, client_id: "${clientId}", client_secret: "${clientSecret}" }\n`
+
+/** Signs in at the console of a loaded site, as somebody whom its issuer knows. @returns what a browser sends from then on as its `cookie` */
+export async function signInAsAnn(broker: RunningBroker, people: PeopleIssuer): Promise<string> {
+  people.always('ann')
+  const visitor = createVisitor(`${broker.url}/console`)
+  let answer = await visitor.get('')
+  for (let to = answer.headers.get('location'); to !== null; to = answer.headers.get('location'))
+    // Wherever the broker listens, it is called by its public URL.
+    answer = await visitor.get(new URL(to, answer.url).href.replace(audience, broker.url))
+  if (answer.status !== 200) throw new Error(`not signed in: ${answer.status} ${await answer.text()}`)
+  return `mayfly-session=${visitor.cookies.get('mayfly-session')}`
 }
 
 /** As many of the secrets of a load as are looked for one by one. What a broker makes itself is known by its form, all of it. */

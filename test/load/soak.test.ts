@@ -3,27 +3,26 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import postgres from 'postgres'
 import { afterEach, describe, expect, test } from 'vitest'
-import { connect } from '../../src/ledger/connect.ts'
-import { audit } from '../support/audit.ts'
+import { startPeopleIssuer } from '../console/issuer.ts'
 import { type Lab, startLab } from '../support/lab.ts'
-import type { RunningBroker, Site } from '../support/program.ts'
+import { audience, type RunningBroker, type Site } from '../support/program.ts'
 import { type OpenedStore, stores } from '../support/stores.ts'
 import { type Callers, type Seen, startTraffic, type Story, type Traffic } from '../support/traffic.ts'
-import { makeLoadedSite } from './given.ts'
+import { findingsOf, makeLoadedSite, signInAsAnn } from './given.ts'
 
 const inFlight = 32
 
-/** Connections to Postgres that a broker holds at most, unless it is told otherwise; one more listens. */
-const pool = 10
+/** Sockets of a broker that nobody calls and that calls nobody, besides those of its store: the one on which it listens, and its two outputs. */
+const own = 3
 
 /** Kilobytes that may stay of a call: caches that are not full yet, of tokens, decisions and receipts. What forgets to let go of a request keeps several times as much. */
 const mostKept = 1
 
-/** What a process holds. */
+/** Sockets that a process holds. */
 interface Held {
-  readonly sockets: number
-  /** To Postgres. */
-  readonly connections: number
+  /** Connections to Postgres, or the one with which it keeps the folder of an embedded store. */
+  readonly ofStore: number
+  readonly others: number
 }
 
 /** A broker under load, with all that is around it. */
@@ -47,8 +46,8 @@ afterEach(async () => {
 })
 
 async function scene(open: () => Promise<OpenedStore>): Promise<Scene> {
-  const [store, lab] = await Promise.all([open(), startLab()])
-  const site = await makeLoadedSite(store.settings, lab.url)
+  const [store, lab, people] = await Promise.all([open(), startLab(), startPeopleIssuer(`${audience}/console/signed-in`)])
+  const site = await makeLoadedSite(store.settings, lab.url, '', people)
   const folder = mkdtempSync(path.join(tmpdir(), 'mayfly-soak-'))
   const file = path.join(folder, 'heap')
   const broker = await site.start(
@@ -56,7 +55,7 @@ async function scene(open: () => Promise<OpenedStore>): Promise<Scene> {
     { NODE_OPTIONS: `--import=${path.join(import.meta.dirname, '../support/heap-on-signal.mjs')}`, HEAP_FILE: file },
   )
   const traffic = startTraffic()
-  const tokens = await tokensOf(site)
+  const [tokens, cookie] = await Promise.all([tokensOf(site), signInAsAnn(broker, people)])
   const url = 'url' in store.settings ? store.settings.url : undefined
   let stopped = false
   const stop = async () => {
@@ -66,7 +65,7 @@ async function scene(open: () => Promise<OpenedStore>): Promise<Scene> {
   }
   scenes.push(async () => {
     await stop()
-    await Promise.all([traffic.stop(), lab.stop(), site.remove()])
+    await Promise.all([traffic.stop(), lab.stop(), people.stop(), site.remove()])
     rmSync(folder, { recursive: true })
     await store.dispose()
   })
@@ -76,8 +75,11 @@ async function scene(open: () => Promise<OpenedStore>): Promise<Scene> {
     site,
     broker,
     traffic,
-    play: (story, seconds, least = 0) => traffic.play({ url: broker.url, tokens, story, inFlight, seconds, least }),
-    held: async () => ({ sockets: socketsOf(broker.process.pid!), connections: url === undefined ? 0 : await connectionsTo(url) }),
+    play: (story, seconds, least = 0) => traffic.play({ url: broker.url, tokens, cookie, story, inFlight, seconds, least }),
+    async held() {
+      const ofStore = url === undefined ? 1 : await connectionsTo(url)
+      return { ofStore, others: socketsOf(broker.process.pid!) - ofStore }
+    },
     async heap() {
       rmSync(file, { force: true })
       broker.process.kill('SIGUSR2')
@@ -88,9 +90,7 @@ async function scene(open: () => Promise<OpenedStore>): Promise<Scene> {
       const status = await stop()
       const lines = broker.log().trim().split('\n')
       const failures = lines.filter((line) => !/"level":"?(info|debug|20|30)\b/.test(line))
-      const ledger = await connect(store.settings)
-      const found = await audit(ledger)
-      await ledger.close()
+      const found = await findingsOf(store.settings, lab, broker, [...Object.values(tokens), cookie.replace(/^.*=/, '')])
       return [...(status === 0 ? [] : [`exit ${status}`]), ...failures.slice(0, 5), ...found]
     },
   }
@@ -136,6 +136,9 @@ async function callsOf(broker: RunningBroker): Promise<string[]> {
   return Object.entries(paths).flatMap(([path, methods]) => Object.keys(methods).map((method) => `${method.toUpperCase()} ${path}`))
 }
 
+/** What goes on until its client leaves. */
+const streams = ['/ledger', '/console/live', '/console/tasks/{id}/live']
+
 const answersOf = ({ answers }: Seen): number =>
   Object.values(answers).reduce((sum, statuses) => sum + Object.values(statuses).reduce((all, count) => all + count), 0)
 
@@ -147,10 +150,11 @@ const served = ({ answers }: Seen): string[] =>
 describe.each(stores)('the built program on $name', ({ name, open }) => {
   const seconds = name === 'Postgres' ? 60 : 15
 
-  test(`serves every call for ${seconds} s, ${inFlight} at once, and holds nothing afterwards`, async () => {
+  test(`serves every call, pages and streams for ${seconds} s, ${inFlight} at once, and holds nothing afterwards`, async () => {
     const { broker, lab, play, held, heap, findings } = await scene(open)
-    const idle = await held()
     const warm = await play('mixed', seconds / 6, 100)
+    // By now it has as many as it is ever to have.
+    const { ofStore } = await held()
     const first = await play('mixed', seconds / 2)
     const half = await heap()
     const second = await play('mixed', seconds / 2)
@@ -162,13 +166,13 @@ describe.each(stores)('the built program on $name', ({ name, open }) => {
       const forgotten = (await callsOf(broker)).filter((call) => !served(seen).includes(call) && !call.startsWith('GET /log/{log}/'))
       expect(forgotten, 'every call of the document is part of the load').toEqual([])
       expect(seen.answers['POST /tasks again']?.['201'], 'declarations are made again with their key').toBeGreaterThan(0)
+      for (const stream of streams) expect(seen.answers[`GET ${stream} watched`]?.['200'], `${stream} is opened and left`).toBeGreaterThan(0)
     }
     const calls = answersOf(second)
     console.log(`${calls} calls in the second half, ${half.toFixed(1)} MB of heap before and ${end.toFixed(1)} MB after it`)
     expect(((end - half) * 1_024) / calls, 'kilobytes that stay of a call').toBeLessThan(mostKept)
-    // What is left beside the idle broker's own are the connections of its pool.
-    await expect.poll(async () => (await held()).sockets).toBeLessThanOrEqual(idle.sockets + pool)
-    expect((await held()).connections).toBeLessThanOrEqual(idle.connections + pool)
+    await expect.poll(async () => (await held()).others).toBe(own)
+    expect((await held()).ofStore).toBeLessThanOrEqual(ofStore)
     expect(await lab.alive()).toEqual([])
     expect(await findings()).toEqual([])
   }, 180_000)

@@ -116,6 +116,8 @@ export interface SiteOptions {
   readonly providers?: string
   /** Issuers besides the local one, as lines of YAML. */
   readonly issuers?: string
+  /** Operators besides those of the local issuer, as lines of YAML. */
+  readonly operators?: string
   readonly extra?: string
 }
 
@@ -189,6 +191,7 @@ function configuration(
     replay = 'reusable',
     providers = '',
     issuers = '',
+    operators = '',
     extra = '',
   }: SiteOptions,
 ): string {
@@ -204,6 +207,7 @@ ${issuers}
 operators:
   - { issuer: local, match: { sub: "operator:ops" }, roles: [operator, reviewer] }
   - { issuer: local, match: { sub: "operator:reader" }, roles: [reviewer] }
+${operators}
 resource_servers:
   - { issuer: local, match: { sub: "resource:api" }, audience: https://api.example.com }
   - { issuer: local, match: { sub: "resource:other" }, audience: https://other.example.com }

@@ -1,8 +1,9 @@
 import { Agent, request } from 'node:http'
 
-// Agents, operators and resource servers in a process of their own. It takes orders `{ url, tokens, story, inFlight, seconds, least }` over IPC: that
-// many workers play a story again and again, for so many seconds and `least` times at least. It answers `{ answers, surprises }`: how many answers
-// of which status each call got, and every answer that its story did not expect. A call that is made again with its Idempotency-Key counts by itself.
+// Agents, operators, reviewers and resource servers in a process of their own. It takes orders `{ url, tokens, cookie, story, inFlight, seconds, least }`
+// over IPC: that many workers play a story again and again, for so many seconds and `least` times at least. It answers `{ answers, surprises }`: how many
+// answers of which status each call got, and every answer that its story did not expect. A call that is made again with its Idempotency-Key counts by
+// itself, and so does a stream, which is left with its first news.
 process.on('message', (order) => {
   play(order).then(
     (result) => process.send(result),
@@ -13,7 +14,7 @@ process.on('message', (order) => {
 /** Tasks that the last order to declare has opened, for the stories that need one. */
 let open = []
 
-async function play({ url, tokens, story, inFlight, seconds, least = 0 }) {
+async function play({ url, tokens, cookie, story, inFlight, seconds, least = 0 }) {
   if (story === 'declare') open = []
   const agent = new Agent({ keepAlive: true, maxSockets: inFlight })
   const answers = {}
@@ -22,7 +23,7 @@ async function play({ url, tokens, story, inFlight, seconds, least = 0 }) {
   let played = 0
 
   /** One call. @param route as the API's document names it, `{id}` being what stands in `id` */
-  async function ask(route, { as, id = '', query = '', json, form, expect = [200], headers = {}, path, again = false }) {
+  async function ask(route, { as, id = '', query = '', json, form, expect = [200], headers = {}, path, how = '' }) {
     const [method, template] = route.split(' ')
     const body = form ?? (json === undefined ? undefined : JSON.stringify(json))
     const type = form === undefined ? 'application/json' : 'application/x-www-form-urlencoded'
@@ -31,8 +32,8 @@ async function play({ url, tokens, story, inFlight, seconds, least = 0 }) {
       ...(body !== undefined && { 'content-type': type, 'content-length': Buffer.byteLength(body) }),
       ...headers,
     }
-    const answer = await send(url + (path ?? template.replace(/\{\w+\}/, id)) + query, { method, headers: sent, agent }, body)
-    const call = again ? `${route} again` : route
+    const answer = await send(url + (path ?? template.replace(/\{\w+\}/, id)) + query, { method, headers: sent, agent }, body, how === 'watched')
+    const call = `${route} ${how}`.trim()
     answers[call] ??= {}
     answers[call][answer.status] = (answers[call][answer.status] ?? 0) + 1
     if (!expect.includes(answer.status)) surprises.push({ route, status: answer.status, text: answer.text.slice(0, 300) })
@@ -43,7 +44,7 @@ async function play({ url, tokens, story, inFlight, seconds, least = 0 }) {
   async function worker(number) {
     for (let turn = 0; performance.now() < until || played < least; turn++) {
       played++
-      await stories[story]({ ask, surprise, tokens, number: number + turn * inFlight })
+      await stories[story]({ ask, surprise, tokens, cookie, number: number + turn * inFlight })
     }
   }
   await Promise.all(Array.from({ length: inFlight }, (_, number) => worker(number)))
@@ -51,15 +52,21 @@ async function play({ url, tokens, story, inFlight, seconds, least = 0 }) {
   return { answers, surprises }
 }
 
-function send(url, options, body) {
+/** @param leave once something has come, for what sends without end */
+function send(url, options, body, leave) {
   return new Promise((resolve, reject) => {
     const sent = request(url, options, (answer) => {
       const parts = []
-      answer.on('data', (part) => parts.push(part))
+      const done = () =>
+        resolve({ status: answer.statusCode, type: answer.headers['content-type'] ?? '', text: Buffer.concat(parts).toString('utf8') })
+      answer.on('data', (part) => {
+        parts.push(part)
+        if (!leave) return
+        done()
+        answer.destroy()
+      })
       answer.on('error', reject)
-      answer.on('end', () =>
-        resolve({ status: answer.statusCode, type: answer.headers['content-type'] ?? '', text: Buffer.concat(parts).toString('utf8') }),
-      )
+      answer.on('end', done)
     })
     sent.on('error', reject)
     sent.end(body)
@@ -78,7 +85,7 @@ async function life({ ask, surprise, tokens, number }) {
   const headers = number % 3 === 1 ? { 'idempotency-key': `run-${process.pid}-${keys++}` } : {}
   const asked = { as, json: declaration(...grants), expect: [201], headers }
   const first = await ask('POST /tasks', asked)
-  const opened = headers['idempotency-key'] ? await ask('POST /tasks', { ...asked, again: true }) : first
+  const opened = headers['idempotency-key'] ? await ask('POST /tasks', { ...asked, how: 'again' }) : first
   if (!opened?.task) return
   if (opened.task.id !== first?.task.id) surprise('a retry with its key became another task')
   const { task, leases, decision } = opened
@@ -103,10 +110,10 @@ async function life({ ask, surprise, tokens, number }) {
   if ((await ask('POST /introspect', { as: tokens.api, form }))?.active !== false) surprise('a dead token was called living')
 }
 
-async function look({ ask, tokens, number }) {
+async function look({ ask, tokens, cookie, number }) {
   const as = tokens.reader
   const odd = Math.floor(number / 8) % 2 === 1
-  await ask('GET /tasks', { as, query: odd ? '?limit=20&state=open' : '?limit=20' })
+  const tasks = await ask('GET /tasks', { as, query: odd ? '?limit=20&state=open' : '?limit=20' })
   await ask('GET /leases', { as, query: odd ? '?limit=20&provider=lab' : '?limit=20&stuck=true' })
   await ask('GET /ledger', { as, query: '?limit=20', headers: { accept: ['application/json', 'text/csv', 'application/x-ndjson'][number % 3] } })
   await ask('GET /denials', { as, query: '?limit=20' })
@@ -122,8 +129,20 @@ async function look({ ask, tokens, number }) {
   const entries = await ask('GET /ledger', { as, query: '?limit=200', headers: { accept: 'application/json' } })
   await ask('GET /ledger/{entry}/proof', { as, id: entries?.items.at(-1).id, expect: [200, 404] })
   await many({ ask, tokens })
+  const followed = { as, query: '?follow=true', headers: { accept: odd ? 'text/event-stream' : 'application/x-ndjson' } }
+  await ask('GET /ledger', { ...followed, how: 'watched' })
+  if (cookie) await visit({ ask, headers: { cookie }, task: tasks?.items[0]?.id })
   for (const route of ['/.well-known/jwks.json', '/.well-known/openid-configuration', '/openapi.json', '/docs', '/healthz', '/readyz', '/metrics'])
     await ask(`GET ${route}`, {})
+}
+
+/** Pages of the console, and what is live of them. */
+async function visit({ ask, headers, task }) {
+  for (const page of ['', '/ledger', '/ledger/leases', '/revoke']) await ask(`GET /console${page}`, { headers })
+  await ask('GET /console/live', { headers, how: 'watched' })
+  if (task === undefined) return
+  await ask('GET /console/tasks/{id}', { headers, id: task })
+  await ask('GET /console/tasks/{id}/live', { headers, id: task, how: 'watched' })
 }
 
 /** Revocations and stops of an agent that there is none of. */

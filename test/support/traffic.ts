@@ -2,7 +2,7 @@ import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import path from 'node:path'
 
-/** What the callers do: test/support/traffic.mjs. `mixed` is every call of the API, what is refused too; the others are one call over and over, `flood` as often as it is turned away. */
+/** What the callers do: test/support/traffic.mjs. `mixed` is every call of the API and pages of the console, what is refused too; the others are one call over and over, `flood` as often as it is turned away. */
 export type Story = 'mixed' | 'declare' | 'flood' | 'introspect' | 'show' | 'refresh' | 'replay' | 'complete'
 
 /** Tokens by whom they are for. */
@@ -11,6 +11,8 @@ export type Callers = Readonly<Record<'bot' | 'rival' | 'stranger' | 'ops' | 're
 export interface Order {
   readonly url: string
   readonly tokens: Callers
+  /** Of somebody who has signed in to the console, for `mixed`. */
+  readonly cookie?: string
   readonly story: Story
   readonly inFlight: number
   readonly seconds: number
@@ -19,7 +21,7 @@ export interface Order {
 }
 
 export interface Seen {
-  /** By call as the API's document names it, `GET /tasks/{id}`: how many answers of each status. */
+  /** By call as the API's document names it, `GET /tasks/{id}`, and `GET /tasks/{id} watched` where it is a stream: how many answers of each status. */
   readonly answers: Readonly<Record<string, Readonly<Record<string, number>>>>
   /** Answers that the story did not expect, in full as far as they are short. */
   readonly surprises: readonly object[]
