@@ -111,8 +111,70 @@ const deny = deed<Keyed, { readonly decision: string }>({
     const tooLong = { ...declarationOf(['crm']), duration: '20m', grants: [{ name: 'crm', parameters: { customer: 'acme' }, ttl: '19m' }] }
     return accepted(await post<{ decision: string }>(tokens.bot, '/tasks', tooLong, { 'idempotency-key': key }), 403)
   },
-  async holds(scene, _, { decision }) {
-    expect([...(await scene.owner`select outcome from decisions where id = ${decision}`)]).toEqual([{ outcome: 'deny' }])
+  holds: (scene, _, { decision }) => isKept(scene, decision),
+})
+
+/** A decision that was answered with a denial. */
+async function isKept({ owner }: Scene, decision: string): Promise<void> {
+  expect([...(await owner`select outcome from decisions where id = ${decision}`)]).toEqual([{ outcome: 'deny' }])
+}
+
+/** Declares as an agent that may have one lease. */
+const asSmall = async <Body>(scene: Scene, grant: string, key: string) =>
+  scene.post<Body>(await scene.token('agent:small'), '/tasks', declarationOf([grant]), { 'idempotency-key': key })
+
+const limit = deed<Keyed & { readonly first: Held }, readonly string[]>({
+  words: 'refuses a task whose agent has too many leases',
+  crosses: ['announce the task', 'keep the denial', 'let the key go'],
+  kills: (what) => what !== 'announce the task',
+  async given(scene) {
+    const first = accepted(await asSmall<Held>(scene, 'api', randomUUID()), 201)
+    scene.issued(...first.leases)
+    return { key: randomUUID(), first }
+  },
+  async ask(scene, { key }) {
+    const { receipts } = accepted(await asSmall<{ receipts: { entry: string }[] }>(scene, 'crm', key), 429)
+    return receipts.map(({ entry }) => entry)
+  },
+  async holds(scene, { key, first }, told) {
+    const kept = await scene.owner`select kind, body ->> 'cause' as cause from entries where id in ${scene.owner(told)} order by kind`
+    expect([...kept], 'the refusal').toEqual([
+      { kind: 'decision.made', cause: null },
+      { kind: 'task.denied', cause: 'limit' },
+    ])
+    await works(scene, first)
+    await scene.end(first.task.id, first.task_token)
+    const second = accepted(await asSmall<Held>(scene, 'crm', key), 201)
+    scene.issued(...second.leases)
+    await works(scene, second)
+    await scene.end(second.task.id, second.task_token)
+  },
+})
+
+interface Spending extends Keyed {
+  readonly token: string
+  /** How many tokens were spent before this one. */
+  readonly before: number
+}
+
+const spent = ({ owner }: Scene) => owner<{ count: number }[]>`select count(*)::int from spent_tokens`.then(([row]) => row!.count)
+
+const spend = deed<Spending, Held>({
+  words: 'declares a task with a token that is accepted once',
+  crosses: ['spend the token', 'announce the task'],
+  given: async (scene) => ({ key: randomUUID(), token: await scene.spendable(), before: await spent(scene) }),
+  async ask(scene, { key, token, before }) {
+    const declareAs = (as: string) => scene.post<Held>(as, '/tasks', declarationOf(['api']), { 'idempotency-key': key })
+    const isSpent = (await spent(scene)) > before
+    const answer = await declareAs(token)
+    if (isSpent) expect(answer, 'what is spent heals nothing').toMatchObject({ status: 401, body: { code: 'invalid_token', retry: 'new_token' } })
+    const held = accepted(isSpent ? await declareAs(await scene.spendable()) : answer, 201)
+    scene.issued(...held.leases)
+    return held
+  },
+  async holds(scene, _, healed) {
+    await works(scene, healed)
+    await scene.end(healed.task.id, healed.task_token)
   },
 })
 
@@ -130,6 +192,21 @@ const add = deed<Held, HeldLease>({
   },
   async holds(scene, given, further) {
     expect(await scene.lab.works(further.credential.token)).toBe(true)
+    await works(scene, given)
+    await scene.end(given.task.id)
+  },
+})
+
+const addDenied = deed<Held, { readonly decision: string }>({
+  words: 'denies a further lease',
+  crosses: ['keep the decision'],
+  given: (scene) => scene.declare(['api'], undefined, '20m'),
+  async ask({ post, tokens }, { task }) {
+    return accepted(await post<{ decision: string }>(tokens.bot, `/tasks/${task.id}/leases`, { name: 'crm', parameters: { customer: 'acme' } }), 403)
+  },
+  async holds(scene, given, { decision }) {
+    await isKept(scene, decision)
+    expect([...(await scene.owner`select grant_name from leases where task_id = ${given.task.id}`)]).toEqual([{ grant_name: 'api' }])
     await works(scene, given)
     await scene.end(given.task.id)
   },
@@ -193,4 +270,18 @@ const renew = deed<Held, string>({
   },
 })
 
-matrix('issuing', openScene, [declare, declareInVain, declareHalfway, declareUnknown, redeclare, deny, add, addInVain, refresh, renew])
+matrix('issuing', openScene, [
+  declare,
+  declareInVain,
+  declareHalfway,
+  declareUnknown,
+  redeclare,
+  deny,
+  limit,
+  spend,
+  add,
+  addDenied,
+  addInVain,
+  refresh,
+  renew,
+])

@@ -2,7 +2,7 @@ import postgres from 'postgres'
 import { expect } from 'vitest'
 import { connect, type Ledger } from '../../src/ledger/connect.ts'
 import { audit, handlesOf } from '../support/audit.ts'
-import { makeSite, type RunningBroker, type SiteOptions } from '../support/program.ts'
+import { makeSite, type RunningBroker, type Site, type SiteOptions } from '../support/program.ts'
 import { openDatabase } from '../support/stores.ts'
 import { createTripwire, type Tripwire, wirePostgres } from '../support/tripwire.ts'
 import { type Answer, declarationOf, type Held, type HeldLease, secretsOf } from './held.ts'
@@ -35,6 +35,8 @@ export interface Stage {
   /** The store as its owner sees it, past the wire. */
   readonly owner: postgres.Sql
   readonly tokens: { readonly bot: string; readonly ops: string }
+  /** Signs as somebody else. */
+  readonly token: Site['token']
   post<Body>(token: string, path: string, body?: object, headers?: Record<string, string>): Promise<Answer<Body>>
   /** Declares as the agent. @throws where it is not answered with 201 */
   declare(grants?: readonly string[], key?: string, duration?: string): Promise<Held>
@@ -42,8 +44,8 @@ export interface Stage {
   issued(...leases: readonly HeldLease[]): void
   /** Whether the broker says that a token it signed is alive. */
   active(token: string): Promise<boolean>
-  /** Ends a task as its agent, and waits until the ledger says so. */
-  end(task: string): Promise<void>
+  /** Ends a task as its agent, and waits until the ledger says so. @param as a token of whoever has it, where that is not the agent `bot` */
+  end(task: string, as?: string): Promise<void>
   /** SIGKILL, now. */
   strike(): void
   /** Lets `change` happen while the broker stands still with nothing on its way, so that its very next look finds what is due. */
@@ -159,8 +161,8 @@ export async function setStage(build: (tripwire: Tripwire) => Promise<Backend>):
     while ((await question()).length === 0);
   }
 
-  async function end(task: string): Promise<void> {
-    const { status } = await post(tokens.bot, `/tasks/${task}/complete`, {}, { prefer: 'wait=0' })
+  async function end(task: string, as = tokens.bot): Promise<void> {
+    const { status } = await post(as, `/tasks/${task}/complete`, {}, { prefer: 'wait=0' })
     expect([200, 202]).toContain(status)
     await until(
       () => owner`select 1 from tasks where id = ${task} and state <> 'open' and not exists (
@@ -291,6 +293,7 @@ export async function setStage(build: (tripwire: Tripwire) => Promise<Backend>):
     ledger,
     owner,
     tokens,
+    token: site.token,
     post,
     declare,
     issued,

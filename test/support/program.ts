@@ -118,6 +118,8 @@ export interface SiteOptions {
   readonly issuers?: string
   /** Operators besides those of the local issuer, as lines of YAML. */
   readonly operators?: string
+  /** Agents besides these, as lines of YAML. */
+  readonly agents?: string
   readonly extra?: string
 }
 
@@ -219,10 +221,11 @@ ${providers}
 ${extra}`
 }
 
-const catalogue = ({ lab, other }: SiteOptions): string => `
+const catalogue = ({ lab, other, agents = '' }: SiteOptions): string => `
 agents:
   bot: { issuer: local, match: { sub: "agent:bot" }, owner: owner@example.com, groups: [robots] }
   rival: { issuer: local, match: { sub: "agent:rival" }, owner: rival@example.com, groups: [robots] }
+${agents}
 kinds:
   work: { owner: owner@example.com, max_duration: 30m, grants: [api${lab === undefined ? '' : ', crm'}${other === undefined ? '' : ', other'}] }
 grants:

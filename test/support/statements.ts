@@ -17,6 +17,7 @@ const commits: readonly { readonly name: string; readonly look?: true; readonly 
   { name: 'doubt what was written', look: true, is: /doubted[^]*update kill_lists/ },
   { name: 'ask for a comparison', is: /update kill_lists as list set check_at = date_trunc/ },
   { name: 'let the kill list go', look: true, is: /update kill_lists as list set held_by = null/ },
+  { name: 'spend the token', is: /insert into spent_tokens/ },
   { name: 'announce the task', is: /'task\.opened'/ },
   { name: 'keep the denial', is: /'task\.denied'/ },
   { name: 'take the key', is: /'task\.reissued'/ },
