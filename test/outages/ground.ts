@@ -159,7 +159,7 @@ export async function shiftedClock(): Promise<ShiftedClock> {
 /** What a test does to the store behind the broker's back: on Postgres only, for the embedded store belongs to its broker alone. */
 export interface Backstage {
   readonly sql: postgres.Sql
-  /** Moves everything into the past, so that time has passed that nobody has waited for. */
+  /** Moves everything that has not ended, and what else is of its tasks, into the past, so that time has passed that nobody has waited for. */
   age(interval: string): Promise<void>
   /** How many leases have to be ended, or looked after, and are not; and how many tasks have outlived their deadline. */
   owed(): Promise<number>
@@ -176,7 +176,8 @@ export async function backstageOf(store: OpenedStore, ground: Ground): Promise<B
       await sql`update tasks set opened_at = opened_at - ${interval}::interval, deadline = deadline - ${interval}::interval, closing_at = closing_at - ${interval}::interval
         where state in ('open', 'closing')`
       await sql`update leases set reserved_at = reserved_at - ${interval}::interval, issued_at = issued_at - ${interval}::interval, expires_at = expires_at - ${interval}::interval,
-        closing_at = closing_at - ${interval}::interval, due_at = due_at - ${interval}::interval where due_at is not null`
+        closing_at = closing_at - ${interval}::interval, due_at = due_at - ${interval}::interval
+        where due_at is not null or task_id in (select id from tasks where state in ('open', 'closing'))`
       await sql`update idempotency_keys set busy_until = busy_until - ${interval}::interval`
     },
     async owed() {
