@@ -150,7 +150,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('an outage of the
   })
 })
 
-describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a store that is lost at any statement', () => {
+describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a store that is lost at any commit that somebody waits for', () => {
   const tripwire = createTripwire()
   let store: OpenedStore
   let wire: Wire

@@ -1,10 +1,11 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
-import type { AddedLease, ClosedTask, OpenedTask, RenewedTask } from '../../src/http/contract.ts'
-import { type Answer, type Fleet, type Held, heldOf, startFleet } from '../support/fleet.ts'
+import type { AddedLease, ClosedTask, RenewedTask } from '../../src/http/contract.ts'
+import { type Answer, type Fleet, type Held, heldOf, startFleet, until } from '../support/fleet.ts'
+import { freeze, thaw } from '../support/freeze.ts'
 import type { RunningBroker } from '../support/program.ts'
 import { stores } from '../support/stores.ts'
 import { isCommit } from '../support/statements.ts'
-import { createTripwire, type Wire, wirePostgres } from '../support/tripwire.ts'
+import { type Count, createTripwire, type Crossing, type Wire, wirePostgres } from '../support/tripwire.ts'
 
 /** What is under way when the connection is cut. `ends`: what it acknowledges is that the task is over. */
 interface Deed {
@@ -12,6 +13,9 @@ interface Deed {
   readonly ends: boolean
   run(task: Held): Promise<Answer<Partial<ClosedTask & AddedLease & RenewedTask>>>
 }
+
+const hows = ['once', 'for a while', 'with a late commit'] as const
+type How = (typeof hows)[number]
 
 describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a connection to Postgres that is cut in the middle of a commit', () => {
   const tripwire = createTripwire()
@@ -39,41 +43,43 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a connection to 
 
   const aliveOf = async (task: string): Promise<number> => (await fleet.lab.alive()).filter((credential) => credential.task === task).length
 
+  /** What is done while the wire is armed, and what lets a late commit land. */
+  type Cell = (armed: <Came>(deed: () => Promise<Came>) => Promise<Came>, landed: () => Promise<void>) => Promise<void>
+
   /**
-   * Cuts at each commit of a deed: before Postgres has it, so that it did not happen, and after, so that it happened and the answer was lost. Each
-   * connection once, and then again with a network that is gone until the agent has its answer. And a third time with a Postgres that has it when the
-   * connection is cut, and commits it only when whoever asked has asked again.
+   * Cuts where a commit crosses. `once`: that connection alone. `for a while`: with a network that is gone until the agent has its answer.
+   * `with a late commit`: with a Postgres that has it when the connection is cut, and commits it only when whoever asked has asked again.
+   *
+   * @returns whether it came to that
    */
-  async function matrix(
-    name: string,
-    cell: (armed: (deed: () => Promise<Answer<object>>) => Promise<Answer<object>>, landed: () => Promise<void>) => Promise<void>,
-  ): Promise<void> {
-    for (const how of ['once', 'for a while', 'with a late commit'] as const) {
-      let at = 0
-      for (let through = false; !through;) {
-        at++
-        const network = new EventTarget()
-        const late = new Promise((land) => network.addEventListener('lands', land))
-        async function landed(): Promise<void> {
-          network.dispatchEvent(new Event('lands'))
-          while (!tripwire.quiet()) await fleet.owner`select 1`
-        }
-        await cell(async (deed) => {
-          const strike = how === 'once' ? () => tripwire.disarm() : () => {}
-          tripwire.arm(strike, { at, counts: isCommit }, how === 'with a late commit' ? late : undefined)
-          const answer = await deed()
-          tripwire.disarm()
-          // What a crash would leave is left here too: claims and holds that nobody works on. They run out.
-          await fleet.owner`update idempotency_keys set busy_until = null`
-          await fleet.owner`update leases set due_at = now() where state in ('reserved', 'revoking')`
-          await fleet.wake()
-          await fleet.settled()
-          return answer
-        }, landed)
-        through = !tripwire.struck()
-        const where = tripwire.struck() ? `cut ${tripwire.where()}` : 'not cut'
-        console.log(`${name}, ${how}, crossing ${at}: ${where}`)
-      }
+  async function cut(name: string, how: How, where: Crossing | Count, cell: Cell): Promise<boolean> {
+    const network = new EventTarget()
+    const late = new Promise((land) => network.addEventListener('lands', land))
+    async function landed(): Promise<void> {
+      network.dispatchEvent(new Event('lands'))
+      while (!tripwire.quiet()) await fleet.owner`select 1`
+    }
+    await cell(async (deed) => {
+      const strike = how === 'once' ? () => tripwire.disarm() : () => {}
+      tripwire.arm(strike, where, how === 'with a late commit' ? late : undefined)
+      const answer = await deed()
+      tripwire.disarm()
+      // What a crash would leave is left here too: claims and holds that nobody works on. They run out.
+      await fleet.owner`update idempotency_keys set busy_until = null`
+      await fleet.owner`update leases set due_at = now() where state in ('reserved', 'revoking')`
+      await fleet.wake()
+      await fleet.settled()
+      return answer
+    }, landed)
+    console.log(`${name}, ${how}: ${tripwire.struck() ? `cut ${tripwire.where()}` : 'not cut'}`)
+    return tripwire.struck()
+  }
+
+  /** Cuts at each commit of a deed: before Postgres has it, so that it did not happen, and after, so that it happened and the answer was lost. */
+  async function matrix(name: string, cell: Cell): Promise<void> {
+    for (const how of hows) {
+      let at = 1
+      while (await cut(name, how, { at, counts: isCommit }, cell)) at++
       expect(at, 'every commit has two sides, and lands late once').toBeGreaterThan(how === 'with a late commit' ? 1 : 2)
     }
   }
@@ -89,7 +95,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a connection to 
     let round = 0
     await matrix('declare', async (armed, landed) => {
       const headers = { 'idempotency-key': `cut-${round++}` }
-      const answer = (await armed(() => fleet.ask(broker, ['api', 'crm'], headers))) as Answer<OpenedTask>
+      const answer = await armed(() => fleet.ask(broker, ['api', 'crm'], headers))
       const first = expectTruth(answer, [201]) ? heldOf(answer.body) : undefined
       if (first) expect([await fleet.lab.works(first.secrets['crm']!), await fleet.active(other, first.secrets['api']!)]).toEqual([true, true])
 
@@ -122,7 +128,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a connection to 
   test.each(deeds)('makes $name a 503 or the truth; asking again heals it', async ({ name, ends, run }) => {
     await matrix(name, async (armed, landed) => {
       const task = await fleet.declare(other, ['api', 'crm'])
-      const answer = (await armed(() => run(task))) as Awaited<ReturnType<Deed['run']>>
+      const answer = await armed(() => run(task))
       const done = expectTruth(answer, [200, 201, 202])
       if (done && answer.body.ended) expect(await aliveOf(task.id)).toBe(0)
       const [row] = await fleet.owner`select state, deadline from tasks where id = ${task.id}`
@@ -139,4 +145,41 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a connection to 
       expect((await fleet.story(task.id)).filter((kind) => kind === 'task.closing' || kind === 'task.ended')).toEqual(['task.closing', 'task.ended'])
     })
   })
+
+  /** How a reaper ends what has passed its deadline. Nobody waits for the answers. */
+  const reaped = ['close what is overdue', 'claim what is due', 'record the end']
+
+  test('leaves an end at the deadline in the ledger once, and nothing alive', async () => {
+    for (const how of hows)
+      for (const what of reaped)
+        for (const side of how === 'with a late commit' ? (['before'] as const) : (['before', 'after'] as const))
+          expect(await cut('deadline', how, { side, what, nth: 1 }, reap), 'it was cut here').toBe(true)
+  })
+
+  const reap: Cell = async (armed, landed) => {
+    const task = await fleet.declare(other, ['api', 'crm'])
+    // Nobody else looks until this one was cut, and its very next look finds what is overdue.
+    freeze(other.process)
+    freeze(broker.process)
+    try {
+      while (!tripwire.quiet()) await fleet.owner`select 1`
+      await fleet.owner`with over as (update tasks set deadline = now() where id = ${task.id})
+        update leases set expires_at = now() where task_id = ${task.id}`
+      await armed(async () => {
+        thaw(broker.process)
+        await fleet.wake()
+        await until('it was cut', async () => tripwire.struck())
+      })
+    } finally {
+      thaw(broker.process)
+      thaw(other.process)
+    }
+    await until('the task has ended', async () => (await fleet.owner`select 1 from tasks where id = ${task.id} and state = 'expired'`).length > 0)
+    await landed()
+    expect(await aliveOf(task.id)).toBe(0)
+    expect(await fleet.activeAt(fleet.brokers, task.secrets['api']!)).toBe(0)
+    const story = await fleet.story(task.id)
+    expect(story.filter((kind) => kind.startsWith('task.'))).toEqual(['task.opened', 'task.closing', 'task.ended'])
+    expect(story.filter((kind) => kind === 'lease.revoked' || kind === 'lease.expired').length, 'each lease').toBe(2)
+  }
 })
