@@ -171,7 +171,7 @@ describe('beside clients of the worst kind, the built program', () => {
 
     const dialled = performance.now()
     await Promise.all([...silent, ...slow].map(({ closed }) => closed))
-    expect(performance.now() - dialled).toBeLessThan(60_000)
+    expect(performance.now() - dialled).toBeLessThan(30_000)
     // The connections of this test's own calls are kept alive.
     await expect.poll(() => descriptors(broker.process.pid!), patient).toBeLessThanOrEqual(idle + 4)
     await serves()
