@@ -1,9 +1,11 @@
 import { describe } from './base/errors.ts'
 import { inTurn } from './base/in-turn.ts'
+import { type Loop, startLoop } from './base/loop.ts'
 import { stopwatch } from './base/time.ts'
 import { closeOverdue, mostAtOnce } from './ledger/endings.ts'
+import type { Ledger } from './ledger/connect.ts'
 import type { Ender } from './ledger/enders.ts'
-import { claimDue, markStuck, nextDue, releaseClaims, type Room, sweep } from './ledger/queue.ts'
+import { claimDue, markStuck, nextClosing, nextDue, releaseClaims, type Room, sweep } from './ledger/queue.ts'
 import { type Awaited, expireLeases } from './ledger/settlement.ts'
 import { ProviderError } from './providers/provider.ts'
 import type { Target } from './providers/target.ts'
@@ -28,62 +30,58 @@ const longestPause = 1_000
 /** Milliseconds between two looks when what is due is held by somebody else. */
 const shortestPause = 20
 
-/**
- * Milliseconds from one round to the next where all that calls for one is room. In a storm there is room again every few milliseconds: what is due is
- * claimed each time, and what passes its deadline meanwhile is looked for ten times a second.
- */
-const roundEvery = 100
-
 /** Seconds that a provider's silence outweighs a credential's own end, where that is an end: its clock may be behind. */
 const expiryGrace = 30
 
 /** Milliseconds between two clean-ups of keys and spent tokens. */
 const sweepEvery = 60_000
 
-/** What a round calls back. */
+/** What closing calls back, as soon as it is known, for what comes after may fail. */
 interface Calls {
-  /** Something that it began is through, so that there is room for more. */
-  readonly done: () => void
-  /** There may be more right behind, so that the next round should follow at once: said when it is known, for what comes after may fail. */
+  /** There may be more to close right behind. */
   readonly more: () => void
+  /** Something was closed whose provider has to be asked. */
+  readonly due: () => void
 }
 
 /**
- * One round by hand: closes what has passed its deadline and what operators revoke in bulk, expires what time has ended, claims what is due and begins to end it, flags what is stuck.
- * The loop takes the same steps, besides those for which it has to know of the rounds before.
+ * One round by hand: closes what has passed its deadline and what operators revoke in bulk, expires what time has ended, flags what is stuck, claims what is due
+ * and begins to end it.
  *
  * @returns whether there may be more right behind, so that the next round should follow at once
  * @throws Error with each step that failed and why, when all have had their turn
  */
 export async function lap(broker: Broker): Promise<boolean> {
   let isMore = false
-  await inTurn(stepsOf(broker, { done: () => {}, more: () => (isMore = true) }))
+  const closing = closingSteps(broker, { more: () => (isMore = true), due: () => {} })
+  await inTurn({ ...closing, 'claiming what is due': () => claim(broker, () => {}) })
   return isMore
 }
 
-/** The steps of a round by what they are called in the log, in their order. */
-const stepsOf = (broker: Broker, { done, more }: Calls): Readonly<Record<string, () => Promise<void>>> => ({
-  'closing what is overdue': () => closePassed(broker, more),
-  'revoking many': () => revokeSelected(broker, more),
-  'expiring what time has ended': () => expire(broker, more),
-  'claiming what is due': () => claim(broker, done),
+/** The steps of closing by what they are called in the log, in their order. */
+const closingSteps = (broker: Broker, calls: Calls): Readonly<Record<string, () => Promise<void>>> => ({
+  'closing what is overdue': () => closePassed(broker, calls),
+  'revoking many': () => revokeSelected(broker, calls),
+  'expiring what time has ended': () => expire(broker, calls),
   'flagging what is stuck': () => flagStuck(broker),
 })
 
-async function closePassed(broker: Broker, more: () => void): Promise<void> {
-  const { tasks, ended } = await closeOverdue(broker.ledger, mostAtOnce)
+async function closePassed(broker: Broker, { more, due }: Calls): Promise<void> {
+  const { tasks, ended, revoking } = await closeOverdue(broker.ledger, mostAtOnce)
   noteEnded(broker, ended)
+  if (revoking.length > 0) due()
   if (tasks.length === mostAtOnce) more()
 }
 
-async function revokeSelected(broker: Broker, more: () => void): Promise<void> {
-  await advanceRevocations(broker, ({ ended }) => {
+async function revokeSelected(broker: Broker, { more, due }: Calls): Promise<void> {
+  await advanceRevocations(broker, ({ ended, revoking }) => {
     noteEnded(broker, ended)
+    if (revoking.length > 0) due()
     more()
   })
 }
 
-async function expire(broker: Broker, more: () => void): Promise<void> {
+async function expire(broker: Broker, { more }: Calls): Promise<void> {
   const expired = await expireLeases(broker.ledger, mostAtOnce, expiryGrace, awaited(broker))
   noteEnded(broker, expired)
   if (expired.length === mostAtOnce) more()
@@ -95,100 +93,60 @@ async function claim(broker: Broker, done: () => void): Promise<void> {
     void broker.background.run((signal) => endLease(broker, lease, signal)).then(done)
 }
 
+/**
+ * Two loops: one closes what has to end, the other asks the providers of what was closed. In a storm each has work without a pause, and a place at a
+ * provider that is free again is not kept empty until the next tasks are closed.
+ */
 export function startReaper(broker: Broker): Reaper {
   const { ledger, telemetry } = broker
-  let stopped = false
-  let wakeUp: (() => void) | undefined
-  let woken = false
-  let hasRoom = false
-  // Not the clock: one that jumps would call the loop late, or hide that it stands still.
-  let sinceLap = stopwatch()
-  /** Since a round was over, whatever became of it: one that fails must not have what there is room for wait behind the next. */
-  let sinceRound = stopwatch()
-  let sinceSweep: (() => number) | undefined
-  let failures = 0
   const tend = createTending(broker)
+  const releaseLost = createReleasing(ledger)
+  const sweepNow = createSweeping(ledger)
+  const failed = (error: string): void => telemetry.log.warn({ error }, 'the reaper could not look at the store; it looks again within a second')
 
-  /** Milliseconds until the next one: 0 where there may be more right behind. */
-  async function round(): Promise<number> {
-    tend()
-    const steps = { 'releasing claims': releaseLost, ...stepsOf(broker, { done: noteRoom, more: wake }), 'sweeping what is past': sweepNow }
-    try {
-      await inTurn(steps, () => stopped)
-      sinceLap = stopwatch()
-    } finally {
-      sinceRound = stopwatch()
-    }
-    return woken ? 0 : await pauseUntilDue(broker)
-  }
+  const closing: Loop = startLoop(
+    async (isOver) => {
+      tend()
+      const steps = closingSteps(broker, { more: () => closing.wake(), due: () => asking.wake() })
+      await inTurn({ ...steps, 'sweeping what is past': sweepNow }, isOver)
+      return await pauseUntilClosing(broker)
+    },
+    longestPause,
+    failed,
+  )
+  const asking: Loop = startLoop(
+    async (isOver) => {
+      await inTurn({ 'releasing claims': releaseLost, 'claiming what is due': () => claim(broker, () => asking.wake()) }, isOver)
+      return await pauseUntilDue(broker, () => closing.wake())
+    },
+    longestPause,
+    failed,
+  )
+  const loops = [closing, asking]
+  // It only wakes earlier: a store that cannot listen costs a second, not a lease.
+  ledger
+    .onDue(() => loops.forEach((loop) => loop.wake()))
+    .catch((error: unknown) => telemetry.log.warn({ error: describe(error) }, 'the store does not wake the reaper'))
 
-  /** What was claimed before the store failed, perhaps by nobody who knows of it. */
-  async function releaseLost(): Promise<void> {
+  const stop = async (): Promise<void> => void (await Promise.all(loops.map((loop) => loop.stop())))
+  return { lastLap: () => Math.max(...loops.map((loop) => loop.lastRound())), stop, [Symbol.asyncDispose]: stop }
+}
+
+/** Makes due what was claimed before the store failed, perhaps by nobody who knows of it. */
+function createReleasing(ledger: Ledger): () => Promise<void> {
+  let failures = 0
+  return async () => {
     const seen = ledger.failures()
     if (seen !== failures) await releaseClaims(ledger)
     failures = seen
   }
+}
 
-  /** Nothing waits for it: where there is more, a later round takes it. */
-  async function sweepNow(): Promise<void> {
-    if ((sinceSweep?.() ?? Infinity) > sweepEvery && (await sweep(ledger, swept)) < swept) sinceSweep = stopwatch()
-  }
-
-  /** The same as a round where nothing has called but room that there is again. */
-  async function refill(): Promise<number> {
-    await claim(broker, noteRoom)
-    return Math.max(shortestPause, roundEvery - sinceRound())
-  }
-
-  async function loop(): Promise<void> {
-    while (!stopped) {
-      const onlyRoom = hasRoom && !woken && sinceRound() < roundEvery
-      hasRoom = false
-      woken = false
-      const pause = await (onlyRoom ? refill() : round()).catch((error: unknown) => {
-        telemetry.log.warn({ error: describe(error) }, 'the reaper could not look at the store; it looks again within a second')
-        return longestPause
-      })
-      if (!stopped && pause > 0) await sleep(pause)
-    }
-  }
-
-  function wake(): void {
-    woken = true
-    wakeUp?.()
-  }
-
-  function noteRoom(): void {
-    hasRoom = true
-    wakeUp?.()
-  }
-
-  /** A call that came during the lap counts: what it was about may have become due behind the lap's back. */
-  async function sleep(pause: number): Promise<void> {
-    if (!woken && !hasRoom) {
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, pause)
-        wakeUp = () => {
-          clearTimeout(timer)
-          resolve()
-        }
-      })
-    }
-  }
-
-  const running = loop()
-  // It only wakes earlier: a store that cannot listen costs a second, not a lease.
-  ledger.onDue(wake).catch((error: unknown) => telemetry.log.warn({ error: describe(error) }, 'the store does not wake the reaper'))
-
-  async function stop(): Promise<void> {
-    stopped = true
-    wake()
-    await running
-  }
-  return {
-    lastLap: () => sinceLap(),
-    stop,
-    [Symbol.asyncDispose]: stop,
+/** Nothing waits for it: where there is more, a later round takes it. */
+function createSweeping(ledger: Ledger): () => Promise<void> {
+  let since: (() => number) | undefined
+  return async () => {
+    if ((since?.() ?? Infinity) > sweepEvery && (await sweep(ledger, swept)) < swept) since = stopwatch()
   }
 }
 
@@ -232,15 +190,23 @@ function awaited(broker: Broker): Awaited {
 
 const roomsOf = (broker: Broker): Room[] => endersOf(broker).map((target) => ({ ...nameOf(target), free: target.free() }))
 
-async function pauseUntilDue(broker: Broker): Promise<number> {
-  // A target without room wakes the loop when it has some again; asking about it would only find the same leases due.
-  const targets = [...broker.targets.values()].filter((target) => target.provider.local || target.free() > 0)
-  const wait = await nextDue(
-    broker.ledger,
-    targets.map((target) => ({ ...nameOf(target), local: target.provider.local })),
-  )
-  return Math.min(longestPause, Math.max(shortestPause, wait ?? longestPause))
+/** Milliseconds until the next deadline, or end of what is local. What a provider does not end, time does: that is met on the way to the providers. */
+const pauseUntilClosing = async ({ ledger, targets }: Broker): Promise<number> =>
+  pauseFor(await nextClosing(ledger, [...targets.values()].filter(({ provider }) => provider.local).map(nameOf)))
+
+/**
+ * Milliseconds until something is due at a provider. One without room wakes the loop when it has some again; asking about it would only find the same leases due.
+ *
+ * @param passed is called where something is due that could not be claimed: it may be time that has ended it
+ */
+async function pauseUntilDue(broker: Broker, passed: () => void): Promise<number> {
+  const withRoom = endersOf(broker).filter((target) => target.free() > 0)
+  const wait = await nextDue(broker.ledger, withRoom.map(nameOf))
+  if (wait === 0) passed()
+  return pauseFor(wait)
 }
+
+const pauseFor = (wait: number | undefined): number => Math.min(longestPause, Math.max(shortestPause, wait ?? longestPause))
 
 async function flagStuck(broker: Broker): Promise<void> {
   for (const lease of await markStuck(broker.ledger, broker.limits.stuckAfter / 1_000, mostAtOnce, endersOf(broker).map(nameOf))) {

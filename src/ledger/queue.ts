@@ -1,4 +1,4 @@
-import { sql } from 'drizzle-orm'
+import { sql, type SQL } from 'drizzle-orm'
 import type { Ledger } from './connect.ts'
 import { claimSeconds } from './endings.ts'
 import { endedAt, endedAtAny, type Ender } from './enders.ts'
@@ -82,14 +82,24 @@ export async function markStuck(ledger: Ledger, after: number, limit: number, co
   return leasesOf(row?.leases)
 }
 
-/** Milliseconds until something is due, as far as the store knows now; 0 where something is due already. Undefined: nothing is. @param targets those that have leases of this sort */
-export async function nextDue(ledger: Ledger, targets: readonly (Ender & { readonly local: boolean })[]): Promise<number | undefined> {
-  const [row] = await ledger.run<{ wait: number | null }>(sql`
-    select (extract(epoch from least(
-      (select deadline from tasks where closing_at is null and ended_at is null order by deadline limit 1),
-      (select min(first.due_at) from json_to_recordset(${JSON.stringify(targets)}::text::json) as target(name text, kind text, local boolean)
-        cross join lateral (select due_at from leases where ${endedAt(sql`leases`, sql`target`)} and leases.local = target.local and due_at is not null order by due_at limit 1) as first)
-    ) - now()) * 1000)::double precision as wait`)
+/** Milliseconds until a deadline passes, or one of these providers' local leases ends, as far as the store knows now; 0 where one has. Undefined: there is none. */
+export async function nextClosing(ledger: Ledger, locals: readonly Ender[]): Promise<number | undefined> {
+  return await untilThe(
+    ledger,
+    sql`least((select deadline from tasks where closing_at is null and ended_at is null order by deadline limit 1), ${firstDue(locals, sql`leases.local`)})`,
+  )
+}
+
+/** Milliseconds until a lease of these providers is due, as far as the store knows now; 0 where one is already. Undefined: none is. */
+export const nextDue = (ledger: Ledger, enders: readonly Ender[]): Promise<number | undefined> =>
+  untilThe(ledger, firstDue(enders, sql`not leases.local`))
+
+const firstDue = (enders: readonly Ender[], sort: SQL): SQL => sql`
+  (select min(first.due_at) from json_to_recordset(${JSON.stringify(enders.map(({ name, kind }) => ({ name, kind })))}::text::json) as ender(name text, kind text)
+    cross join lateral (select due_at from leases where ${endedAt(sql`leases`, sql`ender`)} and ${sort} and due_at is not null order by due_at limit 1) as first)`
+
+async function untilThe(ledger: Ledger, moment: SQL): Promise<number | undefined> {
+  const [row] = await ledger.run<{ wait: number | null }>(sql`select (extract(epoch from ${moment} - now()) * 1000)::double precision as wait`)
   return row?.wait === null || row === undefined ? undefined : Math.max(0, Math.ceil(row.wait))
 }
 

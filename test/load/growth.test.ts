@@ -17,7 +17,7 @@ import { logKeyOf } from '../../src/ledger/log-key.ts'
 import { readLogLines } from '../../src/ledger/log-lines.ts'
 import { archivePolicySet, policySetOf } from '../../src/ledger/policy-sets.ts'
 import { proveConsistency, proveEntry } from '../../src/ledger/proofs.ts'
-import { nextDue, putBack, releaseClaims, retryLater, sweep } from '../../src/ledger/queue.ts'
+import { nextClosing, nextDue, putBack, releaseClaims, retryLater, sweep } from '../../src/ledger/queue.ts'
 import { progressOf, reachOf, startRevocation } from '../../src/ledger/revocations.ts'
 import type { DecisionRecord } from '../../src/ledger/records.ts'
 import { recordRefusal } from '../../src/ledger/refusals.ts'
@@ -150,8 +150,9 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
       await putBack(broker.ledger, { id: noLease })
       await releaseClaims(broker.ledger)
       while (await lap(broker));
-      const targets = [...broker.targets.values()].map(({ provider: { name, kind, local } }) => ({ name, kind, local }))
+      const targets = [...broker.targets.values()].map(({ provider: { name, kind } }) => ({ name, kind }))
       await nextDue(broker.ledger, targets)
+      await nextClosing(broker.ledger, targets)
       await house.broker.background.settled()
       await sweep(broker.ledger, 200)
       await keepKillLists(broker.ledger)

@@ -63,7 +63,7 @@ describe.runIf(vaultRuns)('a task with a database login', () => {
         sql`update leases set due_at = now(), reserved_at = reserved_at - interval '2 minutes' where state in ('reserved', 'revoking')`,
       )
       await house.reap()
-      if ((await nextDue(house.ledger, [{ name: 'vault', kind: 'vault', local: false }])) === undefined) return
+      if ((await nextDue(house.ledger, [{ name: 'vault', kind: 'vault' }])) === undefined) return
     }
   }
 

@@ -64,7 +64,7 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
     for (let round = 0; round < 20; round++) {
       await house.ledger.run(sql`update leases set due_at = now() where state in ('reserved', 'revoking')`)
       await house.reap()
-      if ((await nextDue(house.ledger, [{ name: 'lab', kind: 'http', local: false }])) === undefined) return
+      if ((await nextDue(house.ledger, [{ name: 'lab', kind: 'http' }])) === undefined) return
     }
   }
 
@@ -272,8 +272,8 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
       const inVain = 'the provider lab of kind http is not configured on the broker that looked'
       expect((await stateOf(task.id)).leases[0]).toMatchObject({ state: 'revoking', evidence: null, attempts: 0, error: inVain })
       expect((await house.lab.alive()).length).toBe(1)
-      const { name, kind, local } = another.provider
-      expect(await nextDue(house.ledger, [{ name, kind, local }])).not.toBe(0)
+      const { name, kind } = another.provider
+      expect(await nextDue(house.ledger, [{ name, kind }])).not.toBe(0)
       await house.reap()
       expect((await stateOf(task.id)).leases[0]).toMatchObject({ state: 'revoked', evidence: { by: 'provider' } })
     })
@@ -368,18 +368,18 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
       return { did, broker: { ...house.broker, ledger: { ...house.ledger, run, onDue: async () => {} } } }
     }
 
-    test('claims what there is room for again without trying that first', async () => {
+    test('claims and ends what is due all the same, does not wait for that, and counts as one that stands still', async () => {
       const { did, broker } = overheard()
       await using reaper = startReaper(broker)
       await expect.poll(() => reaper.lastLap()).toBeGreaterThan(150)
-      did.length = 0
-      async function claims(): Promise<string> {
-        const task = await house.declare(['crm'])
-        await closeTask(house.ledger, { id: task.id, outcome: 'completed', ending: { cause: 'completed', by: 'agent:bot' } })
-        await house.ledger.run(sql`update leases set due_at = now() where task_id = ${task.id}`)
-        return did.join(' ')
+      const tasks = [await house.declare(['crm']), await house.declare(['crm'])]
+      for (const { id } of tasks) {
+        await closeTask(house.ledger, { id, outcome: 'completed', ending: { cause: 'completed', by: 'agent:bot' } })
+        await house.ledger.run(sql`update leases set due_at = now() where task_id = ${id}`)
+        did.length = 0
+        await expect.poll(async () => (await stateOf(id)).leases[0]?.state, { timeout: 20_000 }).toBe('revoked')
       }
-      await expect.poll(claims, { timeout: 20_000 }).toContain('claim claim')
+      await expect.poll(() => did.join(' '), { timeout: 20_000 }).toContain('claim claim')
       expect(reaper.lastLap()).toBeGreaterThan(150)
     })
 
@@ -396,7 +396,8 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
       await expect.poll(() => did.length).toBeGreaterThan(4)
       timers.mockRestore()
       await reaper.stop()
-      expect(did.slice(0, 5)).toEqual(['close', 'claim', 'close', 'claim', 'pause'])
+      const firstPause = did.indexOf('pause', did.indexOf('close'))
+      expect(did.slice(0, firstPause).filter((what) => what === 'close')).toHaveLength(2)
     })
   })
 
