@@ -13,9 +13,9 @@ import { endersOf, endLease, noteEnded } from './tasks/end.ts'
 import { advanceRevocations } from './tasks/revoke.ts'
 import type { Broker } from './tasks/task.ts'
 
-/** The due loop: it ends what has passed its time and what a crash left behind. */
+/** The due loops: they end what has passed its time and what a crash left behind. */
 export interface Reaper {
-  /** Milliseconds since it last finished a lap without an error: what readiness looks at. */
+  /** Milliseconds since the last round without an error, of the loop in which that is longer ago: what readiness looks at. */
   lastLap(): number
   stop(): Promise<void>
   [Symbol.asyncDispose](): Promise<void>
@@ -32,6 +32,9 @@ const shortestPause = 20
 
 /** Seconds that a provider's silence outweighs a credential's own end, where that is an end: its clock may be behind. */
 const expiryGrace = 30
+
+/** Milliseconds between two looks of the asking loop for what time has ended. */
+const expireEvery = 100
 
 /** Milliseconds between two clean-ups of keys and spent tokens. */
 const sweepEvery = 60_000
@@ -81,7 +84,7 @@ async function revokeSelected(broker: Broker, { more, due }: Calls): Promise<voi
   })
 }
 
-async function expire(broker: Broker, { more }: Calls): Promise<void> {
+async function expire(broker: Broker, { more }: Pick<Calls, 'more'>): Promise<void> {
   const expired = await expireLeases(broker.ledger, mostAtOnce, expiryGrace, awaited(broker))
   noteEnded(broker, expired)
   if (expired.length === mostAtOnce) more()
@@ -102,6 +105,7 @@ export function startReaper(broker: Broker): Reaper {
   const tend = createTending(broker)
   const releaseLost = createReleasing(ledger)
   const sweepNow = createSweeping(ledger)
+  const expireFirst = createExpiring(broker)
   const failed = (error: string): void => telemetry.log.warn({ error }, 'the reaper could not look at the store; it looks again within a second')
 
   const closing: Loop = startLoop(
@@ -116,8 +120,14 @@ export function startReaper(broker: Broker): Reaper {
   )
   const asking: Loop = startLoop(
     async (isOver) => {
-      await inTurn({ 'releasing claims': releaseLost, 'claiming what is due': () => claim(broker, () => asking.wake()) }, isOver)
-      return await pauseUntilDue(broker, () => closing.wake())
+      const again = (): void => asking.wake()
+      const steps = {
+        'releasing claims': releaseLost,
+        'expiring what time has ended': () => expireFirst(again),
+        'claiming what is due': () => claim(broker, again),
+      }
+      await inTurn(steps, isOver)
+      return await pauseUntilDue(broker)
     },
     longestPause,
     failed,
@@ -139,6 +149,19 @@ function createReleasing(ledger: Ledger): () => Promise<void> {
     const seen = ledger.failures()
     if (seen !== failures) await releaseClaims(ledger)
     failures = seen
+  }
+}
+
+/**
+ * Before a claim, for what is claimed is not due: what its provider cannot end and time has ended would be asked about once more each time, and never be expired.
+ * Not before each one: in a storm there is room for another every few milliseconds.
+ */
+function createExpiring(broker: Broker): (more: () => void) => Promise<void> {
+  let since: (() => number) | undefined
+  return async (more) => {
+    if ((since?.() ?? Infinity) < expireEvery) return
+    since = stopwatch()
+    await expire(broker, { more })
   }
 }
 
@@ -190,21 +213,20 @@ function awaited(broker: Broker): Awaited {
 
 const roomsOf = (broker: Broker): Room[] => endersOf(broker).map((target) => ({ ...nameOf(target), free: target.free() }))
 
-/** Milliseconds until the next deadline, or end of what is local. What a provider does not end, time does: that is met on the way to the providers. */
+/** Milliseconds until the next deadline, or end of what is local. */
 const pauseUntilClosing = async ({ ledger, targets }: Broker): Promise<number> =>
   pauseFor(await nextClosing(ledger, [...targets.values()].filter(({ provider }) => provider.local).map(nameOf)))
 
-/**
- * Milliseconds until something is due at a provider. One without room wakes the loop when it has some again; asking about it would only find the same leases due.
- *
- * @param passed is called where something is due that could not be claimed: it may be time that has ended it
- */
-async function pauseUntilDue(broker: Broker, passed: () => void): Promise<number> {
-  const withRoom = endersOf(broker).filter((target) => target.free() > 0)
-  const wait = await nextDue(broker.ledger, withRoom.map(nameOf))
-  if (wait === 0) passed()
-  return pauseFor(wait)
-}
+/** Milliseconds until something is due at a provider. One without room wakes the loop when it has some again; asking about it would only find the same leases due. */
+const pauseUntilDue = async (broker: Broker): Promise<number> =>
+  pauseFor(
+    await nextDue(
+      broker.ledger,
+      endersOf(broker)
+        .filter((target) => target.free() > 0)
+        .map(nameOf),
+    ),
+  )
 
 const pauseFor = (wait: number | undefined): number => Math.min(longestPause, Math.max(shortestPause, wait ?? longestPause))
 

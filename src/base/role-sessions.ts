@@ -1,4 +1,4 @@
-import type { LeaseId } from '../base/ids.ts'
+import type { LeaseId } from './ids.ts'
 
 /** A session of an AWS role as it is known before STS hears of it: both parts are chosen here, and with them it can be found and denied whatever the answer was. */
 export interface RoleSession {

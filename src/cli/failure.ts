@@ -59,7 +59,9 @@ function nextStep({ code, detail, decision, retryAfter }: MayflyProblem): string
     case 'agent_unknown':
       return ['Add this identity to `agents` in the catalogue, or look whether two entries match it: mayfly policy check']
     case 'forbidden':
-      return ['Use the token of somebody who may: `operators` in mayfly.yaml says who is operator or reviewer.']
+      return [
+        'What the broker says above keeps this token out. Where a call is for operators or reviewers, `operators` in mayfly.yaml says who they are.',
+      ]
     case 'rate_limited':
     case 'provider_unavailable':
     case 'store_unavailable':

@@ -7,6 +7,7 @@ import { concludeRefresh, extendLease, type Extension, type Refreshed } from '..
 import { receiptsOfEnd } from '../ledger/receipts.ts'
 import { type DecisionRecord, findLease, findTask, type Lease, type Task } from '../ledger/records.ts'
 import type { Grant } from '../policy/catalogue.ts'
+import { lastingOf } from '../policy/inquiry.ts'
 import { digestsOf } from '../providers/credential.ts'
 import { type Minted, type Provider, ProviderError, type Reservation } from '../providers/provider.ts'
 import type { Target } from '../providers/target.ts'
@@ -82,7 +83,7 @@ export async function refreshLease(broker: Broker, caller: Caller, id: LeaseId, 
   const decision = decideOn(broker, inquiry)
   if (decision.made.outcome === 'deny') throw await deniedInTask(broker, task.id, decision)
 
-  const ttl = cappedBy(inquiry.grants[0]!.ttl, decision.made.answers[0]?.obligations.maxTtl)
+  const ttl = cappedBy(lastingOf(inquiry, inquiry.grants[0]!), decision.made.answers[0]?.obligations.maxTtl)
   const extension = await extendLease(broker.ledger, lease, decision, ttl)
   if (!extension) throw leaseHasEnded(lease)
   if ('stop' in extension) throw await refusedByStop(broker, task.id, decision, extension)

@@ -12,7 +12,7 @@ import { agentBehind, asDeclarant, type Broker, type Caller, type Declaration, d
  * Gives a task a later deadline, counted from now, under a new decision about each of its living grants; never an earlier one than it has. Its
  * leases stay as they are: what ends before the new deadline is refreshed, where its provider has fresh ones, or asked for again.
  *
- * @throws BrokerError `forbidden` (needs a live workload token), `not_found`, `conflict` (the task has ended, or its kind allows no later deadline), `denied` (kept; the task goes on as it was)
+ * @throws BrokerError `forbidden` (needs a live workload token, of the workload that declared the task), `not_found`, `conflict` (the task has ended, or its kind allows no later deadline), `denied` (kept; the task goes on as it was)
  */
 export async function renewTask(
   broker: Broker,

@@ -105,7 +105,7 @@ export const owns = (caller: Caller, task: Pick<Task, 'id' | 'agent'>): boolean 
 
 /**
  * Who asks for more within a task: its agent as it stands in the catalogue now, with what its workload token proves, or, where the task's token speaks for it,
- * with what was proven when the task was declared or last renewed.
+ * with what was proven when the task was declared, last renewed, or declared once more with its key.
  *
  * Other workloads of the same agent may end the task, but get nothing of it: what is minted names whoever declared it, at backends and in the ledger.
  * @throws BrokerError `agent_unknown`, `forbidden` (declared by another workload of the agent; or policies may see claims that were not kept: a live workload token has them)
@@ -115,7 +115,7 @@ export function agentBehind(broker: Broker, caller: Caller, task: Task): { actor
     if (caller.actor.issuer !== task.actor.issuer || caller.actor.subject !== task.actor.subject)
       throw new BrokerError(
         'forbidden',
-        'Another workload of this agent declared the task: only that one, or whoever holds the task token, gets more within it',
+        'Another workload of this agent declared the task: only that one gets more within it or renews it; the task token gets further leases and refreshes',
         { task: task.id },
       )
     return agentOf(broker, caller)

@@ -465,6 +465,22 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
     await fetch(`${house.lab.url}/leases/${orphan.leases[0]!.id}`, { method: 'DELETE' })
   })
 
+  test('a reaper that runs expires what its provider refuses to end, once its own end has passed', async () => {
+    const refusing: Target = {
+      ...house.broker.targets.get('lab')!,
+      revoke: () => Promise.reject(new ProviderError('refused', 'not that one', 'maybe')),
+    }
+    const broker = { ...house.broker, targets: new Map(house.broker.targets).set('lab', refusing) }
+    const task = await house.declare(['crm'], { duration: 60_000 })
+    await task.at(broker).complete(0)
+    await house.backdate(task.id, '2 minutes')
+
+    await using _ = startReaper(broker)
+
+    await expect.poll(async () => (await stateOf(task.id)).leases[0]?.state, { timeout: 15_000 }).toBe('expired')
+    await fetch(`${house.lab.url}/leases/${task.leases[0]!.id}`, { method: 'DELETE' })
+  })
+
   test('a backend that stays dead past the end of its credential leaves it expired, with the last error', async () => {
     const task = await house.declare(['crm'], { duration: 60_000 })
     await house.lab.down()

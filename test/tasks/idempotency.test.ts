@@ -156,7 +156,7 @@ describe.each(stores)('an Idempotency-Key on $name', ({ open }) => {
   test('is not forgotten while a request holds it, is remembered from anew by a retry, and forgotten when its time is over', async () => {
     const declare = () => house.declare(['crm'], { key: 'old' })
     async function age(): Promise<void> {
-      await house.ledger.run(sql`update idempotency_keys set expires_at = now()`)
+      await house.ledger.run(sql`update idempotency_keys set expires_at = now() - interval '1 second'`)
       await sweep(house.ledger, 100)
     }
     await house.lab.next('put', 'held')
@@ -183,7 +183,7 @@ describe.each(stores)('an Idempotency-Key on $name', ({ open }) => {
     const declare = () => house.declare(['crm'], { key: 'old and failed' })
     await house.lab.next('put', 'fails')
     await expect(declare()).rejects.toMatchObject({ code: 'provider_unavailable' })
-    await house.ledger.run(sql`update idempotency_keys set expires_at = now()`)
+    await house.ledger.run(sql`update idempotency_keys set expires_at = now() - interval '1 second'`)
     const task = await declare()
     await sweep(house.ledger, 100)
     const again = await declare()

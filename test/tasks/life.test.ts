@@ -416,6 +416,15 @@ describe.each(stores)('the life of a task on $name', ({ open }) => {
     await task.complete()
   })
 
+  test('a refresh gives no more than its policy was asked for, which is no more than the kind of its task allows by now', async () => {
+    const task = await house.declare(['slow-api'], { duration: 30 * 60_000 })
+    await withCatalogue(['max_duration: 30m', 'max_duration: 5m'], async () => {
+      const { lease } = await task.refresh(task.leases[0]!)
+      expect(lease.expiresAt.getTime() - lease.issuedAt!.getTime()).toBeLessThanOrEqual(5 * 60_000)
+    })
+    await task.complete()
+  })
+
   test('a refresh never reaches past the deadline', async () => {
     const task = await house.declare(['api'], { duration: 20 * 60_000 })
     await house.backdate(task.id, '9 minutes')
