@@ -142,6 +142,9 @@ export function startReaper(broker: Broker): Reaper {
   return { lastLap: () => Math.max(...loops.map((loop) => loop.lastRound())), stop, [Symbol.asyncDispose]: stop }
 }
 
+/** What a stopwatch would say that was started long ago: the first time nothing is too soon. */
+const beforeTheFirst = (): number => Infinity
+
 /** Makes due what was claimed before the store failed, perhaps by nobody who knows of it. */
 function createReleasing(ledger: Ledger): () => Promise<void> {
   let failures = 0
@@ -157,9 +160,9 @@ function createReleasing(ledger: Ledger): () => Promise<void> {
  * Not before each one: in a storm there is room for another every few milliseconds.
  */
 function createExpiring(broker: Broker): (more: () => void) => Promise<void> {
-  let since: (() => number) | undefined
+  let since = beforeTheFirst
   return async (more) => {
-    if ((since?.() ?? Infinity) < expireEvery) return
+    if (since() < expireEvery) return
     since = stopwatch()
     await expire(broker, { more })
   }
@@ -167,9 +170,9 @@ function createExpiring(broker: Broker): (more: () => void) => Promise<void> {
 
 /** Nothing waits for it: where there is more, a later round takes it. */
 function createSweeping(ledger: Ledger): () => Promise<void> {
-  let since: (() => number) | undefined
+  let since = beforeTheFirst
   return async () => {
-    if ((since?.() ?? Infinity) > sweepEvery && (await sweep(ledger, swept)) < swept) since = stopwatch()
+    if (since() > sweepEvery && (await sweep(ledger, swept)) < swept) since = stopwatch()
   }
 }
 
@@ -180,9 +183,9 @@ const tendEvery = 1_000
 function createTending({ targets, background, telemetry }: Broker): () => void {
   const tended = [...targets.values()].filter(({ provider }) => provider.upkeep)
   const busy = new Set<Target>()
-  let since: (() => number) | undefined
+  let since = beforeTheFirst
   return () => {
-    if ((since?.() ?? Infinity) < tendEvery) return
+    if (since() < tendEvery) return
     since = stopwatch()
     for (const target of tended) {
       if (busy.has(target)) continue
@@ -218,15 +221,10 @@ const pauseUntilClosing = async ({ ledger, targets }: Broker): Promise<number> =
   pauseFor(await nextClosing(ledger, [...targets.values()].filter(({ provider }) => provider.local).map(nameOf)))
 
 /** Milliseconds until something is due at a provider. One without room wakes the loop when it has some again; asking about it would only find the same leases due. */
-const pauseUntilDue = async (broker: Broker): Promise<number> =>
-  pauseFor(
-    await nextDue(
-      broker.ledger,
-      endersOf(broker)
-        .filter((target) => target.free() > 0)
-        .map(nameOf),
-    ),
-  )
+async function pauseUntilDue(broker: Broker): Promise<number> {
+  const withRoom = endersOf(broker).filter((target) => target.free() > 0)
+  return pauseFor(await nextDue(broker.ledger, withRoom.map(nameOf)))
+}
 
 const pauseFor = (wait: number | undefined): number => Math.min(longestPause, Math.max(shortestPause, wait ?? longestPause))
 

@@ -251,6 +251,8 @@ export async function closeSelected(ledger: Ledger, { id, ...selector }: Pick<Re
 
 /** Where nothing but time ends a credential, nobody is asked: it lapses, from a mint that may still be under way too. */
 export const endingState = sql`case when lease.revocation = 'expiry' then 'lapsing' else 'revoking' end`
+/** When a lease that is to end has to be looked at: where nothing but time ends it, not before that time. */
+export const dueToEnd = (due: SQL): SQL => sql`case when lease.revocation = 'expiry' then lease.expires_at else ${due} end`
 const claimUntil = sql`now() + make_interval(secs => ${claimSeconds})`
 
 /** Who asks the providers of what is closed, told by when its leases are due; and how the planner looks for them where many are closed. */
@@ -280,7 +282,7 @@ export const nowWaiting = (from: SQL, condition: SQL, due: SQL): SQL => sql`
   waiting as (
     update leases as lease set state = ${endingState}, cause = ${from}.cause, reason = ${from}.reason, ended_by = ${from}.by, revoked_in = ${from}.revoked_in,
       closing_at = ${closingSince(from)}, attempts = 0,
-      due_at = case when lease.revocation = 'expiry' then lease.expires_at else ${due} end
+      due_at = ${dueToEnd(due)}
     from ${from} where ${condition} and not lease.local and lease.state in ('reserved', 'active')
     returning lease.*
   )`

@@ -2,7 +2,7 @@ import { sql } from 'drizzle-orm'
 import type { Evidence, Handle } from '../base/evidence.ts'
 import type { Ledger } from './connect.ts'
 import { endedAt, endedAtAny, type Ender } from './enders.ts'
-import { countDown, endedEntries, endingState, freePlaces, taskEndedEntries } from './endings.ts'
+import { countDown, dueToEnd, endedEntries, endingState, freePlaces, taskEndedEntries } from './endings.ts'
 import { entryColumns, json } from './entries.ts'
 import { putBack } from './queue.ts'
 import { type JsonRow, type Lease, leasesOf, type Task, tasksOf } from './records.ts'
@@ -143,7 +143,7 @@ async function journalLate(ledger: Ledger, lease: Pick<Lease, 'id' | 'taskId'>, 
     seen as (select lease.id, lease.due_at is null as ended from leases as lease join task on task.id = lease.task_id where lease.id = ${lease.id} for update of lease),
     kept as (
       update leases as lease set handles = lease.handles || ${json([handle])}, state = case when seen.ended then ${endingState} else lease.state end,
-        due_at = case when not (seen.ended or lease.state = 'revoking') then lease.due_at when lease.revocation = 'expiry' then lease.expires_at else now() end, ended_at = null, evidence = null,
+        due_at = case when seen.ended or lease.state = 'revoking' then ${dueToEnd(sql`now()`)} else lease.due_at end, ended_at = null, evidence = null,
         error = case when seen.ended then null else lease.error end
       from seen where lease.id = seen.id
       returning lease.*, seen.ended as reopened
