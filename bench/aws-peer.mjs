@@ -3,7 +3,12 @@ import { createViteServer } from 'vitest/node'
 
 // Our AWS in a process of its own, so that it shares its event loop with neither the broker nor whoever measures. Says where it is over IPC, and answers
 // each message with how often each of its actions has been asked for.
-const vite = await createViteServer({ configFile: false, logLevel: 'error', appType: 'custom', server: { middlewareMode: true, ws: false, watch: null } })
+const vite = await createViteServer({
+  configFile: false,
+  logLevel: 'error',
+  appType: 'custom',
+  server: { middlewareMode: true, ws: false, watch: null },
+})
 const { startAwsPeer } = await vite.ssrLoadModule(path.join(import.meta.dirname, '../test/support/aws/peer.ts'))
 const { url, region, account, root, calls } = await startAwsPeer()
 process.send({ url, region, account, root })

@@ -62,8 +62,12 @@ export function awsSiteOf(aws: Account, store: Parameters<typeof siteOf>[0], lab
   const provider = (name: string, mode: 'direct' | 'children', more: object = {}): string =>
     `  - ${JSON.stringify({ name, kind: 'aws-sts', ...settingsOf(aws, mode, more) })}\n`
   const grant = (provider: string): string => `provider: ${provider}, role: ${taskRole}, allow: ${JSON.stringify(allow)}`
-  return siteOf(store, { lab }, {
-    providers: provider('aws', 'direct', { kill_list: {} }) + provider('plain', 'direct') + provider('children', 'children'),
-    grants: { bucket: grant('aws'), plain: grant('plain'), child: grant('children') },
-  })
+  return siteOf(
+    store,
+    { lab },
+    {
+      providers: provider('aws', 'direct', { kill_list: {} }) + provider('plain', 'direct') + provider('children', 'children'),
+      grants: { bucket: grant('aws'), plain: grant('plain'), child: grant('children') },
+    },
+  )
 }

@@ -136,7 +136,9 @@ async function sessions(aws: Account): Promise<void> {
 
 /** The same calls as the provider makes, as the same minter, without a broker. */
 async function rawCalls({ peer, platform }: Account) {
-  const [AccessKeyId, SecretAccessKey, SessionToken] = ['AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN'].map((name) => platform[name])
+  const [AccessKeyId, SecretAccessKey, SessionToken] = ['AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN'].map(
+    (name) => platform[name],
+  )
   const asPlatform = clientsOf(peer, { AccessKeyId, SecretAccessKey, SessionToken, Expiration: undefined })
   const own = { RoleArn: `arn:aws:iam::${peer.account}:role/mayfly-minter`, RoleSessionName: 'mayfly-minter', ExternalId: externalId }
   const { Credentials: minter } = await asPlatform.sts.send(new AssumeRoleCommand(own))
@@ -157,7 +159,11 @@ async function rawCalls({ peer, platform }: Account) {
   return {
     direct: (reservation: Reservation) => assume(compile(grant, {}, wholeSecond(reservation.expiresAt.getTime())), reservation, lifeOf(reservation)),
     async children(reservation: Reservation) {
-      const { Credentials: given } = await assume(compileParent(grant, {}, wholeSecond(reservation.expiresAt.getTime())), reservation, lifeOf(reservation))
+      const { Credentials: given } = await assume(
+        compileParent(grant, {}, wholeSecond(reservation.expiresAt.getTime())),
+        reservation,
+        lifeOf(reservation),
+      )
       const credentials = { accessKeyId: given!.AccessKeyId!, secretAccessKey: given!.SecretAccessKey!, sessionToken: given!.SessionToken! }
       const asSession = new STSClient({ region: peer.region, endpoint: peer.url, credentials, requestHandler: sts.config.requestHandler })
       const Policy = compile(grant, {}, wholeSecond(reservation.issuedAt.getTime() + 120_000))
@@ -253,8 +259,9 @@ async function open({ generators, broker, bots }: Stage, count: number): Promise
 /** Opens tasks, and a connection to S3 for each whose end is watched. */
 async function hold(stage: Stage, count: number): Promise<Held[]> {
   const opened = await open(stage, count)
-  return (await timed(4, [...opened.entries()], async ([index, task]) => ({ task, s3: index % watchedEach === 0 ? await working(stage, task) : undefined })))
-    .results
+  return (
+    await timed(4, [...opened.entries()], async ([index, task]) => ({ task, s3: index % watchedEach === 0 ? await working(stage, task) : undefined }))
+  ).results
 }
 
 /** A client with the session of a task, which has been seen to let it in. */
@@ -321,7 +328,12 @@ async function container({ aws, broker, site }: Stage): Promise<void> {
   for (const inFlight of [1, 8]) {
     const times = await asks(inFlight, scaled(2_000))
     const calls = sumOf(await aws.peer.calls()) - sumOf(before)
-    tell(`AWS: container endpoint, ${inFlight} in flight, ms`, { asked: times.length, ...spread(times), most: Math.max(...times), 'calls of AWS': calls })
+    tell(`AWS: container endpoint, ${inFlight} in flight, ms`, {
+      asked: times.length,
+      ...spread(times),
+      most: Math.max(...times),
+      'calls of AWS': calls,
+    })
   }
   freeze(broker.process)
   freeze(aws.peer.process)
@@ -361,7 +373,10 @@ async function commands({ broker, site }: Stage): Promise<void> {
   const each = { help: [['task', 'list', '--help'], environment], list: [['task', 'list', '--json'], environment] } as const
   const loaded: Record<string, number> = {}
   const milliseconds: Record<string, number> = {}
-  for (const [name, [args, as]] of Object.entries({ ...each, 'aws process': [['aws', 'process', '--kind', 'work', '--grant', 'plain'], bot] as const })) {
+  for (const [name, [args, as]] of Object.entries({
+    ...each,
+    'aws process': [['aws', 'process', '--kind', 'work', '--grant', 'plain'], bot] as const,
+  })) {
     const started = performance.now()
     const { status, stderr, modules } = await modulesOf(args, as)
     if (status !== 0) throw new Error(stderr)

@@ -74,7 +74,12 @@ async function sequencing(lab: Lab, generators: Generators): Promise<Life> {
 
   const [ours, theirs] = [ratesOf(withLog.runs, '201'), ratesOf(without.runs, '201')]
   const each = (milliseconds: number): number => milliseconds / (withLog.runs.length * perTurn)
-  tell('Evidence: issue beside the sequencer, 32 in flight', { ...ours, 'rate without': theirs.rate, 'p99 without': theirs.p99, ratio: ours.rate / theirs.rate })
+  tell('Evidence: issue beside the sequencer, 32 in flight', {
+    ...ours,
+    'rate without': theirs.rate,
+    'p99 without': theirs.p99,
+    ratio: ours.rate / theirs.rate,
+  })
   tell('Evidence: processor time of one declaration, ms', {
     broker: each(withLog.broker),
     'broker without': each(without.broker),
@@ -102,7 +107,9 @@ async function liveOnce({ owner, broker, site, bots }: Stage, generators: Genera
 async function backlog(silent: Stage): Promise<void> {
   await silent.broker.stop()
   const [{ entries, placed }] = (await silent.owner`
-    select (select count(*)::int from entries) as entries, (select count(*)::int from leaves) as placed`) as unknown as [{ entries: number; placed: number }]
+    select (select count(*)::int from entries) as entries, (select count(*)::int from leaves) as placed`) as unknown as [
+    { entries: number; placed: number },
+  ]
   if (placed > 0) throw new Error('the broker that was to sign nothing has signed')
   const broker = await silent.site.start()
   const { seconds, signed } = await signingRate(silent.owner)
@@ -113,7 +120,8 @@ async function backlog(silent: Stage): Promise<void> {
 
 /** Seconds from now until every entry has its place, and how many were given theirs. */
 async function signingRate(owner: postgres.Sql): Promise<{ seconds: number; signed: number }> {
-  const size = async (): Promise<number> => ((await owner`select coalesce(max(size), 0)::int as size from checkpoints`) as unknown as [{ size: number }])[0].size
+  const size = async (): Promise<number> =>
+    ((await owner`select coalesce(max(size), 0)::int as size from checkpoints`) as unknown as [{ size: number }])[0].size
   const [from, started] = [await size(), performance.now()]
   await caughtUp(owner)
   return { seconds: (performance.now() - started) / 1_000, signed: (await size()) - from }
@@ -138,7 +146,9 @@ async function prepareExport(life: Life, least: number) {
 /** `mayfly ledger verify` over it. */
 async function verification({ folder, file, key, entries, bytes }: Awaited<ReturnType<typeof prepareExport>>): Promise<void> {
   const started = performance.now()
-  const verifying = spawn(process.execPath, [program, 'ledger', 'verify', '--export', file, '--key', key, '--json'], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const verifying = spawn(process.execPath, [program, 'ledger', 'verify', '--export', file, '--key', key, '--json'], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
   const closed = once(verifying, 'close') as Promise<[number]>
   const said = text(verifying.stdout)
   let peak = 0

@@ -65,7 +65,13 @@ export function keep(file: string, note: string): void {
   const about = {
     at: new Date().toISOString(),
     commit: execFileSync('git', ['rev-parse', '--short', 'HEAD']).toString().trim(),
-    machine: { processors: cpus().length, model: cpus()[0]?.model, memoryGigabytes: Math.round(totalmem() / 2 ** 30), load: loadavg()[1], node: process.version },
+    machine: {
+      processors: cpus().length,
+      model: cpus()[0]?.model,
+      memoryGigabytes: Math.round(totalmem() / 2 ** 30),
+      load: loadavg()[1],
+      node: process.version,
+    },
     note,
   }
   writeFileSync(path.join(import.meta.dirname, file), `${JSON.stringify({ ...about, ...conclude() }, undefined, 2)}\n`)

@@ -173,8 +173,20 @@ async function inquiries(owner: postgres.Sql): Promise<Inquiry[]> {
     { name: 'leases that an agent or owner had this week', path: '/leases', page: '/ledger/leases', queries: owned, deep: leasesOfWeek },
     { name: 'tasks that an agent or owner had this week', path: '/tasks', page: '/ledger/tasks', queries: owned, deep: tasksOfWeek },
     { name: 'denials by a policy', path: '/denials', page: '/ledger/denials', queries: [...forms('policy'), 'by_default=true'], deep: denials },
-    { name: 'leases that outlived their task', path: '/leases', page: '/ledger/leases', queries: ['outlived_task=1m', 'outlived_task=1s'], deep: leases },
-    { name: 'leases that ended late', path: '/leases', page: '/ledger/leases', queries: ['1s', '30s', '1h'].map((by) => `ended_late=${by}`), deep: leases },
+    {
+      name: 'leases that outlived their task',
+      path: '/leases',
+      page: '/ledger/leases',
+      queries: ['outlived_task=1m', 'outlived_task=1s'],
+      deep: leases,
+    },
+    {
+      name: 'leases that ended late',
+      path: '/leases',
+      page: '/ledger/leases',
+      queries: ['1s', '30s', '1h'].map((by) => `ended_late=${by}`),
+      deep: leases,
+    },
     {
       name: 'tasks that were never completed',
       path: '/tasks',
@@ -189,7 +201,13 @@ async function inquiries(owner: postgres.Sql): Promise<Inquiry[]> {
       queries: ['busy', 'other', 'none'].map((name) => `by=operator:corp/${name}`),
       deep: entries,
     },
-    { name: 'all entries', path: '/ledger', page: '/ledger', queries: ['', 'kind=task.opened', 'kind=lease.stuck', ...forms('agent')], deep: entries },
+    {
+      name: 'all entries',
+      path: '/ledger',
+      page: '/ledger',
+      queries: ['', 'kind=task.opened', 'kind=lease.stuck', ...forms('agent')],
+      deep: entries,
+    },
     { name: 'all leases', path: '/leases', page: '/ledger/leases', queries: ['', 'state=revoked', 'state=failed', 'stuck=true'], deep: leases },
     { name: 'all tasks', path: '/tasks', page: '/ledger/tasks', queries: ['', 'state=completed', 'state=failed', ...forms('kind')], deep: tasks },
     { name: 'all denials', path: '/denials', page: '/ledger/denials', queries: ['', ...forms('agent')], deep: denials },
@@ -240,7 +258,13 @@ async function timesOf({ broker, generators }: Stage, requests: readonly string[
 async function pages(stage: Stage, { task, decision }: { task: string; decision: string }, largest: number): Promise<void> {
   const bytes: Record<string, number> = { Questions: largest }
   const milliseconds: Record<string, number> = {}
-  const each = { Now: '', Task: `/tasks/${task}`, Ledger: '/ledger', Decision: `/decisions/${decision}`, Revoke: `/revoke?agent=${nameOf('agent', 'busy')}` }
+  const each = {
+    Now: '',
+    Task: `/tasks/${task}`,
+    Ledger: '/ledger',
+    Decision: `/decisions/${decision}`,
+    Revoke: `/revoke?agent=${nameOf('agent', 'busy')}`,
+  }
   for (const [name, path] of Object.entries(each)) {
     const found = await timesOf(stage, [visit(`/console${path}`, stage.cookie)])
     bytes[name] = found.bytes

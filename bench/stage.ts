@@ -186,7 +186,10 @@ export interface Spent {
 }
 
 /** What they spend while something is done. */
-export async function spending<Done>({ broker, owner }: Pick<Stage, 'broker' | 'owner'>, work: () => Promise<Done>): Promise<Spent & { readonly done: Done }> {
+export async function spending<Done>(
+  { broker, owner }: Pick<Stage, 'broker' | 'owner'>,
+  work: () => Promise<Done>,
+): Promise<Spent & { readonly done: Done }> {
   const before = { broker: processorTime(broker.process.pid!), postgres: await postgresTime(owner) }
   const done = await work()
   return { done, broker: processorTime(broker.process.pid!) - before.broker, postgres: (await postgresTime(owner)) - before.postgres }

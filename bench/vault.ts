@@ -35,10 +35,14 @@ test('the bench of Vault', async () => {
   const [store, lab, vault] = await Promise.all([openDatabase(), startLab(), startVault({ storage })])
   const wire = await faultyWire(vault.address)
   const { url } = store.settings as { url: string }
-  const site = await siteOf({ url }, { lab }, {
-    providers: providerAt('vault', vault.address, vault) + providerAt('silent', wire.url, vault),
-    grants: { login: `provider: vault, ${login}`, silence: `provider: silent, ${login}` },
-  })
+  const site = await siteOf(
+    { url },
+    { lab },
+    {
+      providers: providerAt('vault', vault.address, vault) + providerAt('silent', wire.url, vault),
+      grants: { login: `provider: vault, ${login}`, silence: `provider: silent, ${login}` },
+    },
+  )
   const stage: Stage = {
     owner: postgres(url, { max: 2, onnotice: () => {} }),
     vault,
@@ -77,7 +81,11 @@ async function wholeLife(stage: Stage): Promise<void> {
     [1, 60],
     [8, 160],
   ] as const) {
-    const [ours, theirs, kept] = [{ mint: 0, end: 0 }, { mint: 0, end: 0 }, { mint: 0, end: 0 }]
+    const [ours, theirs, kept] = [
+      { mint: 0, end: 0 },
+      { mint: 0, end: 0 },
+      { mint: 0, end: 0 },
+    ]
     for (let turn = 0; turn < 4; turn++) {
       const life = await lives(stage, inFlight, count)
       ours.mint += life.mint
@@ -172,7 +180,11 @@ async function storm(stage: Stage): Promise<void> {
 }
 
 /** Lets so many tasks pass their deadline at the same moment, and does something again and again until the last of them is dead. */
-async function stormOf({ generators, broker, bots, owner }: Stage, size: number, meanwhile: () => Promise<void>): Promise<{ seconds: number; leases: number }> {
+async function stormOf(
+  { generators, broker, bots, owner }: Stage,
+  size: number,
+  meanwhile: () => Promise<void>,
+): Promise<{ seconds: number; leases: number }> {
   await endAll(owner)
   await generators.run({ targets: [broker.url], inFlight: 8, requests: issues(bots, 'login'), count: size })
   await owner`update tasks set deadline = date_trunc('second', now()) + interval '2 seconds' where state = 'open'`
@@ -203,7 +215,13 @@ async function silence({ generators, broker, bots, wire, owner }: Stage): Promis
     await endAll(owner)
   }
   const [one, other] = [ratesOf(alone, '201'), ratesOf(beside, '201')]
-  tell('Vault silent: p99 of another backend', { alone: one.p99, beside: other.p99, 'p50 alone': one.p50, 'p50 beside': other.p50, ratio: other.p99 / one.p99 })
+  tell('Vault silent: p99 of another backend', {
+    alone: one.p99,
+    beside: other.p99,
+    'p50 alone': one.p50,
+    'p50 beside': other.p50,
+    ratio: other.p99 / one.p99,
+  })
 }
 
 /** The same calls as the provider makes, without a broker. */
@@ -215,6 +233,12 @@ interface Raw {
   stop(): Promise<void>
 }
 
+/** What is read of an answer: each call asks for what its own has. */
+interface RawAnswer {
+  readonly auth: { readonly client_token: string; readonly accessor: string }
+  readonly lease_id: string
+}
+
 /** @param url of a store for bare commits */
 async function rawCalls(address: string, token: string, url: string): Promise<Raw> {
   const agent = new Agent({ keepAlive: true })
@@ -223,7 +247,7 @@ async function rawCalls(address: string, token: string, url: string): Promise<Ra
   const commit = async () => void (await store`insert into bare_commits (said) values (${'x'.repeat(1_000)})`)
   const nothing = async () => {}
 
-  function ask(at: string, as: string, body?: object): Promise<any> {
+  function ask(at: string, as: string, body?: object): Promise<RawAnswer> {
     return new Promise((resolve, reject) => {
       const text = body && JSON.stringify(body)
       const headers = { 'x-vault-token': as, ...(text && { 'content-length': Buffer.byteLength(text) }) }
@@ -233,7 +257,7 @@ async function rawCalls(address: string, token: string, url: string): Promise<Ra
         answer.on('end', () => {
           const said = Buffer.concat(chunks).toString()
           if (answer.statusCode! >= 300) return reject(new Error(`${at}: ${answer.statusCode} ${said}`))
-          resolve(said === '' ? {} : JSON.parse(said))
+          resolve((said === '' ? {} : JSON.parse(said)) as RawAnswer)
         })
       })
         .on('error', reject)
@@ -245,7 +269,13 @@ async function rawCalls(address: string, token: string, url: string): Promise<Ra
   async function mint(journal: () => Promise<void>): Promise<{ accessor: string; lease: string }> {
     await journal()
     const policies = ['mayfly-task-ledger-read-2']
-    const { auth } = await ask('auth/token/create/mayfly-task', token, { ttl: '45s', policies, no_default_policy: true, type: 'service', display_name: 'raw' })
+    const { auth } = await ask('auth/token/create/mayfly-task', token, {
+      ttl: '45s',
+      policies,
+      no_default_policy: true,
+      type: 'service',
+      display_name: 'raw',
+    })
     await journal()
     const secret = await ask('database/creds/ledger-read-2', auth.client_token)
     await Promise.all([journal(), ask('auth/token/renew-accessor', token, { accessor: auth.accessor, increment: 1_800 })])
