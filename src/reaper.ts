@@ -5,10 +5,11 @@ import { stopwatch } from './base/time.ts'
 import { closeOverdue, mostAtOnce } from './ledger/endings.ts'
 import type { Ledger } from './ledger/connect.ts'
 import type { Ender } from './ledger/enders.ts'
-import { claimDue, markStuck, nextClosing, nextDue, releaseClaims, type Room, sweep } from './ledger/queue.ts'
-import { type Awaited, expireLeases } from './ledger/settlement.ts'
+import { claimDue, markStuck, nextClosing, nextDue, outlivedElsewhere, releaseClaims, type Room, storeTime, sweep } from './ledger/queue.ts'
+import { type EndersHere, expireLeases } from './ledger/settlement.ts'
 import { ProviderError } from './providers/provider.ts'
 import type { Target } from './providers/target.ts'
+import { endLeaseNow } from './tasks/close.ts'
 import { endersOf, endLease, noteEnded } from './tasks/end.ts'
 import { advanceRevocations } from './tasks/revoke.ts'
 import type { Broker } from './tasks/task.ts'
@@ -36,6 +37,9 @@ const expiryGrace = 30
 /** Milliseconds between two looks of the asking loop for what time has ended. */
 const expireEvery = 100
 
+/** Milliseconds between two looks for what nobody works on any more: without a pause, each end that cannot be written would be asked about again at once. */
+const releaseEvery = 1_000
+
 /** Milliseconds between two clean-ups of keys and spent tokens. */
 const sweepEvery = 60_000
 
@@ -62,18 +66,25 @@ export async function lap(broker: Broker): Promise<boolean> {
 }
 
 /** The steps of closing by what they are called in the log, in their order. */
-const closingSteps = (broker: Broker, calls: Calls): Readonly<Record<string, () => Promise<void>>> => ({
-  'closing what is overdue': () => closePassed(broker, calls),
-  'revoking many': () => revokeSelected(broker, calls),
-  'expiring what time has ended': () => expire(broker, calls),
-  'flagging what is stuck': () => flagStuck(broker),
-})
+function closingSteps(broker: Broker, calls: Calls): Readonly<Record<string, () => Promise<void>>> {
+  let isStorm = false
+  return {
+    'closing what is overdue': async () => void (isStorm = await closePassed(broker, calls)),
+    'revoking many': () => revokeSelected(broker, calls),
+    // In a storm it would read over all that is overdue in each round.
+    'expiring what time has ended': async () => void (isStorm || (await expireAll(broker, calls))),
+    'flagging what is stuck': () => flagStuck(broker),
+  }
+}
 
-async function closePassed(broker: Broker, { more, due }: Calls): Promise<void> {
+/** @returns whether there may be more of them */
+async function closePassed(broker: Broker, { more, due }: Calls): Promise<boolean> {
   const { tasks, ended, revoking } = await closeOverdue(broker.ledger, mostAtOnce)
   noteEnded(broker, ended)
   if (revoking.length > 0) due()
-  if (tasks.length === mostAtOnce) more()
+  const isMore = tasks.length === mostAtOnce
+  if (isMore) more()
+  return isMore
 }
 
 async function revokeSelected(broker: Broker, { more, due }: Calls): Promise<void> {
@@ -84,8 +95,15 @@ async function revokeSelected(broker: Broker, { more, due }: Calls): Promise<voi
   })
 }
 
+async function expireAll(broker: Broker, calls: Calls): Promise<void> {
+  // Their providers are in no configuration, so that nobody claims them; marked as ending they expire as those of an ended task do.
+  for (const lease of await outlivedElsewhere(broker.ledger, mostAtOnce, expiryGrace, endersOf(broker).map(nameOf)))
+    await endLeaseNow(broker, lease, { cause: 'lease_expired', by: 'broker' })
+  await expire(broker, calls)
+}
+
 async function expire(broker: Broker, { more }: Pick<Calls, 'more'>): Promise<void> {
-  const expired = await expireLeases(broker.ledger, mostAtOnce, expiryGrace, awaited(broker))
+  const expired = await expireLeases(broker.ledger, mostAtOnce, expiryGrace, endersHere(broker))
   noteEnded(broker, expired)
   if (expired.length === mostAtOnce) more()
 }
@@ -106,6 +124,8 @@ export function startReaper(broker: Broker): Reaper {
   const releaseLost = createReleasing(ledger)
   const sweepNow = createSweeping(ledger)
   const expireFirst = createExpiring(broker)
+  /** Whether a provider had no room when the asking loop last looked: whatever ends there then leaves a place, whoever began to end it. */
+  let isFull = false
   const failed = (error: string): void => telemetry.log.warn({ error }, 'the reaper could not look at the store; it looks again within a second')
 
   const closing: Loop = startLoop(
@@ -127,31 +147,48 @@ export function startReaper(broker: Broker): Reaper {
         'claiming what is due': () => claim(broker, again),
       }
       await inTurn(steps, isOver)
-      return await pauseUntilDue(broker)
+      const withRoom = endersOf(broker).filter((target) => target.free() > 0)
+      isFull = withRoom.length < endersOf(broker).length
+      return pauseFor(await nextDue(ledger, withRoom.map(nameOf)))
     },
     longestPause,
     failed,
   )
   const loops = [closing, asking]
+  const forget = broker.background.onDone(() => {
+    if (isFull) asking.wake()
+  })
   // It only wakes earlier: a store that cannot listen costs a second, not a lease.
   ledger
     .onDue(() => loops.forEach((loop) => loop.wake()))
     .catch((error: unknown) => telemetry.log.warn({ error: describe(error) }, 'the store does not wake the reaper'))
 
-  const stop = async (): Promise<void> => void (await Promise.all(loops.map((loop) => loop.stop())))
+  async function stop(): Promise<void> {
+    forget()
+    await Promise.all(loops.map((loop) => loop.stop()))
+  }
   return { lastLap: () => Math.max(...loops.map((loop) => loop.lastRound())), stop, [Symbol.asyncDispose]: stop }
 }
 
 /** What a stopwatch would say that was started long ago: the first time nothing is too soon. */
 const beforeTheFirst = (): number => Infinity
 
-/** Makes due what was claimed before the store failed, perhaps by nobody who knows of it. */
+/**
+ * Makes due what is claimed or put off where that may be for nothing: the store has failed, so that perhaps nobody works on it; or its clock was set back,
+ * so that it would wait for as much longer.
+ */
 function createReleasing(ledger: Ledger): () => Promise<void> {
   let failures = 0
+  let latest = 0
+  let since = beforeTheFirst
   return async () => {
+    if (since() < releaseEvery) return
     const seen = ledger.failures()
-    if (seen !== failures) await releaseClaims(ledger)
+    const now = await storeTime(ledger)
+    if (seen !== failures || now < latest) await releaseClaims(ledger)
     failures = seen
+    latest = now
+    since = stopwatch()
   }
 }
 
@@ -206,7 +243,7 @@ function createTending({ targets, background, telemetry }: Broker): () => void {
 
 const nameOf = ({ provider: { name, kind } }: Target): Ender => ({ name, kind })
 
-function awaited(broker: Broker): Awaited {
+function endersHere(broker: Broker): EndersHere {
   const all = endersOf(broker)
   return {
     answering: all.filter(({ endsFailing }) => !endsFailing).map(nameOf),
@@ -219,12 +256,6 @@ const roomsOf = (broker: Broker): Room[] => endersOf(broker).map((target) => ({ 
 /** Milliseconds until the next deadline, or end of what is local. */
 const pauseUntilClosing = async ({ ledger, targets }: Broker): Promise<number> =>
   pauseFor(await nextClosing(ledger, [...targets.values()].filter(({ provider }) => provider.local).map(nameOf)))
-
-/** Milliseconds until something is due at a provider. One without room wakes the loop when it has some again; asking about it would only find the same leases due. */
-async function pauseUntilDue(broker: Broker): Promise<number> {
-  const withRoom = endersOf(broker).filter((target) => target.free() > 0)
-  return pauseFor(await nextDue(broker.ledger, withRoom.map(nameOf)))
-}
 
 const pauseFor = (wait: number | undefined): number => Math.min(longestPause, Math.max(shortestPause, wait ?? longestPause))
 

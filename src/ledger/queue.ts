@@ -33,28 +33,57 @@ export async function claimDue(ledger: Ledger, rooms: readonly Room[]): Promise<
   return leasesOf(rows.map((row) => row.lease))
 }
 
-/** Puts a claimed lease back, with the reason why it could not be ended yet. @param wait milliseconds until it is due again */
-export async function retryLater(ledger: Ledger, lease: Pick<Lease, 'id'>, error: string, wait: number): Promise<void> {
+/**
+ * Puts a claimed lease back, with the reason why it could not be ended yet. It is asked about once more when its own end passes: what was said before that
+ * is no answer to whether it is dead then. Due at once where a handle has arrived meanwhile: what was said is not about that one.
+ *
+ * @param lease with its handles as they were when the provider was asked
+ * @param wait milliseconds until it is due again
+ */
+export async function retryLater(ledger: Ledger, lease: Pick<Lease, 'id' | 'handles'>, error: string, wait: number): Promise<void> {
   await ledger.run(sql`
-    update leases set error = ${error}, due_at = now() + ${milliseconds(wait)}
+    update leases set error = ${error}, due_at = case
+      when jsonb_array_length(handles) > ${lease.handles.length}::int then now()
+      when expires_at > now() then least(now() + ${milliseconds(wait)}, expires_at)
+      else now() + ${milliseconds(wait)} end
     where id = ${lease.id} and state in ('reserved', 'revoking')`)
 }
 
-/** Makes a claimed lease due again at once, and wakes every reaper: whoever has room for it takes it. */
+/** Due now, and as one that was not asked about since its own end, where that has passed: time alone must not end it. */
+const dueUnasked = sql`least(now(), expires_at)`
+
+/** Makes a claimed lease that nobody was asked about due again at once, and wakes every reaper: whoever has room for it takes it. */
 export async function putBack(ledger: Ledger, lease: Pick<Lease, 'id'>): Promise<void> {
   await ledger.run(sql`
-    with back as (update leases set due_at = now() where id = ${lease.id} and state in ('reserved', 'revoking') returning id)
+    with back as (update leases set due_at = ${dueUnasked} where id = ${lease.id} and state in ('reserved', 'revoking') returning id)
     select pg_notify(${dueChannel}, '') from back`)
 }
 
 /**
- * Makes whatever is being revoked due now. After the store was away nobody may be working on what is claimed: the answer to a claim was lost, or what
+ * Makes due whatever is claimed or put off. After the store was away nobody may be working on what is claimed: the answer to a claim was lost, or what
  * came of it could not be written. Whoever still works on one finds that it was asked about twice, which is harmless.
  */
 export async function releaseClaims(ledger: Ledger): Promise<void> {
   await ledger.run(sql`
-    update leases set due_at = now()
-    where id in (select id from leases where state = 'revoking' and due_at > now() for update skip locked)`)
+    with revoking as (select id from leases where state = 'revoking' and due_at > now() for update skip locked),
+    -- Claimed when its own end had passed, and not marked as ending yet.
+    outlived as (
+      select id from leases where state = 'active' and not local and ended_at is null and expires_at <= now() and due_at > now() for update skip locked
+    )
+    update leases set due_at = ${dueUnasked} where id = any(array(select id from revoking union all select id from outlived))`)
+}
+
+/**
+ * Live leases whose own end passed `grace` seconds ago, and that nobody has claimed: up to `limit` of those whose provider is none of the `configured`. A broker
+ * that has it would have claimed them by then.
+ */
+export async function outlivedElsewhere(ledger: Ledger, limit: number, grace: number, configured: readonly Ender[]): Promise<readonly Lease[]> {
+  const rows = await ledger.run<{ lease: JsonRow }>(sql`
+    select to_json(lease) as lease from leases as lease
+    where ended_at is null and expires_at <= now() - make_interval(secs => ${grace}) and state = 'active' and not local and due_at <= now()
+      and not ${endedAtAny(sql`lease`, configured)}
+    order by expires_at limit ${limit}`)
+  return leasesOf(rows.map((row) => row.lease))
 }
 
 /**
@@ -101,6 +130,12 @@ const firstDue = (enders: readonly Ender[], sort: SQL): SQL => sql`
 async function untilThe(ledger: Ledger, moment: SQL): Promise<number | undefined> {
   const [row] = await ledger.run<{ wait: number | null }>(sql`select (extract(epoch from ${moment} - now()) * 1000)::double precision as wait`)
   return row?.wait === null || row === undefined ? undefined : Math.max(0, Math.ceil(row.wait))
+}
+
+/** The store's time, in milliseconds. */
+export async function storeTime(ledger: Ledger): Promise<number> {
+  const [row] = await ledger.run<{ at: number }>(sql`select (extract(epoch from now()) * 1000)::double precision as at`)
+  return row!.at
 }
 
 /**

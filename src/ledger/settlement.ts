@@ -75,20 +75,21 @@ async function settleAll(ledger: Ledger, all: readonly Settling[]): Promise<read
 /** Seconds after which a mint that was cut off has come to its end at any provider: until then its word that it knows of nothing is not the last. */
 const undecided = 180
 
-/** Providers of which time has not the last word. */
-export interface Awaited {
+/** What this broker knows of the providers at which leases end. */
+export interface EndersHere {
   /** Those that are asked about what is due, sooner or later, however much that is. */
   readonly answering: readonly Ender[]
-  /** Those that alone can end leases with a handle of this key, whatever the time. */
+  /** Those of which time has not the last word: they alone can end leases with a handle of this key, whatever the time. */
   readonly confirming: readonly (Ender & { readonly key: string })[]
 }
 
 /**
  * Ends what only the broker or time has to end: up to `limit` leases whose own end has passed and that no provider needs to be asked about.
- * Local ones whose task goes on, lapsing ones, and those whose provider could not confirm for `grace` seconds past their end, unless they are among the `confirming`. Where it is among
- * the `answering`, it has to have been asked since, which shows in when it is to be asked again: no broker or no store may have been there before.
+ * Lapsing ones, local ones whose task goes on, and from `grace` seconds past their end those whose provider could not confirm, unless it is one of the
+ * `confirming`. One of the `answering` has to have been asked since, which shows in when it is to be asked again: no broker or no store may have been there
+ * before.
  */
-export async function expireLeases(ledger: Ledger, limit: number, grace: number, { answering, confirming }: Awaited): Promise<readonly Lease[]> {
+export async function expireLeases(ledger: Ledger, limit: number, grace: number, { answering, confirming }: EndersHere): Promise<readonly Lease[]> {
   const [row] = await ledger.run<{ ended: JsonRow[] | null }>(sql`
     with due as (
       select id, task_id, state = 'active' as lives from leases as lease where ended_at is null and expires_at <= now()

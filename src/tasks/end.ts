@@ -22,7 +22,11 @@ export const endersOf = ({ targets }: Pick<Broker, 'targets'>): readonly Target[
  */
 export async function endLease(broker: Broker, lease: Lease, signal: AbortSignal): Promise<Settled | undefined> {
   const target = endersOf(broker).find(({ provider }) => isEndedAt(lease, provider))
-  if (!target) return undefined
+  if (!target) {
+    // Claimed by whoever closed it here: another broker, which has its provider, need not wait until that claim is over.
+    await putBack(broker.ledger, lease)
+    return undefined
+  }
   try {
     const ended = await end(broker, target, lease, signal)
     if (ended) noteEnded(broker, [ended.lease])

@@ -17,7 +17,7 @@ import { logKeyOf } from '../../src/ledger/log-key.ts'
 import { readLogLines } from '../../src/ledger/log-lines.ts'
 import { archivePolicySet, policySetOf } from '../../src/ledger/policy-sets.ts'
 import { proveConsistency, proveEntry } from '../../src/ledger/proofs.ts'
-import { nextClosing, nextDue, putBack, releaseClaims, retryLater, sweep } from '../../src/ledger/queue.ts'
+import { nextClosing, nextDue, putBack, releaseClaims, retryLater, storeTime, sweep } from '../../src/ledger/queue.ts'
 import { progressOf, reachOf, startRevocation } from '../../src/ledger/revocations.ts'
 import type { DecisionRecord } from '../../src/ledger/records.ts'
 import { recordRefusal } from '../../src/ledger/refusals.ts'
@@ -146,9 +146,10 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
       const { id } = await house.declare(['api', 'crm', 'gone-by-itself'], { broker })
       await house.backdate(id, '2 minutes')
       await journal(broker.ledger, { id: noLease, taskId: noTask }, {})
-      await retryLater(broker.ledger, { id: noLease }, 'no reason', 0)
+      await retryLater(broker.ledger, { id: noLease, handles: [] }, 'no reason', 0)
       await putBack(broker.ledger, { id: noLease })
       await releaseClaims(broker.ledger)
+      await storeTime(broker.ledger)
       while (await lap(broker));
       const targets = [...broker.targets.values()].map(({ provider: { name, kind } }) => ({ name, kind }))
       await nextDue(broker.ledger, targets)
