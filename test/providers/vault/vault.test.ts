@@ -242,7 +242,8 @@ describe.runIf(vaultRuns)('Vault', () => {
 
     test('is not made for a lease of which less than a second is left, and reads nothing where that comes to be so', async () => {
       expect(await failureOf(mint(reserve(reading, { elapsed: () => 599_001 })))).toMatchObject({
-        fault: 'timed_out',
+        fault: 'refused',
+        minted: 'no',
         message: 'No time is left for this lease',
       })
       expect(front.requests()).toEqual([])
@@ -250,8 +251,19 @@ describe.runIf(vaultRuns)('Vault', () => {
       let elapsed = 0
       const reservation = reserve(reading, { elapsed: () => elapsed })
       const minting = provider.mint(reservation, async () => void (elapsed = 599_001), patient)
-      expect(await failureOf(minting)).toMatchObject({ fault: 'timed_out', minted: 'maybe', message: 'No time is left for this lease' })
+      expect(await failureOf(minting)).toMatchObject({ fault: 'refused', minted: 'maybe', message: 'No time is left for this lease' })
       expect(asked()).toEqual(['create token', 'revoke token'])
+    })
+
+    test('that an agent wants for a lease of a second closes the way to nobody, however often it is asked for', async () => {
+      const target = createTarget(provider, { clock: systemClock, observe: () => {} })
+      const issuedAt = new Date()
+      const brief = () => reserve(reading, { issuedAt, expiresAt: new Date(issuedAt.getTime() + 1_000), elapsed: () => 1 })
+      for (let time = 0; time < 3; time++) expect(await failureOf(mint(brief(), patient, target))).toMatchObject({ fault: 'refused', minted: 'no' })
+      expect(target.failing).toBe(false)
+      const reservation = reserve()
+      await mint(reservation, patient, target)
+      await end(reservation)
     })
   })
 
