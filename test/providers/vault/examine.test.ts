@@ -201,6 +201,11 @@ describe('a database role', async () => {
       /^fault: creation_statements: without VALID UNTIL/,
     ],
     [
+      'makes logins whose end is no end',
+      { creation_statements: [`CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}' VALID UNTIL 'infinity' IN ROLE reader;`] },
+      /^fault: creation_statements: without VALID UNTIL/,
+    ],
+    [
       'gives each login rights of its own',
       {
         creation_statements: [
@@ -238,6 +243,13 @@ describe('a database role', async () => {
     ['no NOLOGIN', [commit, terminate, drop], /without NOLOGIN/],
     ['no end of sessions', [noLogin, commit, drop], /open sessions are left alone/],
     ['no DROP', [noLogin, commit, terminate], /without DROP ROLE/],
+    ['DROP before the sessions', [noLogin, commit, 'DROP OWNED BY "{{name}}"; DROP ROLE "{{name}}"', terminate, look], /^fault: .* is dropped before/],
+    [
+      'DROP before the sessions in one block',
+      [noLogin, commit, `DO $$ BEGIN DROP OWNED BY x; DROP ROLE x; PERFORM pg_terminate_backend(1); END $$;`, look],
+      /^fault: .* is dropped before/,
+    ],
+    ['its look after DROP', [noLogin, commit, terminate, drop, look], /^warning: .* is not noticed/],
     ['no look for what is left', [noLogin, commit, terminate, drop], /^warning: .* is not noticed/],
     ['nothing for what a login made', [noLogin, commit, terminate, look, 'DROP ROLE "{{name}}"'], /^warning: .* without DROP OWNED/],
   ])('whose revocation has %s', (_, entries, message) => {

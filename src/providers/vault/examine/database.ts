@@ -54,7 +54,7 @@ const isNone = (subject: string): Finding => ({
 /** @param creation statements for Postgres */
 function judgeCreation(subject: string, creation: string): Finding[] {
   const findings: Finding[] = []
-  if (!/\bVALID UNTIL\b/i.test(creation))
+  if (!/\bVALID\s+UNTIL\s+'\{\{expiration\}\}'/i.test(creation))
     findings.push({
       level: 'fault',
       subject,
@@ -76,9 +76,12 @@ function judgeCreation(subject: string, creation: string): Finding[] {
   return findings
 }
 
+const cutsSessions = /\bpg_terminate_backend\b/i
+const dropsRole = /\bDROP\s+(ROLE|USER)\b/i
+
 /**
  * NOLOGIN, made true by COMMIT, then the end of every session, a look whether one is left, then DROP with what the login made. In one transaction whoever
- * reconnects meanwhile keeps a session for good.
+ * reconnects meanwhile keeps a session for good. After DROP a session has no name, and neither its end nor the look finds it.
  */
 export function judgeRevocation(subject: string, entries: readonly string[]): Finding[] {
   const like =
@@ -92,12 +95,7 @@ export function judgeRevocation(subject: string, entries: readonly string[]): Fi
   if (entries.every((entry) => entry.trim() === '')) return fault('none, and what Vault does by itself leaves open sessions alone')
   const steps = entries.flatMap(stepsOf)
   const at = (step: RegExp): number => steps.findIndex((text) => step.test(text))
-  const [noLogin, commit, terminate, drop] = [
-    at(/\bNOLOGIN\b/i),
-    at(/^(COMMIT|END)\b/i),
-    at(/\bpg_terminate_backend\b/i),
-    at(/\bDROP\s+(ROLE|USER)\b/i),
-  ]
+  const [noLogin, commit, terminate, drop] = [at(/\bNOLOGIN\b/i), at(/^(COMMIT|END)\b/i), at(cutsSessions), at(dropsRole)]
   if (terminate === -1) return fault('open sessions are left alone: without pg_terminate_backend they go on after the login is gone')
   if (noLogin === -1) return fault('without NOLOGIN first a client that reconnects in a loop keeps a session that nothing ends')
   if (!(noLogin < commit && commit < terminate))
@@ -105,8 +103,11 @@ export function judgeRevocation(subject: string, entries: readonly string[]): Fi
       'all in one transaction: whoever reconnects before it is over keeps a session that nothing ends. COMMIT has to stand between NOLOGIN and pg_terminate_backend',
     )
   if (drop === -1) return fault('without DROP ROLE every login that ever was stays as a role')
+  const all = steps.join('\n')
+  if (all.search(dropsRole) < all.search(cutsSessions))
+    return fault('the role is dropped before its sessions are cut, which then have no name to be found by')
   const findings: Finding[] = []
-  if (!steps.slice(terminate + 1).some((text) => /\bpg_stat_activity\b/i.test(text)))
+  if (!steps.slice(terminate + 1, drop + 1).some((text) => /\bpg_stat_activity\b/i.test(text)))
     findings.push(finding('warning', 'a session that does not end in time is not noticed, for pg_terminate_backend only warns of it'))
   if (!steps.some((text) => /\bDROP\s+OWNED\b/i.test(text)))
     findings.push(
