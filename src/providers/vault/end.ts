@@ -40,7 +40,7 @@ export function createEnding(name: string, identity: Identity, slots: Slots, und
     const health = healthOf(await identity.ask(healthQuestion, signal))
     if (health?.standby !== false)
       throw new ProviderError(
-        'unavailable',
+        'downstream',
         `${name}: a standby does not know a task token, which proves nothing: the address has to lead to the active node`,
         'maybe',
       )

@@ -31,11 +31,16 @@ const told = (findings: readonly { level: string; message: string }[]): string[]
 describe('the node', () => {
   test.each([
     ['is well', {}, 'ok', /active, version 2\.7\.2/],
-    ['is a standby that passes on what it must', { standby: true }, 'ok', /a standby, version 2\.7\.2/],
+    ['is a standby that passes on what it must', { standby: true }, 'warning', /a standby, version 2\.7\.2: what ends at its deadline is never proven/],
     ['is a standby that answers from old state', { standby: true, version: '2.6.1' }, 'fault', /lead to the active node, or run 2\.6\.2/],
     ['is active where standbys answer from old state', { version: '2.5.0' }, 'warning', /must always lead to the active node/],
-    ['is a standby of a version before such reads', { standby: true, version: '2.4.4' }, 'ok', /standby/],
-    ["is a standby of HashiCorp's", { standby: true, version: '2.5.0', enterprise: false, performance_standby: false }, 'ok', /standby/],
+    ['is a standby of a version before such reads', { standby: true, version: '2.4.4' }, 'warning', /never proven/],
+    [
+      "is a standby of HashiCorp's",
+      { standby: true, version: '2.5.0', enterprise: false, performance_standby: false },
+      'warning',
+      /never proven through it/,
+    ],
     ["is HashiCorp's, and active", { version: '2.5.0', enterprise: true, performance_standby: false }, 'ok', /active, version 2\.5\.0/],
     [
       'is a performance standby of Vault Enterprise',

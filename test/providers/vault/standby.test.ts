@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Evidence, Handle } from '../../../src/base/evidence.ts'
 import { systemClock } from '../../../src/base/time.ts'
 import { type Minted, type Provider, ProviderError, type Reservation } from '../../../src/providers/provider.ts'
+import { createTarget } from '../../../src/providers/target.ts'
 import { vaultKind } from '../../../src/providers/vault/vault.ts'
 import { type Openbao, startOpenbao } from '../../support/openbao.ts'
 import { frontVault, type VaultFront } from '../../support/vault-front.ts'
@@ -43,7 +44,7 @@ describe.runIf(vaultRuns)('two nodes of OpenBao', () => {
       async (handle) => void journaled.set(reservation.lease, [...(journaled.get(reservation.lease) ?? []), handle]),
       patient,
     )
-  const revoke = (provider: Provider, { lease, task }: Reservation): Promise<Evidence> =>
+  const revoke = (provider: Pick<Provider, 'revoke'>, { lease, task }: Reservation): Promise<Evidence> =>
     provider.revoke({ lease, task, age: 600_000, handles: journaled.get(lease) ?? [] }, patient)
   const openLogins = async ({ lease }: Reservation) =>
     (await leader.database.logins()).filter(({ name, open }) => open && name.includes(lease.replace('_', '-')))
@@ -65,8 +66,18 @@ describe.runIf(vaultRuns)('two nodes of OpenBao', () => {
     await mint(active, reservation)
     await revoke(active, reservation)
     // It is gone by now, and still it is not for the standby to say so.
-    await expect(revoke(standby, reservation)).rejects.toMatchObject({ fault: 'unavailable', message: expect.stringContaining('standby') })
+    await expect(revoke(standby, reservation)).rejects.toMatchObject({ fault: 'downstream', message: expect.stringContaining('standby') })
     await expect(revoke(active, reservation)).resolves.toMatchObject({ by: 'provider' })
+  })
+
+  test('what a standby cannot prove keeps nothing else from being ended through it', async () => {
+    const active = await connectTo(leader.address)
+    const standby = createTarget(await connectTo(other.address), { clock: systemClock, observe: () => {} })
+    const ended = reserve()
+    await mint(active, ended)
+    await revoke(active, ended)
+    for (let time = 0; time < 3; time++) await expect(revoke(standby, ended)).rejects.toMatchObject({ message: expect.stringContaining('standby') })
+    expect(standby.endsFailing).toBe(false)
   })
 
   test('what is claimed to be revoked right after it was minted, through a standby, is dead at the active node', async () => {

@@ -68,7 +68,13 @@ function roleOf(address: string, health: Health): Finding {
       subject: 'node',
       message: `${address} is active, of version ${version}, whose standbys answer from old state: \`address\` must always lead to the active node. Run 2.6.2 or newer`,
     }
-  return { level: 'ok', subject: 'node', message: `${address} is unsealed and ${standby ? 'a standby' : 'active'}, version ${version}` }
+  const message = `${address} is unsealed and ${standby ? 'a standby' : 'active'}, version ${version}`
+  if (!standby) return { level: 'ok', subject: 'node', message }
+  return {
+    level: 'warning',
+    subject: 'node',
+    message: `${message}: what ends at its deadline is never proven through it. Let \`address\` lead to the active node`,
+  }
 }
 
 /** The community edition of HashiCorp's Vault reads no namespace in a request, and refuses none. */
