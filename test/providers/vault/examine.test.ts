@@ -31,7 +31,12 @@ const told = (findings: readonly { level: string; message: string }[]): string[]
 describe('the node', () => {
   test.each([
     ['is well', {}, 'ok', /active, version 2\.7\.2/],
-    ['is a standby that passes on what it must', { standby: true }, 'warning', /a standby, version 2\.7\.2: what ends at its deadline is never proven/],
+    [
+      'is a standby that passes on what it must',
+      { standby: true },
+      'warning',
+      /a standby, version 2\.7\.2: what ends at its deadline is never proven/,
+    ],
     ['is a standby that answers from old state', { standby: true, version: '2.6.1' }, 'fault', /lead to the active node, or run 2\.6\.2/],
     ['is active where standbys answer from old state', { version: '2.5.0' }, 'warning', /must always lead to the active node/],
     ['is a standby of a version before such reads', { standby: true, version: '2.4.4' }, 'warning', /never proven/],
@@ -248,7 +253,11 @@ describe('a database role', async () => {
     ['no NOLOGIN', [commit, terminate, drop], /without NOLOGIN/],
     ['no end of sessions', [noLogin, commit, drop], /open sessions are left alone/],
     ['no DROP', [noLogin, commit, terminate], /without DROP ROLE/],
-    ['DROP before the sessions', [noLogin, commit, 'DROP OWNED BY "{{name}}"; DROP ROLE "{{name}}"', terminate, look], /^fault: .* is dropped before/],
+    [
+      'DROP before the sessions',
+      [noLogin, commit, 'DROP OWNED BY "{{name}}"; DROP ROLE "{{name}}"', terminate, look],
+      /^fault: .* is dropped before/,
+    ],
     [
       'DROP before the sessions in one block',
       [noLogin, commit, `DO $$ BEGIN DROP OWNED BY x; DROP ROLE x; PERFORM pg_terminate_backend(1); END $$;`, look],
@@ -341,8 +350,24 @@ describe('what the broker may do', () => {
 })
 
 test.each<[string, string | null, RegExp]>([
-  ['opens its path alone', 'path "database/creds/+" { capabilities = ["read"] }', /^ok: opens database\/creds\/\+ alone/],
-  ['opens it by a star', 'path "database/creds/*" { capabilities = ["read"] }', /^ok: /],
+  ['opens its path alone', 'path "database/creds/+" { capabilities = ["read"] }', /^ok: opens nothing but database\/creds\/\+$/],
+  [
+    'opens it and all below by a star',
+    'path "database/creds/*" { capabilities = ["read"] }',
+    /^fault: opens more than database\/creds\/\+: take database\/creds\/\* away/,
+  ],
+  [
+    'opens some values of its parameter',
+    'path "database/creds/eu" { capabilities = ["read"] }\npath "database/creds/us" { capabilities = ["read"] }',
+    /^ok: /,
+  ],
+  ['opens whatever begins with one', 'path "database/creds/eu*" { capabilities = ["read"] }', /^fault: opens more .* take database\/creds\/eu\* away/],
+  [
+    'denies what is not its own',
+    'path "database/creds/+" { capabilities = ["read"] }\npath "secret/*" {\n  capabilities = ["deny"]\n}',
+    /^ok: opens nothing but database\/creds\/\+$/,
+  ],
+  ['denies and opens nothing', 'path "*" { capabilities = ["deny"] }', /^unchecked: whether it opens more/],
   ['opens a mount', 'path "database/*" { capabilities = ["read"] }', /^fault: opens more than database\/creds\/\+: take database\/\* away/],
   [
     'opens another path in the same line',
@@ -357,7 +382,7 @@ test.each<[string, string | null, RegExp]>([
   [
     'tells of paths in comments',
     '# the path\n// path "secret/*" {}\n/* path "sys/*"\n{} */ path "database/creds/+" { capabilities = ["read"] } # path',
-    /^ok: opens database\/creds\/\+ alone/,
+    /^ok: opens nothing but database\/creds\/\+$/,
   ],
   ['is in JSON', '{ "path": { "secret/*": { "capabilities": ["read"] } } }', /^unchecked: whether it opens more .*bao policy read mayfly-task-x/],
   [

@@ -25,14 +25,24 @@ function judge({ name, grants, text }: TaskPolicy): Finding[] {
   if (text === undefined) return []
   const wanted = grants.map(pathOf)
   const said = withoutComments(text)
-  const paths = [...said.matchAll(/\bpath\s+"([^"]*)"/g)].map(([, path]) => path!)
-  const more = paths.filter((path) => !wanted.includes(path.replaceAll('*', '+')))
+  const stanzas = [...said.matchAll(stanza)]
+  const opened = stanzas.flatMap(([, path, denial]) => (denial === undefined ? [path!] : []))
+  const more = opened.filter((path) => !wanted.some((whole) => isWithin(path, whole)))
   if (more.length > 0) return [{ level: 'fault', subject, message: `opens more than ${wanted.join(', ')}: take ${more.join(', ')} away` }]
   // A policy may be written otherwise, as in JSON: what is not read here may open anything.
-  const isRead = paths.length > 0 && paths.length === said.match(/\bpath\b/g)?.length
-  if (isRead) return [{ level: 'ok', subject, message: `opens ${wanted.join(', ')} alone` }]
+  const isRead = opened.length > 0 && stanzas.length === said.match(/\bpath\b/g)?.length
+  if (isRead) return [{ level: 'ok', subject, message: `opens nothing but ${wanted.join(', ')}` }]
   const message = `whether it opens more than ${wanted.join(', ')} is not understood: write it as \`path "…" { … }\`, or look with \`bao policy read ${name}\``
   return [{ level: 'unchecked', subject, message }]
+}
+
+/** A path of a policy, and what follows it where that is a denial and nothing else. */
+const stanza = /\bpath\s+"([^"]*)"(\s*\{\s*capabilities\s*=\s*\[\s*"deny"\s*,?\s*\]\s*\})?/g
+
+/** Whether a path of a policy opens no more than the path of a grant: segment by segment the same, or one value of a parameter. `*` stands for any number of segments. */
+function isWithin(path: string, whole: string): boolean {
+  const [parts, wanted] = [path.split('/'), whole.split('/')]
+  return parts.length === wanted.length && parts.every((part, at) => part === wanted[at] || (wanted[at] === '+' && !part.includes('*')))
 }
 
 /** Of a policy in Vault's own language. What looks like a comment in a text between quotes is none. */
