@@ -180,7 +180,17 @@ describe('the token role', async () => {
     [{ allowed_policies_glob: ['mayfly-*'], disallowed_policies: ['default'] }, /^fault: could give a task the policy mayfly-broker/],
     [{ allowed_policies: ['default'], disallowed_policies: [] }, /^fault: could give a task the policy default/],
     [{ allowed_policies_glob: ['*'] }, /^fault: allows every policy/],
+    [{ allowed_policies_glob: ['mayfly-*-*'], disallowed_policies_glob: ['mayfly-t*k-x'] }, /^fault: does not give the policy mayfly-task-x/],
+    [{ allowed_policies_glob: ['mayfly-task.x', 'mayfly-*-y'] }, /^fault: does not give the policy mayfly-task-x/],
+    [
+      { allowed_policies_glob: ['mayfly-task-x', 'm*broker'], disallowed_policies: ['default'] },
+      /^fault: could give a task the policy mayfly-broker/,
+    ],
   ])('that says %j is told', (over, message) => expect(judge(over)).toEqual([expect.stringMatching(message)]))
+
+  test('may have a star in the middle of what it allows', () => {
+    expect(judge({ allowed_policies_glob: ['mayfly-*-x'] })).toEqual([expect.stringMatching(/^ok: /)])
+  })
 
   test('that names no policies gives those of the broker, and none of a grant', () => {
     expect(judge({ allowed_policies_glob: [] })).toEqual([

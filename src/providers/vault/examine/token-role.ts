@@ -75,10 +75,8 @@ const gives = (role: TokenRole, policy: string): boolean =>
   !role.disallowed_policies.includes(policy) &&
   !role.disallowed_policies_glob.some((glob) => matches(glob, policy))
 
-/** As Vault matches policies: `*` at either end stands for anything, and nowhere else. */
+/** As Vault matches policies (ryanuber/go-glob): each `*`, wherever it stands, for anything, and nothing else means more than itself. */
 function matches(glob: string, policy: string): boolean {
-  const [starts, ends] = [glob.endsWith('*'), glob.startsWith('*')]
-  const text = glob.replace(/^\*/, '').replace(/\*$/, '')
-  if (starts && ends) return policy.includes(text)
-  return starts ? policy.startsWith(text) : ends ? policy.endsWith(text) : policy === text
+  const texts = glob.split(/\*+/).map((text) => text.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&'))
+  return new RegExp(`^${texts.join('[^]*')}$`).test(policy)
 }
