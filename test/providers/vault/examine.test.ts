@@ -5,9 +5,11 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { ProviderError } from '../../../src/providers/provider.ts'
 import { createAsk } from '../../../src/providers/vault/client.ts'
 import { judgeAuthority, judgeToken, needsOf } from '../../../src/providers/vault/examine/authority.ts'
 import { judgeDatabaseRole, judgeRevocation } from '../../../src/providers/vault/examine/database.ts'
+import { examineGrant } from '../../../src/providers/vault/examine/grant.ts'
 import { judgeNode, silence } from '../../../src/providers/vault/examine/node.ts'
 import { judgeTaskPolicies } from '../../../src/providers/vault/examine/policies.ts'
 import { covers, judgeQuotas } from '../../../src/providers/vault/examine/quotas.ts'
@@ -357,6 +359,42 @@ describe('what the broker may do', () => {
       expect.stringMatching(/^fault: has the policy default, .* token_no_default_policy=true on the role of auth\/apps$/),
     ])
   })
+})
+
+test.each<[string, object, string]>([
+  ['a login', { path: 'database/creds/x' }, ' (what it may have made ends by itself within two minutes)'],
+  ['a certificate that is revoked', { path: 'pki/issue/x', ended_by: 'serial' }, ' (what it may have made ends by itself within two minutes)'],
+  ['a certificate', { path: 'pki/issue/x' }, ' (what it may have made ends by itself within 60 s)'],
+  ['a signature', { path: 'ssh/sign/x' }, ' (what it may have made ends by itself within 60 s)'],
+  ['an account', { path: 'kubernetes/creds/x', engine: 'kubernetes', ended_by: 'lease' }, ' (what it may have made ends by itself within 605 s)'],
+  ['keys that only time ends', { path: 'aws/creds/x', ended_by: 'time' }, ' (what it may have made ends when its role says)'],
+  ['a stored value', { path: 'secret/data/x' }, ''],
+])('of a trial that failed it is said when ends what it may have made: %s', async (_, entry, left) => {
+  const refusal = new ProviderError('refused', 'vault gave no secret', 'maybe')
+  const findings = await examineGrant(
+    {
+      name: 'vault',
+      settings: settingsOf(),
+      clock: () => now,
+      askOpenly: async () => ({ status: 403, body: undefined }),
+      ask: async () => ({ status: 403, body: undefined }),
+      async mint(_reservation, journal) {
+        await journal({ accessor: 'of-the-token' })
+        throw refusal
+      },
+      ending: {
+        revoke: () => Promise.reject(refusal),
+        recover: () => Promise.reject(refusal),
+        contain: () => Promise.reject(refusal),
+        revokeLease: () => Promise.reject(refusal),
+        revokeCertificate: () => Promise.reject(refusal),
+      },
+    },
+    { name: 'x', settings: grantOf(entry), maxTtl: 1_800_000, parameters: {} },
+  )
+  expect(told(findings).filter((finding) => finding.startsWith('fault'))).toEqual([
+    expect.stringContaining(`fault: vault gave no secret${left}: does the policy`),
+  ])
 })
 
 test.each<[string, string | null, RegExp]>([

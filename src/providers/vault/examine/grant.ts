@@ -89,7 +89,7 @@ async function tryGrant(vault: Examined, trial: TrialGrant<VaultGrant>, path: st
     return [...findings, revocationOf(grant) === 'expiry' ? lasting(subject, grant) : await end(vault, subject, lease)]
   } catch (error) {
     if (!(error instanceof ProviderError)) throw error
-    const left = handles.length === 0 ? '' : await leftOf(vault, lease)
+    const left = handles.length === 0 ? '' : await leftOf(vault, lease, grant, life)
     return [{ level: 'fault', subject, message: `${error.message}${left}: ${remedyOf(error, grant, path, stageOf(handles, made))}` }]
   }
 }
@@ -119,14 +119,26 @@ const lasting = (subject: string, { engine }: VaultGrant): Finding => ({
   message: engine === 'kv' ? 'read. It stands: nothing ends it (standing)' : 'made. Nothing but its time ends it (expiry)',
 })
 
-/** What became of a secret that went wrong half way. */
-async function leftOf({ ending, settings: { timeout } }: Examined, lease: LeaseReference): Promise<string> {
-  try {
-    await ending.revoke(lease, AbortSignal.timeout(timeout))
-    return ''
-  } catch {
-    return ' (what it may have made ends by itself within two minutes)'
-  }
+/**
+ * What became of a secret that went wrong half way: what can be ended is.
+ *
+ * @param life milliseconds that it was asked for
+ * @returns words for what may be left, to be said behind the error; empty for nothing
+ */
+async function leftOf({ ending, settings: { timeout } }: Examined, lease: LeaseReference, grant: VaultGrant, life: number): Promise<string> {
+  const isEnded = await ending.revoke(lease, AbortSignal.timeout(timeout)).then(
+    () => true,
+    () => false,
+  )
+  const end = endOf(grant, life)
+  return end === undefined || (isEnded && grant.endedBy !== 'time') ? '' : ` (what it may have made ends ${end})`
+}
+
+/** When a secret ends that nobody could end; undefined for one that was not made. An account of Kubernetes is asked for its whole life, whatever ends it. */
+function endOf({ engine, endedBy }: VaultGrant, life: number): string | undefined {
+  if (engine === 'kv') return undefined
+  if (endedBy !== 'time' && engine !== 'kubernetes') return 'by itself within two minutes'
+  return engine === 'leased' ? 'when its role says' : `by itself within ${life / 1_000} s`
 }
 
 /** How far a trial came before it failed. */
