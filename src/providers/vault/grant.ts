@@ -57,8 +57,7 @@ export const vaultGrant = z
       return z.NEVER
     }
     const parts = path.split('/')
-    const verb = parts.slice(1).find((part) => Object.hasOwn(engineOfPart, part))
-    const engine = said.engine ?? (verb === undefined ? undefined : engineOfPart[verb])
+    const engine = said.engine ?? engineOf(parts)
     if (!engine) return fault('engine', `must say what is read there: ${engines.join(', ')}`)
     const endedBy = said.ended_by ?? ends[engine][0]!
     if (!ends[engine].includes(endedBy)) return fault('ended_by', `must be ${ends[engine].join(' or ')} for ${engine}`)
@@ -71,6 +70,12 @@ export const vaultGrant = z
     if (parts[0]!.startsWith('{')) return fault('path', 'must not leave its mount to a parameter')
     return { parts, policy, engine, endedBy, authority, data, writes }
   })
+
+/** By what stands between the first part, which is of the mount, and the last, a name. Undefined where nothing tells, or two tell different ones: a mount may have two parts. */
+function engineOf(parts: readonly string[]): Engine | undefined {
+  const told = new Set(parts.slice(1, -1).flatMap((part) => (Object.hasOwn(engineOfPart, part) ? [engineOfPart[part]!] : [])))
+  return told.size === 1 ? [...told][0] : undefined
+}
 
 /**
  * The mount that revokes what was issued at a path: `pki` for `pki/issue/service`, and for `pki/issuer/name/issue/service`, since a serial number names

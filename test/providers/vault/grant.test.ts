@@ -51,10 +51,29 @@ describe('a grant', () => {
       'engine',
       'must say what is read there: leased, pki, ssh, kubernetes, kv',
     ],
+    [
+      'a path that may be of two engines',
+      { path: 'teams/data/creds/reader' },
+      'engine',
+      'must say what is read there: leased, pki, ssh, kubernetes, kv',
+    ],
+    [
+      'a folder of a KV store that is called as what another engine does',
+      { path: 'secret/data/creds/app' },
+      'engine',
+      'must say what is read there: leased, pki, ssh, kubernetes, kv',
+    ],
     ['an end that its engine has not', { path: 'ssh/sign/deploy', ended_by: 'lease' }, 'ended_by', 'must be time for ssh'],
   ])('with %s is refused', (_, own, at, message) => {
     expect(vaultGrant.safeParse({ policy: 'p', ...own }).error?.issues).toMatchObject([{ path: [at], message }])
   })
+})
+
+test.each([
+  ['teams/data/creds/reader', 'leased'],
+  ['secret/data/creds/app', 'kv'],
+])('a path that may be of two engines, %s, is of the one that its grant says: %s', (path, engine) => {
+  expect(vaultGrant.parse({ path, policy: 'p', engine }).engine).toBe(engine)
 })
 
 describe('a certificate that its serial number ends', () => {
