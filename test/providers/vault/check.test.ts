@@ -225,6 +225,16 @@ describe.runIf(vaultRuns)('mayfly provider check, of a Vault', () => {
       /^grant leased: pki\/roles\/leased: makes certificates without a lease, .* generate_lease=true/,
     ],
     [
+      'signatures for less than the grant promises',
+      () => change('ssh/roles/deploy', { ttl: 300, max_ttl: 300 }),
+      /^grant ssh: ssh\/roles\/deploy: max_ttl: refuses whoever asks for more than 300 s, and the grant promises 600 s/,
+    ],
+    [
+      'signatures that are refused even for a trial',
+      () => change('ssh/roles/deploy', { ttl: 30, max_ttl: 30 }),
+      /^grant ssh: vault gave no secret: it refused with status 400 \(what it may have made ends by itself within 60 s\)/,
+    ],
+    [
       'a grant whose policy is not there',
       async () => {
         const { data } = await root('GET', 'sys/policies/acl/mayfly-task-ledger-read')

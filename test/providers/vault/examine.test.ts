@@ -293,7 +293,7 @@ describe('a role', () => {
     ['certificates that are kept', { path: 'pki/issue/x', ended_by: 'serial' }, { no_store: false }, undefined],
     ['certificates with a lease that nobody uses', { path: 'pki/issue/x' }, { generate_lease: true }, /^warning: makes certificates with a lease/],
     ['certificates for too short', { path: 'pki/issue/x' }, { max_ttl: 599 }, /^warning: lets nothing live longer than 599 s/],
-    ['signatures for too short', { path: 'ssh/sign/x' }, { max_ttl: 599 }, /^warning: lets nothing live longer than 599 s/],
+    ['signatures for too short', { path: 'ssh/sign/x' }, { max_ttl: 599 }, /^fault: max_ttl: refuses whoever asks for more than 599 s, .* 601 s/],
     ['signatures', { path: 'ssh/sign/x' }, { max_ttl: 0 }, undefined],
     [
       'accounts that stay',

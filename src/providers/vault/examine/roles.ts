@@ -32,7 +32,7 @@ export function judgeRole(trial: RoleOnTrial, data: unknown): Finding[] {
     case 'pki':
       return judgePkiRole(trial, pkiRole.safeParse(data).data)
     case 'ssh':
-      return tooShort(trial, sshRole.safeParse(data).data?.max_ttl)
+      return judgeSshRole(trial, sshRole.safeParse(data).data?.max_ttl ?? 0)
     case 'kubernetes':
       return judgeKubernetesRole(trial, kubernetesRole.safeParse(data).data)
     case 'kv':
@@ -64,6 +64,13 @@ function judgePkiRole(trial: RoleOnTrial, role: z.output<typeof pkiRole> | undef
         'makes certificates with a lease, and the grant does not use it: let it say ended_by: lease, and they are revoked when their task ends',
     })
   return findings
+}
+
+/** Whoever asks it for too much gets nothing, where others give less (seen on OpenBao 2.7.2: 400). @param most seconds; 0: no limit of its own */
+function judgeSshRole({ subject, longest }: RoleOnTrial, most: number): Finding[] {
+  if (most === 0 || most >= longest) return []
+  const message = `max_ttl: refuses whoever asks for more than ${most} s, and the grant promises ${longest} s: no longer task gets one. Raise it here, or lower max_ttl in the catalogue`
+  return [{ level: 'fault', subject, message }]
 }
 
 function judgeKubernetesRole(trial: RoleOnTrial, role: z.output<typeof kubernetesRole> | undefined): Finding[] {
