@@ -11,6 +11,7 @@ import { ConfigurationError } from '../../src/base/errors.ts'
 import { systemClock } from '../../src/base/time.ts'
 import { mintRequest } from '../../src/providers/http/contract.ts'
 import { httpKind } from '../../src/providers/http/http.ts'
+import { createTarget } from '../../src/providers/target.ts'
 import { reservationOf } from './reservation.ts'
 
 const patient = new AbortController().signal
@@ -129,7 +130,8 @@ describe('what a backend answers', () => {
     const declared = { title: 'no', status: 400, alive: false, 'an extension': 1 }
     for (const [respond, expected] of [
       [problem(400, declared), { fault: 'refused', minted: 'no' }],
-      [problem(429, declared), { fault: 'unavailable', minted: 'no' }],
+      [problem(429, declared), { fault: 'downstream', minted: 'no' }],
+      [problem(409, declared), { fault: 'downstream', minted: 'no' }],
       [problem(503, declared), { fault: 'unavailable', minted: 'no' }],
       [problem(403, { ...declared, alive: true }), { fault: 'refused', minted: 'maybe' }],
       [problem(403, { title: 'no' }), { fault: 'refused', minted: 'maybe' }],
@@ -140,6 +142,16 @@ describe('what a backend answers', () => {
       answer = respond
       await expect(mint()).rejects.toMatchObject(expected)
     }
+  })
+
+  test.each([409, 429])('closes the way to nobody else where it refuses one lease with %i and declares that it leaves nothing', async (status) => {
+    const target = createTarget(await connect(), { clock: systemClock, observe: () => {} })
+    answer = (response) => response.writeHead(status, { 'content-type': 'application/problem+json' }).end('{"alive":false}')
+    for (let time = 0; time < 3; time++)
+      await expect(target.mint(reservationOf({ settings: {} }), journal, patient)).rejects.toMatchObject({ minted: 'no' })
+    expect(target.failing).toBe(false)
+    answer = json(201, token('s3cret'))
+    await expect(target.mint(reservationOf({ settings: {} }), journal, patient)).resolves.toMatchObject({ credential: { type: 'bearer_token' } })
   })
 
   test('says for how long asking again is pointless where that is a rate limit, a minute at most', async () => {

@@ -91,7 +91,12 @@ function accepted(name: string, reservation: Reservation, answer: Answer): Minte
 const garbage = (name: string, method: string) =>
   new ProviderError('garbage', `${name} answered ${method} with something that the contract does not know`, 'maybe')
 
-const unexpected = (name: string, method: string, answer: Answer) =>
-  new ProviderError(faultOf(answer.status), `${name} answered ${method} with status ${answer.status}`, leftNothing(answer) ? 'no' : 'maybe', {
-    pointlessFor: answer.pointlessFor,
-  })
+function unexpected(name: string, method: string, answer: Answer): ProviderError {
+  const { status, pointlessFor } = answer
+  const nothing = leftNothing(answer)
+  const fault = faultOf(status)
+  // The backend itself has just said so: one agent whose limit or whose lock it meets must not close it to the others.
+  const isItsWord = nothing && fault === 'unavailable' && status < 500
+  const message = `${name} answered ${method} with status ${status}`
+  return new ProviderError(isItsWord ? 'downstream' : fault, message, nothing ? 'no' : 'maybe', { pointlessFor })
+}
