@@ -53,7 +53,7 @@ export const vaultSettings = z
   })
   .superRefine((settings, context) => {
     for (const [key, text] of [['address', settings.address] as const, ...settings.nodes.map((node, at) => [`nodes.${at}`, node] as const)]) {
-      const message = nodeFault(text, settings.allow_http)
+      const message = nodeFault(text, settings.allow_http) ?? schemeFault(text, settings.address)
       if (message !== undefined) context.addIssue({ code: 'custom', path: key.split('.'), message })
     }
   })
@@ -85,3 +85,7 @@ function nodeFault(text: string, allowHttp: boolean): string | undefined {
   const { origin, href } = new URL(text)
   return href === `${origin}/` ? undefined : 'must be a scheme, a host and a port, and nothing else'
 }
+
+/** A node that is reached by other means than the address would be found out when it leads. */
+const schemeFault = (node: string, address: string): string | undefined =>
+  !URL.canParse(address) || new URL(node).protocol === new URL(address).protocol ? undefined : 'must have the scheme of `address`'

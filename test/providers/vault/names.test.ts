@@ -67,3 +67,9 @@ test.each(['address', 'nodes.0'])('what is more than a scheme, a host and a port
   ])
     expect(faultsWith(text), JSON.stringify(text)).toEqual([at])
 })
+
+test('a node of another scheme than the address is refused, and of the same one is not', () => {
+  const faultsWith = (address: string, ...nodes: readonly string[]) => inSettings({ address, nodes, allow_http: true })
+  expect(faultsWith('https://vault', 'https://vault-2', 'http://vault-3', 'http://127.0.0.1')).toEqual(['nodes.1', 'nodes.2'])
+  expect(faultsWith('http://vault', 'https://vault-2', 'http://vault-3')).toEqual(['nodes.0'])
+})
