@@ -409,7 +409,11 @@ test.each<[string, string | null, RegExp]>([
     'path "database/creds/eu" { capabilities = ["read"] }\npath "database/creds/us" { capabilities = ["read"] }',
     /^ok: /,
   ],
-  ['opens whatever begins with one', 'path "database/creds/eu*" { capabilities = ["read"] }', /^fault: opens more .* take database\/creds\/eu\* away/],
+  [
+    'opens whatever begins with one',
+    'path "database/creds/eu*" { capabilities = ["read"] }',
+    /^fault: opens more .* take database\/creds\/eu\* away/,
+  ],
   [
     'denies what is not its own',
     'path "database/creds/+" { capabilities = ["read"] }\npath "secret/*" {\n  capabilities = ["deny"]\n}',
