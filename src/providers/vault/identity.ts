@@ -179,10 +179,13 @@ async function refuseUnfitNode(name: string, put: (question: Question) => Promis
  * not passed on (source of 2.1; no Enterprise was tried).
  */
 export function answersFromOldState({ version, enterprise, performance_standby: performs }: Health): boolean {
-  if (enterprise !== undefined) return performs === true
+  // Before 1.16 Vault does not say `enterprise`.
+  if (performs === true) return true
+  if (enterprise !== undefined) return false
   const [major = 0, minor = 0, patch = 0] = version.split(/[.+-]/).map(Number)
   return major === 2 && (minor === 5 || (minor === 6 && patch < 2))
 }
 
 /** What else helps against it: Vault Enterprise is so in every version. */
-export const orNewer = ({ enterprise }: Health): string => (enterprise === undefined ? ', or run 2.6.2 or newer' : '')
+export const orNewer = ({ enterprise, performance_standby: performs }: Health): string =>
+  enterprise === undefined && performs !== true ? ', or run 2.6.2 or newer' : ''

@@ -282,6 +282,8 @@ describe('a standby', () => {
     ['2.5.0', false, false],
     ['2.5.0+ent', true, false],
     ['1.18.3+ent', true, true],
+    ['1.15.6+ent', undefined, true],
+    ['1.15.6', undefined, false],
   ])("of HashiCorp's %s (enterprise %s) answers from old state where it is a performance standby: %s", (version, enterprise, performs) => {
     expect(answersFromOldState({ ...standby, version, enterprise, performance_standby: performs })).toBe(performs)
   })
@@ -289,6 +291,7 @@ describe('a standby', () => {
   test.each([
     ['OpenBao', { version: '2.6.1' }, /ask its active node, or run 2\.6\.2 or newer$/],
     ['Vault Enterprise', { version: '2.1.0+ent', enterprise: true, performance_standby: true }, /ask its active node$/],
+    ['Vault Enterprise before 1.16', { version: '1.15.6+ent', performance_standby: true }, /ask its active node$/],
   ])('of %s that answers from old state is asked nothing but its health', async (_, health, message) => {
     const asked: string[] = []
     const ask = async ({ path }: { readonly path: string }) => {
