@@ -6,6 +6,7 @@ import { healthOf, meaning, says, unexpected, warns } from './answers.ts'
 import type { VaultAnswer } from './client.ts'
 import { type Held, heldBy } from './handles.ts'
 import { healthQuestion, type Identity } from './identity.ts'
+import type { Reads } from './reads.ts'
 import type { Slots } from './slots.ts'
 
 /** Whether Vault has revoked something, or says that it does not, because that has expired. */
@@ -26,11 +27,12 @@ export interface Ending {
 }
 
 /**
+ * @param reads by their lease
  * @param undecided milliseconds from the announcement of a lease after which nothing can live of which nobody knows: a token dies in its bootstrap time,
  *   and what a broken off read brought dies by its own first time. An account of Kubernetes or a certificate, asked for its whole life at once, may last
  *   longer, which is not waited for: nobody has it, and each mint that Kubernetes refuses would stay for as long as its task
  */
-export function createEnding(name: string, identity: Identity, slots: Slots, undecided: number, clock: Clock): Ending {
+export function createEnding(name: string, identity: Identity, slots: Slots, reads: Reads, undecided: number, clock: Clock): Ending {
   /** @returns whether Vault knew the token; where it did not somebody has ended it before, or it is not the Vault that it was */
   async function contain({ accessor, namespace }: Held['tokens'][number], signal: AbortSignal): Promise<'revoked' | 'unknown'> {
     const answer = await identity.ask({ path: 'auth/token/revoke-accessor', body: { accessor }, namespace }, signal)
@@ -91,8 +93,10 @@ export function createEnding(name: string, identity: Identity, slots: Slots, und
     revokeLease,
     revokeCertificate,
 
-    async revoke({ handles, age }, signal) {
+    async revoke({ lease, handles, age }, signal) {
       const held = heldBy(handles)
+      // Looked for before anything is asked: what a read brings meanwhile is not among these handles.
+      const mayBring = held.undecided && reads.of(lease) > 0
       // The token first, always: while it lives Vault does not retry a lease that it failed to revoke, and more can be read with it.
       const tokens = await Promise.all(held.tokens.map((token) => contain(token, signal)))
       const known = tokens.includes('revoked')
@@ -102,6 +106,7 @@ export function createEnding(name: string, identity: Identity, slots: Slots, und
         ...held.certificates.map((certificate) => revokeCertificate(certificate, signal)),
       ])
       if (held.undecided || held.tokens.length === 0) refuseUndecided(age, 'a read failed or was cut off, and what it may have brought')
+      if (mayBring) throw new ProviderError('downstream', `${name}: a read is still under way, and what it brings is ended when it is known`, 'maybe')
       const at = new Date(clock()).toISOString()
       if (ends.includes('expired'))
         return { by: 'time', statement: 'Vault does not revoke a certificate that has expired, or will within two seconds', at }

@@ -9,6 +9,7 @@ import { asProviderError } from './faults.ts'
 import { secretQuestion, type VaultGrant } from './grant.ts'
 import type { Identity } from './identity.ts'
 import { earlier, type Life, lifeOf, longestFirstLife } from './life.ts'
+import type { Reads } from './reads.ts'
 import type { Slots } from './slots.ts'
 
 /** Seconds that a task token lives until it is known, read with and renewed: what a crash leaves behind dies in this time. */
@@ -32,6 +33,8 @@ export interface Mint {
   readonly namespace: string | undefined
   /** Milliseconds that containing may take after a mint went wrong. */
   readonly timeout: number
+  /** By the path of their grant, and by their lease. */
+  readonly reads: Reads
   /** Reads of one path that may go on, behind mints that no longer wait for them too. */
   readonly mostReads: number
   /** What is done behind mints that no longer wait: about reads that go on, and about task tokens. */
@@ -52,15 +55,6 @@ class Ambiguous extends Error {
 export function createMint(vault: Mint): (reservation: Reservation<VaultGrant>, journal: Journal, signal: AbortSignal) => Promise<Minted> {
   const { name, identity, ending, namespace } = vault
   const place = namespace === undefined ? {} : { namespace }
-  /** Reads under way, by the path of the grant. */
-  const reads = new Map<string, number>()
-
-  function countRead(path: string, by: 1 | -1): void {
-    const count = (reads.get(path) ?? 0) + by
-    if (count === 0) reads.delete(path)
-    else reads.set(path, count)
-  }
-
   /** Lets something that never fails go on behind the mint. */
   function goOn(work: Promise<void>): void {
     const done: Promise<void> = work.finally(() => vault.late.delete(done))
@@ -70,7 +64,7 @@ export function createMint(vault: Mint): (reservation: Reservation<VaultGrant>, 
   /** One attempt in its turn at the backend, which is what its path leads to as far as one can tell. Nothing is made where there is none. @throws as `attempt` */
   async function attemptInTurn(reservation: Reservation<VaultGrant>, journal: Journal, signal: AbortSignal): Promise<Minted> {
     const path = pathOf(reservation)
-    if ((reads.get(path) ?? 0) >= vault.mostReads) throw new ProviderError('downstream', `${name} still owes answers to many reads`, 'no')
+    if (vault.reads.of(path) >= vault.mostReads) throw new ProviderError('downstream', `${name} still owes answers to many reads`, 'no')
     const leave = await vault.slots.enter(path)
     if (!leave) throw new ProviderError('downstream', `${name} is making others of the same kind, and the backend behind it may be down`, 'no')
     let answered: boolean | undefined
@@ -168,14 +162,13 @@ export function createMint(vault: Mint): (reservation: Reservation<VaultGrant>, 
   ): Promise<SecretAnswer> {
     // Journaling may have taken longer than anybody waits, and what is read then nobody gets.
     if (signal.aborted) throw new ProviderError('timed_out', `${name} was not asked for a secret in time`, 'no')
-    const path = pathOf(reservation)
-    countRead(path, 1)
-    const reading = vault.ask({ ...question, token, namespace }, AbortSignal.timeout(longestRead)).finally(() => countRead(path, -1))
+    const asked = vault.ask({ ...question, token, namespace }, AbortSignal.timeout(longestRead))
+    const reading = vault.reads.counted([pathOf(reservation), reservation.lease], asked)
     const answer = await unlessFired(reading, signal).catch((error: unknown) => {
       throw new Ambiguous(asProviderError(name, error))
     })
     if (answer === undefined) {
-      goOn(endLate(reservation.settings, reading, handle, journal))
+      goOn(vault.reads.counted([reservation.lease], endLate(reservation.settings, reading, handle, journal)))
       throw new ProviderError('timed_out', `${name} gave no secret in time`, 'maybe')
     }
     const secret = secretOf(answer)

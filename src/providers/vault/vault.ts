@@ -6,6 +6,7 @@ import { selfOf, unexpected } from './answers.ts'
 import type { Question } from './client.ts'
 import { revocationOf, type VaultGrant, vaultGrant, vaultGrantFaults } from './grant.ts'
 import { longestFirstLife } from './life.ts'
+import { createReads } from './reads.ts'
 import { sharedAudience, signedFor, type VaultSettings, vaultSettings } from './settings.ts'
 import { createSlots } from './slots.ts'
 import { createTransitKey, type TransitSettings, transitSettings } from './transit.ts'
@@ -47,10 +48,11 @@ export const vaultKind: ProviderKind<VaultSettings, VaultGrant> = {
     const mostAtOneBackend = Math.max(1, Math.floor((concurrency * 3) / 4))
     // A mint that was cut off in its last moment, the first life of what it read, and what the database adds to it.
     const undecided = timeout + longestFirstLife * 1_000 + afterlife
-    const ending = createEnding(name, identity, createSlots(mostAtOneBackend), undecided, surroundings.clock)
+    const reads = createReads()
+    const ending = createEnding(name, identity, createSlots(mostAtOneBackend), reads, undecided, surroundings.clock)
     const slots = createSlots(mostAtOneBackend)
     const late = new Set<Promise<void>>()
-    const mint = createMint({ name, ask, identity, ending, slots, tokenRole, namespace, timeout, mostReads: concurrency * 4, late })
+    const mint = createMint({ name, ask, identity, ending, slots, tokenRole, namespace, timeout, reads, mostReads: concurrency * 4, late })
 
     return {
       name,

@@ -806,6 +806,24 @@ describe.runIf(vaultRuns)('Vault', () => {
       await expect(provider.revoke(young(), patient)).resolves.toMatchObject({ by: 'provider' })
       expect(await openLogins(reservation)).toEqual([])
     })
+
+    test('keeps its lease from being called revoked by the broker that reads, however old it is', async () => {
+      const reservation = reserve()
+      const impatient = new AbortController()
+      front.next('read database/creds/ledger-read', 'held', { done: true })
+      const minting = failureOf(mint(reservation, impatient.signal))
+      await front.hanging('read database/creds/ledger-read')
+      impatient.abort()
+      await minting
+      expect(await failureOf(provider.revoke(referenceTo(reservation), patient))).toMatchObject({
+        fault: 'downstream',
+        message: expect.stringContaining('a read is still under way'),
+      })
+      await front.release()
+      await provider.settled!()
+      await expect(provider.revoke(referenceTo(reservation), patient)).resolves.toMatchObject({ by: 'provider' })
+      expect(await openLogins(reservation)).toEqual([])
+    })
   })
 
   describe('a lease that ended behind our back', () => {
