@@ -1,4 +1,4 @@
-import { BrokerError, type FieldFault } from '../base/errors.ts'
+import { BrokerError, type ErrorCode, type FieldFault } from '../base/errors.ts'
 import { formatDuration } from '../base/time.ts'
 import type { Actor } from '../identity/actor.ts'
 import type { Agent, AskedGrant, Grant, Kind } from './entry.ts'
@@ -31,6 +31,26 @@ export interface DeclaredGrant {
   readonly ttl?: number
 }
 
+/**
+ * Where a request says what is declared, as JSON pointers into its body. Undefined: it does not, what is declared is what the ledger has of an earlier
+ * request, and no field of this one would mend it.
+ */
+export interface Places {
+  readonly kind: string | undefined
+  readonly duration: string | undefined
+  /** @param index among the grants */
+  grant(index: number): string | undefined
+}
+
+/** Of a whole declaration. */
+export const inDeclaration: Places = { kind: '/kind', duration: '/duration', grant: (index) => `/grants/${index}` }
+
+/** Of a request that says nothing of it. */
+export const nowhere: Places = { kind: undefined, duration: undefined, grant: () => undefined }
+
+/** One thing that does not fit, with its place in the request if it has one. */
+type Fault = Omit<FieldFault, 'pointer'> & { readonly pointer: string | undefined }
+
 /** The entries of a catalogue by their names. */
 export interface Entries {
   readonly kinds: ReadonlyMap<string, Kind>
@@ -40,39 +60,54 @@ export interface Entries {
 /**
  * Looks up what was declared and holds it against the limits of the catalogue.
  *
- * @throws BrokerError `unknown_kind`; `unknown_grant` (also for a grant that this kind may not ask for); `invalid_request` with every faulty field
+ * @param places of what was declared, in the request that asks now
+ * @throws BrokerError `unknown_kind`; `unknown_grant` (also for a grant that this kind may not ask for); `invalid_request` with every faulty field; `conflict`
+ *   where the request has none of the faults: the catalogue was changed since that was asked for
  */
-export function resolve(entries: Entries, agent: Agent, actor: Actor, action: Action, declared: Declared): Inquiry {
+export function resolve(
+  entries: Entries,
+  agent: Agent,
+  actor: Actor,
+  action: Action,
+  declared: Declared,
+  places: Places = inDeclaration,
+): Inquiry {
   const kind = entries.kinds.get(declared.kind)
-  if (!kind) throw new BrokerError('unknown_kind', 'the catalogue has no such kind of task', { errors: [{ pointer: '/kind', message: 'unknown' }] })
+  if (!kind) throw refusal('unknown_kind', 'the catalogue has no such kind of task', [{ pointer: places.kind, message: 'unknown' }])
   const named = declared.grants.map((asked) => ({ asked, grant: kind.grants.includes(asked.name) ? entries.grants.get(asked.name) : undefined }))
-  refuseUnknown(named.map(({ grant }) => grant))
+  const unknown = named.flatMap(({ grant }, index) =>
+    grant ? [] : [{ pointer: under(places.grant(index), '/name'), message: 'unknown for this kind of task' }],
+  )
+  if (unknown.length > 0) throw refusal('unknown_grant', 'this kind of task has no such grant', unknown)
 
-  const faults: FieldFault[] = []
-  const duration = within(kind.maxDuration, declared.duration, '/duration', faults)
-  const grants = named.flatMap(({ asked, grant }, index) => (grant ? [resolveGrant(grant, asked, `/grants/${index}`, faults)] : []))
+  const faults: Fault[] = []
+  const duration = within(kind.maxDuration, declared.duration, places.duration, faults)
+  const grants = named.flatMap(({ asked, grant }, index) => (grant ? [resolveGrant(grant, asked, places.grant(index), faults)] : []))
   // A renewal asks about the leases that exist, and a task may have come to two alike one after the other.
-  if (action !== 'renew') refuseTwins(grants, faults)
-  if (faults.length > 0) throw new BrokerError('invalid_request', 'the declaration does not fit the catalogue', { errors: faults })
+  if (action !== 'renew') refuseTwins(grants, places, faults)
+  if (faults.some(isOfRequest)) throw refusal('invalid_request', 'the declaration does not fit the catalogue', faults)
+  if (faults.length > 0) throw refusal('conflict', 'the catalogue has changed: it does not allow what was granted before', faults)
   return { action, actor, agent, kind, duration, grants }
 }
+
+const refusal = (code: ErrorCode, detail: string, faults: readonly Fault[]): BrokerError =>
+  new BrokerError(code, detail, { errors: faults.filter(isOfRequest) })
+
+const isOfRequest = (fault: Fault): fault is FieldFault => fault.pointer !== undefined
+
+const under = (pointer: string | undefined, rest: string): string | undefined => (pointer === undefined ? undefined : `${pointer}${rest}`)
 
 /** Milliseconds from now for which a credential is asked: no longer than its task. It is what policies see. */
 export const lastingOf = ({ duration }: Inquiry, { ttl }: AskedGrant): number => Math.min(ttl, duration)
 
-function refuseUnknown(grants: readonly (Grant | undefined)[]): void {
-  const errors = grants.flatMap((grant, index) => (grant ? [] : [{ pointer: `/grants/${index}/name`, message: 'unknown for this kind of task' }]))
-  if (errors.length > 0) throw new BrokerError('unknown_grant', 'this kind of task has no such grant', { errors })
-}
-
-function resolveGrant(grant: Grant, asked: DeclaredGrant, pointer: string, faults: FieldFault[]): AskedGrant {
-  const ttl = within(grant.maxTtl, asked.ttl, `${pointer}/ttl`, faults)
-  checkParameters(grant, asked.parameters, `${pointer}/parameters`, faults)
+function resolveGrant(grant: Grant, asked: DeclaredGrant, pointer: string | undefined, faults: Fault[]): AskedGrant {
+  const ttl = within(grant.maxTtl, asked.ttl, under(pointer, '/ttl'), faults)
+  checkParameters(grant, asked.parameters, under(pointer, '/parameters'), faults)
   return { grant, parameters: { ...asked.parameters }, ttl }
 }
 
 /** What was asked in whole milliseconds, or the limit itself where nothing was; more, or nothing that is a duration, is a fault. */
-function within(limit: number, asked: number | undefined, pointer: string, faults: FieldFault[]): number {
+function within(limit: number, asked: number | undefined, pointer: string | undefined, faults: Fault[]): number {
   if (asked === undefined) return limit
   const whole = Math.floor(asked)
   // Written so that NaN is a fault too.
@@ -82,23 +117,23 @@ function within(limit: number, asked: number | undefined, pointer: string, fault
 }
 
 /** Every parameter of the grant is given, none besides, and each value matches as a whole. */
-function checkParameters(grant: Grant, given: Readonly<Record<string, string>>, pointer: string, faults: FieldFault[]): void {
+function checkParameters(grant: Grant, given: Readonly<Record<string, string>>, pointer: string | undefined, faults: Fault[]): void {
   for (const [name, pattern] of Object.entries(grant.parameters)) {
     const message = Object.hasOwn(given, name) ? valueFault(pattern, given[name]!) : 'is missing'
-    if (message !== undefined) faults.push({ pointer: `${pointer}/${escapePointer(name)}`, message })
+    if (message !== undefined) faults.push({ pointer: under(pointer, `/${escapePointer(name)}`), message })
   }
   for (const name of Object.keys(given)) {
     if (!Object.hasOwn(grant.parameters, name))
-      faults.push({ pointer: `${pointer}/${escapePointer(name)}`, message: 'the grant has no such parameter' })
+      faults.push({ pointer: under(pointer, `/${escapePointer(name)}`), message: 'the grant has no such parameter' })
   }
 }
 
 /** The same grant with the same parameters twice is a mistake: the second credential would only be a second thing to lose. */
-function refuseTwins(grants: readonly AskedGrant[], faults: FieldFault[]): void {
+function refuseTwins(grants: readonly AskedGrant[], places: Places, faults: Fault[]): void {
   const seen = new Set<string>()
   grants.forEach(({ grant, parameters }, index) => {
     const key = JSON.stringify([grant.name, Object.entries(parameters).toSorted(([a], [b]) => (a < b ? -1 : 1))])
-    if (seen.has(key)) faults.push({ pointer: `/grants/${index}`, message: 'is asked for twice with the same parameters' })
+    if (seen.has(key)) faults.push({ pointer: places.grant(index), message: 'is asked for twice with the same parameters' })
     seen.add(key)
   })
 }

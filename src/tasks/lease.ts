@@ -7,7 +7,7 @@ import { concludeRefresh, extendLease, type Extension, type Refreshed } from '..
 import { receiptsOfEnd } from '../ledger/receipts.ts'
 import { type DecisionRecord, findLease, findTask, type Lease, type Task } from '../ledger/records.ts'
 import type { Grant } from '../policy/catalogue.ts'
-import { lastingOf } from '../policy/inquiry.ts'
+import { lastingOf, nowhere, type Places } from '../policy/inquiry.ts'
 import { digestsOf } from '../providers/credential.ts'
 import { type Minted, type Provider, ProviderError, type Reservation } from '../providers/provider.ts'
 import type { Target } from '../providers/target.ts'
@@ -17,6 +17,9 @@ import { asBrokerError, confirmAll, type IssuedLease, mintAll, newLeases, reserv
 import { deniedInTask, leaseHasEnded, notFound, refusedByStop, refusedLeases, taskHasEnded } from './refusals.ts'
 import { agentBehind, type Broker, type Caller, type GrantRequest, owns } from './task.ts'
 import { stillSpeaks } from './token.ts'
+
+/** A further lease is asked for by its grant alone: that is the whole body of the request. */
+const asWhole: Places = { ...nowhere, grant: () => '' }
 
 /** One lease that was issued, or issued anew. */
 export interface AddedLease {
@@ -30,13 +33,13 @@ export interface AddedLease {
  * Issues a further grant inside an open task, under a fresh decision.
  *
  * A crash between any two lines leaves what a crash of opening would: a reserved lease that the reaper ends, or an active one that its deadline ends.
- * @throws BrokerError `not_found`, `invalid_token` (a retry of the declaration has replaced it meanwhile), `agent_unknown`, `forbidden` (needs a live workload token), `conflict` (the task has ended, or had as many leases as one may), `denied` (kept first), `unknown_grant`, `rate_limited`, `provider_unavailable`, `provider_failed`
+ * @throws BrokerError `not_found`, `invalid_token` (a retry of the declaration has replaced it meanwhile), `agent_unknown`, `forbidden` (needs a live workload token), `conflict` (the task has ended, or had as many leases as one may), `denied` (kept first), `unknown_grant`, `invalid_request` (it does not fit the catalogue), `rate_limited`, `provider_unavailable`, `provider_failed`
  */
 export async function addLease(broker: Broker, caller: Caller, id: TaskId, asked: GrantRequest, signal: AbortSignal): Promise<AddedLease> {
   const { task, left } = await ownOpenTask(broker, caller, id)
   const { actor, agent } = agentBehind(broker, caller, task)
   const declared = { kind: task.kind, duration: Math.min(Math.max(1, left), longestOf(broker, task)), grants: [asked] }
-  const inquiry = broker.policy().catalogue.resolve(agent, actor, 'issue', declared)
+  const inquiry = broker.policy().catalogue.resolve(agent, actor, 'issue', declared, asWhole)
   const decision = decideOn(broker, inquiry)
   if (decision.made.outcome === 'deny') throw await deniedInTask(broker, id, decision)
 
@@ -64,7 +67,7 @@ export async function addLease(broker: Broker, caller: Caller, id: TaskId, asked
  *
  * Where it is made outside the broker, the end that it may have is announced first, and what came of it is told afterwards. A crash between any two lines
  * leaves a lease that ends too late at worst: no credential ever outlives what the ledger says of it.
- * @throws BrokerError `not_found`, `agent_unknown`, `forbidden` (needs a live workload token), `conflict` (the lease has ended, its provider has no fresh credentials, or its grant is another by now), `denied`, `provider_failed`
+ * @throws BrokerError `not_found`, `agent_unknown`, `forbidden` (needs a live workload token), `conflict` (the lease has ended, its provider has no fresh credentials, or the catalogue does not allow by now what it was given), `unknown_kind`, `unknown_grant` (the catalogue has it for this kind no more), `denied`, `provider_failed`
  */
 export async function refreshLease(broker: Broker, caller: Caller, id: LeaseId, signal: AbortSignal): Promise<AddedLease> {
   const found = await findLease(broker.ledger, id, 'later')
@@ -77,7 +80,7 @@ export async function refreshLease(broker: Broker, caller: Caller, id: LeaseId, 
   const { actor, agent } = agentBehind(broker, caller, task)
   const duration = Math.min(Math.max(1, left), longestOf(broker, task))
   const declared = { kind: task.kind, duration, grants: [askedAgain(broker, lease)] }
-  const inquiry = broker.policy().catalogue.resolve(agent, actor, 'issue', declared)
+  const inquiry = broker.policy().catalogue.resolve(agent, actor, 'issue', declared, nowhere)
   if (!isAsAnnounced(lease, inquiry.grants[0]!.grant, target.provider))
     throw new BrokerError('conflict', 'The catalogue has changed what this lease says of itself: ask for the grant anew', { task: task.id })
   const decision = decideOn(broker, inquiry)

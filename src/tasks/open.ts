@@ -10,13 +10,13 @@ import { receiptsOfTask } from '../ledger/receipts.ts'
 import { type DecisionRecord, findTask, hasEnded, type Task } from '../ledger/records.ts'
 import { recordDenial } from '../ledger/refusals.ts'
 import type { Agent } from '../policy/catalogue.ts'
-import type { Inquiry } from '../policy/inquiry.ts'
+import { inDeclaration, type Inquiry } from '../policy/inquiry.ts'
 import { digestOf } from '../proof/canonical.ts'
 import { beginClosing, endLeaseNow } from './close.ts'
 import { decideOn, keptDecision, cappedBy } from './decision.ts'
 import { confirmAll, type IssuedLease, mintAll, newLeases } from './mint.ts'
 import { denied, refusedLeases, refusedTask, taskHasEnded } from './refusals.ts'
-import { agentOf, asDeclarant, type Broker, type Caller, type Declaration, durationOf } from './task.ts'
+import { agentOf, asDeclarant, type Broker, type Caller, type Declaration, durationOf, placeOfDuration } from './task.ts'
 import { newTaskToken } from './token.ts'
 
 /** The answer to a declaration: the only copy of the secrets. If it is lost, the same Idempotency-Key ends them and mints anew. */
@@ -73,7 +73,8 @@ function refuseTooMany({ limits }: Broker, { grants }: Declaration): void {
 
 function prepare(broker: Broker, actor: Actor, agent: Agent, declared: Declaration): Opening {
   const asked = { ...declared, ...durationOf(declared, broker.clock()) }
-  const inquiry = broker.policy().catalogue.resolve(agent, actor, declared.grants.length > 0 ? 'issue' : 'declare', asked)
+  const places = { ...inDeclaration, duration: placeOfDuration(declared) }
+  const inquiry = broker.policy().catalogue.resolve(agent, actor, declared.grants.length > 0 ? 'issue' : 'declare', asked, places)
   const decision = decideOn(broker, inquiry)
   const id = newId('task')
   const { token, hash } = newTaskToken(id)

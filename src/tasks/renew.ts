@@ -4,15 +4,16 @@ import type { Receipt } from '../base/receipt.ts'
 import { extendTask } from '../ledger/extend.ts'
 import { type DecisionRecord, findTask, hasEnded, type Lease, type Task } from '../ledger/records.ts'
 import type { Kind } from '../policy/catalogue.ts'
+import { nowhere } from '../policy/inquiry.ts'
 import { askedAgain, decideOn, keptDecision, cappedBy } from './decision.ts'
 import { deniedInTask, notFound, refusedByStop, taskHasEnded } from './refusals.ts'
-import { agentBehind, asDeclarant, type Broker, type Caller, type Declaration, durationOf, owns } from './task.ts'
+import { agentBehind, asDeclarant, type Broker, type Caller, type Declaration, durationOf, owns, placeOfDuration } from './task.ts'
 
 /**
  * Gives a task a later deadline, counted from now, under a new decision about each of its living grants; never an earlier one than it has. Its
  * leases stay as they are: what ends before the new deadline is refreshed, where its provider has fresh ones, or asked for again.
  *
- * @throws BrokerError `forbidden` (needs a live workload token, of the workload that declared the task), `not_found`, `conflict` (the task has ended, or its kind allows no later deadline), `denied` (kept; the task goes on as it was)
+ * @throws BrokerError `forbidden` (needs a live workload token, of the workload that declared the task), `not_found`, `conflict` (the task has ended, its kind allows no later deadline, or the catalogue does not allow by now what it was given), `unknown_kind`, `unknown_grant` (the catalogue has it for this kind no more), `invalid_request` (longer than its kind may last), `denied` (kept; the task goes on as it was)
  */
 export async function renewTask(
   broker: Broker,
@@ -28,7 +29,8 @@ export async function renewTask(
   const { actor, agent } = agentBehind(broker, caller, found.task)
   const grants = found.leases.filter((lease) => !hasEnded(lease)).map((lease) => askedAgain(broker, lease))
   const declared = { kind: found.task.kind, ...durationOf(asked, broker.clock()), grants }
-  const inquiry = broker.policy().catalogue.resolve(agent, actor, grants.length > 0 ? 'renew' : 'declare', declared)
+  const places = { ...nowhere, duration: placeOfDuration(asked) }
+  const inquiry = broker.policy().catalogue.resolve(agent, actor, grants.length > 0 ? 'renew' : 'declare', declared, places)
   const last = lastDeadline(found.task, inquiry.kind)
   if (last && last <= found.task.deadline)
     throw new BrokerError('conflict', 'This task has the last deadline that its kind allows: declare another', { task: id })

@@ -156,3 +156,6 @@ export function durationOf(asked: Pick<Declaration, 'duration' | 'deadline'>, no
   if (asked.deadline) return { duration: asked.deadline.getTime() - now }
   return asked.duration === undefined ? {} : { duration: asked.duration }
 }
+
+/** Where a request says it, as a JSON pointer into its body. */
+export const placeOfDuration = ({ deadline }: Pick<Declaration, 'deadline'>): string => (deadline ? '/deadline' : '/duration')

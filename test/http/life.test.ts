@@ -162,6 +162,24 @@ describe('over HTTP, a task', () => {
     await call('POST', `/tasks/${body.task.id}/complete`, bot)
   })
 
+  test('names the faults of a request at their places in its own body', async () => {
+    const { body } = await declare([{ name: 'api' }])
+    const pointersOf = async (path: string, asked: object): Promise<readonly string[]> => {
+      const { errors } = (await call<{ errors: readonly { pointer: string }[] }>('POST', path, bot, asked)).body
+      return errors.map(({ pointer }) => pointer)
+    }
+    const further = `/tasks/${body.task.id}/leases`
+    expect(await pointersOf(further, { name: 'nothing' })).toEqual(['/name'])
+    expect(await pointersOf(further, { name: 'crm-for', parameters: { customer: 'ACME' }, ttl: '21m' })).toEqual(['/ttl', '/parameters/customer'])
+    const deadline = new Date(Date.now() + 60 * 60_000).toISOString()
+    for (const path of ['/tasks', `/tasks/${body.task.id}/renew`]) {
+      const declared = path === '/tasks' ? { kind: 'work' } : {}
+      expect(await pointersOf(path, { ...declared, deadline }), path).toEqual(['/deadline'])
+      expect(await pointersOf(path, { ...declared, duration: '31m' }), path).toEqual(['/duration'])
+    }
+    await call('POST', `/tasks/${body.task.id}/complete`, bot)
+  })
+
   test('answers 202 while an end is not proven, and 200 once it is', async () => {
     const { body } = await declare([{ name: 'crm' }])
     await house.lab.down()

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { BrokerError } from '../../src/base/errors.ts'
 import type { Catalogue } from '../../src/policy/catalogue.ts'
 import type { Action } from '../../src/policy/decide.ts'
-import { type Declared, lastingOf } from '../../src/policy/inquiry.ts'
+import { type Declared, lastingOf, nowhere, type Places } from '../../src/policy/inquiry.ts'
 import { actor, catalogueOf } from './given.ts'
 
 const text = `agents:
@@ -15,8 +15,8 @@ grants:
   export: { provider: tokens, audience: https://a.example.com, scope: s, max_ttl: 10m, parameters: { customer: { pattern: "[a-z]{1,8}" }, region: { pattern: "eu|us" } } }
 `
 
-const resolve = (catalogue: Catalogue, declared: Partial<Declared>, action: Action = 'issue') =>
-  catalogue.resolve(catalogue.agents.get('bot')!, actor(), action, { kind: 'sync', grants: [], ...declared })
+const resolve = (catalogue: Catalogue, declared: Partial<Declared>, action: Action = 'issue', places?: Places) =>
+  catalogue.resolve(catalogue.agents.get('bot')!, actor(), action, { kind: 'sync', grants: [], ...declared }, places)
 
 function refusal(ask: () => unknown): { code: string; errors: readonly { pointer: string; message: string }[] } {
   try {
@@ -125,6 +125,26 @@ describe('a declaration', () => {
     expect(refusal(() => resolve(catalogue, { grants: [acme, other, twin] })).errors).toEqual([
       { pointer: '/grants/2', message: 'is asked for twice with the same parameters' },
     ])
+  })
+
+  test('is refused at the places where the request says it, and at none for what it does not say', async () => {
+    const catalogue = await catalogueOf(text)
+    const foreign = { name: 'export', parameters: { customer: 'ACME', region: 'eu' }, ttl: 600_001 }
+    const alone = { ...nowhere, grant: () => '' }
+    expect(refusal(() => resolve(catalogue, { grants: [foreign] }, 'issue', alone)).errors.map(({ pointer }) => pointer)).toEqual([
+      '/ttl',
+      '/parameters/customer',
+    ])
+    expect(refusal(() => resolve(catalogue, { grants: [{ ...plain, name: 'nothing' }] }, 'issue', alone)).errors).toMatchObject([{ pointer: '/name' }])
+
+    const timed = { ...nowhere, duration: '/deadline' }
+    expect(refusal(() => resolve(catalogue, { duration: 1_800_001, grants: [foreign] }, 'renew', timed))).toEqual({
+      code: 'invalid_request',
+      errors: [{ pointer: '/deadline', message: 'must be at most 30m' }],
+    })
+    expect(refusal(() => resolve(catalogue, { grants: [foreign] }, 'renew', timed))).toEqual({ code: 'conflict', errors: [] })
+    expect(refusal(() => resolve(catalogue, { kind: 'gone' }, 'renew', timed))).toEqual({ code: 'unknown_kind', errors: [] })
+    expect(refusal(() => resolve(catalogue, { kind: 'short', grants: [acme] }, 'renew', timed))).toEqual({ code: 'unknown_grant', errors: [] })
   })
 
   test('renews two alike leases that came one after the other', async () => {
