@@ -23,5 +23,9 @@ export function askedAgain(broker: Broker, { grant, parameters, ttl }: Lease): G
   return { name: grant, parameters, ttl: Math.min(ttl, broker.policy().catalogue.grants.get(grant)?.maxTtl ?? ttl) }
 }
 
+/** Milliseconds that a task may last from now. Where the policy answers for it as a whole, its shortest word counts; else that is about what is issued in it. */
+export const taskLasts = ({ action, duration }: Inquiry, { made }: NewDecision): number =>
+  action === 'declare' ? cappedBy(duration, made.obligations.maxTtl) : duration
+
 /** Milliseconds that a grant may have under its answer: what was asked for, or less where a determining policy says so. */
 export const cappedBy = (asked: number, maxTtl: number | undefined): number => Math.min(asked, maxTtl ?? asked)

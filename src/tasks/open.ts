@@ -13,7 +13,7 @@ import type { Agent } from '../policy/catalogue.ts'
 import { inDeclaration, type Inquiry } from '../policy/inquiry.ts'
 import { digestOf } from '../proof/canonical.ts'
 import { beginClosing, endLeaseNow } from './close.ts'
-import { decideOn, keptDecision, cappedBy } from './decision.ts'
+import { decideOn, keptDecision, taskLasts } from './decision.ts'
 import { confirmAll, type IssuedLease, mintAll, newLeases } from './mint.ts'
 import { denied, refusedLeases, refusedTask, taskHasEnded } from './refusals.ts'
 import { agentOf, asDeclarant, type Broker, type Caller, type Declaration, durationOf, placeOfDuration } from './task.ts'
@@ -87,8 +87,7 @@ function prepare(broker: Broker, actor: Actor, agent: Agent, declared: Declarati
     purpose: declared.purpose,
     labels: declared.labels,
     tokenHash: hash,
-    // Where the policy answers for the task as a whole, its shortest word counts for the task too.
-    duration: inquiry.action === 'declare' ? cappedBy(inquiry.duration, decision.made.obligations.maxTtl) : inquiry.duration,
+    duration: taskLasts(inquiry, decision),
     deadline: declared.deadline,
   }
   const limits = { perAgent: agent.maxLiveLeases, perTask: broker.limits.leasesPerTask }

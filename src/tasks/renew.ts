@@ -5,7 +5,7 @@ import { extendTask } from '../ledger/extend.ts'
 import { type DecisionRecord, findTask, hasEnded, type Lease, type Task } from '../ledger/records.ts'
 import type { Kind } from '../policy/catalogue.ts'
 import { nowhere } from '../policy/inquiry.ts'
-import { askedAgain, decideOn, keptDecision, cappedBy } from './decision.ts'
+import { askedAgain, decideOn, keptDecision, taskLasts } from './decision.ts'
 import { deniedInTask, notFound, refusedByStop, taskHasEnded } from './refusals.ts'
 import { agentBehind, asDeclarant, type Broker, type Caller, type Declaration, durationOf, owns, placeOfDuration } from './task.ts'
 
@@ -37,8 +37,7 @@ export async function renewTask(
   const decision = decideOn(broker, inquiry)
   if (decision.made.outcome === 'deny') throw await deniedInTask(broker, id, decision)
 
-  const duration = cappedBy(inquiry.duration, decision.made.obligations.maxTtl)
-  const until = { duration, deadline: earliest(asked.deadline, last) }
+  const until = { duration: taskLasts(inquiry, decision), deadline: earliest(asked.deadline, last) }
   const extended = await extendTask(broker.ledger, id, decision, { actor: asDeclarant(actor, agent), ...until })
   if (!extended) throw taskHasEnded(id)
   if ('stop' in extended) throw await refusedByStop(broker, id, decision, extended)

@@ -495,6 +495,29 @@ describe.each(stores)('the life of a task on $name', ({ open }) => {
     await task.complete()
   })
 
+  test('a renewal is shortened by a policy where the task itself would be: one without grants; in any other the credentials are', async () => {
+    const briefly = `
+      @id("brief-work") @max_ttl("10m") permit(principal, action in [Action::"issue", Action::"renew"], resource == Grant::"slow-api");
+      @id("brief-task") @max_ttl("10m") permit(principal, action == Action::"declare", resource);
+    `
+    const minutes = (task: Pick<Task, 'openedAt' | 'deadline'>) => Math.round((task.deadline.getTime() - task.openedAt.getTime()) / 60_000)
+    await withCatalogue(
+      [matched, matched],
+      async () => {
+        const [working, empty] = [await house.declare(['slow-api'], { duration: 20 * 60_000 }), await house.declare([], { duration: 20 * 60_000 })]
+        expect([working, empty].map(({ opened }) => minutes(opened.task))).toEqual([20, 10])
+        for (const { id } of [working, empty]) await house.backdate(id, '5 minutes')
+
+        expect([await working.renew(30 * 60_000), await empty.renew(30 * 60_000)].map(minutes)).toEqual([35, 15])
+
+        const { lease } = await working.refresh(working.leases[0]!)
+        expect(lease.expiresAt.getTime() - lease.issuedAt!.getTime()).toBeLessThanOrEqual(10 * 60_000)
+        for (const task of [working, empty]) await task.complete()
+      },
+      briefly,
+    )
+  })
+
   test('a renewal is answered with the moment at which its decision was kept, whatever the clock of the broker says', async () => {
     const task = await house.declare([])
     onTestFinished(() => void (house.skew = 0))
