@@ -148,7 +148,7 @@ async function run(
     app.route('/console', createConsole({ broker, publicUrl, operators, key: consoleKey, sessionLifetime, entrances, sequencer, stop }))
   }
   const clients = { connections, silence: Math.max(shortestSilence, doorLimits.time + 15_000) }
-  await using server = await listen(app.fetch, { ...config.listen, clients }, telemetry.log)
+  await using server = await listen(app.fetch, { ...config.listen, clients }, telemetry)
   await ready?.(server.url)
   telemetry.log.info({ version, url: server.url, public_url: publicUrl, embedded: ledger.embedded }, 'the broker is listening')
 

@@ -1,13 +1,13 @@
-import { randomUUID } from 'node:crypto'
 import { createServer } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import type { Duplex } from 'node:stream'
 import { getRequestListener } from '@hono/node-server'
-import { BrokerError, describe } from '../base/errors.ts'
+import { describe } from '../base/errors.ts'
 import { stopwatch } from '../base/time.ts'
-import type { Log } from '../telemetry.ts'
-import { asBrokerError, problemOf } from './problem.ts'
+import type { Log, Telemetry } from '../telemetry.ts'
+import { refuseBroken, refuseUnreadable } from './unreadable.ts'
 
 /** Where to listen, and with which certificates. */
 export interface ListenOptions {
@@ -63,15 +63,24 @@ export const usualGrace = 25_000
 type Fetch = Parameters<typeof getRequestListener>[0]
 
 /** Serves the app until it is told to stop. @throws Error when the address cannot be had */
-export async function listen(fetch: Fetch, options: ListenOptions, log: Log): Promise<Listening> {
-  const listener = getRequestListener(fetch, { errorHandler: refuseUnreadable(log) })
+export async function listen(fetch: Fetch, options: ListenOptions, telemetry: Telemetry): Promise<Listening> {
+  const { log } = telemetry
+  const listener = getRequestListener(fetch, { errorHandler: refuseUnreadable(telemetry) })
+  const answers = new WeakMap<Duplex, ServerResponse>()
   let stopping: Promise<void> | undefined
   const answer = (incoming: IncomingMessage, outgoing: ServerResponse): void => {
     // A connection that is kept alive would bring one request after the other and hold the stop until the grace is over.
     if (stopping) outgoing.shouldKeepAlive = false
+    answers.set(incoming.socket, outgoing)
     void listener(incoming, outgoing)
   }
   const server = open(options, answer)
+  server.on(
+    'clientError',
+    refuseBroken(telemetry, (socket) => isUnderWay(answers.get(socket))),
+  )
+  // What else is expected (RFC 9110 section 10.1.1) is ignored, as it may be: Node would answer in the app's place.
+  server.on('checkExpectation', answer)
 
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
@@ -88,6 +97,8 @@ export async function listen(fetch: Fetch, options: ListenOptions, log: Log): Pr
   return { address, url: `${options.tls ? 'https' : 'http'}://${host}:${address.port}`, stop, [Symbol.asyncDispose]: stop }
 }
 
+const isUnderWay = (answer: ServerResponse | undefined): boolean => answer !== undefined && answer.headersSent && !answer.writableFinished
+
 function open({ tls, clients }: ListenOptions, answer: (incoming: IncomingMessage, outgoing: ServerResponse) => void): Server {
   const limits = { ...usualClients, ...clients }
   const arrival = {
@@ -95,6 +106,8 @@ function open({ tls, clients }: ListenOptions, answer: (incoming: IncomingMessag
     requestTimeout: limits.request,
     keepAliveTimeout: limits.keepAlive,
     connectionsCheckingInterval: limits.look,
+    // One without is refused all the same, by the listener, with a problem.
+    requireHostHeader: false,
   }
   const server: Server = tls
     ? createTlsServer({ ...arrival, ...certificates(tls), handshakeTimeout: limits.headers }, answer)
@@ -113,18 +126,6 @@ function certificates({ cert, key, clientCa }: NonNullable<ListenOptions['tls']>
     ciphers: 'TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:ECDHE+AESGCM:ECDHE+CHACHA20',
     ...(clientCa !== undefined && { ca: clientCa, requestCert: true, rejectUnauthorized: true }),
   } as const
-}
-
-/** What cannot even be made a request, such as one with a broken Host header, never reaches the app: the same shape of answer, from here. */
-function refuseUnreadable(log: Log) {
-  return (error: unknown): Response => {
-    const unreadable = error instanceof Error && error.name === 'RequestError'
-    const requestId = randomUUID()
-    const refusal = unreadable ? new BrokerError('invalid_request', 'The request could not be read') : asBrokerError(error, log, requestId)
-    const problem = problemOf(refusal, requestId)
-    const headers = { 'content-type': 'application/problem+json', 'cache-control': 'no-store', 'x-request-id': requestId }
-    return new Response(JSON.stringify(problem), { status: problem.status, headers })
-  }
 }
 
 async function drain(server: Server, grace: number, log: Log): Promise<void> {

@@ -29,7 +29,7 @@ describe.skipIf(!canMakeCertificates())('a broker that lets nobody in without a 
     broker = await listen(
       () => Response.json({ items: [], next: null }),
       { host: '127.0.0.1', port: 0, tls },
-      createTelemetry({ level: 'silent' }).log,
+      createTelemetry({ level: 'silent' }),
     )
     environment = { MAYFLY_URL: broker.url, MAYFLY_TOKEN: 'the-token', NODE_EXTRA_CA_CERTS: authority }
   })

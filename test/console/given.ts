@@ -119,7 +119,7 @@ export async function openConsole(house: House, options: ConsoleOptions = {}): P
       ...(options.live && { live: options.live }),
     }),
   )
-  const server = await listen(app.fetch, { host: '127.0.0.1', port, grace: 2_000 }, broker.telemetry.log)
+  const server = await listen(app.fetch, { host: '127.0.0.1', port, grace: 2_000 }, broker.telemetry)
   const link = (subject: string) => `${publicUrl}/console/enter?key=${writeLink(key, subject, broker.clock)}`
 
   const console: ConsoleHouse = {

@@ -16,7 +16,7 @@ afterEach(async () => {
 })
 
 async function serve(house: House, options: Partial<ListenOptions> = {}): Promise<Listening> {
-  const server = await listen(house.app.fetch, { host: '127.0.0.1', port: 0, grace: 50, ...options }, house.parts.broker.telemetry.log)
+  const server = await listen(house.app.fetch, { host: '127.0.0.1', port: 0, grace: 50, ...options }, house.parts.broker.telemetry)
   open.push(server)
   return server
 }
@@ -46,6 +46,26 @@ const send = (
     for (const part of body ?? []) sent.write(part)
     sent.end()
   })
+
+/** A connection of which every byte is heard. What was not read when it is closed resets it, which is a close like any other. */
+function dial(server: Listening) {
+  const socket = connect(server.address.port, '127.0.0.1').on('error', () => {})
+  let heard = ''
+  socket.on('data', (part: Buffer) => (heard += part.toString()))
+  const closed = new Promise<void>((resolve) => socket.once('close', () => resolve()))
+  return { socket, closed, heard: () => heard }
+}
+
+/** Sends bytes as they are, and hears whatever comes until the server hangs up. */
+async function shout(server: Listening, text: string): Promise<Heard> {
+  const client = dial(server)
+  client.socket.write(text)
+  await client.closed
+  const [head, body] = client.heard().split('\r\n\r\n') as [string, string]
+  const [status, ...lines] = head.split('\r\n')
+  const headers = Object.fromEntries(lines.map((line) => [line.slice(0, line.indexOf(':')).toLowerCase(), line.slice(line.indexOf(':') + 2)]))
+  return { status: Number(status!.split(' ')[1]), headers, body }
+}
 
 describe('a server', () => {
   test('answers over a socket, on the port that it says', async () => {
@@ -91,6 +111,51 @@ describe('a server', () => {
     expect(answer.status).toBe(400)
     expect(answer.headers['content-type']).toBe('application/problem+json')
     expect(JSON.parse(answer.body)).toMatchObject({ code: 'invalid_request', request_id: answer.headers['x-request-id'] })
+  })
+
+  test.each([
+    ['has headers that are too large', `GET /healthz HTTP/1.1\r\nhost: a\r\nauthorization: Bearer ${'SENT'.repeat(5_000)}\r\n\r\n`, 431, 'headers_too_large'],
+    ['is no HTTP', 'SENT\r\n\r\n', 400, 'invalid_request'],
+    ['names no Host', 'GET /healthz?SENT HTTP/1.1\r\nconnection: close\r\n\r\n', 400, 'invalid_request'],
+    ['stops in the middle of its headers', 'GET /healthz?SENT HTTP/1.1\r\nhost: a\r\n', 408, 'request_timeout'],
+    [
+      'stops in the middle of its body',
+      'POST /tasks HTTP/1.1\r\nhost: a\r\nauthorization: Bearer agent\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n{"SENT',
+      408,
+      'request_timeout',
+    ],
+  ])('answers what %s with a problem and an id, counts it, and logs nothing of it', async (_, text, status, code) => {
+    const house = buildHouse()
+    // Only what is meant to be late is waited for so shortly.
+    const server = await serve(house, status === 408 ? { clients: { headers: 200, request: 300, look: 20 } } : {})
+    const answer = await shout(server, text)
+    expect(answer).toMatchObject({ status, headers: { 'content-type': 'application/problem+json', 'cache-control': 'no-store', connection: 'close' } })
+    const id = answer.headers['x-request-id']
+    expect(JSON.parse(answer.body)).toMatchObject({ status, code, request_id: id })
+    expect(house.log).toContainEqual(expect.objectContaining({ level: 'debug', request_id: id, status, code }))
+    expect(JSON.stringify(house.log) + answer.body).not.toContain('SENT')
+    const counted = await house.parts.broker.telemetry.metrics.requests.get()
+    expect(counted.values.filter(({ metricName }) => metricName === 'mayfly_request_seconds_count')).toContainEqual(
+      expect.objectContaining({ value: 1, labels: { method: 'other', route: 'none', status: String(status) } }),
+    )
+  })
+
+  test('answers itself whatever a client expects of it', async () => {
+    const server = await serve(buildHouse())
+    const answer = await send(server, '/healthz', { headers: { expect: 'something' } })
+    expect([answer.status, answer.headers['x-request-id']]).toEqual([200, expect.any(String)])
+  })
+
+  test('writes into no answer that has begun when what follows is no request', async () => {
+    const house = buildHouse({ frame: true })
+    house.app.get('/begun', (c) => c.body(new ReadableStream({ start: (stream) => stream.enqueue(Buffer.from('begun')) })))
+    const server = await serve(house)
+    const { socket, closed, heard } = dial(server)
+    socket.write('GET /begun HTTP/1.1\r\nhost: a\r\n\r\n')
+    await expect.poll(heard, { timeout: 20_000 }).toContain('begun')
+    socket.write('SENT\r\n\r\n')
+    await closed
+    expect(heard().match(/HTTP\/1\.1 /g)).toHaveLength(1)
   })
 
   test('stops what a client asked for when the client hangs up, and goes on ending what it ended', async () => {

@@ -50,7 +50,7 @@ describe('a server cuts off a client', () => {
     const server = await listen(
       house.app.fetch,
       { host: '127.0.0.1', port: 0, grace: 50, clients: { ...clients, ...more } },
-      house.parts.broker.telemetry.log,
+      house.parts.broker.telemetry,
     )
     open.push(server)
     return server
