@@ -64,14 +64,7 @@ export interface Entries {
  * @throws BrokerError `unknown_kind`; `unknown_grant` (also for a grant that this kind may not ask for); `invalid_request` with every faulty field; `conflict`
  *   where the request has none of the faults: the catalogue was changed since that was asked for
  */
-export function resolve(
-  entries: Entries,
-  agent: Agent,
-  actor: Actor,
-  action: Action,
-  declared: Declared,
-  places: Places = inDeclaration,
-): Inquiry {
+export function resolve(entries: Entries, agent: Agent, actor: Actor, action: Action, declared: Declared, places: Places = inDeclaration): Inquiry {
   const kind = entries.kinds.get(declared.kind)
   if (!kind) throw refusal('unknown_kind', 'the catalogue has no such kind of task', [{ pointer: places.kind, message: 'unknown' }])
   const named = declared.grants.map((asked) => ({ asked, grant: kind.grants.includes(asked.name) ? entries.grants.get(asked.name) : undefined }))

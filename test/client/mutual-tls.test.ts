@@ -26,11 +26,7 @@ describe.skipIf(!canMakeCertificates())('a broker that lets nobody in without a 
     files['stranger'] = await other.issue('stranger', 'DNS:stranger')
     const [cert, key, clientCa] = await Promise.all([server.cert, server.key, house.ca].map((file) => readFile(file, 'utf8')))
     const tls = { cert: cert!, key: key!, clientCa: clientCa! }
-    broker = await listen(
-      () => Response.json({ items: [], next: null }),
-      { host: '127.0.0.1', port: 0, tls },
-      createTelemetry({ level: 'silent' }),
-    )
+    broker = await listen(() => Response.json({ items: [], next: null }), { host: '127.0.0.1', port: 0, tls }, createTelemetry({ level: 'silent' }))
     environment = { MAYFLY_URL: broker.url, MAYFLY_TOKEN: 'the-token', NODE_EXTRA_CA_CERTS: authority }
   })
   afterAll(async () => {

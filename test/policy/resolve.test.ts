@@ -135,7 +135,9 @@ describe('a declaration', () => {
       '/ttl',
       '/parameters/customer',
     ])
-    expect(refusal(() => resolve(catalogue, { grants: [{ ...plain, name: 'nothing' }] }, 'issue', alone)).errors).toMatchObject([{ pointer: '/name' }])
+    expect(refusal(() => resolve(catalogue, { grants: [{ ...plain, name: 'nothing' }] }, 'issue', alone)).errors).toMatchObject([
+      { pointer: '/name' },
+    ])
 
     const timed = { ...nowhere, duration: '/deadline' }
     expect(refusal(() => resolve(catalogue, { duration: 1_800_001, grants: [foreign] }, 'renew', timed))).toEqual({

@@ -419,9 +419,15 @@ describe.each(stores)('the life of a task on $name', ({ open }) => {
   test('a refresh and a renewal of what the catalogue does not allow by now are refused at no field, since their requests name none', async () => {
     const task = await house.declare(['api'])
     const both = [() => task.refresh(task.leases[0]!), () => task.renew(60_000)]
-    await withCatalogue(['audience: "https://api.example.com", scope: "read", max_ttl: 10m }', 'audience: "https://api.example.com", scope: "read", max_ttl: 10m, parameters: { customer: { pattern: "[a-z]{1,8}" } } }'], async () => {
-      for (const ask of both) await expect(ask()).rejects.toMatchObject({ code: 'conflict', errors: [] })
-    })
+    await withCatalogue(
+      [
+        'audience: "https://api.example.com", scope: "read", max_ttl: 10m }',
+        'audience: "https://api.example.com", scope: "read", max_ttl: 10m, parameters: { customer: { pattern: "[a-z]{1,8}" } } }',
+      ],
+      async () => {
+        for (const ask of both) await expect(ask()).rejects.toMatchObject({ code: 'conflict', errors: [] })
+      },
+    )
     await withCatalogue(['grants: [api, ', 'grants: ['], async () => {
       for (const ask of both) await expect(ask()).rejects.toMatchObject({ code: 'unknown_grant', errors: [] })
     })
