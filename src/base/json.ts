@@ -15,18 +15,30 @@ export function textIn(value: Json | undefined, name: string): string {
 /** How deep arrays and objects may nest. A task declaration needs four levels. */
 const deepest = 16
 
+/** What is wrong with a text, said of what stands at its place. The message never repeats the text, which may hold a secret. */
+export class JsonFault extends SyntaxError {
+  /** Keys and indexes from the top; empty where it is the whole text. */
+  readonly path: readonly (string | number)[]
+
+  constructor(message: string, path: JsonFault['path'] = []) {
+    super(message)
+    this.name = 'JsonFault'
+    this.path = path
+  }
+}
+
 /**
  * Parses JSON and refuses what `JSON.parse` lets through: an object that names a key twice (the last one would win silently, so two readers
  * of one text could see different values: RFC 8725bis, RFC 8259 section 4) and nesting deeper than 16 levels.
  *
- * @throws SyntaxError whose message never repeats the text, which may hold a secret
+ * @throws JsonFault
  */
 export function parseJson(text: string): Json {
   let value: Json
   try {
     value = JSON.parse(text) as Json
   } catch {
-    throw new SyntaxError('not valid JSON')
+    throw new JsonFault('is not valid JSON')
   }
   refuseDuplicatesAndDepth(text)
   return value
@@ -43,22 +55,31 @@ export function ifJson(text: string): Json | undefined {
 
 /** Walks text that `JSON.parse` has accepted, so strings and brackets are known to be balanced; only keys and depth are looked at. */
 function refuseDuplicatesAndDepth(text: string): void {
-  const open: (Set<string> | undefined)[] = []
+  /** What is open, from the top: the keys so far, where it is an object, and the key or index at which the walk is. */
+  const open: { readonly keys: Set<string> | undefined; at: string | number }[] = []
+  const fault = (message: string) =>
+    new JsonFault(
+      message,
+      open.map(({ at }) => at),
+    )
   for (let at = 0; at < text.length; at++) {
     const character = text[at]
     if (character === '"') {
       const end = endOfString(text, at)
-      const keys = open.at(-1)
-      if (keys && firstAfter(text, end) === ':') {
+      const within = open.at(-1)
+      if (within?.keys && firstAfter(text, end) === ':') {
         // Escapes are undone first: "\u0061" and "a" are the same key.
-        const key = JSON.parse(text.slice(at, end + 1)) as string
-        if (keys.has(key)) throw new SyntaxError('an object names a key twice')
-        keys.add(key)
+        within.at = JSON.parse(text.slice(at, end + 1)) as string
+        if (within.keys.has(within.at)) throw fault('is named twice')
+        within.keys.add(within.at)
       }
       at = end
     } else if (character === '{' || character === '[') {
-      open.push(character === '{' ? new Set() : undefined)
-      if (open.length > deepest) throw new SyntaxError(`nested deeper than ${deepest} levels`)
+      if (open.length === deepest) throw fault(`is nested deeper than ${deepest} levels`)
+      open.push(character === '{' ? { keys: new Set(), at: '' } : { keys: undefined, at: 0 })
+    } else if (character === ',') {
+      const within = open.at(-1)
+      if (typeof within?.at === 'number') within.at++
     } else if (character === '}' || character === ']') {
       open.pop()
     }

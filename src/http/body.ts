@@ -1,7 +1,8 @@
 import type { Context } from 'hono'
 import { readUpTo } from '../base/bytes.ts'
-import { BrokerError } from '../base/errors.ts'
-import { parseJson } from '../base/json.ts'
+import { BrokerError, requestRefused } from '../base/errors.ts'
+import { JsonFault, parseJson } from '../base/json.ts'
+import { pointerIn } from './problem.ts'
 
 /** 64 KiB: sixteen grants with every parameter filled take a fifth of it. */
 const longestBody = 65_536
@@ -30,7 +31,7 @@ function refuseLooseJson(text: string): void {
   try {
     parseJson(text)
   } catch (error) {
-    if (error instanceof SyntaxError) throw new BrokerError('invalid_request', `The body is refused: ${error.message}`)
+    if (error instanceof JsonFault) throw requestRefused([{ pointer: pointerIn(error.path), message: error.message }])
     throw error
   }
 }
@@ -39,7 +40,7 @@ function decode(bytes: Uint8Array): string {
   try {
     return utf8.decode(bytes)
   } catch {
-    throw new BrokerError('invalid_request', 'The body is refused: not valid UTF-8')
+    throw requestRefused([{ pointer: '', message: 'is not valid UTF-8' }])
   }
 }
 

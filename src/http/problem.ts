@@ -2,7 +2,7 @@ import type { Context } from 'hono'
 import { HTTPException } from 'hono/http-exception'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import type { ZodError } from 'zod'
-import { BrokerError, describe } from '../base/errors.ts'
+import { BrokerError, describe, requestRefused } from '../base/errors.ts'
 import type { ErrorCode, FieldFault } from '../base/errors.ts'
 import { faultsOf, type Path } from '../base/shape-fault.ts'
 import type { Log } from '../telemetry.ts'
@@ -88,7 +88,7 @@ export function asBrokerError(error: unknown, log: Log, requestId: string): Brok
     return error
   }
   // The framework's own refusals: their messages may quote the request, so ours stand instead.
-  if (error instanceof HTTPException && error.status === 400) return new BrokerError('invalid_request', 'The request could not be read')
+  if (error instanceof HTTPException && error.status === 400) return requestRefused([{ pointer: '', message: 'could not be read' }])
   if (error instanceof HTTPException && error.status === 415) return new BrokerError('unsupported_media_type', 'This call reads another type of body')
   log.error({ request_id: requestId, error: describe(error) }, 'request failed in a way that is not foreseen')
   return new BrokerError('internal', 'Something failed that should not have. The request id finds it in the log', { cause: error })
@@ -106,8 +106,15 @@ export function fieldFaults(error: ZodError, target: string): FieldFault[] {
 
 /** RFC 6901 for a body, `?name` for a query parameter, the plain name for a header. */
 function pointerTo(path: Path, target: string): string {
-  const steps = path.map((step) => String(step).slice(0, longestKey))
-  if (target === 'query') return `?${steps.join('.')}`
-  if (target === 'header') return steps.join('.')
-  return steps.map((step) => `/${step.replaceAll('~', '~0').replaceAll('/', '~1')}`).join('')
+  if (target === 'query') return `?${stepsOf(path).join('.')}`
+  if (target === 'header') return stepsOf(path).join('.')
+  return pointerIn(path)
 }
+
+/** RFC 6901, into a body. Empty for the whole of it. */
+export const pointerIn = (path: Path): string =>
+  stepsOf(path)
+    .map((step) => `/${step.replaceAll('~', '~0').replaceAll('/', '~1')}`)
+    .join('')
+
+const stepsOf = (path: Path): string[] => path.map((step) => String(step).slice(0, longestKey))

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { STATUS_CODES } from 'node:http'
 import type { Duplex } from 'node:stream'
-import { BrokerError } from '../base/errors.ts'
+import { BrokerError, requestRefused } from '../base/errors.ts'
 import type { Telemetry } from '../telemetry.ts'
 import { asBrokerError, problemOf } from './problem.ts'
 
@@ -20,11 +20,9 @@ function problemWith({ code = '' }: NodeJS.ErrnoException): BrokerError | undefi
     case 'ERR_HTTP_REQUEST_TIMEOUT':
       return new BrokerError('request_timeout', 'The request did not arrive in time')
     default:
-      return code.startsWith('HPE_') ? notRead('is not well-formed HTTP/1.1') : undefined
+      return code.startsWith('HPE_') ? requestRefused([{ pointer: '', message: 'is not well-formed HTTP/1.1' }]) : undefined
   }
 }
-
-const notRead = (message: string): BrokerError => new BrokerError('invalid_request', 'The request could not be read', { errors: [{ pointer: '', message }] })
 
 /** What Node could not read. It is destroyed once it is told why, if it can be told: an answer that has begun is not written into. */
 export function refuseBroken(telemetry: Telemetry, isAnswered: (socket: Duplex) => boolean) {
@@ -43,11 +41,13 @@ export function refuseUnreadable(telemetry: Telemetry) {
   return (error: unknown): Response => {
     const requestId = randomUUID()
     const unreadable = error instanceof Error && error.name === 'RequestError'
-    const refusal = unreadable ? notRead('must have a valid target and one valid Host') : asBrokerError(error, telemetry.log, requestId)
+    const refusal = unreadable ? requestRefused([addressless]) : asBrokerError(error, telemetry.log, requestId)
     const { status, headers, body } = refused(telemetry, refusal, requestId)
     return new Response(body, { status, headers })
   }
 }
+
+const addressless = { pointer: 'host', message: 'must make an address, with the target of the request' }
 
 function refused({ log, metrics }: Telemetry, refusal: BrokerError, requestId: string) {
   const problem = problemOf(refusal, requestId)

@@ -110,11 +110,20 @@ describe('a server', () => {
     const answer = await send(server, '/healthz', { headers: { host: 'a b@c' } })
     expect(answer.status).toBe(400)
     expect(answer.headers['content-type']).toBe('application/problem+json')
-    expect(JSON.parse(answer.body)).toMatchObject({ code: 'invalid_request', request_id: answer.headers['x-request-id'] })
+    expect(JSON.parse(answer.body)).toMatchObject({
+      code: 'invalid_request',
+      errors: [{ pointer: 'host' }],
+      request_id: answer.headers['x-request-id'],
+    })
   })
 
   test.each([
-    ['has headers that are too large', `GET /healthz HTTP/1.1\r\nhost: a\r\nauthorization: Bearer ${'SENT'.repeat(5_000)}\r\n\r\n`, 431, 'headers_too_large'],
+    [
+      'has headers that are too large',
+      `GET /healthz HTTP/1.1\r\nhost: a\r\nauthorization: Bearer ${'SENT'.repeat(5_000)}\r\n\r\n`,
+      431,
+      'headers_too_large',
+    ],
     ['is no HTTP', 'SENT\r\n\r\n', 400, 'invalid_request'],
     ['names no Host', 'GET /healthz?SENT HTTP/1.1\r\nconnection: close\r\n\r\n', 400, 'invalid_request'],
     ['stops in the middle of its headers', 'GET /healthz?SENT HTTP/1.1\r\nhost: a\r\n', 408, 'request_timeout'],
@@ -129,7 +138,10 @@ describe('a server', () => {
     // Only what is meant to be late is waited for so shortly.
     const server = await serve(house, status === 408 ? { clients: { headers: 200, request: 300, look: 20 } } : {})
     const answer = await shout(server, text)
-    expect(answer).toMatchObject({ status, headers: { 'content-type': 'application/problem+json', 'cache-control': 'no-store', connection: 'close' } })
+    expect(answer).toMatchObject({
+      status,
+      headers: { 'content-type': 'application/problem+json', 'cache-control': 'no-store', connection: 'close' },
+    })
     const id = answer.headers['x-request-id']
     expect(JSON.parse(answer.body)).toMatchObject({ status, code, request_id: id })
     expect(house.log).toContainEqual(expect.objectContaining({ level: 'debug', request_id: id, status, code }))

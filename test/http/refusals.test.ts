@@ -145,21 +145,25 @@ describe.each(withJson)('the body of $name', (call) => {
   const refused = async (asked: Asked) => house.problem(call.path, sent(call, { token, ...asked }))
 
   test.each([
-    ['that is no JSON', '{"kind":'],
-    ['with a key named twice', '{"reason":"a","reason":"b"}'],
-    ['with a key named twice, once with an escape', '{"reason":"a","re\\u0061son":"b"}'],
-    ['nested without end', `{"labels":${'['.repeat(40)}${']'.repeat(40)}}`],
-    ['that is a list', '[]'],
-    ['that is null', 'null'],
-    ['with an unknown key', '{"nothing_of_ours":1}'],
-    ['that sets a prototype', '{"__proto__":{"kind":"k"}}'],
-  ])('is refused when it is one %s', async (_, text) => {
-    expect(await refused({ text })).toMatchObject({ status: 400, code: 'invalid_request' })
+    ['that is no JSON', '{"kind":', ''],
+    ['with a key named twice', '{"reason":"a","reason":"b"}', '/reason'],
+    ['with a key named twice, once with an escape', '{"reason":"a","re\\u0061son":"b"}', '/reason'],
+    ['with a key named twice in a list', '{"grants":[{},{"a/b":[1,2],"a/b":2}]}', '/grants/1/a~1b'],
+    ['nested without end', `{"labels":${'['.repeat(40)}${']'.repeat(40)}}`, `/labels${'/0'.repeat(15)}`],
+    ['that is a list', '[]', ''],
+    ['that is null', 'null', ''],
+    ['with an unknown key', '{"nothing_of_ours":1}', '/nothing_of_ours'],
+    ['that sets a prototype', '{"__proto__":{"kind":"k"}}', '/__proto__'],
+  ])('is refused, and its fault named with its place, when it is one %s', async (_, text, pointer) => {
+    const problem = await refused({ text })
+    expect(problem).toMatchObject({ status: 400, code: 'invalid_request' })
+    expect(problem['errors']).toContainEqual({ pointer, message: expect.stringMatching(/^(is|must) /) as string })
   })
 
   test('is refused when it is not UTF-8', async () => {
     const text = Buffer.concat([Buffer.from('{"reason":"'), Buffer.from([0xc3, 0x28]), Buffer.from('"}')])
-    expect(await refused({ text })).toMatchObject({ status: 400, code: 'invalid_request' })
+    const errors = [{ pointer: '', message: 'is not valid UTF-8' }]
+    expect(await refused({ text })).toMatchObject({ status: 400, code: 'invalid_request', errors })
   })
 
   test('is refused when it is too large, whether its length was declared or not', async () => {
