@@ -56,7 +56,7 @@ export async function addLease(broker: Broker, caller: Caller, id: TaskId, asked
   if (!confirmed || !issued) {
     for (const lease of announced.leases) await endLeaseNow(broker, lease, { cause: 'mint_failed', by: 'broker' })
     const ends = await Promise.all(announced.leases.map((lease) => receiptsOfEnd(broker.ledger, { lease: lease.id })))
-    throw (minted.ok ? taskHasEnded(id) : minted.error).telling([...announced.receipts, ...ends.flat()])
+    throw (minted.ok ? taskHasEnded(id, decision.id) : minted.error).telling([...announced.receipts, ...ends.flat()])
   }
   const receipts = [...announced.receipts, ...confirmed.receipts]
   return { decision: keptDecision(decision, id, issued.lease.reservedAt), lease: issued, receipts }
@@ -94,7 +94,7 @@ export async function refreshLease(broker: Broker, caller: Caller, id: LeaseId, 
   const minted = await mintAgain(broker, target, extension, reservation, signal)
   const refreshed = lease.local ? { ...extension, receipts: [] } : await concludeRefresh(broker.ledger, extension, freshOne(broker, minted))
   // Ended while the provider was asked, and its end committed: what came too late is dropped unopened.
-  if (!refreshed) throw leaseHasEnded(lease).telling(extension.receipts)
+  if (!refreshed) throw leaseHasEnded(lease, decision.id).telling(extension.receipts)
   return {
     decision: keptDecision(decision, task.id, extension.lease.issuedAt!),
     lease: { lease: refreshed.lease, credential: minted.credential },

@@ -109,7 +109,7 @@ async function mint(broker: Broker, issue: Issue, lease: Lease, signal: AbortSig
     reservationOf(issue, lease),
     async (handle) => {
       const state = await journal(broker.ledger, lease, handle)
-      if (state !== 'reserved') throw taskHasEnded(issue.task.id)
+      if (state !== 'reserved') throw taskHasEnded(issue.task.id, issue.decision.id)
     },
     signal,
   )
@@ -142,8 +142,9 @@ export function reservationOf({ task, inquiry, decision, elapsed }: Issue, lease
 /** The lease of a mint that failed: `failed` where nothing was minted for certain; else it stays reserved, to be ended by the caller. */
 async function noteFailure(broker: Broker, lease: Lease, reason: unknown): Promise<BrokerError> {
   if (reason instanceof BrokerError) return reason
-  if (!(reason instanceof ProviderError)) return new BrokerError('provider_failed', `${lease.provider} failed`, { cause: reason, task: lease.taskId })
-  const { id, taskId } = lease
+  const { id, taskId, decisionId: decision } = lease
+  if (!(reason instanceof ProviderError))
+    return new BrokerError('provider_failed', `${lease.provider} failed`, { cause: reason, decision, task: taskId })
   if (reason.minted === 'no' && !lease.local)
     await settle(broker.ledger, { lease: { id, taskId }, settlement: { to: 'failed', error: reason.message } })
   return asBrokerError(reason, lease)
@@ -152,10 +153,10 @@ async function noteFailure(broker: Broker, lease: Lease, reason: unknown): Promi
 /** Seconds after which whoever meets a failing provider may ask again, where it does not say more. */
 const stayAway = 2
 
-/** A provider's failure as whoever asked may see it. */
-export function asBrokerError(error: ProviderError, lease: Pick<Lease, 'taskId'>): BrokerError {
+/** A provider's failure as whoever asked may see it. @param lease under the decision that permitted it */
+export function asBrokerError(error: ProviderError, { taskId: task, decisionId: decision }: Pick<Lease, 'taskId' | 'decisionId'>): BrokerError {
   const temporary = error.fault !== 'refused' && error.fault !== 'garbage'
-  const context = { cause: error, task: lease.taskId, ...(temporary && { retryAfter: Math.max(stayAway, Math.ceil(error.pointlessFor / 1_000)) }) }
+  const context = { cause: error, decision, task, ...(temporary && { retryAfter: Math.max(stayAway, Math.ceil(error.pointlessFor / 1_000)) }) }
   return new BrokerError(temporary ? 'provider_unavailable' : 'provider_failed', error.message, context)
 }
 

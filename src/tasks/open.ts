@@ -111,7 +111,7 @@ async function issue(
 
   // Confirmed: the answer is the only copy of the secrets.
   const { issued, receipts } = await confirmAll(broker, task, minted.issued, claim)
-  if (issued.length < leases.length) return await fail(broker, task, claim, taskHasEnded(task.id))
+  if (issued.length < leases.length) return await fail(broker, task, claim, taskHasEnded(task.id, decision.id))
   return {
     task,
     taskToken,

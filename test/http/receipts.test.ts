@@ -20,7 +20,7 @@ const bot = 'agent:bot'
 const ops = 'operator:ops'
 const eve = 'reviewer:eve'
 
-type Told = Answer<{ readonly receipts?: readonly ReceiptView[] }>
+type Told = Answer<{ readonly receipts?: readonly ReceiptView[]; readonly code?: string; readonly decision?: unknown; readonly task?: unknown }>
 
 describe.each(stores)('the receipts of an answer, on $name', ({ open }) => {
   let store: OpenedStore
@@ -91,6 +91,9 @@ describe.each(stores)('the receipts of an answer, on $name', ({ open }) => {
       expect(checkProof(proof, Buffer.from(hash, 'base64'), keys)).toMatchObject({ ok: true, index: numbers[at] })
       expect(checkProof(proof, leafHash(Buffer.from(text)), keys)).toEqual({ ok: false, fault: 'not_included' })
     }
+    // Whoever is refused finds in the ledger by what.
+    const decided = places.findLast((line) => line?.entry?.kind === 'decision.made')?.entry
+    if (body.code !== undefined && decided) expect(body).toMatchObject({ decision: decided.decision, task: decided.task })
     return receipts.map(({ kind }) => kind)
   }
 
