@@ -31,16 +31,17 @@ export class JsonFault extends SyntaxError {
  * Parses JSON and refuses what `JSON.parse` lets through: an object that names a key twice (the last one would win silently, so two readers
  * of one text could see different values: RFC 8725bis, RFC 8259 section 4) and nesting deeper than 16 levels.
  *
+ * @param isKnown whether a key may stand anywhere in it
  * @throws JsonFault
  */
-export function parseJson(text: string): Json {
+export function parseJson(text: string, isKnown?: (key: string) => boolean): Json {
   let value: Json
   try {
     value = JSON.parse(text) as Json
   } catch {
     throw new JsonFault('is not valid JSON')
   }
-  refuseDuplicatesAndDepth(text)
+  refuseKeysAndDepth(text, isKnown)
   return value
 }
 
@@ -54,7 +55,7 @@ export function ifJson(text: string): Json | undefined {
 }
 
 /** Walks text that `JSON.parse` has accepted, so strings and brackets are known to be balanced; only keys and depth are looked at. */
-function refuseDuplicatesAndDepth(text: string): void {
+function refuseKeysAndDepth(text: string, isKnown: (key: string) => boolean = () => true): void {
   /** What is open, from the top: the keys so far, where it is an object, and the key or index at which the walk is. */
   const open: { readonly keys: Set<string> | undefined; at: string | number }[] = []
   const fault = (message: string) =>
@@ -71,6 +72,7 @@ function refuseDuplicatesAndDepth(text: string): void {
         // Escapes are undone first: "\u0061" and "a" are the same key.
         within.at = JSON.parse(text.slice(at, end + 1)) as string
         if (within.keys.has(within.at)) throw fault('is named twice')
+        if (!isKnown(within.at)) throw fault('is not a known key')
         within.keys.add(within.at)
       }
       at = end

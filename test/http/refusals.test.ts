@@ -154,6 +154,8 @@ describe.each(withJson)('the body of $name', (call) => {
     ['that is null', 'null', ''],
     ['with an unknown key', '{"nothing_of_ours":1}', '/nothing_of_ours'],
     ['that sets a prototype', '{"__proto__":{"kind":"k"}}', '/__proto__'],
+    ['that sets the prototype of labels', '{"labels":{"__proto__":"x"}}', '/labels/__proto__'],
+    ['that sets the prototype of parameters, with an escape', '{"grants":[{"parameters":{"\\u005f_proto__":"x"}}]}', '/grants/0/parameters/__proto__'],
   ])('is refused, and its fault named with its place, when it is one %s', async (_, text, pointer) => {
     const problem = await refused({ text })
     expect(problem).toMatchObject({ status: 400, code: 'invalid_request' })
