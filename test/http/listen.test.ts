@@ -105,6 +105,13 @@ describe('a server', () => {
     })
   })
 
+  test('takes a body without bytes for none, whatever type it is said to have', async () => {
+    const server = await serve(buildHouse())
+    const headers = { authorization: 'Bearer agent', 'content-type': 'application/x-www-form-urlencoded', 'content-length': '0' }
+    const answer = await send(server, `/tasks/${newId('task')}/complete`, { method: 'POST', headers })
+    expect(JSON.parse(answer.body)).toMatchObject({ status: 404, code: 'not_found' })
+  })
+
   test('answers what cannot be made a request with a problem, too', async () => {
     const server = await serve(buildHouse())
     const answer = await send(server, '/healthz', { headers: { host: 'a b@c' } })

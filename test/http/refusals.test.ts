@@ -155,7 +155,11 @@ describe.each(withJson)('the body of $name', (call) => {
     ['with an unknown key', '{"nothing_of_ours":1}', '/nothing_of_ours'],
     ['that sets a prototype', '{"__proto__":{"kind":"k"}}', '/__proto__'],
     ['that sets the prototype of labels', '{"labels":{"__proto__":"x"}}', '/labels/__proto__'],
-    ['that sets the prototype of parameters, with an escape', '{"grants":[{"parameters":{"\\u005f_proto__":"x"}}]}', '/grants/0/parameters/__proto__'],
+    [
+      'that sets the prototype of parameters, with an escape',
+      '{"grants":[{"parameters":{"\\u005f_proto__":"x"}}]}',
+      '/grants/0/parameters/__proto__',
+    ],
   ])('is refused, and its fault named with its place, when it is one %s', async (_, text, pointer) => {
     const problem = await refused({ text })
     expect(problem).toMatchObject({ status: 400, code: 'invalid_request' })
@@ -183,6 +187,19 @@ describe.each(withJson)('the body of $name', (call) => {
       })
     },
   )
+
+  test('is read whatever stands between its type and a parameter of that', async () => {
+    for (const type of ['application/json;charset=utf-8', 'application/json ; charset=utf-8', 'application/json \t;  charset=utf-8'])
+      expect(await refused({ text: '{"nothing_of_ours":1}', headers: { 'content-type': type } }), type).toMatchObject({ status: 400 })
+  })
+
+  test('may be nothing at all, under any type, where the call needs none, and is one without its fields where it does', async () => {
+    for (const type of ['application/json', 'application/x-www-form-urlencoded', 'text/plain']) {
+      const problem = await refused({ text: '', headers: { 'content-type': type } })
+      if (call.operation.requestBody!.required) expect(problem, type).toMatchObject({ status: 400, code: 'invalid_request' })
+      else expect(problem, type).toMatchObject({ status: 404, code: 'not_found' })
+    }
+  })
 
   test('is refused without a type', async () => {
     // A Request of the platform gives text a type of its own; bytes get none.
