@@ -4,8 +4,10 @@
 -- Without vault_password the login keeps the one that it has.
 \set ON_ERROR_STOP on
 
--- Statements are not to be logged here, for one of them holds a password.
+-- Statements are not to be logged here, not even those that fail or take long, for one of them holds a password.
 SET log_statement = 'none';
+SET log_min_error_statement = 'panic';
+SET log_min_duration_statement = -1;
 
 SELECT format('CREATE ROLE %I NOLOGIN', missing) FROM unnest(ARRAY['ledger_read', 'mayfly_vault']) AS missing
   WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = missing) \gexec

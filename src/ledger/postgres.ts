@@ -9,6 +9,9 @@ import { socketsOf } from './sockets.ts'
 /** Any number will do, as long as every broker takes the same: the advisory lock under which migrations run. */
 const migrationLock = 7420_0001
 
+/** Milliseconds that a start waits for another broker's migration, and for tables that others hold. Longer than any migration takes, so that what is told is a lock that is kept. */
+const longestWait = 60_000
+
 /**
  * How the store is to look for rows. Every statement of the broker reads few rows by their keys, whatever the tables hold; a plan made while they
  * were small or unknown, and kept by a connection for as long as it lives, would read all of them instead. Compiling pays for large reports only.
@@ -70,15 +73,17 @@ export async function openPostgres(url: string, pool: number): Promise<Door> {
 /**
  * Brings the schema up to date, one broker at a time: without the lock, starters that come together fail with a duplicate key.
  *
+ * @param wait milliseconds that it waits for its lock
  * @returns whether a newer version had brought it further already
+ * @throws ConfigurationError where the login may not; BrokerError `store_unavailable` where the store does not answer, or somebody else keeps the lock
  */
-export async function migratePostgres(url: string): Promise<{ isNewer: boolean }> {
+export async function migratePostgres(url: string, wait = longestWait): Promise<{ isNewer: boolean }> {
   const client: postgres.Sql = postgres(url, {
     ...ofAnyClient,
     ...socketsOf(() => void client.end({ timeout: 0 })),
     max: 1,
     connect_timeout: 5,
-    connection: { application_name: 'mayfly migrate', TimeZone: 'UTC' },
+    connection: { application_name: 'mayfly migrate', TimeZone: 'UTC', lock_timeout: wait },
   })
   try {
     await client`select pg_advisory_lock(${migrationLock})`
@@ -95,8 +100,13 @@ function migrationFault(error: unknown): Error {
   const { code } = cause as { code?: unknown }
   if (code === '42501') {
     return new ConfigurationError([
-      'store: this login may not change the schema, and a migration is pending: run `mayfly migrate` as the owner of the database',
+      'store: this login may not change the schema, and a migration is pending: run `mayfly migrate` as the owner of the database, who may create roles (CREATEROLE) or has run deploy/postgres/roles.sql',
     ])
   }
+  if (code === '55P03')
+    return new BrokerError(
+      'store_unavailable',
+      `Another session keeps what migrations wait for, the advisory lock ${migrationLock} or a table: look in pg_locks who`,
+    )
   return new BrokerError('store_unavailable', 'The ledger cannot be opened', { cause: new Error(describe(cause)) })
 }

@@ -1,11 +1,14 @@
 import { chmod, mkdir, mkdtemp, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
+import { PGlite } from '@electric-sql/pglite'
 import { sql } from 'drizzle-orm'
 import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { connect, type Ledger } from '../../src/ledger/connect.ts'
 import { openFolder } from '../../src/ledger/embedded.ts'
+import { migrate } from '../../src/ledger/migrations.ts'
+import { migratePostgres } from '../../src/ledger/postgres.ts'
 import { listEntries } from '../../src/ledger/lists.ts'
 import { archivePolicySet } from '../../src/ledger/policy-sets.ts'
 import { sweep } from '../../src/ledger/queue.ts'
@@ -208,7 +211,41 @@ describe('the embedded store', () => {
   })
 })
 
+describe('a managed Postgres, whose owner is no superuser', () => {
+  test('is migrated by an owner that may create roles, who can step down to the role of the application', async () => {
+    // Postgres 18, where whoever creates a role does not become it by that.
+    await using database = await PGlite.create()
+    await database.exec(`create role owner login createrole; grant create on schema public to owner`)
+    await database.exec(
+      `grant create on database ${(await database.query<{ name: string }>('select current_database() as name')).rows[0]!.name} to owner`,
+    )
+    await database.exec('set session authorization owner')
+
+    await migrate(async (text) => (await database.exec(text))[0]?.rows ?? [])
+
+    await database.exec('set role mayfly_app')
+    await expect(database.exec('delete from entries')).rejects.toThrow('permission denied')
+  })
+})
+
 describe.runIf(stores.some(({ name }) => name === 'Postgres'))('Postgres', () => {
+  test('whose lock of migrations somebody keeps is refused at start with that', async () => {
+    const { settings, dispose } = await openDatabase()
+    const { url } = settings as { url: string }
+    await migratePostgres(url)
+    const other = postgres(url, { max: 1, onnotice: () => {} })
+    await other`select pg_advisory_lock(74200001)`
+
+    await expect(migratePostgres(url, 100)).rejects.toMatchObject({
+      code: 'store_unavailable',
+      detail: expect.stringContaining('advisory lock 74200001') as unknown,
+    })
+
+    await other.end()
+    await migratePostgres(url)
+    await dispose()
+  })
+
   test('is migrated once by four brokers that start together', async () => {
     const { settings, dispose } = await openDatabase()
     const ledgers = await Promise.all(Array.from({ length: 4 }, () => connect(settings)))
