@@ -30,8 +30,9 @@ export const execCommand = (exitWith: (status: number) => void): Command =>
       'after',
       `
 The command finds its credentials in the folder that MAYFLY_CREDENTIALS names (0700, files 0600): GRANT.json, and GRANT.token for bearer tokens. Files
-are replaced when credentials are refreshed. Signals are passed on; the status is the command's. When the task is ended early, the command gets
-SIGTERM, then SIGKILL. If exec itself is killed with SIGKILL nobody reports: the task then ends at its deadline.`,
+are replaced when credentials are refreshed. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on; the status is the command's. When the
+task is ended early, the command gets SIGTERM, then SIGKILL. If another signal, such as SIGKILL, ends exec itself, nobody reports: the task then ends at
+its deadline, and the files stay.`,
     )
     .action(async (command: [string, ...string[]], options: Options) => {
       const { kind, purpose, duration } = options

@@ -44,7 +44,7 @@ async function runCommand(kept: Kept, options: ExecOptions, signals: Signals): P
     // Between the last look at `first` and the command's start nothing waits, so that no signal is lost.
     if (signals.first !== undefined) return statusOf(signals.first)
     const child = start(options.command, { ...environment, ...variables, ...delivery?.variables, MAYFLY_CREDENTIALS: files.folder }, tell)
-    signals.hear = (signal) => child.pass(signal)
+    signals.hear = signals.handOn = (signal) => child.pass(signal)
     return await keepWhileRunning(kept, child, files, delivery, options)
   } finally {
     await delivery?.close()

@@ -9,5 +9,8 @@ setFlagsFromString('--no-turbo-inline-js-wasm-calls')
 // compiled.
 setFlagsFromString('--wasm-tiering-budget=100000000')
 
+// Without a listener it opens Node's debugger on loopback, and whoever is on this machine reads there what this process holds.
+process.on('SIGUSR1', () => {})
+
 const { main } = await import('./program.ts')
 process.exitCode = await main(process.argv)

@@ -24,10 +24,12 @@ afterEach(async () => {
   // The only thing that a command under a task leaves is what it wrote itself.
   expect(readdirSync(scratch).filter((name) => name.startsWith('mayfly-'))).toEqual([])
   expect(told.join('\n')).not.toContain('secret-of')
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT']) expect(listenersBefore.get(signal)).toBe(process.listenerCount(signal))
+  for (const [signal, count] of listenersBefore) expect(process.listenerCount(signal), signal).toBe(count)
   rmSync(scratch, { recursive: true })
 })
-const listenersBefore = new Map(['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'].map((signal) => [signal, process.listenerCount(signal)]))
+const listenersBefore = new Map(
+  ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'].map((signal) => [signal, process.listenerCount(signal)]),
+)
 
 const grant = (name: string) => ({ name, parameters: {} })
 /** A look that no test comes to see, unless it says so. */
@@ -182,6 +184,24 @@ describe('signals', () => {
       process.kill(process.pid, signal)
       expect(await untouched).toBe(128 + number)
       expect(broker.count('complete')).toBe(2)
+    })
+
+  for (const signal of ['SIGUSR1', 'SIGUSR2'] as const)
+    test(`${signal} is passed on while the command runs, and ends nothing before and after it`, async () => {
+      const meanwhile: Fault = (response, work) => {
+        process.emit(signal)
+        process.emit(signal)
+        const [status, body] = work()
+        response.writeHead(status).end(JSON.stringify(body))
+      }
+      broker.fail('open', meanwhile)
+      broker.fail('complete', meanwhile)
+      const running = run(`process.on('${signal}', () => process.exit(40)); leave('ready'); ${forever}`)
+      await appears('ready')
+      process.kill(process.pid, signal)
+      expect(await running).toBe(40)
+      expect(broker.task.state).toBe('completed')
+      expect(told).toEqual([])
     })
 
   test('a command that was killed is reported, and its status is 137', async () => {

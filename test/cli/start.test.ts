@@ -51,6 +51,14 @@ describe('a broker that starts', () => {
     expect(stdout.match(/^Compiled function .* using TurboFan/gm) ?? []).toEqual([])
   })
 
+  test('opens no debugger for SIGUSR1, and goes on', async () => {
+    const broker = await site.start()
+    broker.process.kill('SIGUSR1')
+    await broker.ready()
+    expect(await broker.stop()).toBe(0)
+    expect(broker.log()).not.toContain('Debugger')
+  })
+
   test('warns where a newer version has changed its store, and nowhere else', async () => {
     const saysSo = async (): Promise<boolean> => {
       const broker = await site.start()

@@ -3,14 +3,18 @@ import { constants } from 'node:os'
 
 /** What ends a process unless it listens, and what people, terminals and supervisors send to end a command. */
 const listened = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const
-export type Signal = (typeof listened)[number]
+/** What means something to a command that listens, and is about nobody else. Without a listener the first opens Node's debugger to all who are on this machine. */
+const forCommand = ['SIGUSR1', 'SIGUSR2'] as const
+export type Signal = (typeof listened)[number] | (typeof forCommand)[number]
 
 /** The signals to this process, from `listenToSignals` to `close`. Without a listener they would end it before its command, and before completion. */
 export interface Signals {
-  /** The first one that came. */
+  /** The first one that came to end this. */
   readonly first: Signal | undefined
-  /** What the next ones do. */
+  /** What the next ones do that come to end this. */
   hear: (signal: Signal) => void
+  /** What the next ones do that are for the command. */
+  handOn: (signal: Signal) => void
   close(): void
 }
 
@@ -20,16 +24,20 @@ export function listenToSignals(): Signals {
     first ??= signal
     signals.hear(signal)
   }
+  const receiveForCommand = (signal: Signal): void => signals.handOn(signal)
   const signals: Signals = {
     get first() {
       return first
     },
     hear: () => undefined,
+    handOn: () => undefined,
     close() {
       for (const signal of listened) process.off(signal, receive)
+      for (const signal of forCommand) process.off(signal, receiveForCommand)
     },
   }
   for (const signal of listened) process.on(signal, receive)
+  for (const signal of forCommand) process.on(signal, receiveForCommand)
   return signals
 }
 

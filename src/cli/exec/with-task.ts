@@ -16,7 +16,8 @@ export interface Declared {
 }
 
 /**
- * Works under a task of its own: whatever happens from the opening on, the task is completed. Only SIGKILL to this process leaves it to its deadline.
+ * Works under a task of its own: whatever happens from the opening on, the task is completed. Only a signal to which this process does not listen, such as
+ * SIGKILL, leaves it to its deadline.
  *
  * @param tell a line for people, never with a secret
  * @param work gives the exit status
