@@ -30,7 +30,8 @@ export const execCommand = (exitWith: (status: number) => void): Command =>
       'after',
       `
 The command finds its credentials in the folder that MAYFLY_CREDENTIALS names (0700, files 0600): GRANT.json, and GRANT.token for bearer tokens. Files
-are replaced when credentials are refreshed. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on; the status is the command's. When the
+are replaced when credentials are refreshed. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on; the status is the command's. At a
+terminal the first SIGINT or SIGQUIT is left to the terminal, which gives it to the command by itself: from elsewhere, end it with SIGTERM. When the
 task is ended early, the command gets SIGTERM, then SIGKILL. If another signal, such as SIGKILL, ends exec itself, nobody reports: the task then ends at
 its deadline, and the files stay.`,
     )

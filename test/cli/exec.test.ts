@@ -7,6 +7,7 @@ import { type ExecOptions, runWithTask } from '../../src/cli/exec.ts'
 import { UsageError } from '../../src/cli/failure.ts'
 import { createClient, MayflyProblem } from '../../src/client/client.ts'
 import { type FakeBroker, type Fault, problem, resetAfter, startFakeBroker } from '../support/fake-broker.ts'
+import { typing } from '../support/program.ts'
 
 /** Where commands leave what they saw, and where credential folders are made. */
 let scratch: string
@@ -203,6 +204,21 @@ describe('signals', () => {
       expect(broker.task.state).toBe('completed')
       expect(told).toEqual([])
     })
+
+  test.each([
+    ['whose input is the terminal', ''],
+    ['whose input is not', '</dev/null'],
+  ])('at a terminal the first SIGINT is left to the terminal, and the next is passed on, to a command %s', async (_, redirected) => {
+    const script = `const seen = [], exec = process.ppid
+      process.on('SIGUSR1', () => { seen.push('USR1'); process.kill(exec, 'SIGINT') })
+      process.on('SIGINT', () => { seen.push('INT'); if (seen.includes('USR1')) { console.log(seen.join(' ')); process.exit(40) } })
+      ${forever}
+      process.kill(exec, 'SIGINT'); process.kill(exec, 'SIGUSR1')`
+    const environment = { MAYFLY_URL: broker.url, MAYFLY_TOKEN: 'workload-token', XDG_RUNTIME_DIR: scratch }
+    const asked = ['exec', '--kind', 'sync', '--grant', 'api', '--', process.execPath, '-e', script]
+    expect(await typing('', asked, environment, redirected)).toEqual({ status: 40, screen: expect.stringMatching(/^USR1 INT\r$/m) as unknown })
+    expect(broker.task.state).toBe('completed')
+  })
 
   test('a command that was killed is reported, and its status is 137', async () => {
     expect(await run(`process.kill(process.pid, 'SIGKILL'); ${forever}`)).toBe(137)

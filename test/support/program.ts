@@ -47,15 +47,20 @@ export function startMayfly(
 /**
  * Runs the built command at a terminal, as a person would, and types `answer` once it asks. What it writes to either stream is on the one screen.
  * With util-linux's `script`, which every Debian has: Node itself can make no terminal.
+ * @param redirected where some of its input and output lead instead, in words of a shell
  */
 export async function typing(
   answer: string,
   args: readonly string[],
   environment: Record<string, string> = {},
+  redirected = '',
 ): Promise<{ status: number | null; screen: string }> {
   const quoted = [process.execPath, command, ...args].map((word) => `'${word.replaceAll("'", String.raw`'\''`)}'`).join(' ')
   const env = { ...plainEnvironment(), ...environment }
-  const child = spawn('script', ['--quiet', '--return', '--command', quoted, '/dev/null'], { env, stdio: ['pipe', 'pipe', 'inherit'] })
+  const child = spawn('script', ['--quiet', '--return', '--command', `${quoted} ${redirected}`, '/dev/null'], {
+    env,
+    stdio: ['pipe', 'pipe', 'inherit'],
+  })
   const screen = collect(child.stdout)
   let isAsked = false
   child.stdout.on('data', () => {

@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process'
 import { constants } from 'node:os'
+import { isatty } from 'node:tty'
 
 /** What ends a process unless it listens, and what people, terminals and supervisors send to end a command. */
 const listened = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const
@@ -49,7 +50,7 @@ const notFound = 127
 const notRunnable = 126
 
 export interface Child {
-  /** Passes a signal on. After the command's end it does nothing. */
+  /** Passes a signal on, but for the first interrupt at a terminal. After the command's end it does nothing. */
   pass(signal: Signal): void
   /** SIGTERM, and SIGKILL after `grace` milliseconds. */
   stop(grace: number): void
@@ -57,10 +58,14 @@ export interface Child {
   readonly ended: Promise<number>
 }
 
+/** Whether this was started at a terminal, wherever some of its input and output lead. */
+const isAtTerminal = (): boolean => [0, 1, 2].some((stream) => isatty(stream))
+
 /** Starts a command, without a shell, on the terminal and pipes of this process. */
 export function start([name, ...args]: readonly [string, ...string[]], env: NodeJS.ProcessEnv, tell: (line: string) => void): Child {
   const child = spawn(name, args, { stdio: 'inherit', env })
   let kill: NodeJS.Timeout | undefined
+  let isInterrupted = false
   const ended = new Promise<number>((resolve) => {
     child.on('error', ({ code }: NodeJS.ErrnoException) => {
       // Also said when a signal could not be sent; then the command still runs, and its end follows.
@@ -75,9 +80,11 @@ export function start([name, ...args]: readonly [string, ...string[]], env: Node
   })
   return {
     pass(signal) {
-      // A terminal gives its interrupt to the whole group, so the command has it already; twice would mean "at once" to many.
-      const fromTerminal = process.stdin.isTTY && (signal === 'SIGINT' || signal === 'SIGQUIT')
-      if (!fromTerminal) child.kill(signal)
+      // A terminal gives its interrupt to the whole group, so the command has it already; twice would mean "at once" to many. Whoever repeats it means that, or
+      // is not at the terminal.
+      const isOfTerminal = (signal === 'SIGINT' || signal === 'SIGQUIT') && !isInterrupted && isAtTerminal()
+      if (isOfTerminal) isInterrupted = true
+      else child.kill(signal)
     },
     stop(grace) {
       if (child.exitCode !== null || child.signalCode !== null) return
