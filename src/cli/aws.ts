@@ -2,7 +2,7 @@ import { Command, InvalidArgumentError } from 'commander'
 import type { OpenTask } from '../client/client.ts'
 import { wholeEnvironment } from '../config/environment.ts'
 import { lastMoment } from './aws/delivery.ts'
-import { serveSession } from './aws/serve.ts'
+import { type Changes, serveSession } from './aws/serve.ts'
 import { onlySessionOf } from './aws/session.ts'
 import { type AskedGrants, durationOption, grantOption, grantsOf, paramOption, some } from './grants.ts'
 import { write } from './output.ts'
@@ -33,21 +33,27 @@ const serveCommand = (outputOf: OutputOf, exitWith: (status: number) => void): C
     .addHelpText(
       'after',
       `
-Prints two variables, once, and goes on serving: mayfly aws serve … > session & then . ./session for whatever is to use it.
-The token that the second one points at opens the session: whoever can read that file (0600) is the task.`,
+Prints, once, what a shell is to read before it starts whatever is to use the session, and goes on serving:
+  rm -f session; mayfly aws serve … > session & until [ -s session ]; do sleep 1; done; . ./session
+That shell has no other AWS identity from then on: an SDK looks for keys, profiles and roles before it asks here, and would take what it finds. With
+--json, null is what must not be set. AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE opens the session: whoever can read that file (0600) is the task.`,
     )
     .action(async ({ port, ...options }: Options & { readonly port: number }, command: Command) => {
       const { kind, duration } = options
       const output = outputOf(command)
-      const asked = { kind, grants: grantsOf(options), ...some({ duration }), port, runtimeFolder: wholeEnvironment()['XDG_RUNTIME_DIR'] }
-      const ready = (variables: Readonly<Record<string, string>>): void =>
-        output.result(variables, () =>
-          Object.entries(variables)
-            .map(([name, value]) => `export ${name}='${value.replaceAll("'", String.raw`'\''`)}'`)
-            .join('\n'),
-        )
+      const asked = { kind, grants: grantsOf(options), ...some({ duration }), port, environment: wholeEnvironment() }
+      const ready = (changes: Changes): void =>
+        output.result(Object.fromEntries(Object.entries(changes).map(([name, value]) => [name, value ?? null])), () => forShell(changes))
       exitWith(await serveSession(connect({ patience: longPatience }), asked, ready, (line) => output.note(`mayfly: ${line}`)))
     })
+
+/** For a shell to read. A name that no variable of a shell has could be a command of its own. */
+function forShell(changes: Changes): string {
+  const all = Object.entries(changes).filter(([name]) => /^\w+$/.test(name))
+  const gone = all.flatMap(([name, value]) => (value === undefined ? [name] : []))
+  const given = all.flatMap(([name, value]) => (value === undefined ? [] : [`export ${name}='${value.replaceAll("'", String.raw`'\''`)}'`]))
+  return [`unset ${gone.join(' ')}`, ...given].join('\n')
+}
 
 function portOf(text: string): number {
   const port = Number(text)

@@ -40,7 +40,7 @@ async function runCommand(kept: Kept, options: ExecOptions, signals: Signals): P
   let delivery: Delivery | undefined
   try {
     delivery = session && (await deliver(session, kept, files))
-    const environment = delivery === undefined ? options.environment : await withoutOtherAws(options.environment, files)
+    const environment = { ...options.environment, ...(delivery && (await withoutOtherAws(options.environment, files))) }
     // Between the last look at `first` and the command's start nothing waits, so that no signal is lost.
     if (signals.first !== undefined) return statusOf(signals.first)
     const child = start(options.command, { ...environment, ...variables, ...delivery?.variables, MAYFLY_CREDENTIALS: files.folder }, tell)

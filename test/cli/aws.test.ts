@@ -1,3 +1,5 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { request } from 'node:http'
 import { tmpdir } from 'node:os'
@@ -9,7 +11,7 @@ import { serveSession } from '../../src/cli/aws/serve.ts'
 import { runWithTask } from '../../src/cli/exec.ts'
 import { createClient } from '../../src/client/client.ts'
 import { type FakeBroker, problem, resetAfter, startFakeBroker } from '../support/fake-broker.ts'
-import { mayfly, startMayfly } from '../support/program.ts'
+import { command, mayfly, startMayfly } from '../support/program.ts'
 
 let scratch: string
 let broker: FakeBroker
@@ -370,10 +372,10 @@ describe('mayfly aws process', () => {
 
 describe('mayfly aws serve', () => {
   const serve = (changes: object = {}) => {
-    let variables: Record<string, string> | undefined
+    let variables: Record<string, string | undefined> | undefined
     const ended = serveSession(
       createClient({ url: broker.url, token: 'workload-token', patience: 50 }),
-      { kind: 'sync', grants: [{ name: 's3-read', parameters: {} }], port: 0, runtimeFolder: scratch, ...changes },
+      { kind: 'sync', grants: [{ name: 's3-read', parameters: {} }], port: 0, environment: { XDG_RUNTIME_DIR: scratch }, ...changes },
       (told) => (variables = { ...told }),
       (line) => told.push(line),
       { ...pace, look: 20 },
@@ -381,7 +383,7 @@ describe('mayfly aws serve', () => {
     const ready = () => vi.waitFor(() => (expect(variables).toBeDefined(), variables!), { interval: 5, timeout: 30_000 })
     return { ended, ready }
   }
-  const fetched = (variables: Record<string, string>) =>
+  const fetched = (variables: Record<string, string | undefined>) =>
     ask(variables['AWS_CONTAINER_CREDENTIALS_FULL_URI']!, {
       authorization: readFileSync(variables['AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE']!, 'utf8'),
     })
@@ -395,6 +397,55 @@ describe('mayfly aws serve', () => {
     expect(broker.count('complete')).toBe(1)
     await expect(ask(variables['AWS_CONTAINER_CREDENTIALS_FULL_URI']!, {})).rejects.toMatchObject({ code: 'ECONNREFUSED' })
     expect(existsSync(variables['AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE']!)).toBe(false)
+  })
+
+  test('prints what a shell reads to have this session and no other AWS identity', async () => {
+    const strange =
+      'AWS_OF_TOMORROW AWS_ACCESS_KEY_ID AWS_ROLE_ARN AWS_CONTAINER_AUTHORIZATION_TOKEN AWS_SHARED_CREDENTIALS_FILE AWS_X;echo${IFS}mine'
+    const serving = `'${process.execPath}' '${command}' aws serve --kind sync --grant s3-read`
+    // What it has and what is to use the session need not be called from one shell.
+    const script = `
+      ${serving} > session & until [ -s session ]; do sleep 0.1; done
+      export AWS_PROFILE=mine AWS_BEARER_TOKEN_BEDROCK=mine AWS_REGION=eu-central-1
+      . ./session
+      env > seen; cat "$AWS_CONFIG_FILE" "$AWS_SHARED_CREDENTIALS_FILE" "$BOTO_CONFIG" > empty
+      kill $!; wait $!`
+    const child = spawn('sh', ['-c', script], {
+      cwd: scratch,
+      env: {
+        PATH: process.env['PATH'],
+        MAYFLY_URL: broker.url,
+        MAYFLY_TOKEN: 'workload-token',
+        XDG_RUNTIME_DIR: scratch,
+        ...Object.fromEntries(strange.split(' ').map((name) => [name, 'mine'])),
+      },
+      stdio: 'inherit',
+    })
+    expect(await once(child, 'close')).toEqual([0, null])
+    const seen = readFileSync(join(scratch, 'seen'), 'utf8').split('\n')
+    expect(seen.filter((line) => /^AWS_\w+=mine/.test(line))).toEqual([])
+    expect(seen).toEqual(expect.arrayContaining(['AWS_REGION=eu-central-1', 'AWS_EC2_METADATA_DISABLED=true']))
+    expect(seen).toContainEqual(expect.stringMatching(/^AWS_CONTAINER_CREDENTIALS_FULL_URI=http:\/\/127\.0\.0\.1:\d+\/credentials$/))
+    expect(readFileSync(join(scratch, 'empty'), 'utf8')).toBe('')
+    expect(readFileSync(join(scratch, 'session'), 'utf8')).not.toContain('mine')
+    expect(broker.count('complete')).toBe(1)
+  })
+
+  test('with --json says null for what must not be set', async () => {
+    const { process: child, ended } = startMayfly(['aws', 'serve', '--kind', 'sync', '--grant', 's3-read', '--json'], {
+      MAYFLY_URL: broker.url,
+      MAYFLY_TOKEN: 'workload-token',
+      XDG_RUNTIME_DIR: scratch,
+    })
+    child.stdout!.once('data', () => child.kill('SIGTERM'))
+    const { status, stdout } = await ended
+    expect(status).toBe(0)
+    expect(JSON.parse(stdout)).toMatchObject({
+      AWS_PROFILE: null,
+      AWS_ACCESS_KEY_ID: null,
+      AWS_EC2_METADATA_DISABLED: 'true',
+      AWS_CONTAINER_CREDENTIALS_FULL_URI: expect.stringContaining('http://127.0.0.1:') as unknown,
+    })
   })
 
   test('serves the session of another lease where its own has ended by itself', async () => {
