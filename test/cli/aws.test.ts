@@ -310,7 +310,7 @@ describe('a command under a task with an AWS session', () => {
       expect(broker.count('lease')).toBe(8)
     })
 
-    test('is told at once that the task has ended, where that is why', async () => {
+    test('is told at once that the task has ended, where that is why, and so is whoever called', async () => {
       life = 400
       // Its session may be over before it is asked for again, where the machine stands still.
       const running = run(`leave('ready'); leave('seen', await wait(({ body }) => body.Message === 'The task was ended')); process.exit(0)`)
@@ -319,6 +319,7 @@ describe('a command under a task with an AWS session', () => {
       broker.revoke('leaked')
       expect(await running).toBe(1)
       expect(left('seen')).toEqual({ status: 403, body: { Code: 'CredentialsEnded', Message: 'The task was ended' } })
+      expect(told.filter((line) => line.startsWith('the task was ended'))).toEqual(['the task was ended (revoked: leaked), and this ends with it'])
     })
   })
 

@@ -49,6 +49,12 @@ function latest(moments: readonly (string | undefined)[]): number {
   return known.length === 0 ? systemClock() : Math.max(...known)
 }
 
+/** The task was found ended. Whoever finds it first says why: it is what exec ends with, also where its command ends by itself meanwhile. */
+function foundEnded(kept: Kept, task: TaskView): void {
+  if (kept.ended === undefined) kept.tell(`the task was ended (${wordsFor(task)}), and this ends with it`)
+  kept.ended = task
+}
+
 /**
  * Looks until the task is no longer open, then stops its command. A broker that is away stops nothing: what it issued lives on until its end.
  * @throws the signal's reason
@@ -63,8 +69,7 @@ async function stopWhenEnded(kept: Kept, child: Pick<Child, 'stop'>, signal: Abo
       once(`cannot see whether the task is still open, and goes on: ${describe(error)}`)
     })
     if (shown === undefined || shown.task.state === 'open') continue
-    kept.ended = shown.task
-    tell(`the task was ended (${wordsFor(shown.task)}), and this ends with it`)
+    foundEnded(kept, shown.task)
     return child.stop(pace.grace)
   }
 }
@@ -138,7 +143,7 @@ async function keepFresh(kept: Kept, first: HeldLease, put: (fresh: HeldLease) =
     const outcome = await replacements.instead(lease, given + since(), signal)
     if (outcome.outcome === 'given') return await hold(outcome.lease, outcome.decidedAt)
     // Known here before the next look: the endpoint has nothing to give from now on.
-    if (outcome.outcome === 'task_ended') kept.ended = outcome.task
+    if (outcome.outcome === 'task_ended') foundEnded(kept, outcome.task)
     return 'done'
   }
 
