@@ -75,10 +75,15 @@ export async function dev(
   await run(loaded, stop, reloads, { production: false, ready: tell })
 }
 
-/** Brings the schema of a configured Postgres up to date, as its owner. @throws ConfigurationError, BrokerError `store_unavailable` */
-export async function migrate(configFile: string): Promise<void> {
+/**
+ * Brings the schema of a configured Postgres up to date, as its owner. @throws ConfigurationError, BrokerError `store_unavailable`
+ *
+ * @returns whether a newer version has changed the store, and nothing was to be done
+ */
+export async function migrate(configFile: string): Promise<{ isNewer: boolean }> {
   const config = await loadConfig(configFile, providerKinds)
-  await (await connect(config.store)).close()
+  await using ledger = await connect(config.store)
+  return { isNewer: ledger.isNewer }
 }
 
 /** The whole program. Whatever starts here stops in reverse order: first no new requests, last the store. */

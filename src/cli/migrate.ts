@@ -8,6 +8,8 @@ export const migrateCommand = (outputOf: OutputOf): Command =>
     .requiredOption('--config <file>', 'mayfly.yaml')
     .action(async ({ config }: { config: string }, command: Command) => {
       const { migrate } = await import('../main.ts')
-      await migrate(config)
-      outputOf(command).result({ migrated: true }, () => 'the schema is up to date')
+      const { isNewer } = await migrate(config)
+      outputOf(command).result({ migrated: !isNewer }, () =>
+        isNewer ? 'a newer version has changed this store: this one has nothing to bring up to date' : 'the schema is up to date',
+      )
     })

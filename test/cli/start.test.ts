@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { librariesOf, loadedBy, modulesOf, ownModules } from '../support/loaded-modules.ts'
-import { command, makeSite, type Site } from '../support/program.ts'
+import { command, makeSite, mayfly, type Site } from '../support/program.ts'
 import { onDatabase, oneMoreMigration, openDatabase, type OpenedStore } from '../support/stores.ts'
 
 const run = promisify(execFile)
@@ -69,6 +69,18 @@ describe('a broker that starts', () => {
     await onDatabase(store.settings, oneMoreMigration)
     expect(await saysSo()).toBe(true)
   })
+})
+
+test('migrate says whether a newer version has changed the store', async () => {
+  const store = await openDatabase()
+  const site = await makeSite({ store: store.settings })
+  const migrate = async (...more: string[]) => (await mayfly(['migrate', '--config', site.config(), ...more])).stdout.trim()
+  expect(await migrate()).toBe('the schema is up to date')
+  await onDatabase(store.settings, oneMoreMigration)
+  expect(await migrate()).toContain('a newer version has changed this store')
+  expect(JSON.parse(await migrate('--json'))).toEqual({ migrated: false })
+  await site.remove()
+  await store.dispose()
 })
 
 test('a command that only asks a broker loads no configuration, and nothing of other commands or of the broker', async () => {
