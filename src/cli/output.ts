@@ -1,4 +1,4 @@
-import { styleText } from 'node:util'
+import { inspect, styleText } from 'node:util'
 
 /** Where a command writes: results to stdout, everything else to stderr. */
 export interface Output {
@@ -14,7 +14,8 @@ export interface Output {
 
 /** @param answered is told when the result is written */
 export function createOutput(options: { json: boolean; colour: boolean }, answered: () => void): Output {
-  const textOf = (value: unknown, forPeople: () => string): string => `${options.json ? JSON.stringify(value, null, 2) : forPeople()}\n`
+  const textOf = (value: unknown, forPeople: () => string): string =>
+    `${options.json ? JSON.stringify(value, null, 2) : onScreen(forPeople(), options)}\n`
   return {
     ...options,
     result(value, forPeople) {
@@ -37,12 +38,21 @@ export async function write(text: string): Promise<void> {
   })
 }
 
-/** Writes to stderr, line by line as text alone: some of it was written by whatever stands at the address of the broker, and a terminal does what it is told. */
-export const say = (text: string): void => console.error(text.split('\n').map(plain).join('\n'))
+/** Writes to stderr. */
+export const say = (text: string): void => console.error(onScreen(text, { colour: false }))
+
+const colours = ['green', 'yellow', 'red', 'gray'] as const
 
 /** Coloured where the terminal wants it. */
-export const paint = ({ colour }: Pick<Output, 'colour'>, style: Parameters<typeof styleText>[0], text: string): string =>
+export const paint = ({ colour }: Pick<Output, 'colour'>, style: (typeof colours)[number], text: string): string =>
   colour ? styleText(style, text, { validateStream: false }) : text
+
+/** A line's end, a sequence of `paint`, or anything else that a terminal obeys. */
+const obeyed = new RegExp(`(\n)|(\\u001b\\[(?:${colours.flatMap((name) => inspect.colors[name]!).join('|')})m)|[\\p{Cc}\\p{Cf}]`, 'gu')
+
+/** Lines of text and what `paint` made of them: some of it was written by whatever stands at the address of the broker, and a terminal does what it is told. */
+const onScreen = (text: string, { colour }: Pick<Output, 'colour'>): string =>
+  text.replaceAll(obeyed, (_, end?: string, painted?: string) => end ?? (colour ? painted : undefined) ?? '\u{fffd}')
 
 /** Columns as wide as their widest cell. What came from elsewhere is shown without control characters, so that it cannot move the cursor. */
 export function table(heads: readonly string[], rows: readonly (readonly (string | undefined)[])[]): string {

@@ -4,7 +4,7 @@ import { open } from 'node:fs/promises'
 import { text } from 'node:stream/consumers'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { type FakeBroker, problem, startFakeBroker } from '../support/fake-broker.ts'
-import { command, mayfly, startMayfly } from '../support/program.ts'
+import { command, mayfly, startMayfly, typing } from '../support/program.ts'
 
 let broker: FakeBroker
 let environment: Record<string, string>
@@ -13,6 +13,30 @@ beforeEach(async () => {
   environment = { MAYFLY_URL: broker.url, MAYFLY_TOKEN: 'workload-token' }
 })
 afterEach(() => broker.close())
+
+describe('what a broker says of a task', () => {
+  const bell = '\u001b]0;mine\u0007\u001b[8m\u001b[2J\u202e'
+  const shown = '\ufffd]0;mine\ufffd\ufffd[8m\ufffd[2J\ufffd'
+
+  test.each([
+    ['shown', () => ['task', 'show', broker.task.id]],
+    ['opened', () => ['task', 'open', '--kind', 'sync', '--grant', 'api']],
+    ['completed', () => ['task', 'complete', broker.task.id]],
+  ])('cannot make a terminal do anything where it is %s', async (_, args) => {
+    broker.task = { ...broker.task, agent: `bot${bell}` }
+    broker.mint = () => ({ type: 'bearer_token', token: `secret${bell}` })
+    const { stdout } = await mayfly(args(), environment)
+    expect(stdout).toContain(shown)
+    expect(stdout.replaceAll(/[\n\ufffd]/g, '')).not.toMatch(/[\p{Cc}\p{Cf}]/u)
+  })
+
+  test('has the colours of the command line at a terminal, and none of its own', async () => {
+    broker.task = { ...broker.task, agent: `bot${bell}` }
+    const { screen } = await typing('', ['task', 'show', broker.task.id], { ...environment, NO_COLOR: '' })
+    expect(screen).toContain(`\u001b[32mopen\u001b[39m`)
+    expect(screen).toContain(`bot${shown}`)
+  })
+})
 
 describe('mayfly task open', () => {
   const opening = ['task', 'open', '--kind', 'sync', '--grant', 'api']
