@@ -1,21 +1,25 @@
 import { createReadStream } from 'node:fs'
 import type { Json } from '../base/json.ts'
 import { type Client, MayflyProblem } from '../client/client.ts'
-import { type ExportLine, type LogLine, parseLine } from '../proof/lines.ts'
+import { type ExportHead, type ExportLine, type LogLine, parseLine } from '../proof/lines.ts'
 import { fromDecimal } from '../proof/spelling.ts'
 import { UsageError } from './failure.ts'
 
 /** A ledger as it is exported, line by line: the checkpoint first, each policy set before the first decision that rests on it. */
 export type Lines = AsyncIterable<ExportLine>
 
-/** What a broker has, up to the checkpoint that it gives now. Never more than a page in memory. @throws Error where nothing was signed yet */
+/**
+ * What a broker has, up to the checkpoint that it gives now. Never more than a page in memory. It may give less, which is for whoever reads to say.
+ * @throws Error where nothing was signed yet
+ */
 export async function* linesOf(client: Client): Lines {
   const { items: logs } = await client.listLogs()
   const newest = logs.at(-1)
   if (!newest) throw new Error('the log of this broker has not begun: it does with its first entry')
   const starts = logs.map(({ origin, first }) => ({ origin, first }))
-  yield { export: 'mayfly-ledger@v1', checkpoint: newest.checkpoint, ...(starts.length > 1 && { logs: starts }) }
-  const size = newest.first + sizeOf(newest.checkpoint)
+  const head: ExportHead = { export: 'mayfly-ledger@v1', checkpoint: newest.checkpoint, ...(starts.length > 1 && { logs: starts }) }
+  yield head
+  const size = sizeOf(head)
   const told = new Set<string>()
   for (let after: number | undefined; ;) {
     const page = await client.readLog(after)
@@ -77,8 +81,9 @@ async function* textLinesIn(file: string): AsyncIterable<string> {
   if (rest !== '') yield rest
 }
 
-/** What a checkpoint says its log's size is: how far to read, and nothing that is believed. */
-const sizeOf = (note: string): number => fromDecimal(note.split('\n', 2)[1] ?? '') ?? Number.MAX_SAFE_INTEGER
+/** How many entries there are up to the checkpoint, by what it says its log's size is: how far to read, and nothing that is believed. */
+export const sizeOf = ({ checkpoint, logs }: ExportHead): number =>
+  (logs?.at(-1)?.first ?? 0) + (fromDecimal(checkpoint.split('\n', 2)[1] ?? '') ?? Number.MAX_SAFE_INTEGER)
 
 function policyOf({ entry }: LogLine): string | undefined {
   if (entry?.kind !== 'decision.made') return undefined

@@ -1,10 +1,11 @@
 import { Command, Option } from 'commander'
-import { linesOf } from './ledger-lines.ts'
+import type { Client } from '../client/client.ts'
+import { sizeOf, linesOf } from './ledger-lines.ts'
 import { checkReceiptsCommand } from './ledger-receipts.ts'
 import { verifyCommand } from './ledger-verify.ts'
 import { lineText } from '../proof/lines.ts'
 import { rotateCommand } from './ledger-rotate.ts'
-import { moment, plain, table, write } from './output.ts'
+import { counted, moment, plain, say, table, write } from './output.ts'
 import type { OutputOf } from './program.ts'
 import { connect } from './session.ts'
 import { cursorOption, filterOf, limitOption, paged, timed } from './lists.ts'
@@ -46,11 +47,18 @@ const exportCommand = (): Command =>
     ),
   )
     .addOption(new Option('--format <format>', 'how').choices(['ndjson', 'csv']).default('ndjson'))
+    .addHelpText(
+      'after',
+      `
+Without a filter each line is a JSON object. The first has the signed checkpoint; then comes the log up to there, oldest first: each place with its number,
+leaf_hash, entry and, of a decision, its answers; and each policy set before the first decision that rests on it. What is younger than a second or two is
+not in it: it is signed later.
+With a filter each line is an entry alone, newest first, up to now. A part of a history cannot be complete, so nothing of it can be verified.`,
+    )
     .action(async ({ format, ...filter }: Record<string, string>) => {
       const client = connect()
       if (format === 'ndjson' && Object.keys(filter).length === 0) {
-        for await (const line of linesOf(client)) await write(lineText(line))
-        return
+        return await exportLog(client)
       }
       const form = format === 'csv' ? 'text/csv' : 'application/x-ndjson'
       let cursor: string | undefined
@@ -63,6 +71,20 @@ const exportCommand = (): Command =>
         first = false
       } while (cursor !== undefined)
     })
+
+/** @throws Error where the broker gave less than its checkpoint is over: what was written must not pass for the whole */
+async function exportLog(client: Client): Promise<void> {
+  let size = 0
+  let next = 0
+  let last: string | undefined
+  for await (const line of linesOf(client)) {
+    if ('export' in line) size = sizeOf(line)
+    else if ('number' in line) [next, last] = [line.number + 1, line.entry?.at]
+    await write(lineText(line))
+  }
+  if (next < size) throw new Error(`the broker gave ${counted(next, 'entry', 'entries')} and signed ${size}: what was written was cut short`)
+  say(`mayfly: up to entry ${next - 1}${last === undefined ? '' : ` of ${last}`}; what is younger than a second or two is not in it`)
+}
 
 const summary = (body: unknown): string => {
   const text = plain(JSON.stringify(body) ?? '')

@@ -74,6 +74,8 @@ const hashes: string[] = []
 let checkpoint: string
 let broker: Server
 let folder: string
+/** Entries that the broker has of those it signed. */
+let given = size
 
 /** A broker with nothing but a log. */
 function answer(at: URL): string | undefined {
@@ -82,7 +84,7 @@ function answer(at: URL): string | undefined {
   if (at.pathname.startsWith('/policies/')) return JSON.stringify({ digest, document: policy })
   if (at.pathname !== '/ledger/log') return undefined
   const first = Number(at.searchParams.get('after') ?? -1) + 1
-  const numbers = Array.from({ length: Math.min(500, size - first) }, (_, index) => first + index)
+  const numbers = Array.from({ length: Math.max(0, Math.min(500, given - first)) }, (_, index) => first + index)
   return numbers
     .map((number) => {
       const entry = entryAt(number)
@@ -129,9 +131,21 @@ async function inLittle(args: readonly string[], file: string): Promise<{ status
 }
 
 test('a log that is larger than the memory is exported, and its export verified', { timeout: 300_000 }, async () => {
-  expect(await inLittle(['export'], 'export')).toEqual({ status: 0, stderr: '' })
+  expect(await inLittle(['export'], 'export')).toEqual({
+    status: 0,
+    stderr: `mayfly: up to entry ${size - 1} of ${entryAt(size - 1).at}; what is younger than a second or two is not in it\n`,
+  })
   expect(await inLittle(['verify', '--export', path.join(folder, 'export'), '--key', signer.key.text], 'verdict')).toEqual({ status: 0, stderr: '' })
   const said = await readFile(path.join(folder, 'verdict'), 'utf8')
   expect(said).toContain(`${size} entries, ${size / life.length} decisions`)
   expect(said).toContain(`${size / life.length} leases, 0 of them alive`)
+})
+
+test.each([0, 700])('an export of which the broker gives only %i entries is no success', async (few) => {
+  given = few
+  const { status, stderr } = await inLittle(['export'], 'short')
+  given = size
+  expect([status, stderr]).toEqual([1, expect.stringContaining(`the broker gave ${few} entries and signed ${size}: what was written was cut short`)])
+  const text = await readFile(path.join(folder, 'short'), 'utf8')
+  expect(text.split('\n').filter((line) => line.startsWith('{"number"'))).toHaveLength(few)
 })
