@@ -1,5 +1,6 @@
+import { existsSync } from 'node:fs'
 import { z } from 'zod'
-import { BrokerError } from '../base/errors.ts'
+import { BrokerError, ConfigurationError } from '../base/errors.ts'
 import { formatDuration } from '../base/time.ts'
 import type { Actor } from '../identity/actor.ts'
 import type { Agent, Catalogue } from './catalogue.ts'
@@ -36,9 +37,11 @@ const someTime = '2026-01-01T12:00:00Z'
 /**
  * Asks what the cases of a file ask and compares the answers with what they expect.
  *
- * @throws ConfigurationError with every fault of the file, each as `file:line: path: message`; an agent that the catalogue lacks is one
+ * @throws ConfigurationError with every fault of the file, each as `file:line: path: message`; an agent that the catalogue lacks is one, and so is no file:
+ * one that got lost would look like cases that all came out
  */
 export async function checkCases(catalogue: Catalogue, set: PolicySet, file: string): Promise<readonly CaseResult[]> {
+  if (!existsSync(file)) throw new ConfigurationError([`${file}: is missing: write \`cases: []\` where there are none`])
   const yaml = await readYaml(file)
   const { cases } = yaml.parse(CasesFile, yaml.value, []) ?? { cases: [] }
   const ready = cases.flatMap((wanted, index) => {

@@ -55,6 +55,13 @@ describe('a case', () => {
   })
 })
 
+test('a folder without a file of cases is refused, with what to write there', async () => {
+  const file = join(await folderWith({}), 'cases.yaml')
+  expect(await faultsOf(checkCases(await catalogueOf(catalogue), await setOf(...policies), file))).toEqual([
+    'cases.yaml: is missing: write `cases: []` where there are none',
+  ])
+})
+
 test('a file of cases is refused with every fault at once, each with its line', async () => {
   expect(
     await faultsOf(
