@@ -32,7 +32,7 @@ const tokenCommand = (outputOf: OutputOf): Command =>
     .option('--operator <name>', 'as this operator; `ops` in the example')
     .option('--resource <name>', 'as this resource server; `invoices` in the example')
     .option('--data <folder>', 'the data folder of the broker', '.mayfly')
-    .option('--lifetime <duration>', 'at most 1h', duration, '1h')
+    .option('--lifetime <duration>', 'at most 1h; a broker takes a token for 30 s longer, for clocks that differ', duration, '1h')
     .action(async (_: object, command: Command) => {
       // `--data` stands on `dev` too, and commander gives it to whichever comes first.
       const options = command.optsWithGlobals<{ agent?: string; operator?: string; resource?: string; data: string; lifetime: string }>()
