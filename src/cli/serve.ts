@@ -4,7 +4,13 @@ import { reloadSignal, stopSignal } from './signals.ts'
 /** `mayfly serve`: production. */
 export const serveCommand = (): Command =>
   new Command('serve')
-    .description('run a broker; exits with every configuration fault listed, drains on SIGTERM, reloads catalogue and policies on SIGHUP')
+    .description('run a broker; drains on SIGTERM, reloads catalogue and policies on SIGHUP')
+    .addHelpText(
+      'after',
+      `
+What is wrong with mayfly.yaml is listed at once, and nothing is started; where it is sound, so is what is wrong with catalogue, policies, keys and issuers;
+then, with the store open, with the files that providers name.`,
+    )
     .requiredOption('--config <file>', 'mayfly.yaml')
     .action(async ({ config }: { config: string }) => {
       const reloads = reloadSignal()
