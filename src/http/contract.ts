@@ -578,10 +578,13 @@ export type AddedLease = z.infer<typeof AddedLease>
 export const RenewedTask = z.object({ task: TaskView, decision: DecisionView, leases: z.array(LeaseView), receipts: Receipts }).openapi('RenewedTask')
 export type RenewedTask = z.infer<typeof RenewedTask>
 
+const Count = z.int().min(0)
+
 export const ClosedTask = z
   .object({
     task: TaskView,
     leases: z.array(LeaseView).openapi({ description: 'Those that have not ended, and the newest 1,000' }),
+    counts: z.partialRecord(LeaseStates, Count).openapi({ description: 'How many are in which state, of all leases that the task was ever given' }),
     ended: z.boolean().openapi({ description: 'Whether every lease is ended' }),
     receipts: ReceiptsOfEnd,
   })
@@ -590,8 +593,6 @@ export type ClosedTask = z.infer<typeof ClosedTask>
 
 export const ClosedLease = z.object({ lease: LeaseView, ended: z.boolean(), receipts: ReceiptsOfEnd }).openapi('ClosedLease')
 export type ClosedLease = z.infer<typeof ClosedLease>
-
-const Count = z.int().min(0)
 
 const UnknownNames = z
   .array(z.string())

@@ -1,5 +1,6 @@
 import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
 import { completeTask, revokeTask, type TaskEnd } from '../tasks/close.ts'
+import { countsOf } from '../tasks/counts.ts'
 import { addLease } from '../tasks/lease.ts'
 import { openTask } from '../tasks/open.ts'
 import { renewTask } from '../tasks/renew.ts'
@@ -64,18 +65,19 @@ export function taskRoutes(broker: Broker) {
     .openapi(complete, async (c) => {
       const { id } = c.req.valid('param')
       const closed = await waitedFor(c, (wait, signal) => completeTask(broker, c.var.caller, id, wait, signal))
-      return closed.ended ? c.json(viewClosed(closed, c.var.caller), 200) : c.json(viewClosed(closed, c.var.caller), 202)
+      return c.json(await viewClosed(broker, closed, c.var.caller), closed.ended ? 200 : 202)
     })
     .openapi(revoke, async (c) => {
       const [{ id }, { reason }] = [c.req.valid('param'), c.req.valid('json')]
       const closed = await waitedFor(c, (wait, signal) => revokeTask(broker, c.var.caller, id, reason, wait, signal))
-      return closed.ended ? c.json(viewClosed(closed, c.var.caller), 200) : c.json(viewClosed(closed, c.var.caller), 202)
+      return c.json(await viewClosed(broker, closed, c.var.caller), closed.ended ? 200 : 202)
     })
 }
 
-const viewClosed = (closed: TaskEnd, caller: Caller): contract.ClosedTask => ({
+const viewClosed = async (broker: Broker, closed: TaskEnd, caller: Caller): Promise<contract.ClosedTask> => ({
   task: viewTask(closed.task, caller),
   leases: closed.leases.map((one) => viewLease(one, caller)),
+  counts: await countsOf(broker, closed),
   ended: closed.ended,
   receipts: viewReceipts(closed.receipts),
 })

@@ -242,6 +242,13 @@ export async function findTask(ledger: Ledger, id: TaskId, rank?: Rank): Promise
   return row && { task: taskOf(row.task), leases: leasesOf(row.leases), left: row.left }
 }
 
+/** How many leases of a task are in each state that some are in, however many those are. */
+export async function countLeases(ledger: Ledger, id: TaskId): Promise<Partial<Record<LeaseState, number>>> {
+  const [row] = await ledger.run<{ counts: Partial<Record<LeaseState, number>> | null }>(sql`
+    select json_object_agg(state, count) as counts from (select state, count(*)::int from leases where task_id = ${id} group by state) as counted`)
+  return row?.counts ?? {}
+}
+
 /** A decision without what it was asked and answered in detail. */
 export type DecisionSummary = Omit<DecisionRecord, 'answers'>
 

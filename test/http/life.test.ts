@@ -145,9 +145,10 @@ describe('over HTTP, a task', () => {
     const closed = await call<ClosedTask>('POST', `/tasks/${body.task.id}/complete`, body.task_token, {}, { prefer: 'wait=10' })
     expect(closed.status).toBe(200)
     expect(closed.headers.get('preference-applied')).toBe('wait=10')
-    expect(closed.body).toMatchObject({ ended: true, task: { state: 'completed', cause: 'completed' } })
+    expect(closed.body).toMatchObject({ ended: true, counts: { revoked: 2 }, task: { state: 'completed', cause: 'completed' } })
     for (const lease of closed.body.leases) expect(lease).toMatchObject({ state: 'revoked', evidence: { statement: expect.any(String) as string } })
-    expect((await call<ClosedTask>('POST', `/tasks/${body.task.id}/complete`, body.task_token)).status).toBe(200)
+    const again = await call<ClosedTask>('POST', `/tasks/${body.task.id}/complete`, body.task_token)
+    expect([again.status, again.body.counts]).toEqual([200, { revoked: 2 }])
   })
 
   test('is renewed by its agent with a workload token, and not with its own', async () => {
@@ -186,6 +187,7 @@ describe('over HTTP, a task', () => {
     const closing = await call<ClosedTask>('POST', `/tasks/${body.task.id}/complete`, bot, undefined, { prefer: 'wait=0' })
     expect([closing.status, closing.body.ended]).toEqual([202, false])
     expect(closing.body.leases[0]).toMatchObject({ state: 'revoking', cause: 'completed' })
+    expect(closing.body.counts).toEqual({ revoking: 1 })
     expect(closing.body.leases[0]).not.toHaveProperty('evidence')
     await house.lab.up()
     await house.backdate(body.task.id, '2 minutes')
@@ -203,6 +205,7 @@ describe('over HTTP, a task', () => {
     expect((await call('POST', `/tasks/${body.task.id}/revoke`, eve, { reason: 'r' })).status).toBe(403)
     const closed = await call<ClosedTask>('POST', `/tasks/${body.task.id}/revoke`, ops, { reason: 'leaked in a log' })
     expect(closed.body).toMatchObject({ ended: true, task: { state: 'revoked', reason: 'leaked in a log' }, leases: [{ state: 'revoked' }] })
+    expect(closed.body.counts).toEqual({ revoked: 1 })
     expect(await introspect(tokenOf(body))).toEqual({ active: false })
   })
 

@@ -13,6 +13,7 @@ import { listEntries, listTasks } from '../../src/ledger/lists.ts'
 import { expireLeases } from '../../src/ledger/settlement.ts'
 import { isAlive } from '../../src/ledger/tokens.ts'
 import { completeTask, revokeLease } from '../../src/tasks/close.ts'
+import { countsOf } from '../../src/tasks/counts.ts'
 import { introspect } from '../../src/tasks/introspect.ts'
 import { addLease, refreshLease } from '../../src/tasks/lease.ts'
 import { openTask } from '../../src/tasks/open.ts'
@@ -723,7 +724,7 @@ describe.each(stores)('the life of a task on $name', ({ open }) => {
 })
 
 test.each(stores)(
-  'a task of many leases on $name is shown with all that live and the newest of the others, and its decisions without what the policy saw',
+  'a task of many leases on $name is shown with all that live and the newest of the others, and its decisions without what the policy saw; when it ends, all are counted',
   async ({ open }) => {
     const store = await open()
     const house = await startHouse(store.settings)
@@ -746,6 +747,8 @@ test.each(stores)(
     expect(decisions).toHaveLength(1)
     expect(decisions[0]).not.toHaveProperty('answers')
     // What stands in no history is this test's own, so nothing is audited.
-    await task.complete()
+    const end = await task.complete()
+    expect(end.leases).toHaveLength(1_000)
+    expect(await countsOf(house.broker, end)).toEqual({ revoked: 1, expired: 1_500 })
   },
 )
