@@ -4,7 +4,8 @@ import { systemClock } from '../base/time.ts'
 import { parseWitnessKey, type WitnessKey } from '../proof/cosignature.ts'
 import { parseVerifierKey, type VerifierKey } from '../proof/note.ts'
 import type { Fault } from '../proof/fault.ts'
-import { type LogVerdict, type Question, type Verdict, verifyLedger } from '../proof/verify.ts'
+import type { LogVerdict } from '../proof/log-part.ts'
+import { type Verdict, type VerifyOptions, verifyLedger } from '../proof/verify.ts'
 import { Unsuccessful, UsageError } from './failure.ts'
 import { type Lines, linesIn, linesOf } from './ledger-lines.ts'
 import { counted, paint, plain, type Output } from './output.ts'
@@ -54,13 +55,16 @@ export const verifyCommand = (outputOf: OutputOf): Command =>
       if (verdict.found > 0) throw new Unsuccessful()
     })
 
-async function verify(lines: Lines, question: Pick<Question, 'keys' | 'since' | 'witnesses' | 'now'>): Promise<Verdict & { readonly note: string }> {
+async function verify(
+  lines: Lines,
+  options: Pick<VerifyOptions, 'keys' | 'since' | 'witnesses' | 'now'>,
+): Promise<Verdict & { readonly note: string }> {
   let note = ''
   let verification: ReturnType<typeof verifyLedger> | undefined
   for await (const line of lines) {
     if ('export' in line) {
       if (verification) throw new UsageError('there are two exports in this file')
-      verification = verifyLedger({ ...question, checkpoint: line.checkpoint, logs: line.logs })
+      verification = verifyLedger({ ...options, checkpoint: line.checkpoint, logs: line.logs })
       note = line.checkpoint
     } else if (!verification) throw new UsageError('an export begins with the checkpoint that it is held against')
     else if ('policy' in line) verification.policy(line.policy.digest, line.policy.document)

@@ -1,15 +1,14 @@
 import type { Json } from '../base/json.ts'
 import { type Checkpoint, openCheckpoint } from './checkpoint.ts'
 import { cosignedAt, type WitnessKey } from './cosignature.ts'
-import { type CompactTree, emptyTree, grow, headOf } from './compact.ts'
 import { createDecisionCheck } from './decisions.ts'
-import { type EntryFields, leafHashOf } from './leaf.ts'
-import type { LogLine, LogStart } from './lines.ts'
 import type { Fault } from './fault.ts'
-import type { Hash } from './merkle.ts'
+import type { EntryFields } from './leaf.ts'
+import type { LogLine, LogStart } from './lines.ts'
+import { createLogPart, type LogPart, type LogVerdict } from './log-part.ts'
 import type { VerifierKey } from './note.ts'
-import { openingKind, parseOpening } from './opening.ts'
-import { fromBase64 } from './spelling.ts'
+import { openingKind } from './opening.ts'
+import { checkOpening } from './opening-check.ts'
 import { createStories, type Lives } from './stories.ts'
 
 export interface Verdict {
@@ -35,19 +34,7 @@ export interface Witnessed {
   readonly time: number
 }
 
-/** How far a log could be verified. */
-export interface LogVerdict extends LogStart {
-  /** Of its entries. */
-  readonly read: number
-  /** How many of them, from its first on, are covered by a checkpoint that a trusted key has signed and that they come to. */
-  readonly proven: number
-  /** Over what was read, base64. */
-  readonly root: string
-  /** Whether there is a key that could have signed for it. */
-  readonly hasKey: boolean
-}
-
-export interface Question {
+export interface VerifyOptions {
   /** Whom the reader trusts: the keys of each log. */
   readonly keys: readonly VerifierKey[]
   /** The signed checkpoint that all is held against. */
@@ -80,31 +67,16 @@ const notes = {
   bad_signature: 'has a signature that is not of this key: it is forged, or was changed',
 } as const
 
-/** A log under verification. */
-interface Part extends LogStart {
-  /** Those that may sign for it. */
-  readonly keys: readonly VerifierKey[]
-  /** Over the leaf hashes as they are kept, and over the entries as they are. */
-  kept: CompactTree
-  real: CompactTree
-  /** The largest size up to which the kept leaves are known to be what was signed. */
-  good: number
-  isBroken: boolean
-}
-
 /**
  * Holds a ledger against a checkpoint: every entry against its leaf, all leaves of each log against the roots that were signed, each against the pinned checkpoint and all
  * others on the way, each log against the final checkpoint that the next one names, and then the story that the entries tell against the promises of the broker.
- *
- * Two trees are grown of each log: one over the leaf hashes as they are kept, one over the entries as they are. Where the first comes to the signed root, an entry that does
- * not come to its leaf is exactly what was changed; where only the second does, it was the leaf.
  */
-export function verifyLedger({ keys, checkpoint, logs, since, witnesses = [], now }: Question): Verification {
+export function verifyLedger({ keys, checkpoint, logs, since, witnesses = [], now }: VerifyOptions): Verification {
   const faults = createFaults()
-  const parts = (logs ?? [{ origin: checkpoint.slice(0, checkpoint.indexOf('\n')), first: 0 }]).map(partOf)
+  const parts = (logs ?? [{ origin: checkpoint.slice(0, checkpoint.indexOf('\n')), first: 0 }]).map((log) => createLogPart(log, keys, faults.add))
   const newest = parts.at(-1)!
   // Of one log alone its checkpoint says so.
-  const keyless = logs ? parts.filter((part) => part.keys.length === 0) : []
+  const keyless = logs ? parts.filter(({ hasKey }) => !hasKey) : []
   const signed = opened(checkpoint, 'the checkpoint')
   const pinned = since === undefined ? undefined : opened(since, 'the pinned checkpoint')
   const witnessed = witnesses.flatMap(witnessedBy)
@@ -122,10 +94,6 @@ export function verifyLedger({ keys, checkpoint, logs, since, witnesses = [], no
   if (pinned) checkPinned(pinned)
   for (const { origin, first } of keyless)
     faults.add({ number: first, message: `the log by the name of ${origin} begins here, for which no key was given: nothing of it is proven` })
-
-  function partOf({ origin, first }: LogStart): Part {
-    return { origin, first, keys: keys.filter(({ name }) => name === origin), kept: emptyTree, real: emptyTree, good: 0, isBroken: false }
-  }
 
   /** A log without a key is told once, and not for each of its checkpoints. */
   function opened(note: string, what: string, number?: number): Checkpoint | undefined {
@@ -149,21 +117,6 @@ export function verifyLedger({ keys, checkpoint, logs, since, witnesses = [], no
     if (size > has) faults.add({ message: `the log was cut: it had ${size} entries when its checkpoint was pinned, and has ${has}` })
   }
 
-  /** Holds the kept leaves so far against a head that was signed. Whatever is wrong between the last one that was right and this is told once. */
-  function compare(part: Part, head: Checkpoint, what: string): void {
-    if (headOf(part.kept).root.equals(head.root)) {
-      part.good = part.kept.size
-      return
-    }
-    if (part.isBroken) return
-    part.isBroken = true
-    const cause = headOf(part.real).root.equals(head.root)
-      ? 'the entries are what was signed, but leaves of the tree were changed'
-      : 'what was signed there was something else'
-    const [from, to] = [part.first + part.good, part.first + part.kept.size - 1]
-    faults.add({ message: `entries ${from} to ${to} do not come to the root of ${what} (size ${head.size}): ${cause}` })
-  }
-
   /** Whether it stands where it says. One that was there already, or comes too late, is not looked at. */
   function isNext({ number, missing, entry }: LogLine): boolean {
     if (number < next) {
@@ -175,77 +128,40 @@ export function verifyLedger({ keys, checkpoint, logs, since, witnesses = [], no
         number: next,
         message: `${number - next === 1 ? `entry ${next} is` : `entries ${next} to ${number - 1} are`} missing from the log`,
       })
-      parts[at]!.isBroken = true
+      parts[at]!.skip()
     }
     return true
   }
 
   /** The log that the place is of. With its first entry the one before it is over. */
-  function turnTo(line: LogLine): Part {
+  function turnTo(line: LogLine): LogPart {
     while (at + 1 < parts.length && line.number >= parts[at + 1]!.first) {
       at++
-      if (line.number === parts[at]!.first) checkOpening(line, parts[at - 1]!, parts[at]!)
+      if (line.number === parts[at]!.first) checkOpening(line, parts[at - 1]!, parts[at]!, opened, faults.add)
       else faults.add({ number: parts[at]!.first, message: `the entry that opens ${parts[at]!.origin} is missing` })
     }
     return parts[at]!
   }
 
-  /** Whether the first entry of a log names the one before it as that has ended here. */
-  function checkOpening({ number, entry, missing }: LogLine, closed: Part, part: Part): void {
-    const say = (message: string): void => faults.add({ number, id: entry?.id ?? missing, message })
-    const opening = entry?.kind === openingKind ? parseOpening(entry.body) : undefined
-    if (!opening) return say(`is the first of ${part.origin}, and does not open it`)
-    if (opening.origin !== part.origin || opening.closed.origin !== closed.origin)
-      return say(`opens ${opening.origin} behind ${opening.closed.origin}, where ${part.origin} begins behind ${closed.origin}`)
-    const { size, root, checkpoint: note } = opening.closed
-    const final = closed.keys.length === 0 ? undefined : opened(note, 'names as the final checkpoint of the log before it what', number)
-    if (final && (final.origin !== closed.origin || final.size !== size || final.root.toString('base64') !== root))
-      return say('contradicts itself: the final checkpoint is not what it says of it')
-    // Told already.
-    if (closed.isBroken) return
-    const has = closed.kept.size
-    if (size > has) return say(`goes on from ${size} entries of ${closed.origin}, of which ${has} are here: its tail was cut`)
-    if (size < has) return say(`goes on from ${size} entries of ${closed.origin}, of which ${has} are here: a fork at the seam`)
-    if (headOf(closed.kept).root.toString('base64') !== root)
-      return say(`goes on from another end of ${closed.origin} than is here: a fork at the seam`)
-    if (final) closed.good = has
-  }
-
-  /** @returns whether what it tells can be read */
-  function addLeaf(part: Part, line: LogLine): boolean {
-    const { number, entry, missing } = line
-    const leaf = fromBase64(line.leaf_hash)
-    if (leaf?.length !== 32) faults.add({ number, id: entry?.id ?? missing, message: 'has a leaf that is no hash' })
-    const hash: Hash = leaf?.length === 32 ? leaf : Buffer.alloc(32)
-    const own = entry && leafHashOf(entry)
-    if (!entry) faults.add({ number, id: missing, message: 'was removed from the history' })
-    else if (!own) faults.add({ number, id: entry.id, message: 'has no canonical form, and so can be no leaf: it was changed' })
-    else if (!own.equals(hash))
-      faults.add({ number, id: entry.id, message: 'is not what the log has as its leaf: it was changed, or stands in the place of another' })
-    part.kept = grow(part.kept, [hash], () => {})
-    part.real = grow(part.real, [own ?? hash], () => {})
-    return own !== undefined
-  }
-
-  function compareHere(part: Part, { number, checkpoint: note }: LogLine): void {
+  function compareHere(part: LogPart, { number, checkpoint: note }: LogLine): void {
     const size = number + 1 - part.first
-    if (note !== undefined && part.keys.length > 0) {
+    if (note !== undefined && part.hasKey) {
       checkpoints++
       const head = opened(note, 'the checkpoint over the log up to here', number)
       if (head && head.origin !== part.origin) faults.add({ number, message: `the checkpoint over the log up to here is one of ${head.origin}` })
-      else if (head && head.size === size) compare(part, head, 'a checkpoint that was signed on the way')
+      else if (head && head.size === size) part.compare(head, 'a checkpoint that was signed on the way')
       else if (head) faults.add({ number, message: `the checkpoint over the log up to here is one over ${head.size} entries` })
     }
-    if (pinned?.origin === part.origin && pinned.size === size && !headOf(part.kept).root.equals(pinned.root)) {
+    if (pinned?.origin === part.origin && pinned.size === size && !part.head().root.equals(pinned.root)) {
       faults.add({
         message: `the log does not contain the pinned checkpoint: up to entry ${number} it is another one than was signed then (a fork, or rewritten history)`,
       })
     }
-    if (signed && number + 1 === end) compare(part, signed, 'the checkpoint')
+    if (signed && number + 1 === end) part.compare(signed, 'the checkpoint')
   }
 
   /** Whether an entry stands in the order of the history, in which the opening of a log has no place. */
-  function checkOrder(part: Part, number: number, entry: EntryFields): void {
+  function checkOrder(part: LogPart, number: number, entry: EntryFields): void {
     const say = (message: string): void => faults.add({ number, id: entry.id, message })
     if (entry.kind === openingKind) {
       if (number !== part.first || part === parts[0]) say('opens a log where none begins')
@@ -271,7 +187,7 @@ export function verifyLedger({ keys, checkpoint, logs, since, witnesses = [], no
           message: 'is in the history right before this entry and has no place in the log: it was written there afterwards',
         })
       const part = turnTo(line)
-      const isReadable = addLeaf(part, line)
+      const isReadable = part.addLeaf(line)
       compareHere(part, line)
       if (!entry || !isReadable) return
       checkOrder(part, number, entry)
@@ -283,19 +199,19 @@ export function verifyLedger({ keys, checkpoint, logs, since, witnesses = [], no
       if (end !== Infinity && next < end)
         faults.add({ number: next, message: `the log ends before entry ${next}, but ${end} were signed: its tail was cut` })
       const lives = stories.finish(now)
-      return { ...faults.all(), checkpoint: signed, logs: parts.map(judge), entries, decisions: decisions.count(), checkpoints, lives, witnessed }
+      return {
+        ...faults.all(),
+        checkpoint: signed,
+        logs: parts.map((part) => part.judge()),
+        entries,
+        decisions: decisions.count(),
+        checkpoints,
+        lives,
+        witnessed,
+      }
     },
   }
 }
-
-const judge = ({ origin, first, keys, kept, good }: Part): LogVerdict => ({
-  origin,
-  first,
-  read: kept.size,
-  proven: good,
-  root: headOf(kept).root.toString('base64'),
-  hasKey: keys.length > 0,
-})
 
 /** The order of the log is that of (xid, id). Decimals of another length are compared by it. */
 const isOrdered = (one: EntryFields, other: EntryFields): boolean =>
