@@ -3,12 +3,13 @@ import type { z, ZodType } from 'zod'
 import { readYaml, type YamlFile } from './base/yaml-file.ts'
 import { type ConsoleSettings, readConsole } from './config/console.ts'
 import { type Environment, wholeEnvironment } from './config/environment.ts'
-import { type IssuerSettings, readIdentity } from './config/identity.ts'
+import { readIdentity } from './config/identity.ts'
 import { type LogKeySettings, readLogKey } from './config/log-key.ts'
 import { type ListenSettings, readListen } from './config/listen.ts'
 import { type Kinds, type ProviderSettings, readProviders } from './config/providers.ts'
 import { withReferences } from './config/references.ts'
 import * as shapes from './config/shapes.ts'
+import type { Issuer } from './identity/issuer.ts'
 import { attributesOf, neverProven } from './identity/profiles.ts'
 import { parseWitnessKey, type WitnessKey } from './proof/cosignature.ts'
 
@@ -23,7 +24,7 @@ export interface Config {
   readonly catalogue: string
   /** Folder. */
   readonly policies: string
-  readonly identity: readonly IssuerSettings[]
+  readonly identity: readonly Issuer[]
   readonly operators: readonly (Bearer & { readonly roles: readonly ('operator' | 'reviewer')[] })[]
   /** How people sign in; absent where they cannot. */
   readonly console: ConsoleSettings | undefined
@@ -157,7 +158,7 @@ function readBearers<Entry extends Bearer>(
   section: string,
   value: unknown,
   shape: ZodType<Entry>,
-  identity: readonly IssuerSettings[],
+  identity: readonly Issuer[],
   names: ReadonlySet<unknown>,
 ): Entry[] {
   const list = yaml.parse(shapes.List.default([]), value, [section]) ?? []

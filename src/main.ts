@@ -1,5 +1,5 @@
 import path from 'node:path'
-import { ConfigurationError, withAllFaults } from './base/errors.ts'
+import { withAllFaults } from './base/errors.ts'
 import { unlessFired, whenFired } from './base/signal.ts'
 import { systemClock } from './base/time.ts'
 import { version } from './base/version.ts'
@@ -8,7 +8,7 @@ import type { Entrances } from './console/entrance.ts'
 import { openConsoleKey } from './console/key.ts'
 import { createApp } from './http/app.ts'
 import { listen } from './http/listen.ts'
-import { issuerFaults } from './identity/issuer.ts'
+import { checkIssuers } from './identity/issuer.ts'
 import { localIssuer } from './identity/local-issuer.ts'
 import { createVerifier, type Verifier, type VerifierParts } from './identity/verify.ts'
 import { startAnchors } from './ledger/anchors.ts'
@@ -98,7 +98,7 @@ async function run(
   const [{ digestKey, consoleKey, ownLogKey }, loaded] = await withAllFaults([
     openKeyFiles(config, production),
     loadPolicy(config),
-    checkIssuers(config),
+    checkedIssuers(config),
   ])
   await using ledger = await connect(config.store)
   if (ledger.isNewer)
@@ -196,10 +196,7 @@ function entrancesOf({ console: people, identity }: Config, verifier: Verifier |
 const isPlain = (url: string): boolean => url.startsWith('http:')
 
 /** Before anything is put in force under issuers that cannot be used. @throws ConfigurationError */
-async function checkIssuers({ identity }: Config): Promise<void> {
-  const faults = issuerFaults(identity)
-  if (faults.length > 0) throw new ConfigurationError(faults)
-}
+const checkedIssuers = async ({ identity }: Config): Promise<void> => checkIssuers(identity)
 
 /** The keys of which this broker has files of its own: of the log where no provider keeps it. @throws ConfigurationError with the faults of all */
 async function openKeyFiles({ keys, logKey, console: people }: Config, production: boolean) {

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { z, type ZodType } from 'zod'
-import { isLoopback } from '../base/loopback.ts'
+import { isLoopback } from '../base/address.ts'
 import type * as contract from '../http/contract.ts'
 import { held, type HeldLease } from './credential.ts'
 import { type ClientCertificate, type Fetch, fetchShowing } from './mutual-tls.ts'

@@ -1,6 +1,6 @@
-import { isLoopback } from '../base/loopback.ts'
+import { isSafeAddress } from '../base/address.ts'
 import type { YamlFile } from '../base/yaml-file.ts'
-import type { IssuerSettings } from './identity.ts'
+import type { Issuer } from '../identity/issuer.ts'
 import { Console } from './shapes.ts'
 
 /** How people sign in to the console. */
@@ -15,12 +15,7 @@ export interface ConsoleSettings {
 }
 
 /** @param names of issuers that may be referred to, also of entries that have faults of their own */
-export function readConsole(
-  yaml: YamlFile,
-  value: unknown,
-  identity: readonly IssuerSettings[],
-  names: ReadonlySet<unknown>,
-): ConsoleSettings | undefined {
+export function readConsole(yaml: YamlFile, value: unknown, identity: readonly Issuer[], names: ReadonlySet<unknown>): ConsoleSettings | undefined {
   if (value === undefined) return undefined
   const found = yaml.parse(Console, value, ['console'])
   if (!found) return undefined
@@ -29,12 +24,7 @@ export function readConsole(
   if (!names.has(issuer)) fault('is not the name of an issuer under identity')
   const entry = identity.find(({ name }) => name === issuer)
   if (entry && entry.profile !== 'oidc') fault('must be an issuer of profile oidc: the others sign no people in')
-  else if (entry && !canSignIn(entry)) fault('is the name of an issuer without an https address, where nobody could sign in')
+  else if (entry && !isSafeAddress(entry.issuer ?? '', entry.allowHttp))
+    fault('is the name of an issuer without an https address, where nobody could sign in')
   return { issuer, clientId, clientSecret, scopes, session }
-}
-
-function canSignIn({ issuer, allowHttp }: IssuerSettings): boolean {
-  if (issuer === undefined || !URL.canParse(issuer)) return false
-  const { protocol, hostname } = new URL(issuer)
-  return protocol === 'https:' || (protocol === 'http:' && (allowHttp === true || isLoopback(hostname)))
 }

@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { durationWithin } from '../base/duration.ts'
-import { isLoopback } from '../base/loopback.ts'
+import { isLoopback, isSafeAddress } from '../base/address.ts'
 import { profileNames } from '../identity/actor.ts'
 import { algorithms } from '../identity/algorithm.ts'
 import { parseWitnessKey } from '../proof/cosignature.ts'
@@ -88,13 +88,10 @@ export const Store = z
   })
 
 export const IdentityEntry = z.strictObject({
-  name: Name.refine((name) => name !== 'unknown', 'stands for all strangers in the metrics'),
+  name: Name,
   profile: z.enum(profileNames),
   issuer: z.string().min(1).max(2_048).optional(),
-  trust_domain: z
-    .string()
-    .regex(/^[a-z0-9._-]{1,255}$/, 'must be a trust domain such as prod.example.com')
-    .optional(),
+  trust_domain: z.string().min(1).max(255).optional(),
   keys: File.optional(),
   algorithms: z.array(z.enum(algorithms)).min(1).optional(),
   /** The shortest that anybody issues is minutes. A week: whoever wants longer-lived tokens does not want this broker. */
@@ -147,7 +144,7 @@ export const AnchorEntry = z
     if ([witness ?? file, url].filter((place) => place !== undefined).length !== 1) return fault([], 'must have one of file, url and witness')
     if (token !== undefined && url === undefined) fault(['token_file'], 'is for an anchor with a url')
     for (const [name, address] of Object.entries({ url, witness }))
-      if (address !== undefined && !isSafeUrl(address)) fault([name], 'must be an https URL without credentials; http only on loopback')
+      if (address !== undefined && !isSafeAddress(address)) fault([name], 'must be an https URL without credentials; http only on loopback')
     if (witness === undefined && key !== undefined) fault(['key'], 'is for an anchor with a witness')
     if (witness === undefined) return
     if (file === undefined) fault(['file'], 'is where the checkpoints are kept that the witness has cosigned')
@@ -176,11 +173,5 @@ export const LogSettings = z.strictObject({ level: z.enum(['debug', 'info', 'war
 
 /** Lists that are read entry by entry. */
 export const List = z.array(z.unknown()).max(1_000)
-
-function isSafeUrl(text: string): boolean {
-  if (!URL.canParse(text)) return false
-  const { protocol, hostname, username, password } = new URL(text)
-  return (protocol === 'https:' || (protocol === 'http:' && isLoopback(hostname))) && !username && !password
-}
 
 const isPostgres = (url: string): boolean => /^postgres(ql)?:\/\//.test(url) && URL.canParse(url)

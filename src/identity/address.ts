@@ -1,4 +1,5 @@
 import { BlockList, isIP } from 'node:net'
+import { isLoopback } from '../base/address.ts'
 
 /** Ranges that are inside of somebody's network (RFC 1918, 6598, 4193, 2544) or reach there by translation (RFC 6052, 8215, 3056). */
 const inside = new BlockList()
@@ -42,16 +43,13 @@ const loopback = new BlockList()
 loopback.addSubnet('127.0.0.0', 8, 'ipv4')
 loopback.addAddress('::1', 'ipv6')
 
-/** Whether a host of a URL is this machine by its very name, without asking a name server. */
-export const isLoopbackHost = (host: string): boolean => host === 'localhost' || isIn(loopback, withoutBrackets(host))
-
 /**
  * Whether a connection to this address may be made for a URL with this host. Looked at after the name was resolved: a name that anyone may choose can point anywhere
  * (RFC 8725bis on fetching keys).
  */
 export function mayConnect(address: string, host: string, allowPrivate: boolean): boolean {
   if (isIP(address) === 0 || isIn(never, address)) return false
-  if (isIn(loopback, address)) return isLoopbackHost(host)
+  if (isIn(loopback, address)) return isLoopback(host)
   return allowPrivate || !isIn(inside, address)
 }
 

@@ -1,6 +1,7 @@
+import { isSafeAddress } from '../base/address.ts'
+import { ConfigurationError } from '../base/errors.ts'
 import { type Algorithm, algorithms, isAlgorithm } from './algorithm.ts'
 import type { ProfileName } from './actor.ts'
-import { isLoopbackHost } from './address.ts'
 import { readKeys } from './jwk.ts'
 import { isTrustDomain } from './spiffe.ts'
 
@@ -95,43 +96,72 @@ export function rulesOf(issuer: Issuer): Rules {
   }
 }
 
-/** Everything that is wrong with a list of issuers, each fault with the name of its issuer. Empty: they can be used. */
-export function issuerFaults(issuers: readonly Issuer[]): string[] {
-  return issuers.flatMap((issuer, at) => {
-    const earlier = issuers.slice(0, at)
-    const faults = [...faultsOf(issuer), ...clashes(issuer, earlier)]
-    return faults.map((fault) => `issuer ${issuer.name}: ${fault}`)
-  })
+/** What is wrong with an issuer. */
+export interface IssuerFault {
+  /** Its place in the list. */
+  readonly at: number
+  /** The key of its entry in the configuration that says so. */
+  readonly key: FaultyKey
+  /** In words that follow the key. */
+  readonly message: string
 }
 
-function faultsOf(issuer: Issuer): string[] {
-  const { name, profile, trustDomain, keys, maxLifetime } = issuer
-  const faults: string[] = []
-  const unless = (holds: boolean, fault: string): void => void (holds || faults.push(fault))
+type FaultyKey = 'name' | 'profile' | 'issuer' | 'trust_domain' | 'keys' | 'algorithms' | 'max_lifetime' | 'require' | 'claims'
+type OwnFault = Omit<IssuerFault, 'at'>
 
-  unless(name !== 'unknown', 'this name stands for all strangers in the metrics')
+/** An issuer that may be without its keys: then nothing is said about them. */
+export type Judged = Omit<Issuer, 'keys'> & { readonly keys?: KeySettings | undefined }
+
+/** @throws ConfigurationError with everything that is wrong with the issuers */
+export function checkIssuers(issuers: readonly Issuer[]): void {
+  const faults = issuerFaults(issuers)
+  if (faults.length > 0) throw new ConfigurationError(faults.map(({ at, key, message }) => `issuer ${issuers[at]!.name}: ${key}: ${message}`))
+}
+
+/** Everything that is wrong with a list of issuers. Empty: they can be used. */
+export const issuerFaults = (issuers: readonly Judged[]): IssuerFault[] =>
+  issuers.flatMap((issuer, at) => {
+    const faults = [...settingFaults(issuer), ...clashes(issuer, issuers.slice(0, at)), ...keyFaults(issuer)]
+    return faults.map((fault) => ({ at, ...fault }))
+  })
+
+/** What each profile needs, and what would be ignored under it. */
+function settingFaults({ name, profile, issuer, trustDomain, algorithms: named = algorithms, maxLifetime, require, claims }: Judged): OwnFault[] {
+  const faults: OwnFault[] = []
+  const unless = (holds: boolean, key: FaultyKey, message: string): void => void (holds || faults.push({ key, message }))
+
+  unless(name !== 'unknown', 'name', 'stands for all strangers in the metrics')
   if (profile === 'spiffe') {
-    unless(issuer.issuer === undefined, 'spiffe has no issuer: its keys are found by trust domain')
-    unless(trustDomain !== undefined && isTrustDomain(trustDomain), 'spiffe needs a trust_domain, such as prod.example.com')
-    unless(!('discovery' in keys), 'spiffe needs keys: the address of the bundle, or a file with it')
+    unless(issuer === undefined, 'issuer', 'is not for spiffe, whose keys are found by trust domain')
+    unless(trustDomain !== undefined, 'trust_domain', 'is missing: spiffe needs it')
+    unless(trustDomain === undefined || isTrustDomain(trustDomain), 'trust_domain', 'must be a trust domain such as prod.example.com')
   } else {
-    unless(trustDomain === undefined, 'trust_domain is for spiffe only')
+    unless(trustDomain === undefined, 'trust_domain', 'is for spiffe only')
     if (profile === 'github-actions')
-      unless((issuer.issuer ?? githubIssuer) === githubIssuer, `github-actions is always ${githubIssuer}; use oidc for another`)
-    else unless(!!issuer.issuer, 'needs an issuer, exactly as its tokens have it in iss')
+      unless((issuer ?? githubIssuer) === githubIssuer, 'issuer', `is always ${githubIssuer} for github-actions; another one is oidc`)
+    else unless(!!issuer, 'issuer', 'is missing: exactly as the tokens have it in iss')
   }
-  if (profile !== 'oidc') unless(Object.keys(issuer.require ?? {}).length === 0 && !issuer.claims?.length, 'require and claims are for oidc only')
+  unless(profile === 'oidc' || require === undefined, 'require', 'is for oidc only')
+  unless(profile === 'oidc' || claims === undefined, 'claims', 'is for oidc only')
 
-  const wrong = (issuer.algorithms ?? []).filter((algorithm) => !isAlgorithm(algorithm))
-  unless(wrong.length === 0, `${wrong.join(', ')}: only asymmetric algorithms can be accepted (${algorithms.join(', ')})`)
-  unless(issuer.algorithms?.length !== 0, 'accepts no algorithm at all')
-  unless(maxLifetime === undefined || (Number.isFinite(maxLifetime) && maxLifetime > 0), 'max_lifetime must be a positive duration')
-
-  if ('url' in keys) unless(isKeyAddress(keys.url, issuer), addressFault('keys', keys.url))
-  else if ('jwks' in keys) unless(wrong.length > 0 || hasKeys(keys.jwks, rulesOf(issuer)), 'none of the pinned keys can be used')
-  else if (profile === 'kubernetes' || profile === 'oidc')
-    unless(!issuer.issuer || isKeyAddress(issuer.issuer, issuer), addressFault('issuer', issuer.issuer ?? ''))
+  const wrong = named.filter((algorithm) => !isAlgorithm(algorithm))
+  unless(wrong.length === 0, 'algorithms', `can be asymmetric ones only (${algorithms.join(', ')}), and not ${wrong.join(', ')}`)
+  unless(named.length > 0, 'algorithms', 'must not be empty')
+  unless(maxLifetime === undefined || (Number.isFinite(maxLifetime) && maxLifetime > 0), 'max_lifetime', 'must be a positive duration')
   return faults
+}
+
+/** Whether there is a place where keys can be had, or one at least among those that are pinned. */
+function keyFaults({ keys, ...settings }: Judged): readonly OwnFault[] {
+  const fault = (message: string): readonly OwnFault[] => [{ key: 'keys', message }]
+  const { profile, issuer } = settings
+  if (keys === undefined) return []
+  if ('url' in keys)
+    return isKeyAddress(keys.url, settings) ? [] : fault('must be a file, or an https URL without credentials (http on loopback or with allow_http)')
+  if ('jwks' in keys) return hasKeys(keys.jwks, rulesOf({ ...settings, keys })) ? [] : fault('none of the pinned keys can be used')
+  if (profile === 'spiffe') return fault('is missing: spiffe needs the address of the bundle, or a file with it')
+  const isFound = profile === 'github-actions' || !issuer || isKeyAddress(issuer, settings)
+  return isFound ? [] : fault('is missing: the issuer is no https URL at which keys could be discovered')
 }
 
 function hasKeys(jwks: object, rules: Rules): boolean {
@@ -144,26 +174,20 @@ function hasKeys(jwks: object, rules: Rules): boolean {
 }
 
 /** Two entries for one origin: whichever came first would silently decide. */
-function clashes(issuer: Issuer, earlier: readonly Issuer[]): string[] {
-  const origin = ({ profile, issuer, trustDomain }: Issuer): string | undefined =>
-    profile === 'spiffe' ? trustDomain && `spiffe://${trustDomain}` : profile === 'github-actions' ? githubIssuer : issuer
-  const faults: string[] = []
-  if (earlier.some(({ name }) => name === issuer.name)) faults.push('there are two of this name')
-  const mine = origin(issuer)
-  const other = mine && earlier.find((one) => origin(one) === mine)
-  if (other) faults.push(`${other.name} is already ${mine}`)
+function clashes(issuer: Judged, earlier: readonly Judged[]): OwnFault[] {
+  const faults: OwnFault[] = []
+  if (earlier.some(({ name }) => name === issuer.name)) faults.push({ key: 'name', message: 'is the name of an issuer above' })
+  const { key, id } = originOf(issuer)
+  if (id && earlier.some((other) => originOf(other).id === id)) faults.push({ key, message: 'is that of an issuer above' })
   return faults
 }
 
-/** Whether keys may be asked for there: https, or http where nobody can stand in between, or where the configuration says so. */
-export function isKeyAddress(address: string, { allowHttp }: Pick<Issuer, 'allowHttp'>): boolean {
-  if (!URL.canParse(address)) return false
-  const url = new URL(address)
-  if (url.username || url.password || url.hash) return false
-  return url.protocol === 'https:' || (url.protocol === 'http:' && (allowHttp === true || isLoopbackHost(url.hostname)))
+/** What its tokens are known by, and the key that says it. */
+function originOf({ profile, issuer, trustDomain }: Judged): { readonly key: FaultyKey; readonly id: string | undefined } {
+  if (profile === 'spiffe') return { key: 'trust_domain', id: trustDomain && `spiffe://${trustDomain}` }
+  return profile === 'github-actions' ? { key: 'profile', id: githubIssuer } : { key: 'issuer', id: issuer }
 }
 
-const addressFault = (key: string, address: string): string =>
-  URL.canParse(address)
-    ? `${key} must be an https URL without credentials (http only on loopback, or with allow_http)`
-    : `${key} must be a URL where keys are fetched`
+/** Whether keys may be asked for there: over https, or over http where that is safe or the configuration says so. */
+export const isKeyAddress = (address: string, { allowHttp }: Pick<Issuer, 'allowHttp'>): boolean =>
+  isSafeAddress(address, allowHttp) && !new URL(address).hash

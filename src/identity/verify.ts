@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { compactVerify } from 'jose'
-import { ConfigurationError, tokenRefused } from '../base/errors.ts'
+import { tokenRefused } from '../base/errors.ts'
 import type { Clock } from '../base/time.ts'
 import type { Actor } from './actor.ts'
 import { sameAlgorithm } from './algorithm.ts'
@@ -8,7 +8,7 @@ import { type Claims, isFor, readClaims, timeFault, timesOf } from './claims.ts'
 import { checkSize, type Compact, readCompact } from './compact.ts'
 import { Refusal, type TokenFault } from './fault.ts'
 import { type Fetched, fetchedKeys } from './fetched.ts'
-import { type Issuer, issuerFaults, rulesOf, type Rules } from './issuer.ts'
+import { checkIssuers, type Issuer, rulesOf, type Rules } from './issuer.ts'
 import { type KeySource, pinnedKeys } from './keys.ts'
 import type { VerificationKey } from './keyset.ts'
 import { createMemory } from './memory.ts'
@@ -48,8 +48,7 @@ interface Trusted {
 
 /** @throws ConfigurationError with everything that is wrong with the issuers */
 export function createVerifier(issuers: readonly Issuer[], parts: VerifierParts): Verifier {
-  const faults = issuerFaults(issuers)
-  if (faults.length > 0) throw new ConfigurationError(faults)
+  checkIssuers(issuers)
   const trusted = issuers.map(rulesOf).map((rules): Trusted => ({ rules, keys: keysOf(rules, parts) }))
   const byIssuer = new Map(trusted.map((one) => [one.rules.issuer, one]))
   const byTrustDomain = new Map(trusted.map((one) => [one.rules.trustDomain, one]))

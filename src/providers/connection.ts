@@ -1,7 +1,7 @@
 import { Agent as PlainAgent, type ClientRequest, request as plainRequest, type RequestOptions } from 'node:http'
 import { Agent as SecureAgent, request as secureRequest } from 'node:https'
 import { longestIdle } from '../base/keep-alive.ts'
-import { isLoopback } from '../base/loopback.ts'
+import { isLoopback } from '../base/address.ts'
 import { type FileText, freshFile } from './files.ts'
 
 /** Where a backend listens, and the files with which it and the broker know each other, PEM; read again when they change. */

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { ConfigurationError } from '../../src/base/errors.ts'
 import { mayConnect } from '../../src/identity/address.ts'
-import { type Issuer, issuerFaults, rulesOf } from '../../src/identity/issuer.ts'
+import { type Issuer, type IssuerFault, issuerFaults, rulesOf } from '../../src/identity/issuer.ts'
 import { readKeys } from '../../src/identity/jwk.ts'
 import { createVerifier } from '../../src/identity/verify.ts'
 import { audience, corp, signingKey, start } from './given.ts'
@@ -15,7 +15,7 @@ describe('An issuer needs no more than its name, its profile, where it is, and i
   const least: readonly Issuer[] = [
     { name: 'spire', profile: 'spiffe', trustDomain: 'prod.example.com', keys: { jwks } },
     { name: 'cluster', profile: 'kubernetes', issuer: 'https://kubernetes.default.svc', keys: discovery },
-    { name: 'ci', profile: 'github-actions', keys: discovery, require: {}, claims: [] },
+    { name: 'ci', profile: 'github-actions', keys: discovery },
     { name: 'corp', profile: 'oidc', issuer: 'https://login.example.com', keys: discovery },
   ]
 
@@ -31,28 +31,33 @@ describe('An issuer needs no more than its name, its profile, where it is, and i
 describe('An issuer is refused at the start', () => {
   const oidc = { name: 'corp', profile: 'oidc', issuer: 'https://login.example.com', keys: discovery } as const
   const spiffe = { name: 'spire', profile: 'spiffe', trustDomain: 'prod.example.com', keys: { url: 'https://bundle.example.com' } } as const
-  test.each<readonly [string, Issuer, RegExp]>([
-    ['with an HMAC algorithm', { ...oidc, algorithms: ['HS256'] }, /HS256: only asymmetric/],
-    ['with alg none', { ...oidc, algorithms: ['RS256', 'none'] }, /none: only asymmetric/],
-    ['with no algorithm', { ...oidc, algorithms: [] }, /no algorithm/],
-    ['with no issuer', { ...oidc, issuer: undefined }, /needs an issuer/],
-    ['with an issuer that cannot be asked for keys', { ...oidc, issuer: 'urn:corp' }, /issuer must be an https URL|issuer must be a URL/],
-    ['with keys in clear text', { ...oidc, keys: { url: 'http://login.example.com/keys' } }, /keys must be an https URL/],
-    ['with keys in a file that it would be asked for', { ...oidc, keys: { url: 'file:///keys.json' } }, /keys must be an https URL/],
-    ['with credentials in an address', { ...oidc, keys: { url: 'https://user:word@login.example.com/keys' } }, /without credentials/],
-    ['with an endless life', { ...oidc, maxLifetime: Infinity }, /max_lifetime/],
-    ['with a name that stands for strangers', { ...oidc, name: 'unknown' }, /stands for all strangers/],
-    ['with a trust domain where there is none', { ...oidc, trustDomain: 'prod.example.com' }, /for spiffe only/],
-    ['with claims that its profile does not look at', { ...spiffe, require: { team: 'x' } }, /for oidc only/],
-    ['with SPIFFE and no trust domain', { ...spiffe, trustDomain: undefined }, /needs a trust_domain/],
-    ['with SPIFFE and a trust domain that is none', { ...spiffe, trustDomain: 'prod.example.com/path' }, /needs a trust_domain/],
-    ['with SPIFFE and an issuer', { ...spiffe, issuer: 'https://login.example.com' }, /has no issuer/],
-    ['with SPIFFE and discovery', { ...spiffe, keys: discovery }, /address of the bundle/],
-    ['with GitHub elsewhere', { name: 'ci', profile: 'github-actions', issuer: 'https://ghe.example.com', keys: discovery }, /use oidc/],
-    ['with no pinned key that can be used', corp(key, { keys: { jwks: { keys: [] } } }), /none of the pinned keys/],
-    ['with a pinned set that is none', corp(key, { keys: { jwks: [] } }), /none of the pinned keys/],
-  ])('%s', (_, issuer, words) => {
-    expect(issuerFaults([issuer])).toEqual([expect.stringMatching(words) as string])
+  test.each<readonly [string, Issuer, IssuerFault['key'], RegExp]>([
+    ['with an HMAC algorithm', { ...oidc, algorithms: ['HS256'] }, 'algorithms', /asymmetric ones only .* not HS256$/],
+    ['with alg none', { ...oidc, algorithms: ['RS256', 'none'] }, 'algorithms', /asymmetric ones only .* not none$/],
+    ['with no algorithm', { ...oidc, algorithms: [] }, 'algorithms', /must not be empty/],
+    ['with no issuer', { ...oidc, issuer: undefined }, 'issuer', /is missing/],
+    ['with an issuer that cannot be asked for keys', { ...oidc, issuer: 'urn:corp' }, 'keys', /no https URL at which keys could be discovered/],
+    ['with keys in clear text', { ...oidc, keys: { url: 'http://login.example.com/keys' } }, 'keys', /an https URL/],
+    ['with keys in a file that it would be asked for', { ...oidc, keys: { url: 'file:///keys.json' } }, 'keys', /an https URL/],
+    ['with credentials in an address', { ...oidc, keys: { url: 'https://user:word@login.example.com/keys' } }, 'keys', /without credentials/],
+    ['with an endless life', { ...oidc, maxLifetime: Infinity }, 'max_lifetime', /positive duration/],
+    ['with a name that stands for strangers', { ...oidc, name: 'unknown' }, 'name', /stands for all strangers/],
+    ['with a trust domain where there is none', { ...oidc, trustDomain: 'prod.example.com' }, 'trust_domain', /for spiffe only/],
+    ['with claims that its profile does not look at', { ...spiffe, require: { team: 'x' } }, 'require', /for oidc only/],
+    ['with SPIFFE and no trust domain', { ...spiffe, trustDomain: undefined }, 'trust_domain', /is missing/],
+    ['with SPIFFE and a trust domain that is none', { ...spiffe, trustDomain: 'prod.example.com/path' }, 'trust_domain', /must be a trust domain/],
+    ['with SPIFFE and an issuer', { ...spiffe, issuer: 'https://login.example.com' }, 'issuer', /is not for spiffe/],
+    ['with SPIFFE and discovery', { ...spiffe, keys: discovery }, 'keys', /address of the bundle/],
+    [
+      'with GitHub elsewhere',
+      { name: 'ci', profile: 'github-actions', issuer: 'https://ghe.example.com', keys: discovery },
+      'issuer',
+      /another one is oidc/,
+    ],
+    ['with no pinned key that can be used', corp(key, { keys: { jwks: { keys: [] } } }), 'keys', /none of the pinned keys/],
+    ['with a pinned set that is none', corp(key, { keys: { jwks: [] } }), 'keys', /none of the pinned keys/],
+  ])('%s', (_, issuer, key, words) => {
+    expect(issuerFaults([issuer])).toEqual([{ at: 0, key, message: expect.stringMatching(words) as string }])
   })
 
   test('with another of its name or origin, and with all faults at once', () => {
@@ -66,10 +71,10 @@ describe('An issuer is refused at the start', () => {
     }
     expect(error).toBeInstanceOf(ConfigurationError)
     expect((error as ConfigurationError).faults).toEqual([
-      'issuer corp: there are two of this name',
-      'issuer corp: corp is already https://login.example.com',
-      'issuer other: corp is already https://login.example.com',
-      'issuer spire: spiffe needs a trust_domain, such as prod.example.com',
+      'issuer corp: name: is the name of an issuer above',
+      'issuer corp: issuer: is that of an issuer above',
+      'issuer other: issuer: is that of an issuer above',
+      'issuer spire: trust_domain: must be a trust domain such as prod.example.com',
     ])
   })
 })

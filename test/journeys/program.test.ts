@@ -454,7 +454,7 @@ describe('a start that cannot work', () => {
     const ran = await mayfly(['serve', '--config', site.config()])
 
     expect(ran.status).toBe(1)
-    expect(ran.stderr).toContain('issuer local: none of the pinned keys can be used')
+    expect(ran.stderr).toContain('issuer local: keys: none of the pinned keys can be used')
     expect(ran.stderr).toContain('digest.key can be read by others; chmod 600 it')
     expect(ran.stdout).not.toContain('a policy set is in force')
     await site.remove()

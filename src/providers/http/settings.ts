@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { isLoopback } from '../../base/loopback.ts'
+import { isLoopback } from '../../base/address.ts'
 import { addressFault } from '../connection.ts'
 import { callTimeout, path } from '../shapes.ts'
 
