@@ -20,8 +20,8 @@ export interface ExecOptions extends Declared {
 /**
  * Runs a command under a task of its own: opens it, gives the command its credentials, keeps both alive, and completes the task when the command ends.
  *
- * Whatever happens from the opening on, the task is completed and the credential files are removed. Only SIGKILL to this process leaves
- * the one to its deadline and the other where they are.
+ * Whatever happens from the opening on, the task is completed and the credential files are removed. Only a signal to which this
+ * process does not listen, such as SIGKILL, leaves the one to its deadline and the other where they are.
  *
  * @param tell a line for people, never with a secret
  * @returns the command's status, 128 and the number of the signal that ended it; 127 not found, 126 not runnable, 1 the task was ended early
