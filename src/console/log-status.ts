@@ -1,7 +1,8 @@
 import { html } from 'hono/html'
 import type { Ledger } from '../ledger/connect.ts'
 import { type Lag, latestCheckpoint, type LogPlace, lookAtLog, type SignedHead, signedEntries } from '../ledger/log.ts'
-import { longestWait, type Refusal, refusals } from '../ledger/sequencer.ts'
+import { longestWait } from '../ledger/sequencer.ts'
+import { type Refusal, refusals } from '../ledger/signing.ts'
 import type { Html } from './page.ts'
 import { renderTime } from './words.ts'
 

@@ -6,7 +6,7 @@ import { parseVerifierKey, type VerifierKey } from '../proof/note.ts'
 import type { Ledger } from './connect.ts'
 import type { LogKey, LogSigner } from './log-key.ts'
 import { appendToLog, listLogs, type LogRecord, type Look, lookAtLog, nextEntry, signedEntries } from './log.ts'
-import { growth, headFault, keptTree, refusals, signedBy } from './sequencer.ts'
+import { growth, headFault, keptTree, refusals, signedBy } from './signing.ts'
 
 /** What to rotate, and by whose keys. */
 export interface Rotating {

@@ -1,193 +1,10 @@
-import { BrokerError, describe, ifInRange } from '../base/errors.ts'
+import { describe } from '../base/errors.ts'
 import { delay, stopwatch } from '../base/time.ts'
-import { openCheckpoint } from '../proof/checkpoint.ts'
-import { type CompactTree, compactTreeOf, emptyTree, grow, headOf } from '../proof/compact.ts'
-import { consistencyPath, type Head, verifyConsistency } from '../proof/merkle.ts'
-import type { VerifierKey } from '../proof/note.ts'
-import { subtreesIn, tileLevel, tilesOf } from '../proof/tiles.ts'
 import type { Telemetry } from '../telemetry.ts'
-import { isUnlawful, type Ledger } from './connect.ts'
-import { leavesOf } from './leaves.ts'
-import type { LogKey, LogSigner } from './log-key.ts'
-import { readRoots } from './proofs.ts'
-import {
-  appendToLog,
-  beginning,
-  type Lag,
-  latestCheckpoint,
-  type Leaf,
-  listLogs,
-  type LogPlace,
-  type Look,
-  lookAtLog,
-  originOfNote,
-  readTiles,
-  seekStrays,
-  type SignedHead,
-  signedEntries,
-  type TreeHash,
-} from './log.ts'
-
-/** Why the log is not signed any further, in the words of the alarm. */
-export const refusals = {
-  'another key':
-    'the log was signed with a key that this broker does not have: give it the log.key or log_key of the others, or leave the signing to them',
-  'closed log': 'the log that this broker has the key of was closed, and goes on under another key: give it the new log.key, and start it again',
-  'forged checkpoint': 'the last checkpoint is not what this key signed',
-  'altered tree': 'the tree in the store does not come to the root that was signed',
-  'lost entry': 'the last entry of the log is missing from the history',
-  'rolled back': 'the log in the store does not contain the one that this broker has signed or seen',
-  'key away': 'the key that signs it is kept elsewhere and does not answer: nothing is lost, and the log catches up when it does',
-  'wrong signature': 'what was given as its signature is not one: nothing of it was kept',
-  'unreadable entry': 'an entry has no canonical form and can be no leaf: no broker wrote it, and nothing behind it can be signed',
-  'older transactions': "the store's transaction ids are behind the log's, as after a restore from a dump: new entries would go unnoticed",
-} as const
-
-export type Refusal = keyof typeof refusals
-
-/** What one step came to. `overtaken`: another broker appended at the same moment. */
-export type Step =
-  | { readonly outcome: 'appended' | 'overtaken' | 'nothing new'; readonly lag: Lag; readonly more: boolean }
-  /** `error`: the words of whoever keeps the key, for operators only. */
-  | { readonly outcome: 'refused'; readonly why: Refusal; readonly lag: Lag; readonly error?: string }
-
-/** What a step needs. */
-export interface Log {
-  readonly ledger: Ledger
-  readonly key: LogKey
-  /** What the log is called if it begins now. One that has begun keeps its name. */
-  readonly origin: string
-}
-
-/** The newest checkpoint that was found to be right: what comes later must contain it. It begins unknown and is kept from step to step. */
-export interface Memory {
-  head: SignedHead | undefined
-}
-
-/** Entries of one step: a second of a broker at full load, so that what a step costs by itself is paid once a second. More are appended right behind. */
-const usualBatch = 2_500
-
-/**
- * Appends what is settled to the log, and signs it.
- *
- * The order of the log is a matter of the history alone (`lookAtLog`), and the write is one commit guarded by the head that it goes on from. So it does not
- * matter how many brokers do this at once, nor where one of them dies: the log can be behind, but it can neither fork nor leave an entry out. An
- * advisory lock would add nothing but a way to hang.
- *
- * Before it signs, the tree that is kept must come to the root that this key signed last, and must contain every checkpoint that it remembers. Where it
- * does not, somebody has changed the store, and nothing is signed until a person has looked.
- *
- * @throws BrokerError `store_unavailable`; the next step finds out whether this one was carried out
- */
-export async function stepLog(log: Log, memory: Memory, batch = usualBatch, signal?: AbortSignal): Promise<Step> {
-  const look = await lookAtLog(log.ledger, batch)
-  try {
-    return await advance(log, memory, look, batch, signal)
-  } catch (error) {
-    if (error instanceof BrokerError && error.code === 'provider_unavailable')
-      return { outcome: 'refused', why: 'key away', lag: look.lag, error: describe(error) }
-    throw error
-  }
-}
-
-/** From where the log was found. @throws BrokerError also `provider_unavailable`, while the key does not answer */
-async function advance(log: Log, memory: Memory, { head, last, next, lag }: Look, batch: number, signal: AbortSignal | undefined): Promise<Step> {
-  const { ledger } = log
-  const refused = (why: Refusal): Step => ({ outcome: 'refused', why, lag })
-
-  const signer = await log.key.signerFor(head ? originOfNote(head.note) : log.origin, signal)
-  if (!signer) return refused('forged checkpoint')
-  const fault = (head && (await keyFault(log, head, signer, signal))) ?? (await memoryFault(ledger, memory.head, head))
-  if (fault) return refused(fault)
-  if (last !== 'as it was') return refused(last === 'gone' ? 'lost entry' : 'older transactions')
-  memory.head = head
-  if (next.length === 0) return { outcome: 'nothing new', lag, more: false }
-
-  const tree = head ? await keptTree(ledger, head) : emptyTree
-  if (!tree) return refused('altered tree')
-  const leaves = await leavesOf(ledger, next)
-  if (!leaves) return refused('unreadable entry')
-  const grown = growth(tree, leaves)
-  const to = await signedBy(signer, head?.log ?? firstLog, grown.head, signal)
-  // A key that is elsewhere is believed no more than a store: what was kept once could not be taken back.
-  if (headFault(to, signer.key)) return refused('wrong signature')
-  const name = { ...to.log, origin: signer.key.name, key: signer.key.text }
-  const appended = await appendToLog(ledger, head, to, { ...grown, logs: [name] }).catch((error: unknown) => {
-    // A place or an entry that is taken though no checkpoint covers it: nobody who signs leaves such a thing.
-    if (isUnlawful(error)) return undefined
-    throw error
-  })
-  if (appended === undefined) return refused('altered tree')
-  if (appended) memory.head = to
-  return { outcome: appended ? 'appended' : 'overtaken', lag, more: next.length === batch }
-}
-
-const firstLog: LogPlace = { number: 1, first: 0 }
-
-/** What entries make of a tree: its head, and all of it that has to be kept. */
-interface Growth {
-  readonly head: Head
-  readonly leaves: readonly Leaf[]
-  readonly above: readonly TreeHash[]
-}
-
-/** What a tree comes to with these leaves. */
-export function growth(tree: CompactTree, leaves: readonly Leaf[]): Growth {
-  const above: TreeHash[] = []
-  const hashes = leaves.map(({ hash }) => hash)
-  const grown = grow(tree, hashes, (subtree, hash) => {
-    const level = tileLevel(subtree)
-    if (level !== undefined && level > 0) above.push({ level, index: subtree.index, hash })
-  })
-  return { head: headOf(grown), leaves, above }
-}
-
-/** A head of this log, signed: by a key that may be elsewhere, and so is to be looked at with `headFault`. */
-export const signedBy = async (signer: LogSigner, log: LogPlace, head: Head, signal?: AbortSignal): Promise<SignedHead> => ({
-  ...head,
-  log,
-  note: await signer.sign(head, signal),
-})
-
-/** Why this key cannot go on from the head: a key that signed a log before this one is told that from one that has nothing to do with it. */
-async function keyFault({ ledger, key }: Log, head: SignedHead, signer: LogSigner, signal: AbortSignal | undefined): Promise<Refusal | undefined> {
-  const fault = headFault(head, signer.key)
-  if (fault !== 'another key') return fault
-  for (const { log, origin, key: known } of await listLogs(ledger)) {
-    const isClosed = log.number < head.log.number
-    if (isClosed && known !== undefined && (await key.signerFor(origin, signal))?.key.text === known) return 'closed log'
-  }
-  return fault
-}
-
-/** What is wrong with a head by this key. */
-export function headFault(head: SignedHead, key: VerifierKey): 'another key' | 'forged checkpoint' | undefined {
-  const opened = openCheckpoint(head.note, [key])
-  if (!opened.ok) return opened.fault === 'unknown_key' ? 'another key' : 'forged checkpoint'
-  const { size, root } = opened.checkpoint
-  return size === head.size && root.equals(head.root) ? undefined : 'forged checkpoint'
-}
-
-/**
- * Whether the store has lost or changed what is remembered of the log, as it would by a restore, or a failover to a server that was behind. Of a log that
- * was closed meanwhile, its final checkpoint must contain it.
- */
-async function memoryFault(ledger: Ledger, known: SignedHead | undefined, head: SignedHead | undefined): Promise<Refusal | undefined> {
-  if (!known || known.note === head?.note) return undefined
-  const wasClosed = head !== undefined && known.log.number < head.log.number
-  const newest = wasClosed ? await latestCheckpoint(ledger, known.log.number) : head
-  if (wasClosed && newest?.note === known.note) return undefined
-  if (newest?.log.number !== known.log.number || newest.size <= known.size) return 'rolled back'
-  const path = await readRoots(ledger, newest.log, consistencyPath(known.size, newest.size), newest.size)
-  return path && verifyConsistency(known, newest, path) ? undefined : 'rolled back'
-}
-
-/** The right edge of the tree that is kept. Undefined where it does not come to this head. */
-export async function keptTree(ledger: Ledger, { log, ...head }: SignedHead): Promise<CompactTree | undefined> {
-  const tiles = await readTiles(ledger, log, tilesOf([{ start: 0, count: head.size }]), head.size)
-  const tree = ifInRange(() => compactTreeOf(head.size, subtreesIn(tiles)))
-  return tree && headOf(tree).root.equals(head.root) ? tree : undefined
-}
+import { type Alarm, createAlarm } from './alarm.ts'
+import { signedEntries, type SignedHead } from './log.ts'
+import { type Log, type Memory, type Refusal, refusals, type Step, stepLog, usualBatch } from './signing.ts'
+import { createStrayWatch } from './strays.ts'
 
 /** The loop that keeps the log up with the history. */
 export interface Sequencer {
@@ -204,21 +21,6 @@ const pause = 1_000
 
 /** Seconds that an entry may wait before it is an alarm: a commit lasts 10 s at most, and holds back those that came after it. */
 export const longestWait = 20
-
-/** Strays that are remembered at most: as the log goes on they are behind where it looks, and are no less there. */
-const mostStrays = 1_000
-
-/**
- * Entries of the history that are gone through each second for strays that this broker was not there to see, or that have an older id: 7 ms of the store's
- * time, and a million in a quarter of an hour.
- */
-const seekBatch = 1_000
-
-/** Milliseconds between two rounds through the history: a short one is not read again and again while nothing happens. */
-const betweenRounds = 60_000
-
-/** Milliseconds between two alarms about the same. */
-const repeatAfter = 60_000
 
 /** Where a step found the log: whether it has more to append, and for how many seconds the first of it had waited. */
 export interface Standing {
@@ -239,63 +41,34 @@ export function restAfter({ more, behind }: Standing, before: number, took: numb
 }
 
 /** @param signed is told of each checkpoint that was signed or found to be right, once; it must not wait */
-export function startSequencer(log: Log, { log: lines, metrics }: Telemetry, signed: (note: string) => void = () => {}): Sequencer {
+export function startSequencer(log: Log, telemetry: Telemetry, signed: (note: string) => void = () => {}): Sequencer {
+  const { log: lines, metrics } = telemetry
   const memory: Memory = { head: undefined }
-  metrics.logKeyUp.set(1)
+  const strays = createStrayWatch(log.ledger, telemetry)
+  const alarm = createAlarm((fields, message) => lines.error(fields, message))
+  const stopping = new AbortController()
   let told: string | undefined
   let refusal: Refusal | undefined
-  const strays = new Set<string>()
-  let sought = beginning
-  const running = stopwatch()
-  let seekAt = 0
-  const stopping = new AbortController()
-  const alarm = createAlarm((fields, message) => lines.error(fields, message))
-  /** One of its own: what else is wrong with the log must not hide it. */
-  const alarmOfStrays = createAlarm((fields, message) => lines.error(fields, message))
+  metrics.logKeyUp.set(1)
 
   async function step(): Promise<Standing> {
     const done = await stepLog(log, memory, usualBatch, stopping.signal)
     // Who stops has hung up on the key.
     if (done.outcome === 'refused' && stopping.signal.aborted) return { more: false, behind: done.lag.seconds }
     refusal = done.outcome === 'refused' ? done.why : undefined
-    metrics.logLagEntries.set(done.lag.entries)
-    metrics.logLagSeconds.set(done.lag.seconds)
-    remember(done.lag.strays)
-    // A key that does not answer is an outage, which the lag tells of: nobody has changed anything.
-    metrics.logRefused.set(refusal === undefined || refusal === 'key away' ? 0 : 1)
-    metrics.logKeyUp.set(refusal === 'key away' ? 0 : 1)
-    metrics.logSize.set(memory.head ? signedEntries(memory.head) : 0)
+    strays.remember(done.lag.strays)
+    report(done, memory.head, metrics, alarm)
     if (memory.head && memory.head.note !== told) signed((told = memory.head.note))
-    if (done.outcome === 'refused')
-      alarm({ reason: done.why, ...(done.error !== undefined && { error: done.error }) }, `the log is not signed any further: ${refusals[done.why]}`)
-    else if (done.lag.seconds > longestWait) alarm({ entries: done.lag.entries, seconds: done.lag.seconds }, 'the log is behind the history')
     return { more: done.outcome !== 'refused' && done.more, behind: done.lag.seconds }
   }
 
-  function remember(found: readonly string[]): void {
-    for (const stray of found) if (strays.size < mostStrays) strays.add(stray)
-    metrics.logStrays.set(strays.size)
-    if (strays.size > 0)
-      alarmOfStrays(
-        { entries: [...strays].slice(0, 10), count: strays.size },
-        'entries were written where the log had been already, and never get a place: no broker does that',
-      )
-  }
-
-  /** Also while much waits, where a step looks for none. */
-  async function seek(): Promise<void> {
-    if (stopping.signal.aborted || running() < seekAt) return
-    const { strays: found, reached } = await seekStrays(log.ledger, sought, seekBatch)
-    remember(found)
-    sought = reached ?? beginning
-    seekAt = running() + (reached ? pause : betweenRounds)
-  }
-
+  /** Strays are sought also while much waits, where a step looks for none. */
   async function round(): Promise<Standing> {
     const standing = await step()
-    await seek().catch((error: unknown) =>
-      lines.warn({ error: describe(error) }, 'the history could not be gone through for entries without a place'),
-    )
+    if (!stopping.signal.aborted)
+      await strays
+        .seek()
+        .catch((error: unknown) => lines.warn({ error: describe(error) }, 'the history could not be gone through for entries without a place'))
     return standing
   }
 
@@ -317,17 +90,20 @@ export function startSequencer(log: Log, { log: lines, metrics }: Telemetry, sig
     stopping.abort()
     await looping
   }
-  return { refusal: () => refusal, hasStrays: () => strays.size > 0, stop, [Symbol.asyncDispose]: stop }
+  return { refusal: () => refusal, hasStrays: strays.hasAny, stop, [Symbol.asyncDispose]: stop }
 }
 
-/** Says what it is told, but the same only once in a while. */
-function createAlarm(say: (fields: object, message: string) => void): (fields: object, message: string) => void {
-  let last: string | undefined
-  let since = stopwatch()
-  return (fields, message) => {
-    if (message === last && since() < repeatAfter) return
-    last = message
-    since = stopwatch()
-    say(fields, message)
-  }
+/** What a step came to, for operators. */
+function report(done: Step, head: SignedHead | undefined, metrics: Telemetry['metrics'], alarm: Alarm): void {
+  const { lag } = done
+  const refusal = done.outcome === 'refused' ? done.why : undefined
+  metrics.logLagEntries.set(lag.entries)
+  metrics.logLagSeconds.set(lag.seconds)
+  // A key that does not answer is an outage, which the lag tells of: nobody has changed anything.
+  metrics.logRefused.set(refusal === undefined || refusal === 'key away' ? 0 : 1)
+  metrics.logKeyUp.set(refusal === 'key away' ? 0 : 1)
+  metrics.logSize.set(head ? signedEntries(head) : 0)
+  if (done.outcome === 'refused')
+    alarm({ reason: done.why, ...(done.error !== undefined && { error: done.error }) }, `the log is not signed any further: ${refusals[done.why]}`)
+  else if (lag.seconds > longestWait) alarm({ entries: lag.entries, seconds: lag.seconds }, 'the log is behind the history')
 }

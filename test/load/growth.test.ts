@@ -22,7 +22,7 @@ import { progressOf, reachOf, startRevocation } from '../../src/ledger/revocatio
 import type { DecisionRecord } from '../../src/ledger/records.ts'
 import { recordRefusal } from '../../src/ledger/refusals.ts'
 import { roleSessions } from '../../src/ledger/role-sessions.ts'
-import { stepLog } from '../../src/ledger/sequencer.ts'
+import { stepLog } from '../../src/ledger/signing.ts'
 import { liftStop, putStop } from '../../src/ledger/stops.ts'
 import { journal } from '../../src/ledger/settlement.ts'
 import { spendToken } from '../../src/ledger/tokens.ts'
