@@ -12,6 +12,12 @@ export function textIn(value: Json | undefined, name: string): string {
   return typeof found === 'string' || typeof found === 'number' ? String(found) : ''
 }
 
+/** The texts of a list; none where there is no list. */
+export function textsIn(value: Json | undefined, name: string): readonly string[] {
+  const found = fieldIn(value, name)
+  return Array.isArray(found) ? (found as readonly Json[]).filter((each) => typeof each === 'string') : []
+}
+
 /** How deep arrays and objects may nest. A task declaration needs four levels. */
 const deepest = 16
 

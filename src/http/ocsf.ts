@@ -1,6 +1,6 @@
 import { madeAt } from '../base/ids.ts'
-import { fieldIn, type Json, textIn } from '../base/json.ts'
-import type { EntryKind } from '../proof/entry-kinds.ts'
+import { fieldIn, type Json, textIn, textsIn } from '../base/json.ts'
+import { type EntryKind, isEntryKind } from '../proof/entry-kinds.ts'
 import type { EntryFields } from '../proof/leaf.ts'
 import type { LogLine } from '../proof/lines.ts'
 
@@ -103,7 +103,7 @@ function classified({ class: chosen, activity, failed = false, severity = failed
 }
 
 function tell(entry: EntryFields): Told {
-  const told = Object.hasOwn(facts, entry.kind) ? facts[entry.kind as EntryKind](entry) : undefined
+  const told = isEntryKind(entry.kind) ? facts[entry.kind](entry) : undefined
   return told ?? { class: 'base', activity: entry.kind, says: 'Something happened for which this version of the broker has no class' }
 }
 
@@ -200,8 +200,8 @@ const decided: Tell = (entry) => {
 
 /** Those that determined it; the set, where no policy of it did. */
 function policiesIn(body: Json): readonly Attributes[] {
-  const [policies, version] = [fieldIn(body, 'policies'), textIn(body, 'policy_digest') || undefined]
-  const named = (Array.isArray(policies) ? (policies as readonly Json[]) : []).filter((name) => typeof name === 'string' && name !== '')
+  const version = textIn(body, 'policy_digest') || undefined
+  const named = textsIn(body, 'policies').filter((name) => name !== '')
   return named.length === 0 ? [{ type: 'Cedar', version }] : named.map((name) => ({ name, version }))
 }
 

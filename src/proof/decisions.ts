@@ -1,10 +1,10 @@
-import type { Json } from '../base/json.ts'
+import { type Json, textsIn } from '../base/json.ts'
 import { canonical, digestIn } from './canonical.ts'
 import type { EntryFields } from './leaf.ts'
 import type { Fault } from './fault.ts'
 
 /** An answer as it is archived, as far as it is read here. */
-type Answer = { readonly outcome?: unknown; readonly policies?: unknown } | null
+type Answer = { readonly outcome?: unknown } | null
 
 interface DecidedBody {
   readonly outcome?: unknown
@@ -48,12 +48,10 @@ export function createDecisionCheck(fault: (fault: Fault) => void): DecisionChec
       const each = answers as readonly Answer[]
       const isPermit = each.length > 0 && each.every((answer) => answer?.outcome === 'permit')
       if ((outcome === 'permit') !== isPermit) say('is a decision that its answers do not come to')
-      const determining = [...new Set(each.flatMap((answer) => (Array.isArray(answer?.policies) ? answer.policies.filter(isText) : [])))].toSorted()
+      const determining = [...new Set(answers.flatMap((answer) => textsIn(answer, 'policies')))].toSorted()
       if (canonical(determining) !== canonical(policies ?? null)) say('names other policies than its answers do')
       const strange = determining.find((policy) => known && !known.has(policy))
       if (strange !== undefined) say(`was determined by a policy that is not in its set: ${JSON.stringify(strange)}`)
     },
   }
 }
-
-const isText = (value: unknown): value is string => typeof value === 'string'

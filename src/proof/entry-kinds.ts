@@ -31,3 +31,8 @@ export const entryKinds = [
 ] as const
 
 export type EntryKind = (typeof entryKinds)[number]
+
+const known: ReadonlySet<string> = new Set(entryKinds)
+
+/** Whether this version of the broker writes such entries: the history may hold those of a newer one. */
+export const isEntryKind = (kind: string): kind is EntryKind => known.has(kind)
