@@ -51,15 +51,19 @@ export function parseLine(text: string): ExportLine | undefined {
     return undefined
   }
   if (!isObject(value)) return undefined
-  if (value['export'] === 'mayfly-ledger@v1') return isHead(value) ? (value as unknown as ExportHead) : undefined
-  if ('policy' in value) return isPolicy(value['policy']) ? (value as unknown as PolicyLine) : undefined
-  return isLogLine(value) ? (value as unknown as LogLine) : undefined
+  if (value['export'] === 'mayfly-ledger@v1') return isHead(value) ? value : undefined
+  if ('policy' in value) return isPolicy(value) ? value : undefined
+  return isLogLine(value) ? value : undefined
 }
 
-const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null && !Array.isArray(value)
+type Fields = Readonly<Record<string, unknown>>
 
-const isHead = ({ checkpoint, logs }: Record<string, unknown>): boolean =>
-  typeof checkpoint === 'string' && (logs === undefined || (Array.isArray(logs) && logs.length > 0 && logs.every(beginsBehind)))
+const isObject = (value: unknown): value is Fields => typeof value === 'object' && value !== null && !Array.isArray(value)
+
+const isHead = (value: Fields): value is Fields & ExportHead => {
+  const { checkpoint, logs } = value
+  return typeof checkpoint === 'string' && (logs === undefined || (Array.isArray(logs) && logs.length > 0 && logs.every(beginsBehind)))
+}
 
 /** The first at 0, each other one behind the one before it. */
 const beginsBehind = (log: unknown, at: number, logs: readonly unknown[]): boolean => {
@@ -67,17 +71,24 @@ const beginsBehind = (log: unknown, at: number, logs: readonly unknown[]): boole
   return at === 0 ? log['first'] === 0 : Number(log['first']) > (logs[at - 1] as LogStart).first
 }
 
-const isPolicy = (value: unknown): boolean => isObject(value) && typeof value['digest'] === 'string' && isObject(value['document'])
+const isPolicy = (value: Fields): value is Fields & PolicyLine => {
+  const { policy } = value
+  return isObject(policy) && typeof policy['digest'] === 'string' && isObject(policy['document'])
+}
 
 const optionalText = (value: unknown): boolean => value === undefined || typeof value === 'string'
 
-const isLogLine = ({ number, leaf_hash: hash, entry, missing, answers, checkpoint, stray }: Record<string, unknown>): boolean =>
-  Number.isSafeInteger(number) &&
-  typeof hash === 'string' &&
-  (entry === undefined ? typeof missing === 'string' : isEntry(entry)) &&
-  (answers === undefined || Array.isArray(answers)) &&
-  optionalText(checkpoint) &&
-  optionalText(stray)
+const isLogLine = (value: Fields): value is Fields & LogLine => {
+  const { number, leaf_hash: hash, entry, missing, answers, checkpoint, stray } = value
+  return (
+    Number.isSafeInteger(number) &&
+    typeof hash === 'string' &&
+    (entry === undefined ? typeof missing === 'string' : isEntry(entry)) &&
+    (answers === undefined || Array.isArray(answers)) &&
+    optionalText(checkpoint) &&
+    optionalText(stray)
+  )
+}
 
 const isEntry = (value: unknown): boolean =>
   isObject(value) &&

@@ -1,4 +1,4 @@
-import type { Json } from '../base/json.ts'
+import { fieldIn, type Json } from '../base/json.ts'
 
 /** The kind of the entry with which a log begins that goes on from another. It has no place in the order of the history: it stands where the other was closed. */
 export const openingKind = 'log.opened'
@@ -14,15 +14,15 @@ export type Opening = {
 }
 
 /** Reads the body of an opening. Undefined where it is not one. What it says is judged by `verify`. */
-export function parseOpening(body: Json): Opening | undefined {
-  const { log, origin, key, closed } = objectOf(body)
-  const { size, root, checkpoint, ...other } = objectOf(closed)
-  const texts = [origin, key, root, checkpoint, other['origin'], other['key']]
-  const isOne = Number.isSafeInteger(log) && Number.isSafeInteger(size) && texts.every((text) => typeof text === 'string')
-  return isOne ? (body as unknown as Opening) : undefined
+export const parseOpening = (body: Json): Opening | undefined => (isOpening(body) ? body : undefined)
+
+function isOpening(body: Json): body is Opening {
+  const closed = fieldIn(body, 'closed')
+  const texts = [
+    ...['origin', 'key'].map((name) => fieldIn(body, name)),
+    ...['origin', 'key', 'root', 'checkpoint'].map((name) => fieldIn(closed, name)),
+  ]
+  return (
+    Number.isSafeInteger(fieldIn(body, 'log')) && Number.isSafeInteger(fieldIn(closed, 'size')) && texts.every((text) => typeof text === 'string')
+  )
 }
-
-const objectOf = (value: Json | undefined): Readonly<Record<string, Json>> => (isObject(value) ? value : {})
-
-const isObject = (value: Json | undefined): value is { readonly [name: string]: Json } =>
-  typeof value === 'object' && value !== null && !Array.isArray(value)

@@ -124,10 +124,10 @@ export function createSts(name: string, settings: AwsSettings, told: Told, crede
           )
           return sessionOf('GetScopedCredentials', given)
         } catch (error) {
-          const fault = error as ProviderError
-          const none = noChildFor(fault)
+          if (!(error instanceof ProviderError)) throw error
+          const none = noChildFor(error)
           // That there is none now says nothing of one whose answer was lost before.
-          if (none === undefined || fault.minted === 'maybe') throw fault
+          if (none === undefined || error.minted === 'maybe') throw error
           return none
         }
       }
