@@ -260,6 +260,10 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('deploy/postgres/
       .replaceAll(/:'(owner|app)_password'/g, "'secret'")
     const admin = postgres(url, { max: 1, onnotice: () => {} })
     await admin.unsafe(script)
+    const [after] = await admin`
+      select current_setting('log_statement') as said, current_setting('log_min_error_statement') as failed,
+        current_setting('log_min_duration_statement') as slow, has_database_privilege('public', current_database(), 'connect') as anybody`
+    expect(after, 'no password in a log, and nobody else let in').toEqual({ said: 'none', failed: 'panic', slow: '-1', anybody: false })
     const as = (name: string): string => Object.assign(new URL(url), { username: named(name), password: 'secret' }).href
 
     await expect(connect({ url: as('mayfly_broker') })).rejects.toThrow(/mayfly migrate/)
