@@ -72,8 +72,9 @@ if [ -n "${BROKER_TOKEN_FILE:-}" ]; then
   if [ -s "$BROKER_TOKEN_FILE" ]; then
     did "the broker's token: as it was"
   else
+    # A file of either name may be there already, open to others: it would keep its mode.
+    rm -f "$BROKER_TOKEN_FILE.new"
     "$bao" token create -orphan -no-default-policy -policy=mayfly-broker -period=24h -display-name=mayfly-broker -field=token >"$BROKER_TOKEN_FILE.new"
-    # A file of the name may be there already, empty and open to others: it would keep its mode.
     mv -f "$BROKER_TOKEN_FILE.new" "$BROKER_TOKEN_FILE"
     did "the broker's token: $BROKER_TOKEN_FILE"
   fi
