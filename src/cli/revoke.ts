@@ -86,7 +86,7 @@ async function watch(client: Client, started: RevocationView, longest: number, o
   return last
 }
 
-function describePlan({ grant, provider }: Selector, { tasks, leases, count: counted }: RevocationPlan): string {
+function describePlan({ grant, provider }: Selector, { tasks, leases, count: counted, ending_already: others }: RevocationPlan): string {
   const held = leases.reduce((sum, { count: some }) => sum + some, 0)
   const goOn = grant !== undefined || provider !== undefined
   return [
@@ -99,16 +99,25 @@ function describePlan({ grant, provider }: Selector, { tasks, leases, count: cou
             leases.map(({ provider, revocation, count: some }) => [provider, revocation, String(some)]),
           ),
         ]),
+    ...(others ? [`${othersOf(others)}: it waits for them too`] : []),
   ].join('\n')
 }
+
+/** A broker of an older version counts none. */
+const othersOf = (others: number): string =>
+  `${others} more ${others === 1 ? 'was' : 'were'} ending already and ${others === 1 ? 'is' : 'are'} not proven dead`
 
 const states = (counts: Readonly<Record<string, number | undefined>> = {}): string =>
   Object.entries(counts)
     .map(([state, some]) => `${some} ${state}`)
     .join(', ') || 'none'
 
-const describeRevocation = ({ id, state, tasks, leases, stuck }: RevocationView): string =>
-  `${id}  ${state}  tasks: ${states(tasks)}  leases: ${states(leases)}${stuck ? `  STUCK: ${stuck} (mayfly lease list --stuck)` : ''}`
+const describeRevocation = ({ id, state, tasks, leases, stuck, ending_already: others }: RevocationView): string =>
+  [
+    `${id}  ${state}  tasks: ${states(tasks)}  leases: ${states(leases)}`,
+    ...(others ? [othersOf(others)] : []),
+    ...(stuck ? [`STUCK: ${stuck} (mayfly lease list --stuck)`] : []),
+  ].join('  ')
 
 /** `mayfly revocations …`: how far those are that were started. */
 export const revocationsCommand = (outputOf: OutputOf): Command =>

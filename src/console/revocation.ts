@@ -5,7 +5,7 @@ import type { LeaseState, TaskState } from '../ledger/states.ts'
 import type { Progress } from '../ledger/revocations.ts'
 import { phraseOf, selectorOf } from '../tasks/revoke.ts'
 import { liveMark, region, type Html, type Visit } from './page.ts'
-import { type Mood, renderLeaseState, renderMoment, renderTaskState, renderTime } from './words.ts'
+import { count, type Mood, renderLeaseState, renderMoment, renderTaskState, renderTime } from './words.ts'
 
 const words: Readonly<Record<ReturnType<typeof viewRevocation>['state'], { readonly text: string; readonly mood: Mood }>> = {
   ending: { text: 'ending', mood: 'ending' },
@@ -18,12 +18,16 @@ export function renderRevocationState(revocation: Revocation): Html {
   return html`<span class="state ${mood}">${text}</span>`
 }
 
+/** Leases that a revocation means beside what it ends itself: it has not ended before they are dead. */
+export const renderEndingAlready = (number: number): Html =>
+  html`<p>${count(number, 'lease')} more ${number === 1 ? 'was' : 'were'} ending already and ${number === 1 ? 'is' : 'are'} not proven dead.</p>`
+
 /** How far the end of many has come. */
 export const renderRevocation = (visit: Visit, progress: Progress): Html =>
   html`${liveMark(visit.now)}${Object.entries(revocationRegions(progress)).map(([id, content]) => region(id, content))}`
 
 /** The parts of the page that change, by their ids. */
-export function revocationRegions({ revocation, tasks, leases, stuck }: Progress): Record<string, Html> {
+export function revocationRegions({ revocation, tasks, leases, stuck, endingAlready }: Progress): Record<string, Html> {
   const { id, reason, by, startedAt, endedAt } = revocation
   return {
     head: html`<h1>${phraseOf(selectorOf(revocation))}</h1>
@@ -46,7 +50,7 @@ export function revocationRegions({ revocation, tasks, leases, stuck }: Progress
     )}${renderCounts(
       'Leases',
       Object.entries(leases).map(([state, number]) => [renderLeaseState({ state: state as LeaseState, stuckSince: null }), number]),
-    )}`,
+    )}${endingAlready > 0 ? renderEndingAlready(endingAlready) : ''}`,
   }
 }
 

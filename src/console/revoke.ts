@@ -5,7 +5,7 @@ import { meansLeases, type Selector } from '../ledger/selector.ts'
 import { phraseOf, type Plan, selectorOf } from '../tasks/revoke.ts'
 import { hiddenToken, type Html, type Visit } from './page.ts'
 import { type Field, type Question, renderFaults, renderField } from './question.ts'
-import { renderRevocationState } from './revocation.ts'
+import { renderEndingAlready, renderRevocationState } from './revocation.ts'
 import { count, endedBy, renderMoment, renderShort, renderTime, shortened } from './words.ts'
 
 /** By what tasks and leases can be chosen. */
@@ -74,7 +74,7 @@ function renderPlan(
   return html`<h2>
       ${meansLeases(selector) ? `${count(leases, 'lease')} of ${count(reach.tasks, 'task')} would end` : `${count(reach.tasks, 'task')} with ${count(leases, 'lease')} would end`}
     </h2>
-    ${unknown.map((named) => html`<p role="alert">This broker knows no ${named}: is it spelled so?</p>`)}
+    ${reach.endingAlready > 0 ? renderEndingAlready(reach.endingAlready) : ''}${unknown.map((named) => html`<p role="alert">This broker knows no ${named}: is it spelled so?</p>`)}
     ${
       reach.leases.length === 0
         ? ''

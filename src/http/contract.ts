@@ -604,6 +604,7 @@ export const RevocationPlan = z
     dry_run: z.literal(true),
     tasks: Count.openapi({ description: 'Open tasks that would end; with `grant` or `provider`, tasks that would lose leases' }),
     leases: z.array(z.object({ provider: z.string(), revocation: z.enum(['provider', 'deny', 'expiry']), count: Count })),
+    ending_already: Count.openapi({ description: 'Leases beside these that are meant, are ending already, and are not proven dead' }),
     count: Count.openapi({ description: 'Tasks; with `grant` or `provider`, leases' }),
     confirm: z.string(),
     unknown: UnknownNames,
@@ -626,6 +627,10 @@ export const RevocationView = z
     tasks: z.partialRecord(TaskStates, Count).optional().openapi({ description: 'How many of them are in which state' }),
     leases: z.partialRecord(LeaseStates, Count).optional(),
     stuck: Count.optional().openapi({ description: 'Leases whose provider has failed to end them for too long: `GET /leases?stuck=true`' }),
+    ending_already: Count.optional().openapi({
+      description:
+        'Leases beside these that it means, whose end something else has begun, and that are not proven dead. It is not `ended` before they are',
+    }),
   })
   .openapi('Revocation')
 export type RevocationView = z.infer<typeof RevocationView>

@@ -19,7 +19,8 @@ export function revocationRoutes(broker: Broker) {
       const asked = c.req.valid('json')
       if (asked.dry_run === true) {
         const { reach, unknown, ...plan } = await planRevocation(broker, selected(asked.selector))
-        return c.json({ dry_run: true as const, tasks: reach.tasks, leases: [...reach.leases], ...plan, ...whereSome(unknown) }, 200)
+        const { tasks, leases, endingAlready: ending_already } = reach
+        return c.json({ dry_run: true as const, tasks, leases: [...leases], ending_already, ...plan, ...whereSome(unknown) }, 200)
       }
       const { revocation, stop: put, receipts } = await revokeMany(broker, c.var.caller, toRevoke(asked))
       return c.json({ ...viewRevocation(revocation), ...(put && { stop: put }), receipts: viewReceipts(receipts) }, 202)
@@ -30,8 +31,8 @@ export function revocationRoutes(broker: Broker) {
       return c.json({ items: found.items.map(viewRevocation), next: found.next }, 200)
     })
     .openapi(show, async (c) => {
-      const { revocation, tasks, leases, stuck } = await showRevocation(broker, c.req.valid('param').id)
-      return c.json({ ...viewRevocation(revocation), tasks, leases, stuck }, 200)
+      const { revocation, tasks, leases, stuck, endingAlready: ending_already } = await showRevocation(broker, c.req.valid('param').id)
+      return c.json({ ...viewRevocation(revocation), tasks, leases, stuck, ending_already }, 200)
     })
     .openapi(stop, async (c) => {
       const { selector, reason, duration } = c.req.valid('json')

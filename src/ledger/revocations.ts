@@ -6,7 +6,7 @@ import { entryColumns, type ExportedRow } from './entries.ts'
 import { dueChannel } from './postgres.ts'
 import { receiptsOfRows, toldRows } from './receipts.ts'
 import { type JsonRow, type Lease, type Revocation, revocationOf } from './records.ts'
-import { agreesWithLease, agreesWithTask, meansLeases, type Selector, selectorColumns, selectorIn, selectorValues } from './selector.ts'
+import { agreesWithLease, agreesWithTask, meansLeases, namesLeases, type Selector, selectorColumns, selectorIn, selectorValues } from './selector.ts'
 import type { LeaseState, TaskState } from './states.ts'
 import { type NewStop, stopEntries, stopRows } from './stops.ts'
 
@@ -15,6 +15,8 @@ export interface Reach {
   /** Open tasks that would end; where single leases are meant, tasks that would lose some. */
   readonly tasks: number
   readonly leases: readonly { readonly provider: string; readonly revocation: Lease['revocation']; readonly count: number }[]
+  /** Leases whose end something else has begun, and that are not proven dead. */
+  readonly endingAlready: number
 }
 
 /** A revocation about to be started. */
@@ -41,6 +43,11 @@ export const heldIn = (job: SQL): SQL => sql`
   lease.ended_at is null and lease.state in ('reserved', 'active') and lease.reserved_at <= ${job}.started_at
     and ${agreesWithLease(job, sql`lease.grant_name`, sql`lease.provider`)} and ${agreesWithTask(job, sql`task`)}`
 
+/** Leases that it means, beside their tasks, whose end something else has begun: a completion, a deadline, another revocation. */
+const endingIn = (job: SQL): SQL => sql`
+  lease.state in ('revoking', 'lapsing') and case when ${namesLeases(job)} then lease.reserved_at else task.opened_at end <= ${job}.started_at
+    and ${agreesWithLease(job, sql`lease.grant_name`, sql`lease.provider`)} and ${agreesWithTask(job, sql`task`)}`
+
 /** The queries `held_now`, living leases that are meant, and `open_now`, their tasks, and the query `reach` over them. */
 const reachRows = (selector: Selector): SQL => sql`
   job as (select now() as started_at, * from (values (${selectorValues(selector)})) as job(${selectorColumns})),
@@ -55,12 +62,14 @@ const reachRows = (selector: Selector): SQL => sql`
     select (select count(*) from open_now)::int as tasks, (select count(*) from held_now)::int as held, (
       select coalesce(json_agg(json_build_object('provider', provider, 'revocation', revocation, 'count', count) order by provider, revocation), '[]')
       from (select provider, revocation, count(*)::int as count from held_now group by provider, revocation) as counted
-    ) as leases
+    ) as leases, (
+      select count(*) from job, leases as lease join tasks as task on task.id = lease.task_id where ${endingIn(sql`job`)}
+    )::int as "endingAlready"
   )`
 
 /** What would end if it were revoked now. What lives is looked through; no history adds to it. */
 export async function reachOf(ledger: Ledger, selector: Selector): Promise<Reach> {
-  const [row] = await ledger.run<Reach>(sql`with ${reachRows(selector)} select tasks, leases from reach`, 'first', 'fresh')
+  const [row] = await ledger.run<Reach>(sql`with ${reachRows(selector)} select tasks, leases, "endingAlready" from reach`, 'first', 'fresh')
   return row!
 }
 
@@ -98,13 +107,13 @@ export async function startRevocation(ledger: Ledger, revocation: NewRevocation)
       returning *
     ),
     woken as (select pg_notify(${dueChannel}, '') from started)
-    select to_json(started) as revocation, reach.tasks, reach.leases, ${toldRows()} as told, (select count(*) from woken) as woken from started, reach`,
+    select to_json(started) as revocation, reach.tasks, reach.leases, reach."endingAlready", ${toldRows()} as told, (select count(*) from woken) as woken from started, reach`,
     'first',
     'fresh',
   )
   if (!row) return undefined
-  const { tasks, leases, told } = row
-  return { revocation: revocationOf(row.revocation), reach: { tasks, leases }, receipts: receiptsOfRows(ledger, told) }
+  const { tasks, leases, endingAlready, told } = row
+  return { revocation: revocationOf(row.revocation), reach: { tasks, leases, endingAlready }, receipts: receiptsOfRows(ledger, told) }
 }
 
 /** What a confirmation counts: tasks, or leases where single ones are meant. */
@@ -141,13 +150,17 @@ export async function noteBegun(ledger: Ledger, { id, ...selector }: Revocation)
   )
 }
 
-/** Notes of revocations that have begun to end all that they had to, `limit` at most, that nothing of it is left alive. However many still wait, each is looked at. */
+/**
+ * Notes of revocations that have begun to end all that they had to, `limit` at most, that nothing of what they mean is left alive, whatever began its end.
+ * However many still wait, each is looked at.
+ */
 export async function endRevocations(ledger: Ledger, limit: number): Promise<void> {
   await ledger.run(sql`
     with dead as (
       select id from revocations as job where ended_at is null and begun_at is not null
         and not exists (select from leases where revoked_in = job.id and state in ('revoking', 'lapsing'))
         and not exists (select from tasks where revoked_in = job.id and state = 'closing')
+        and not exists (select from leases as lease join tasks as task on task.id = lease.task_id where ${endingIn(sql`job`)})
       order by id limit ${limit} for update skip locked
     ),
     done as (update revocations as job set ended_at = now() from dead where job.id = dead.id returning job.*)
@@ -163,14 +176,22 @@ export interface Progress {
   readonly leases: Partial<Record<LeaseState, number>>
   /** Of the leases: those whose provider has failed to end them for too long. */
   readonly stuck: number
+  /** Leases that it means and whose end something else has begun, that are not proven dead: it has not ended before they are. */
+  readonly endingAlready: number
 }
 
 export async function progressOf(ledger: Ledger, id: RevocationId): Promise<Progress | undefined> {
-  const [row] = await ledger.run<{ revocation: JsonRow; tasks: Progress['tasks'] | null; leases: Progress['leases'] | null; stuck: number }>(sql`
+  const [row] = await ledger.run<
+    Pick<Progress, 'stuck' | 'endingAlready'> & { revocation: JsonRow; tasks: Progress['tasks'] | null; leases: Progress['leases'] | null }
+  >(sql`
     select to_json(found) as revocation,
       (select json_object_agg(state, count) from (select state, count(*)::int from tasks where revoked_in = ${id} group by state) as ended) as tasks,
       (select json_object_agg(state, count) from (select state, count(*)::int from leases where revoked_in = ${id} group by state) as ended) as leases,
-      (select count(*)::int from leases where revoked_in = ${id} and state = 'revoking' and stuck_since is not null) as stuck
+      (select count(*)::int from leases where revoked_in = ${id} and state = 'revoking' and stuck_since is not null) as stuck,
+      (select count(*)::int from leases as lease join tasks as task on task.id = lease.task_id
+        where ${endingIn(sql`found`)} and lease.revoked_in is distinct from found.id) as "endingAlready"
     from revocations as found where id = ${id}`)
-  return row && { revocation: revocationOf(row.revocation), tasks: row.tasks ?? {}, leases: row.leases ?? {}, stuck: row.stuck }
+  if (!row) return undefined
+  const { tasks, leases, stuck, endingAlready } = row
+  return { revocation: revocationOf(row.revocation), tasks: tasks ?? {}, leases: leases ?? {}, stuck, endingAlready }
 }

@@ -233,6 +233,20 @@ describe('mayfly revoke', () => {
     }
   })
 
+  test('that finds nothing but what is ending already does not call that ended, and says how much there is', async () => {
+    await withoutLab(async () => {
+      for (const task of mine) await task.complete({ wait: 0 })
+      const plan = await mayfly(['revoke', '--agent', 'bot', '--dry-run'], environment)
+      const others = '2 more were ending already and are not proven dead'
+      expect(plan.stdout).toBe(`would end: tasks 0, leases 0 (count 0)\n${others}: it waits for them too\n`)
+      const run = await mayfly(['revoke', '--agent', 'bot', '--reason', 'why', '--yes', '0', '--wait', '1'], environment)
+      expect(run).toMatchObject({ status: 1, stderr: expect.stringContaining('not all of it is dead yet') as string })
+      expect(run.stdout).toMatch(new RegExp(`^rev_\\w+ {2}(ending|proving) {2}tasks: none {2}leases: none {2}${others}\n$`))
+    })
+    expect(await mayfly(['revoke', '--agent', 'bot', '--reason', 'why', '--yes', '0'], environment)).toMatchObject({ status: 0 })
+    expect(await lab.alive()).toEqual([])
+  })
+
   test('that is not waited for to the end says so with its exit status, and where to look', async () => {
     await withoutLab(async () => {
       const args = ['revoke', '--grant', 'crm', '--reason', 'why', '--yes', '2', '--wait', '1', '--json']

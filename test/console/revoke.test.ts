@@ -61,6 +61,22 @@ describe('ending many in the console', () => {
     await other.complete()
   })
 
+  test('counts what was ending already, before it is confirmed and until it is dead', async () => {
+    const task = await house.declare(['gone-by-itself'])
+    await task.complete(0)
+    const others = '1 lease more was ending already and is not proven dead.'
+    expect(textOf((await pageOf('/revoke?agent=bot')).text)).toContain(`0 tasks with 0 leases would end ${others}`)
+    const answer = await operator.post('/revoke', { agent: 'bot', reason: 'x', confirm: 'revoke agent bot' })
+    const place = answer.headers.get('location')!.replace('/console', '')
+    await house.reap()
+    const waiting = textOf((await pageOf(place, reviewer)).text)
+    expect(waiting).toContain(others)
+    expect(waiting).not.toContain('all dead')
+    await house.backdate(task.id, '20 minutes')
+    await house.reap()
+    expect(textOf((await pageOf(place, reviewer)).text)).not.toContain(others)
+  })
+
   test('ends single leases where a grant is named, and their task goes on', async () => {
     const task = await house.declare(['api', 'crm'])
     expect(textOf((await pageOf('/revoke?grant=crm')).text)).toContain('1 lease of 1 task would end')

@@ -29,6 +29,7 @@ describe.each(stores)('on $name', ({ open }) => {
   afterEach(async () => {
     expect(await house.audit()).toEqual([])
     await end({})
+    await outlast()
   })
 
   afterAll(async () => {
@@ -60,6 +61,13 @@ describe.each(stores)('on $name', ({ open }) => {
 
   async function end(selector: Selector): Promise<void> {
     await revoke(selector)
+    await reap()
+  }
+
+  /** Until what only time ends has come to its end. */
+  async function outlast(): Promise<void> {
+    const lapsing = await house.ledger.run<{ task: string }>(sql`select distinct task_id as task from leases where state = 'lapsing'`)
+    for (const { task } of lapsing) await house.backdate(task, '20 minutes')
     await reap()
   }
 
@@ -124,6 +132,7 @@ describe.each(stores)('on $name', ({ open }) => {
             { provider: 'lapsing', revocation: 'expiry', count: 1 },
             { provider: 'tokens', revocation: 'provider', count: 1 },
           ],
+          endingAlready: 0,
         },
         count: 2,
         confirm: 'revoke everything',
@@ -214,6 +223,40 @@ describe.each(stores)('on $name', ({ open }) => {
       expect(ended).toMatchObject({ leases: { revoked: 1 }, revocation: { endedAt: expect.any(Date) as unknown } })
     })
 
+    test.each<[string, Selector, (task: Declared) => Promise<unknown>]>([
+      ['a completed task', { agent: 'bot' }, (task) => task.complete(0)],
+      ['a completed task, by their provider', { provider: 'lapsing' }, (task) => task.complete(0)],
+      ['another revocation', {}, async () => await end({ agent: 'bot' })],
+    ])('counts the leases of %s that are ending already, and is not ended before they are dead', async (_, selector, begin) => {
+      const task = await house.declare(['gone-by-itself'])
+      await begin(task)
+
+      expect(await planRevocation(house.broker, selector)).toMatchObject({ count: 0, reach: { tasks: 0, leases: [], endingAlready: 1 } })
+      expect((await planRevocation(house.broker, { agent: 'rival' })).reach.endingAlready).toBe(0)
+      const { revocation, reach } = await revoke(selector)
+      expect(reach.endingAlready).toBe(1)
+      await reap()
+      expect(await showRevocation(house.broker, revocation.id)).toMatchObject({ endingAlready: 1, leases: {}, revocation: { endedAt: null } })
+      expect((await listRevocations(house.ledger, false, page)).items.map(({ id }) => id)).toContain(revocation.id)
+
+      await outlast()
+      expect(await showRevocation(house.broker, revocation.id)).toMatchObject({
+        endingAlready: 0,
+        revocation: { endedAt: expect.any(Date) as unknown },
+      })
+    })
+
+    test('that a completion comes before waits for what that ends', async () => {
+      const task = await house.declare(['gone-by-itself'])
+      const { revocation } = await revoke({ agent: 'bot' })
+      await task.complete(0)
+      await reap()
+      expect(await showRevocation(house.broker, revocation.id)).toMatchObject({ endingAlready: 1, tasks: {}, revocation: { endedAt: null } })
+      const later = await house.declare(['gone-by-itself'])
+      await later.complete(0)
+      expect((await showRevocation(house.broker, revocation.id)).endingAlready).toBe(1)
+    })
+
     test('is begun at once however many others only wait for the last of theirs to die, and each of those is ended when it has', async () => {
       for (let each = 0; each < 120; each++) await house.declare(['gone-by-itself'], { agent: each % 2 === 0 ? 'bot' : 'rival' })
       const { revocation } = await revoke({})
@@ -221,15 +264,15 @@ describe.each(stores)('on $name', ({ open }) => {
       // As if each lease had been revoked by itself.
       const single = sql`replace(id, 'lease_', 'rev_')`
       await house.ledger.run(sql`
-        insert into revocations (id, provider, reason, by, begun_at)
-        select ${single}, 'lapsing', 'x', 'operator:local/o', now() from leases where revoked_in = ${revocation.id}`)
+        insert into revocations (id, kind, reason, by, begun_at)
+        select ${single}, 'none', 'x', 'operator:local/o', now() from leases where revoked_in = ${revocation.id}`)
       await house.ledger.run(sql`update leases set revoked_in = ${single} where revoked_in = ${revocation.id}`)
       const task = await house.declare(['api'])
 
-      const { revocation: next } = await revoke({ agent: 'bot' })
+      const { revocation: next } = await revoke({ grant: 'api' })
       await reap()
 
-      expect(await isOpen(task)).toBe(false)
+      expect(await living()).not.toContain(task.leases[0]!.id)
       expect((await showRevocation(house.broker, next.id)).revocation.endedAt).not.toBeNull()
       const waiting = () =>
         house.ledger.run<{ id: string; task: string }>(sql`
