@@ -43,28 +43,36 @@ export const heldIn = (job: SQL): SQL => sql`
   lease.ended_at is null and lease.state in ('reserved', 'active') and lease.reserved_at <= ${job}.started_at
     and ${agreesWithLease(job, sql`lease.grant_name`, sql`lease.provider`)} and ${agreesWithTask(job, sql`task`)}`
 
+/** When what it means of a lease and its task began. */
+const beganIn = (job: SQL): SQL => sql`case when ${namesLeases(job)} then lease.reserved_at else task.opened_at end`
+
 /** Leases that it means, beside their tasks, whose end something else has begun: a completion, a deadline, another revocation. */
 const endingIn = (job: SQL): SQL => sql`
-  lease.state in ('revoking', 'lapsing') and case when ${namesLeases(job)} then lease.reserved_at else task.opened_at end <= ${job}.started_at
+  lease.state in ('revoking', 'lapsing') and ${beganIn(job)} <= ${job}.started_at
     and ${agreesWithLease(job, sql`lease.grant_name`, sql`lease.provider`)} and ${agreesWithTask(job, sql`task`)}`
 
-/** The queries `held_now`, living leases that are meant, and `open_now`, their tasks, and the query `reach` over them. */
+/**
+ * The queries `held_now`, living leases that are meant, `open_now`, their tasks, and `ending_now`, and the query `reach` over them, with when the latest of
+ * them began: all that can be seen is there already, whatever the store's clock says, which may have been set back.
+ */
 const reachRows = (selector: Selector): SQL => sql`
-  job as (select now() as started_at, * from (values (${selectorValues(selector)})) as job(${selectorColumns})),
+  job as (select 'infinity'::timestamptz as started_at, * from (values (${selectorValues(selector)})) as job(${selectorColumns})),
   held_now as materialized (
-    select lease.task_id, lease.provider, lease.revocation from job, leases as lease join tasks as task on task.id = lease.task_id
+    select lease.task_id, lease.provider, lease.revocation, lease.reserved_at as begun from job, leases as lease join tasks as task on task.id = lease.task_id
     where ${heldIn(sql`job`)} and task.closing_at is null and task.ended_at is null
   ),
   open_now as materialized (
-    ${meansLeases(selector) ? sql`select distinct task_id from held_now` : sql`select task.id from job, tasks as task where ${openIn(sql`job`)}`}
+    ${meansLeases(selector) ? sql`select task_id, max(begun) as begun from held_now group by task_id` : sql`select task.id, task.opened_at as begun from job, tasks as task where ${openIn(sql`job`)}`}
+  ),
+  ending_now as materialized (
+    select ${beganIn(sql`job`)} as begun from job, leases as lease join tasks as task on task.id = lease.task_id where ${endingIn(sql`job`)}
   ),
   reach as (
     select (select count(*) from open_now)::int as tasks, (select count(*) from held_now)::int as held, (
       select coalesce(json_agg(json_build_object('provider', provider, 'revocation', revocation, 'count', count) order by provider, revocation), '[]')
       from (select provider, revocation, count(*)::int as count from held_now group by provider, revocation) as counted
-    ) as leases, (
-      select count(*) from job, leases as lease join tasks as task on task.id = lease.task_id where ${endingIn(sql`job`)}
-    )::int as "endingAlready"
+    ) as leases, (select count(*) from ending_now)::int as "endingAlready",
+      (select max(begun) from (select begun from open_now union all select begun from ending_now) as begun) as latest
   )`
 
 /** What would end if it were revoked now. What lives is looked through; no history adds to it. */
@@ -84,6 +92,7 @@ export interface StartedRevocation {
  * Starts a revocation, and stops issuing the same where that is asked for. From the commit on every broker's reaper ends what it means, step by step.
  *
  * With a stop it is started at a moment that is read when the stop has its lock: whatever the lock had to wait for was announced before, and is meant.
+ * Where the store's clock was set back it is started when the latest of what is there began, by the clock as it was then.
  * Undefined: there is more to be ended than whoever asked knew of, and nothing was started.
  */
 export async function startRevocation(ledger: Ledger, revocation: NewRevocation): Promise<StartedRevocation | undefined> {
@@ -97,7 +106,8 @@ export async function startRevocation(ledger: Ledger, revocation: NewRevocation)
     ${stop ? sql`${stopRows(stop, sql`from confirmed`)},` : sql``}
     started as (
       insert into revocations (id, ${selectorColumns}, reason, by, started_at)
-      select ${id}::text, ${selectorValues(selector)}, ${reason}::text, ${by}::text, ${stop ? sql`clock_timestamp() from stop` : sql`now() from confirmed`} returning *
+      select ${id}::text, ${selectorValues(selector)}, ${reason}::text, ${by}::text, greatest(${stop ? sql`clock_timestamp()` : sql`now()`}, reach.latest)
+      from ${stop ? sql`stop` : sql`confirmed`}, reach returning *
     ),
     told as (
       ${entryColumns}

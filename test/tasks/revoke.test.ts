@@ -38,7 +38,7 @@ describe.each(stores)('on $name', ({ open }) => {
   })
 
   /** As the operator, confirmed by its phrase. */
-  const revoke = (selector: Selector, more: { confirm?: string | number; stopFor?: number } = {}) =>
+  const revoke = (selector: Selector, more: { confirm?: string | number; stopFor?: number | undefined } = {}) =>
     revokeMany(house.broker, house.operator, { selector, reason: 'a test says so', confirm: phraseOf(selector), stopFor: undefined, ...more })
 
   /** What was ended in the background is seen by the next lap. */
@@ -244,6 +244,25 @@ describe.each(stores)('on $name', ({ open }) => {
         endingAlready: 0,
         revocation: { endedAt: expect.any(Date) as unknown },
       })
+    })
+
+    test.each<[string, Selector, number | undefined]>([
+      ['tasks', { agent: 'bot' }, undefined],
+      ['leases', { grant: 'api' }, undefined],
+      ['tasks, with a stop,', { agent: 'bot' }, 60_000],
+      ['leases, with a stop,', { grant: 'api' }, 60_000],
+    ])('of %s ends also what began by a clock of the store that was set back since', async (_, selector, stopFor) => {
+      const task = await house.declare(['api'])
+      await house.backdate(task.id, '-10 minutes')
+      expect((await planRevocation(house.broker, selector)).count).toBe(1)
+
+      const { revocation, reach, stop: put } = await revoke(selector, { stopFor })
+      await reap()
+      if (put) await resumeIssuing(house.broker, house.operator, put, 'the test is over')
+
+      expect(reach.tasks).toBe(1)
+      expect(await living()).toEqual([])
+      expect((await showRevocation(house.broker, revocation.id)).revocation.endedAt).not.toBeNull()
     })
 
     test('that a completion comes before waits for what that ends', async () => {
