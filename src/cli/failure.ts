@@ -1,5 +1,7 @@
+import { isLoopback } from '../base/loopback.ts'
 import { BrokerError, ConfigurationError, describe } from '../base/errors.ts'
 import { BrokerUnreachable, MayflyProblem } from '../client/client.ts'
+import type { Output } from './output.ts'
 
 /** The command was called in a way that cannot work: exit 2. */
 export class UsageError extends Error {}
@@ -16,8 +18,7 @@ export function explain(error: unknown): { lines: readonly string[]; status: 1 |
   if (error instanceof ConfigurationError)
     return { lines: ['the configuration is refused:', ...error.faults.map((fault) => `  ${fault}`)], status: 1 }
   if (error instanceof BrokerUnreachable) {
-    const next = error.isLasting ? [] : ['Is the broker running there? Start one with `npm start`, or set MAYFLY_URL.']
-    return { lines: [error.message, ...next], status: 1 }
+    return { lines: [error.message, ...(error.isRefused ? [whereNobodyListens(error.url)] : [])], status: 1 }
   }
   if (error instanceof MayflyProblem) return { lines: explainProblem(error), status: 1 }
   if (error instanceof BrokerError)
@@ -41,6 +42,27 @@ export function failureView(error: unknown): object | undefined {
   if (error instanceof BrokerError) return { code: error.code, detail: lines[0] }
   return { code: status === 2 ? 'usage' : 'failed', detail: lines[0] }
 }
+
+const whereNobodyListens = (url: string): string =>
+  isLoopback(new URL(url).hostname)
+    ? 'Is the broker running there? Start one with `npm start`, or set MAYFLY_URL.'
+    : 'Is the broker running there? MAYFLY_URL says where it is asked.'
+
+/**
+ * Of a call that is not asked again: says, where its answer was lost, that it may have been started all the same, and where to look.
+ * @param look the commands that show it. @throws what it is given
+ */
+export const noteLost =
+  (output: Output, look: string) =>
+  (error: unknown): never => {
+    // An error of a proxy, or of a broker in the middle, says nothing about what happened; 503 says that nothing did.
+    const isLost =
+      error instanceof BrokerUnreachable
+        ? !error.isLasting && !error.isRefused
+        : error instanceof MayflyProblem && error.status >= 500 && error.status !== 503
+    if (isLost) output.note(`it may have been started all the same; look before asking again: ${look}`)
+    throw error
+  }
 
 function explainProblem(problem: MayflyProblem): string[] {
   const faults = problem.errors.map(({ pointer, message }) => `  ${pointer}: ${message}`)

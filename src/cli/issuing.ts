@@ -2,6 +2,7 @@ import { Command, Option } from 'commander'
 import { describe } from '../base/errors.ts'
 import type { Client } from '../client/client.ts'
 import type { StopView } from '../http/contract.ts'
+import { noteLost } from './failure.ts'
 import { duration } from './grants.ts'
 import { moment, plain, table } from './output.ts'
 import type { OutputOf } from './program.ts'
@@ -18,8 +19,9 @@ export const issuingCommand = (outputOf: OutputOf): Command =>
         .requiredOption('--reason <text>', 'stays in the ledger; who is stopped does not read it')
         .addOption(new Option('--for <duration>', 'how long at most, such as 8h').argParser(duration).makeOptionMandatory())
         .action(async ({ reason, for: lasts, ...options }: SelectorOptions & { reason: string; for: string }, command: Command) => {
-          const stop = await connect().stopIssuing({ selector: selectorOf(options), reason, duration: lasts })
           const output = outputOf(command)
+          const asked = { selector: selectorOf(options), reason, duration: lasts }
+          const stop = await connect().stopIssuing(asked).catch(noteLost(output, 'mayfly issuing stops --in-force'))
           output.result(stop, () => stopTable([stop]))
           for (const question of askAboutUnknown(stop.unknown)) output.note(question)
         }),

@@ -3,7 +3,7 @@ import { Command, InvalidArgumentError, Option } from 'commander'
 import { delay, stopwatch } from '../base/time.ts'
 import type { Client } from '../client/client.ts'
 import type { RevocationPlan, RevocationView, Selector } from '../http/contract.ts'
-import { Unsuccessful, UsageError } from './failure.ts'
+import { noteLost, Unsuccessful, UsageError } from './failure.ts'
 import { duration, seconds } from './grants.ts'
 import { moment, plain, table, type Output } from './output.ts'
 import type { OutputOf } from './program.ts'
@@ -38,7 +38,9 @@ export const revokeCommand = (outputOf: OutputOf): Command =>
       if (reason === undefined) throw new UsageError('say why: --reason stays in the ledger')
       output.note(describePlan(selector, plan))
       const confirm = yes ?? (await askFor(plan.confirm))
-      const started = await client.startRevocation({ selector, reason, confirm, ...(stopIssuing !== undefined && { stop_issuing: stopIssuing }) })
+      const stopping = stopIssuing === undefined ? {} : { stop_issuing: stopIssuing }
+      const look = `mayfly revocations list${stopIssuing === undefined ? '' : ', mayfly issuing stops --in-force'}`
+      const started = await client.startRevocation({ selector, reason, confirm, ...stopping }).catch(noteLost(output, look))
       if (started.stop)
         output.note(`nothing of it is issued any more (${started.stop}); let it again: mayfly issuing resume ${started.stop} --reason …`)
       const last = await watch(client, started, options.wait, output).catch((error: unknown) => {

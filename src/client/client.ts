@@ -20,7 +20,7 @@ export interface ClientOptions {
   readonly token: string | (() => Promise<string>)
   /** What is shown to a broker that lets nobody in without a client certificate. Called at each use, so that a rotated one is found. Needs an https URL. */
   readonly certificate?: () => Promise<ClientCertificate>
-  /** Milliseconds for one try; 15,000 where absent, and 35,000 of what mints, longer than a broker works at a request by its default. Less: what it opens after that, nobody receives. */
+  /** Milliseconds for one try; 15,000 where absent, 35,000 of what mints, and 35,000 more of what starts a revocation or a stop, longer than a broker works at a request by its default. Less: what it opens after that, nobody receives. */
   readonly timeout?: number
   /** Milliseconds for all tries of a call, the longest of them not counted; 10,000 where absent. */
   readonly patience?: number
@@ -81,6 +81,7 @@ export interface Client {
   startRevocation(request: contract.RevocationRequest): Promise<contract.StartedRevocation>
   showRevocation(id: string): Promise<contract.RevocationView>
   listRevocations(filter?: Filter): Promise<contract.Page<contract.RevocationView>>
+  /** Where no answer came it may have been put: look at `listStops` before asking again. */
   stopIssuing(request: contract.StopRequest): Promise<contract.ChangedStop>
   listStops(filter?: Filter): Promise<contract.Page<contract.StopView>>
   resumeIssuing(stop: string, reason: string): Promise<contract.ChangedStop>
@@ -173,10 +174,10 @@ export function createClient({ token, certificate, keep = () => {}, ...options }
     showDecision: (id) => get(`/decisions/${encodeURIComponent(id)}`, decided),
     replayDecision: (id) => get(`/decisions/${encodeURIComponent(id)}/replay`, replayed),
     planRevocation: (selector) => ask(post('/revocations', { selector, dry_run: true }, true), plan),
-    startRevocation: (request) => ask(post('/revocations', request, false), stated),
+    startRevocation: (request) => ask(post('/revocations', request, false, starting), stated),
     showRevocation: (id) => get(`/revocations/${encodeURIComponent(id)}`, stated),
     listRevocations: (filter = {}) => get(`/revocations${queryOf(filter)}`, page),
-    stopIssuing: (request) => ask(post('/stops', request, false), stop),
+    stopIssuing: (request) => ask(post('/stops', request, false, starting), stop),
     listStops: (filter = {}) => get(`/stops${queryOf(filter)}`, page),
     resumeIssuing: (id, reason) => ask(post(`/stops/${encodeURIComponent(id)}/lift`, { reason }, false), stop),
     introspect: (subject) => ask({ method: 'POST', path: '/introspect', form: { token: subject }, repeatable: true }, introspection),
@@ -238,6 +239,8 @@ const plainFetch: Fetch = async (url, how) => {
 }
 
 const withToken = (token: string | undefined): { token?: string } => (token === undefined ? {} : { token })
+
+const starting: Partial<Call> = { extraTime: usual.startTimeout - usual.timeout }
 
 const waiting = (seconds: number): Partial<Call> => ({ headers: { prefer: `wait=${seconds}` }, extraTime: seconds * 1_000 })
 

@@ -38,6 +38,7 @@ export class MayflyProblem extends Error {
 
 interface Unanswered {
   readonly cause?: unknown
+  readonly isRefused?: boolean
   readonly isLasting?: boolean
   readonly idempotencyKey?: string | undefined
 }
@@ -47,14 +48,17 @@ export class BrokerUnreachable extends Error {
   readonly url: string
   /** Whether the next try would meet the same, such as a certificate that is not trusted. */
   readonly isLasting: boolean
+  /** Whether nobody listens there: then nothing was asked. */
+  readonly isRefused: boolean
   /** Of a declaration: the same again with this key heals what was lost, where the broker opened a task whose answer did not arrive. */
   readonly idempotencyKey: string | undefined
 
-  constructor(url: string, why: string, { cause, isLasting = false, idempotencyKey }: Unanswered = {}) {
+  constructor(url: string, why: string, { cause, isLasting = false, isRefused = false, idempotencyKey }: Unanswered = {}) {
     super(`no answer from ${url}: ${why}${idempotencyKey === undefined || isLasting ? '' : ` (Idempotency-Key ${idempotencyKey})`}`, { cause })
     this.name = 'BrokerUnreachable'
     this.url = url
     this.isLasting = isLasting
+    this.isRefused = isRefused
     this.idempotencyKey = idempotencyKey
   }
 }

@@ -21,7 +21,7 @@ export interface Call {
   readonly signal?: AbortSignal | undefined
   /** Whether the answer may be the only copy of a credential. */
   readonly mints?: boolean
-  /** Milliseconds for one try, beyond the usual: what a `Prefer: wait` adds. */
+  /** Milliseconds for one try, beyond the usual: what a `Prefer: wait` adds, or what is started and not asked again. */
   readonly extraTime?: number
 }
 
@@ -52,9 +52,10 @@ const longestAnswer = 16 * 1024 * 1024
 
 /**
  * Milliseconds, where nothing else is said. A try of what mints lasts longer than the 30 s for which a broker works at a request, by its default: else
- * credentials could be made for somebody who has stopped listening. What ends or looks is better asked again soon, perhaps of another broker.
+ * credentials could be made for somebody who has stopped listening. So does one of what starts a revocation or a stop, at which a broker works for 45 s and
+ * which is not asked again. What ends or looks is better asked again soon, perhaps of another broker.
  */
-export const usual = { timeout: 15_000, mintTimeout: 35_000, patience: 10_000 }
+export const usual = { timeout: 15_000, mintTimeout: 35_000, startTimeout: 50_000, patience: 10_000 }
 
 /** Milliseconds before the first retry, doubled with each, and the most. */
 const backoff = { first: 100, most: 2_000 }
@@ -179,5 +180,5 @@ function unreachable(url: string, error: unknown, idempotencyKey: string | undef
   const message = [cause, error].flatMap((one) => (one instanceof Error ? one.message : [])).find((text) => text !== '')
   const why = passing[code] ?? message ?? 'unknown'
   const words = url.startsWith('https:') && why === closed ? `${why}. ${perhapsUncertified}` : why
-  return new BrokerUnreachable(url, words, { cause: error, idempotencyKey })
+  return new BrokerUnreachable(url, words, { cause: error, isRefused: code === 'ECONNREFUSED', idempotencyKey })
 }

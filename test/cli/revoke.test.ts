@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 import { BrokerError } from '../../src/base/errors.ts'
 import { explain } from '../../src/cli/failure.ts'
-import { createClient, type Client, type OpenTask } from '../../src/client/client.ts'
+import { BrokerUnreachable, createClient, type Client, type OpenTask } from '../../src/client/client.ts'
 import type { RevocationPlan, RevocationView, StopView } from '../../src/http/contract.ts'
 import { type Lab, startLab } from '../support/lab.ts'
 import { makeSite, mayfly, type RunningBroker, type Site, typing } from '../support/program.ts'
@@ -264,6 +264,46 @@ describe('mayfly revoke', () => {
       expect(table).toMatch(new RegExp(`^${id} .* grant crm +operator:local/operator:ops +why$`, 'm'))
     })
   })
+})
+
+test.each([
+  ['a revocation', ['revoke', '--agent', 'bot', '--reason', 'why', '--yes', '2'], 'mayfly revocations list'],
+  [
+    'a revocation with a stop',
+    ['revoke', '--everything', '--reason', 'why', '--yes', '2', '--stop-issuing', '1h'],
+    'mayfly issuing stops --in-force',
+  ],
+  ['a stop', ['issuing', 'stop', '--agent', 'bot', '--reason', 'why', '--for', '1h'], 'mayfly issuing stops --in-force'],
+])('%s whose answer is lost may have been started, and where to look is said', async (_, args, look) => {
+  const server = createServer((request, response) => {
+    let asked = ''
+    request
+      .on('data', (chunk: Buffer) => (asked += chunk.toString()))
+      .on('end', () => {
+        if (!asked.includes('dry_run')) return void request.socket.destroy()
+        response.end(JSON.stringify({ dry_run: true, tasks: 2, leases: [], count: 2, confirm: 'revoke agent bot' }))
+      })
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  try {
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+    const { status, stderr } = await mayfly(args, { MAYFLY_URL: url, MAYFLY_TOKEN: 'x' })
+    expect(status).toBe(1)
+    expect(stderr).toMatch(/it may have been started all the same; look before asking again: mayfly /)
+    expect(stderr).toContain(look)
+    expect(stderr).not.toContain('npm start')
+  } finally {
+    server.close()
+  }
+})
+
+test('only where nobody listens is asked whether a broker runs there, and only on this machine is one started', () => {
+  const refused = { isRefused: true }
+  expect(explain(new BrokerUnreachable('http://127.0.0.1:8420', 'x', refused)).lines[1]).toContain('npm start')
+  expect(explain(new BrokerUnreachable('https://broker.example.com', 'x', refused)).lines[1]).toBe(
+    'Is the broker running there? MAYFLY_URL says where it is asked.',
+  )
+  expect(explain(new BrokerUnreachable('http://127.0.0.1:8420', 'x')).lines).toHaveLength(1)
 })
 
 test('a failure without a cause is told in its own words', () => {

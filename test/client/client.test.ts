@@ -163,6 +163,10 @@ describe('opening a task', () => {
     expect(usual.mintTimeout).toBeGreaterThan(houseLimits.time + houseLimits.grace)
   })
 
+  test('is not given up before a broker gives up what it starts by its default, where it starts a revocation or a stop', () => {
+    expect(usual.startTimeout).toBeGreaterThan(houseLimits.endsTime + houseLimits.grace)
+  })
+
   test('waits for a broker that is away', async () => {
     await broker.close()
     const opening = clientOf().open(declaration)
