@@ -4,23 +4,24 @@ import { moment, table } from './output.ts'
 /** Whether nothing of a lease can work any more. */
 export const hasEnded = ({ state }: Pick<LeaseView, 'state'>): boolean => ['revoked', 'expired', 'failed'].includes(state)
 
-export const leaseTable = (leases: readonly LeaseView[]): string =>
+/** @param whose says whose each is, which is known of those of one task */
+export const leaseTable = (leases: readonly LeaseView[], { whose = false }: { whose?: boolean } = {}): string =>
   table(
-    ['LEASE', 'STATE', 'GRANT', 'PROVIDER', 'EXPIRES', 'PROOF OR ERROR'],
-    leases.map(({ id, state, grant, provider, expires_at, evidence, error, stuck_since, standing, outlives_revocation }) => [
-      id,
-      [
-        state,
-        ...(stuck_since === undefined ? [] : ['STUCK']),
-        ...(standing ? ['STANDING'] : []),
-        ...(outlives_revocation === undefined ? [] : ['OUTLIVES']),
-      ].join(' '),
-      grant,
-      provider,
-      moment(expires_at),
-      evidence ? `${evidence.by}: ${evidence.statement}` : error,
-    ]),
+    ['LEASE', 'STATE', ...(whose ? ['AGENT', 'TASK'] : []), 'GRANT', 'PROVIDER', 'EXPIRES', 'PROOF OR ERROR'],
+    leases.map((lease) => {
+      const { id, agent, task, grant, provider, expires_at, evidence, error } = lease
+      const proof = evidence ? `${evidence.by}: ${evidence.statement}` : error
+      return [id, stateOf(lease), ...(whose ? [agent, task] : []), grant, provider, moment(expires_at), proof]
+    }),
   )
+
+const stateOf = ({ state, stuck_since, standing, outlives_revocation }: LeaseView): string =>
+  [
+    state,
+    ...(stuck_since === undefined ? [] : ['STUCK']),
+    ...(standing ? ['STANDING'] : []),
+    ...(outlives_revocation === undefined ? [] : ['OUTLIVES']),
+  ].join(' ')
 
 /** Who held what and for how long; how long after its end was decided it was dead, and what stood in the way. */
 export const heldTable = (leases: readonly LeaseView[]): string =>

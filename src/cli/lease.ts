@@ -17,7 +17,7 @@ export const leaseCommand = (outputOf: OutputOf): Command =>
 
 const listCommand = (outputOf: OutputOf): Command =>
   timed(
-    new Command('list').description('leases, newest first (operators and reviewers); `--state revoking` shows what is not proven dead'),
+    new Command('list').description('leases, newest first (operators and reviewers); `--alive` shows what is not proven dead'),
     'held at some time',
   )
     .option('--state <state>', 'reserved, active, revoking, lapsing, revoked, expired or failed')
@@ -28,6 +28,7 @@ const listCommand = (outputOf: OutputOf): Command =>
     .option('--task <task>', 'of this task')
     .option('--stuck [boolean]', 'only those whose revocation has failed for too long; false: all others')
     .option('--standing [boolean]', 'only those of secrets that live on when the lease ends; false: all others')
+    .option('--alive', 'only those that have not ended, be they active, revoking or lapsing')
     .option('--ended-late <duration>', 'only those that ended so long after their end was decided or due, such as 10s')
     .option('--outlived-task <duration>', 'only those that have not ended so long after their task, such as 1m: there must be none')
     .addOption(limitOption())
@@ -35,7 +36,7 @@ const listCommand = (outputOf: OutputOf): Command =>
     .action(async (filter: Record<string, string | boolean>, command: Command) => {
       const page = await connect().listLeases(filterOf(filter))
       const aboutTime = [filter['from'], filter['to'], filter['endedLate'], filter['outlivedTask']].some((given) => given !== undefined)
-      outputOf(command).result(page, () => paged(aboutTime ? heldTable(page.items) : leaseTable(page.items), page))
+      outputOf(command).result(page, () => paged(aboutTime ? heldTable(page.items) : leaseTable(page.items, { whose: true }), page))
     })
 
 const showCommand = (outputOf: OutputOf): Command =>

@@ -269,6 +269,9 @@ export const LeaseFilter = z
     task: TaskIdentifier.optional(),
     stuck: z.enum(['true', 'false']).optional(),
     standing: z.enum(['true', 'false']).optional(),
+    alive: z.enum(['true'], 'can only be true').optional().openapi({
+      description: 'Not ended: whatever is not proven dead, as those that are `revoking`, and those that only time ends (`lapsing`)',
+    }),
     ended_late: Duration.optional().openapi({
       description: 'Ended more than so long after their end was decided or due (`closing_at`); `error` says why',
     }),

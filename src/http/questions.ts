@@ -19,12 +19,13 @@ export function askForTasks(ledger: Ledger, { limit, cursor, from, to, completed
 }
 
 export function askForLeases(ledger: Ledger, query: LeaseFilter): Promise<Listed<Lease>> {
-  const { limit, cursor, from, to, stuck, standing, ended_late: late, outlived_task: outlived, ...filter } = query
+  const { limit, cursor, from, to, stuck, standing, alive, ended_late: late, outlived_task: outlived, ...filter } = query
   const wanted = {
     ...filter,
     ...betweenOf({ from, to }),
     ...(late !== undefined && { endedLate: parseDuration(late)! }),
     ...(outlived !== undefined && { outlivedTask: parseDuration(outlived)! }),
+    ...(alive !== undefined && { alive: true as const }),
     ...(stuck !== undefined && { stuck: stuck === 'true' }),
     ...(standing !== undefined && { standing: standing === 'true' }),
   }

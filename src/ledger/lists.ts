@@ -56,6 +56,8 @@ export interface LeaseFilter {
   readonly task?: TaskId | undefined
   readonly stuck?: boolean | undefined
   readonly standing?: boolean | undefined
+  /** True: those that have not ended. */
+  readonly alive?: true | undefined
   /** Held at some time from then on, as far as the ledger knows: until the end was proven, or its time was over. */
   readonly from?: Date | undefined
   /** Held at some time before then. */
@@ -111,7 +113,9 @@ export const listTasks = (ledger: Ledger, filter: TaskFilter, page: Page): Promi
 export const listLeases = (ledger: Ledger, filter: LeaseFilter, page: Page): Promise<Listed<Lease>> =>
   list(
     ledger,
-    filter.outlivedTask === undefined ? sql`leases` : sql`(select * from leases where ended_at is null offset 0) as leases`,
+    filter.outlivedTask === undefined && filter.alive === undefined
+      ? sql`leases`
+      : sql`(select * from leases where ended_at is null offset 0) as leases`,
     leaseOf,
     page,
     [

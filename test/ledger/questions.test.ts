@@ -171,6 +171,22 @@ describe.each(stores)('what a reviewer asks, on $name', ({ open }) => {
     expect(ids(await listLeases(house.ledger, { endedLate: 3_600_000 }, page))).toEqual([])
   })
 
+  test('leases that are alive: whatever has not ended, in whichever state', async () => {
+    const open = await house.declare(['api'])
+    const ending = await house.declare(['crm', 'gone-by-itself', 'api'])
+    const alive = async (agent = 'bot') => ids(await listLeases(house.ledger, { alive: true, agent }, page)).toSorted()
+    await house.lab.down()
+    await ending.complete(0)
+    await house.broker.background.settled()
+    expect(await alive()).toEqual([...leaseIds(open), ...leaseIds(ending).slice(0, 2)].toSorted())
+    expect(await alive('rival')).toEqual([])
+    await house.lab.up()
+    await open.complete()
+    await house.backdate(ending.id, '1 hour')
+    await untilAllIsDead()
+    expect(await alive()).toEqual([])
+  })
+
   test('leases that outlived their task: none, but for what its provider keeps alive', async () => {
     const open = await house.declare(['crm', 'gone-by-itself'], { duration: 20 * 60_000 })
     const stubborn = await house.declare(['crm', 'gone-by-itself'], { duration: 20 * 60_000 })

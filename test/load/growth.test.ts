@@ -281,6 +281,16 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
       })
 
     if (whole)
+      test('what is alive is looked for among what lives, and not in the past', async () => {
+        const before = examiner.found.length
+        for (const filter of choices({ agent: named('agent'), provider: named('provider'), state: [undefined, 'lapsing'] as const }))
+          await listLeases(broker.ledger, { alive: true, ...filter }, { limit: 50 })
+        const asked = examiner.found.slice(before)
+        expect(asked.flatMap(({ scans }) => scans)).toEqual([])
+        expect(asked.filter(({ pages }) => pages > living * 5).map(inWords)).toEqual([])
+      })
+
+    if (whole)
       test('no statement of the ledger was forgotten here', async () => {
         expect([...new Set(examiner.found.map(({ verb }) => verb))].toSorted()).toEqual(await verbsOfLedger())
       })
