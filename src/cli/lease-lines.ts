@@ -23,22 +23,18 @@ const stateOf = ({ state, stuck_since, standing, outlives_revocation }: LeaseVie
     ...(outlives_revocation === undefined ? [] : ['OUTLIVES']),
   ].join(' ')
 
-/** Who held what and for how long; how long after its end was decided it was dead, and what stood in the way. */
-export const heldTable = (leases: readonly LeaseView[]): string =>
+/** Who held what and for how long; how long after its end was decided it was dead, or is alive by now, and what stood in the way. */
+export const heldTable = (leases: readonly LeaseView[], now = new Date()): string =>
   table(
     ['LEASE', 'STATE', 'AGENT', 'GRANT', 'TASK', 'HELD FROM', 'UNTIL', 'LATE', 'CAUSE', 'WHY LATE'],
-    leases.map(({ id, state, agent, grant, task, issued_at, closing_at, ended_at, cause, error, revocation }) => [
-      id,
-      state,
-      agent,
-      grant,
-      task,
-      moment(issued_at),
-      moment(ended_at),
-      closing_at && ended_at && `${((Date.parse(ended_at) - Date.parse(closing_at)) / 1_000).toFixed(1)}s`,
-      cause,
-      error ?? (revocation === 'expiry' ? 'only time ends it' : undefined),
-    ]),
+    leases.map((lease) => {
+      const { id, agent, grant, task, issued_at, closing_at, ended_at, expires_at, cause, error, revocation } = lease
+      const until = hasEnded(lease) ? moment(ended_at) : `alive, until ${moment(expires_at)}`
+      const late = closing_at && `${((Date.parse(ended_at ?? now.toISOString()) - Date.parse(closing_at)) / 1_000).toFixed(1)}s`
+      const soFar = late && !hasEnded(lease) ? `${late} so far` : late
+      const why = error ?? (revocation === 'expiry' ? 'only time ends it' : undefined)
+      return [id, stateOf(lease), agent, grant, task, moment(issued_at), until, soFar, cause, why]
+    }),
   )
 
 /** Said in full where one lease is shown; in a table it is a word. */

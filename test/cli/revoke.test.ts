@@ -4,8 +4,9 @@ import type { AddressInfo } from 'node:net'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 import { BrokerError } from '../../src/base/errors.ts'
 import { explain } from '../../src/cli/failure.ts'
+import { heldTable } from '../../src/cli/lease-lines.ts'
 import { BrokerUnreachable, createClient, type Client, type OpenTask } from '../../src/client/client.ts'
-import type { RevocationPlan, RevocationView, StopView } from '../../src/http/contract.ts'
+import type { LeaseView, RevocationPlan, RevocationView, StopView } from '../../src/http/contract.ts'
 import { type Lab, startLab } from '../support/lab.ts'
 import { makeSite, mayfly, type RunningBroker, type Site, typing } from '../support/program.ts'
 import { openEmbedded, type OpenedStore } from '../support/stores.ts'
@@ -304,6 +305,30 @@ test('only where nobody listens is asked whether a broker runs there, and only o
     'Is the broker running there? MAYFLY_URL says where it is asked.',
   )
   expect(explain(new BrokerUnreachable('http://127.0.0.1:8420', 'x')).lines).toHaveLength(1)
+})
+
+test('a lease that lives is said to be alive in the table of who held what, with how late it is so far', () => {
+  const lease = {
+    id: 'lease_1',
+    task: 'task_1',
+    agent: 'bot',
+    owner: 'o',
+    grant: 'crm',
+    provider: 'lab',
+    parameters: {},
+    revocation: 'provider',
+    standing: false,
+    state: 'revoking',
+    stuck_since: '2026-11-26T14:00:05.000Z',
+    issued_at: '2026-11-26T13:00:00.000Z',
+    closing_at: '2026-11-26T14:00:00.000Z',
+    expires_at: '2026-11-26T15:00:00.000Z',
+    error: 'no answer',
+  } as unknown as LeaseView
+  const ended = { ...lease, id: 'lease_2', state: 'revoked', stuck_since: undefined, ended_at: '2026-11-26T14:00:01.500Z' } as LeaseView
+  const [, alive, dead] = heldTable([lease, ended], new Date('2026-11-26T14:00:12.300Z')).split('\n')
+  expect(alive).toMatch(/revoking STUCK .* alive, until 2026-11-26 15:00:00Z +12\.3s so far +no answer$/)
+  expect(dead).toMatch(/revoked +bot .* 2026-11-26 14:00:01Z +1\.5s +no answer$/)
 })
 
 test('a failure without a cause is told in its own words', () => {
