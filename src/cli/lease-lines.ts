@@ -7,11 +7,11 @@ export const hasEnded = ({ state }: Pick<LeaseView, 'state'>): boolean => ['revo
 /** @param whose says whose each is, which is known of those of one task */
 export const leaseTable = (leases: readonly LeaseView[], { whose = false }: { whose?: boolean } = {}): string =>
   table(
-    ['LEASE', 'STATE', ...(whose ? ['AGENT', 'TASK'] : []), 'GRANT', 'PROVIDER', 'EXPIRES', 'PROOF OR ERROR'],
+    ['LEASE', 'STATE', 'GRANT', 'PROVIDER', ...(whose ? ['AGENT', 'TASK'] : []), 'EXPIRES', 'PROOF OR ERROR'],
     leases.map((lease) => {
       const { id, agent, task, grant, provider, expires_at, evidence, error } = lease
       const proof = evidence ? `${evidence.by}: ${evidence.statement}` : error
-      return [id, stateOf(lease), ...(whose ? [agent, task] : []), grant, provider, moment(expires_at), proof]
+      return [id, stateOf(lease), grant, provider, ...(whose ? [agent, task] : []), moment(expires_at), proof]
     }),
   )
 
