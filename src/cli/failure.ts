@@ -1,4 +1,4 @@
-import { isLoopback } from '../base/loopback.ts'
+import { isLoopback } from '../base/address.ts'
 import { BrokerError, ConfigurationError, describe } from '../base/errors.ts'
 import { BrokerUnreachable, MayflyProblem } from '../client/client.ts'
 import type { Output } from './output.ts'
