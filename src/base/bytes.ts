@@ -1,4 +1,4 @@
-/** Reads a stream whole, if it has `most` bytes or fewer. Undefined: it has more, and what is left is not read. */
+/** Reads a whole stream of at most `most` bytes. Undefined: it has more, and the rest is not read. */
 export async function readUpTo(stream: AsyncIterable<Uint8Array> | Iterable<Uint8Array>, most: number): Promise<Buffer | undefined> {
   const parts: Uint8Array[] = []
   let size = 0

@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { formatDuration, parseDuration } from './time.ts'
 
-/** Text such as `"90s"` in a file of ours, within limits in milliseconds, both inclusive; milliseconds once parsed. */
+/** Text such as `"90s"` in one of our files, within limits in milliseconds, both inclusive. It is parsed to milliseconds. */
 export function durationWithin(shortest: number, longest: number) {
   const message = `must be a duration from "${formatDuration(shortest)}" to "${formatDuration(longest)}"`
   return z.string(message).transform((text, context) => {

@@ -41,7 +41,7 @@ export interface ErrorContext {
   readonly cause?: unknown
   readonly decision?: DecisionId | undefined
   readonly task?: TaskId | undefined
-  /** Of what the ledger was told of the refusal or failure. */
+  /** Receipts of the entries about this refusal or failure. */
   readonly receipts?: readonly Receipt[]
   readonly errors?: readonly FieldFault[]
   /** Seconds after which the same request makes sense again. */
@@ -71,7 +71,7 @@ export class BrokerError extends Error {
     this.retryAfter = context.retryAfter
   }
 
-  /** The same error with the receipts of what the ledger was told about it. */
+  /** The same error with the receipts of the entries about it. */
   telling(receipts: readonly Receipt[]): BrokerError {
     const { code, detail, cause, decision, task, errors, retryAfter } = this
     return new BrokerError(code, detail, { cause, decision, task, receipts, errors, retryAfter })
@@ -81,11 +81,11 @@ export class BrokerError extends Error {
 /** One and the same for every token that is refused, whatever the reason: the difference is for operators, in log and metric. */
 export const tokenRefused = (): BrokerError => new BrokerError('invalid_token', 'The workload token was not accepted')
 
-/** What a request has that it must not, each with its place. */
+/** The faulty fields of a request, each with its place. */
 export const requestRefused = (errors: readonly FieldFault[]): BrokerError =>
   new BrokerError('invalid_request', 'The request is not valid: see `errors`', { errors })
 
-/** A start that is refused: every fault at once, each with where it stands, so that one edit mends them all. */
+/** A refused start, with every fault and its place, so that one edit can fix them all. */
 export class ConfigurationError extends Error {
   readonly faults: readonly string[]
 
@@ -96,7 +96,7 @@ export class ConfigurationError extends Error {
   }
 }
 
-/** What all of these come to. @throws ConfigurationError with the faults of all that have some, each once; else the first error there is */
+/** The results of all of these. @throws ConfigurationError with the faults of all of them, each once; otherwise the first error, if any */
 export async function withAllFaults<Parts extends readonly unknown[]>(parts: { [At in keyof Parts]: Promise<Parts[At]> }): Promise<Parts> {
   const settled = await Promise.allSettled(parts)
   const reasons: unknown[] = settled.flatMap((part) => (part.status === 'rejected' ? [part.reason] : []))
@@ -112,7 +112,7 @@ export function describe(error: unknown): string {
   return `${error.message}${cause}`
 }
 
-/** What `make` makes of what it was given; undefined where that cannot be, which it says by a RangeError. Any other error is thrown on. */
+/** The result of `make`, or undefined if it throws a RangeError. Any other error is rethrown. */
 export function ifInRange<Made>(make: () => Made): Made | undefined {
   try {
     return make()

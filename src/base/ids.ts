@@ -37,8 +37,8 @@ export function isId<Noun extends keyof Ids>(noun: Noun, text: string): text is 
 const alphabet = '0123456789abcdefghjkmnpqrstvwxyz'
 
 /**
- * The text from which on the ids of this noun sort that are made at `at` or later: a UUIDv7 begins with 48 bits of time, which are the first ten
- * characters of a TypeID. @param at milliseconds since 1970
+ * The lower bound, in sort order, of the ids of this noun made at `at` or later: a UUIDv7 begins with 48 bits of time, which are the first
+ * ten characters of a TypeID. @param at milliseconds since 1970
  */
 export function idFrom(noun: keyof Ids, at: number): string {
   let left = Math.min(Math.max(0, Math.floor(at)), 2 ** 48 - 1)
@@ -50,7 +50,7 @@ export function idFrom(noun: keyof Ids, at: number): string {
   return `${noun}_${time}`
 }
 
-/** When an id was made, by the clock of whoever made it: the reverse of `idFrom`. Milliseconds since 1970. */
+/** When an id was made, by its maker's clock: the reverse of `idFrom`. Milliseconds since 1970. */
 export function madeAt(id: string): number {
   let time = 0
   for (const character of id.slice(id.indexOf('_') + 1, id.indexOf('_') + 11)) time = time * 32 + Math.max(0, alphabet.indexOf(character))

@@ -1,9 +1,9 @@
 import { describe } from './errors.ts'
 
 /**
- * Takes every step until it is over, whatever became of those before it: one that keeps failing must not keep the others from ending anything.
+ * Runs every step to its end, even if earlier ones failed: a step that keeps failing must not keep the others from ending anything.
  *
- * @param steps by what they are called where it is told that they failed, in their order
+ * @param steps in their order, by the name under which a failure is reported
  * @throws Error with each step that failed and why, when all have had their turn
  */
 export async function inTurn(steps: Readonly<Record<string, () => Promise<void>>>, isOver: () => boolean = () => false): Promise<void> {

@@ -1,12 +1,12 @@
 /** What parsed JSON can be. */
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json }
 
-/** A field of an object; undefined where there is none, or the value is no object. */
+/** A field of an object; undefined if it is missing or the value is no object. */
 export function fieldIn(value: Json | undefined, name: string): Json | undefined {
   return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Readonly<Record<string, Json>>)[name] : undefined
 }
 
-/** The same as text; empty where there is none. */
+/** The same as text; empty if there is none. */
 export function textIn(value: Json | undefined, name: string): string {
   const found = fieldIn(value, name)
   return typeof found === 'string' || typeof found === 'number' ? String(found) : ''
@@ -51,7 +51,7 @@ export function parseJson(text: string, isKnown?: (key: string) => boolean): Jso
   return value
 }
 
-/** What `parseJson` makes of a text; undefined where it is none, without the error: the text may hold a key, and its reader wants to know something else. */
+/** The result of `parseJson`, or undefined if the text is no such JSON. The error is dropped because the text may hold a key. */
 export function ifJson(text: string): Json | undefined {
   try {
     return parseJson(text)

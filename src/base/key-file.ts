@@ -26,8 +26,8 @@ export async function openKeyFile(file: string, length: number): Promise<Uint8Ar
 }
 
 /**
- * Makes the folder where it is missing, and refuses one that is another user's, root aside, or that others can look into: whoever may write there puts
- * a key of their own in the place of ours.
+ * Makes the folder if it is missing. Refuses one that belongs to another user (except root) or is open to others, because whoever can write
+ * there can replace our key with theirs.
  */
 export async function privateFolder(folder: string): Promise<void> {
   await mkdir(folder, { recursive: true, mode: 0o700 })
@@ -38,7 +38,7 @@ export async function privateFolder(folder: string): Promise<void> {
 }
 
 /**
- * Makes a 0600 file where there is none. Of two that start at once one wins, and both go on with what it wrote.
+ * Makes a 0600 file if there is none. If two processes start at once, one wins, and both go on with what it wrote.
  *
  * @param make what is in it; not asked where there is one
  */

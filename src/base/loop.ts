@@ -1,28 +1,28 @@
 import { describe } from './errors.ts'
 import { stopwatch } from './time.ts'
 
-/** Work that is taken up again and again, until it is stopped. */
+/** Work that is repeated until it is stopped. */
 export interface Loop {
-  /** There may be something to do: the next round follows at once. One that came during a round counts, for it may have been behind the round's back. */
+  /** There may be something to do: another round follows at once, also if one is running, because that one may have missed the work. */
   wake(): void
-  /** Milliseconds since a round was last over without an error. */
+  /** Milliseconds since a round last ended without an error. */
   lastRound(): number
-  /** Resolves when the round that is under way is over. */
+  /** Resolves when the current round is over. */
   stop(): Promise<void>
 }
 
 /**
- * Takes one round after the other.
+ * Runs one round after the other.
  *
- * @param round resolves with the milliseconds until the next one, where nothing wakes the loop earlier
- * @param retryAfter milliseconds until the next one where a round fails
- * @param failed hears of each that fails, in words that are safe to log
+ * @param round resolves with the milliseconds until the next one, unless something wakes the loop earlier
+ * @param retryAfter milliseconds until the next round after one that failed
+ * @param failed is called for each round that fails, with words that are safe to log
  */
 export function startLoop(round: (isOver: () => boolean) => Promise<number>, retryAfter: number, failed: (error: string) => void): Loop {
   let stopped = false
   let woken = false
   let wakeUp = (): void => {}
-  // Not the clock: one that jumps would hide that it stands still.
+  // Not the clock: a jump of it would hide that the loop stands still.
   let sinceRound = stopwatch()
 
   async function loop(): Promise<void> {

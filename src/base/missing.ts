@@ -1,4 +1,4 @@
-/** For a file that may be missing: nothing then. Whatever else is wrong with it is thrown. */
+/** For a file that may be missing: undefined then. Any other error is thrown. */
 export function unlessMissing(error: NodeJS.ErrnoException): undefined {
   if (error.code !== 'ENOENT') throw error
 }

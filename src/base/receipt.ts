@@ -1,6 +1,6 @@
 import type { EntryId } from './ids.ts'
 
-/** What whoever was answered can keep: which entry the ledger has written, and the one leaf of the log that it can come to. It says nothing of the entry by itself. */
+/** Names an entry that the ledger has written and the only log leaf that it can become. Callers keep it; it does not reveal the entry. */
 export interface Receipt {
   readonly entry: EntryId
   readonly kind: string

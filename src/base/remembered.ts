@@ -1,6 +1,6 @@
 import { ageOf, type Clock } from './time.ts'
 
-/** Milliseconds for which a question is waited for by those who come later, before another one is asked. */
+/** Milliseconds for which later callers wait for a question that is under way, before another one is asked. */
 const patience = 2_000
 
 /**

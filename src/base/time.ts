@@ -7,8 +7,8 @@ export type Clock = () => number
 export const systemClock: Clock = () => Date.now()
 
 /**
- * Milliseconds since a moment of this clock: by how much the two are apart, whichever comes first. What is kept for a while is else kept, where the clock was
- * ahead and is set back, for as long as it had been ahead.
+ * Milliseconds since a moment of this clock. Never negative: otherwise, after a clock that ran ahead is set back, an entry would look
+ * fresh until the clock catches up.
  */
 export const ageOf = (moment: number, clock: Clock): number => Math.abs(clock() - moment)
 
@@ -42,5 +42,5 @@ export async function delay(ms: number, signal?: AbortSignal): Promise<void> {
   await wait(ms, undefined, signal ? { signal } : {})
 }
 
-/** The earlier of two moments, as it was written; the second where the first is none. */
+/** The earlier of two moments, as it was written; the second if the first is no valid moment. */
 export const earlier = (one: string, other: string): string => (Date.parse(one) < Date.parse(other) ? one : other)
