@@ -20,8 +20,8 @@ export interface Actor {
    */
   readonly attributes: Readonly<Record<string, string | readonly string[]>>
   /**
-   * Names of claims that the token has and that are no attributes, because they are neither text nor a list of texts that can be kept and shown. A policy that forbids
-   * by one would not match, as if it were not there. Absent: none.
+   * Names of claims that the token has but that are no attributes, because they are neither a string nor a list of strings that can be kept
+   * and shown. A policy that forbids by such a claim would not match, as if the claim were absent. Absent: none.
    */
   readonly unreadable?: readonly string[]
   readonly token: TokenFacts

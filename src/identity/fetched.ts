@@ -39,8 +39,8 @@ const mostWaiting = 64
 export type Fetched = 'changed' | 'unchanged' | 'failed'
 
 /**
- * Keys that are fetched, once now and then whenever they grow old, in the background. However many tokens come, and whatever stands in them, the issuer is asked by one request at a
- * time, once in 30 s for unknown keys, and ever more rarely while it fails.
+ * Keys that are fetched in the background: at the start, and whenever they grow old. Whatever tokens come, and however many, the issuer
+ * gets one request at a time, one in 30 s for unknown keys, and fewer and fewer while it fails.
  */
 export function fetchedKeys(rules: Rules, clock: Clock, fetched: (outcome: Fetched) => void): KeySource {
   const stop = new AbortController()
@@ -57,7 +57,7 @@ export function fetchedKeys(rules: Rules, clock: Clock, fetched: (outcome: Fetch
   let waiting = 0
 
   async function fetchSet(): Promise<KeySet> {
-    // Found once and then pinned: a discovery document that changes later moves nobody's keys.
+    // Found once and then pinned: a later change of the discovery document changes no keys.
     address ??= await discover(rules, stop.signal)
     const next = await importKeys(await fetchJson(address, rules.allowPrivate, stop.signal), rules)
     if ((next.sequence ?? -1) < (set?.sequence ?? -1)) throw new Error('the sequence of the bundle goes backwards')
@@ -78,8 +78,8 @@ export function fetchedKeys(rules: Rules, clock: Clock, fetched: (outcome: Fetch
   }
 
   /**
-   * A clock that is set back takes along what was reckoned by it. Else keys that an issuer has withdrawn would be believed, or nobody of an issuer let in
-   * that could not be reached while the clock was wrong, for as long as it was ahead.
+   * Moves the times reckoned by the clock back with it. Otherwise, for as long as the clock had been ahead, the broker would believe keys
+   * that an issuer has withdrawn, or refuse all tokens of an issuer that could not be reached meanwhile.
    */
   function followClock(): void {
     const setBack = Math.max(0, askedAt - clock())
@@ -102,7 +102,7 @@ export function fetchedKeys(rules: Rules, clock: Clock, fetched: (outcome: Fetch
     }
   }
 
-  /** One fetch at a time; whoever comes meanwhile waits for it. Never rejects: what came of it shows in the set. */
+  /** One fetch at a time; later callers wait for it. Never rejects: the result shows in the set. */
   function refresh(): Promise<void> {
     flight ??= attempt().finally(() => {
       flight = undefined
@@ -122,7 +122,7 @@ export function fetchedKeys(rules: Rules, clock: Clock, fetched: (outcome: Fetch
     timer = setTimeout(() => (due() ? void refresh() : schedule()), Math.max(second, dueAt() - clock())).unref()
   }
 
-  /** Whoever is too much goes on with what there is. */
+  /** Callers beyond `mostWaiting` go on with the current set. */
   async function waitFor(refreshing: Promise<void>, signal: AbortSignal): Promise<void> {
     if (waiting >= mostWaiting) return
     waiting++
@@ -132,7 +132,8 @@ export function fetchedKeys(rules: Rules, clock: Clock, fetched: (outcome: Fetch
   async function upToDate(signal: AbortSignal): Promise<KeySet | undefined> {
     if (due()) {
       const refreshing = refresh()
-      // A set that is only just due is used meanwhile; so is any while the issuer fails. One that slept through its time with the machine is not: keys may have been revoked.
+      // A set that is only just due is used meanwhile, and so is any set while the issuer fails. A set that is long overdue, for example
+      // because the machine slept, is not used: keys may have been revoked.
       const justDue = failures > 0 || clock() < refreshAt + minute
       if (!usable() || !justDue) await waitFor(refreshing, signal)
     }
@@ -145,7 +146,7 @@ export function fetchedKeys(rules: Rules, clock: Clock, fetched: (outcome: Fetch
     async find(kid, signal) {
       const found = await upToDate(signal)
       if (!found) throw new Refusal('keys_unavailable')
-      // A name that is not there may be a new one. A fetch that is under way already is waited for, and none is begun too soon.
+      // A missing `kid` may be a new one. A fetch that is under way is waited for, and none is begun too soon.
       const mayAsk = ageOf(askedAt, clock) >= unknownEvery && !stop.signal.aborted
       if (kid !== undefined && !found.keys.has(kid) && (flight ?? mayAsk)) await waitFor(refresh(), signal)
       return keyOf(usable() ?? found, kid)

@@ -11,19 +11,19 @@ export type KeySettings = { readonly discovery: true } | { readonly url: string 
 /** `reusable`: the workload presents one token until it is renewed. `single-use`: each token opens one call, on whichever broker. */
 export type ReplayRule = 'reusable' | 'single-use'
 
-/** Somebody whose tokens are accepted, as the configuration says it. */
+/** An issuer whose tokens are accepted, as written in the configuration. */
 export interface Issuer {
-  /** By which catalogue, operators and resource servers refer to it. */
+  /** The name by which catalogue, operators and resource servers refer to it. */
   readonly name: string
   readonly profile: ProfileName
-  /** What `iss` must be, to the character. Fixed for `github-actions`; `spiffe` has none. */
+  /** The exact value of `iss`. Fixed for `github-actions`; `spiffe` has none. */
   readonly issuer?: string | undefined
   /** For `spiffe` only: whose SPIFFE IDs the bundle may vouch for. */
   readonly trustDomain?: string | undefined
   readonly keys: KeySettings
-  /** Asymmetric ones only. Those of the profile where absent. */
+  /** Asymmetric ones only. The default is those of the profile. */
   readonly algorithms?: readonly string[] | undefined
-  /** Milliseconds that a token may live as a whole. */
+  /** The longest total life of a token, in milliseconds. */
   readonly maxLifetime?: number | undefined
   readonly replay?: ReplayRule | undefined
   /** Keys over plain http from elsewhere than loopback: for a mesh that protects them by itself. */

@@ -47,7 +47,7 @@ export async function openLocalIssuer(file: string): Promise<LocalIssuer> {
 
 type PrivateKey = z.output<typeof keyShape>
 
-/** The key in the file. Whoever else could read it could be any agent and any operator: then it is refused. */
+/** The key in the file. Refused if others can read it, because they could then act as any agent and any operator. */
 async function readKey(file: string): Promise<PrivateKey> {
   await using handle = await openPrivate(file)
   const { size } = await handle.stat()

@@ -45,5 +45,5 @@ export function createMemory(): Memory {
   }
 }
 
-/** By the whole token, so that only the very same text is taken for it; and by its hash, so that no token stays in memory. */
+/** The hash of the whole token: of the whole, so that only the very same text matches; a hash, so that no token stays in memory. */
 const nameOf = (token: string): string => createHash('sha256').update(token).digest('base64')

@@ -2,7 +2,7 @@ import { type Actor, type Match, matches } from './actor.ts'
 
 export type Role = 'operator' | 'reviewer'
 
-/** Whoever has these attributes runs the broker, or reads its ledger. */
+/** An actor with these attributes runs the broker, or reads its ledger. */
 export interface OperatorEntry {
   readonly issuer: string
   readonly match: Match

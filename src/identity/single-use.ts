@@ -10,14 +10,14 @@ import type { Rules } from './issuer.ts'
 export type Spend = (key: string, expiresAt: Date) => Promise<boolean>
 
 /**
- * Uses up a single-use token. Called last, so that a token which is refused for something else is not lost.
+ * Uses up a single-use token. Called last, so that a token refused for another reason is not lost.
  *
  * @throws Refusal `replayed`, BrokerError `store_unavailable`
  */
 export async function spendOnce(token: Compact, claims: Claims, rules: Rules, expiry: number, spend: Spend): Promise<void> {
   let first: boolean
   try {
-    // Kept until no broker accepts the token, one whose clock is behind by the skew included.
+    // Kept until no broker accepts the token any more, not even one whose clock is behind by the skew.
     first = await spend(replayKey(token, claims, rules), new Date((expiry + 2 * skew) * 1_000))
   } catch (error) {
     if (error instanceof BrokerError) throw error
@@ -27,8 +27,8 @@ export async function spendOnce(token: Compact, claims: Claims, rules: Rules, ex
 }
 
 /**
- * What is the same in all forms of one token: its `jti`, else what was signed. Never the whole token, whose ECDSA signature (r, s) has the twin (r, n-s) that anyone can
- * compute and that verifies too.
+ * The same value for all forms of one token: its `jti`, otherwise the signed content. Never the whole token, because anyone can compute the
+ * twin (r, n-s) of its ECDSA signature (r, s), which verifies too.
  */
 function replayKey(token: Compact, { jti }: Claims, { issuer, trustDomain }: Rules): string {
   const one = jti === undefined ? token.signed : JSON.stringify([issuer ?? `spiffe://${trustDomain}`, jti])

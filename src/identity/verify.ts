@@ -30,7 +30,7 @@ export interface Verifier {
 }
 
 export interface VerifierParts {
-  /** What `aud` must be: the public URL of this broker. */
+  /** The required `aud`: the public URL of this broker. */
   readonly audience: string
   readonly clock: Clock
   readonly spend: Spend
@@ -100,7 +100,7 @@ export function createVerifier(issuers: readonly Issuer[], parts: VerifierParts)
       } catch (error) {
         if (!(error instanceof Refusal)) throw error
         parts.refused(error.fault, issuer)
-        // Without a cause: nothing of the reason can reach whoever guesses at tokens.
+        // Without a cause, so that the reason cannot reach somebody who guesses tokens.
         throw tokenRefused()
       }
     },
@@ -116,7 +116,7 @@ function keysOf(rules: Rules, parts: VerifierParts): KeySource {
 
 /** @throws Refusal */
 async function checkSignature({ text, alg }: Compact, { alg: own, key }: VerificationKey): Promise<void> {
-  // The key decides with what it verifies, not the token.
+  // The key decides the algorithm, not the token.
   if (!sameAlgorithm(own, alg)) throw new Refusal('algorithm_not_allowed')
   try {
     await compactVerify(text, key, { algorithms: [alg] })

@@ -1,7 +1,7 @@
 import { BrokerError } from '../base/errors.ts'
 import { whenFired } from '../base/signal.ts'
 
-/** Waits for work that others wait for too: whoever gives up leaves, and the work goes on. @throws BrokerError `timed_out` when the signal fires first */
+/** Waits for shared work, which goes on if this caller gives up. @throws BrokerError `timed_out` when the signal fires first */
 export async function withinSignal<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   let forget = (): void => {}
   const left = new Promise<never>((_, reject) => {
