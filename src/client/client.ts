@@ -18,7 +18,7 @@ export interface ClientOptions {
   readonly url: string
   /** The workload token, or how to get it: a function is called at each use, so that a rotated token is found. */
   readonly token: string | (() => Promise<string>)
-  /** What is shown to a broker that lets nobody in without a client certificate. Called at each use, so that a rotated one is found. Needs an https URL. */
+  /** The certificate for a broker that requires one of its clients. Called at each use, so that a rotated one is found. Needs an https URL. */
   readonly certificate?: () => Promise<ClientCertificate>
   /** Milliseconds for one try; 15,000 where absent, 35,000 of what mints, and 35,000 more of what starts a revocation or a stop, longer than a broker works at a request by its default. Less: what it opens after that, nobody receives. */
   readonly timeout?: number
@@ -75,9 +75,9 @@ export interface Client {
   showPolicySet(digest: string): Promise<contract.PolicySetView>
   showDecision(id: string): Promise<contract.DecisionDetail>
   replayDecision(id: string): Promise<contract.ReplayView>
-  /** What a revocation of many would end. */
+  /** Shows what a bulk revocation would end. */
   planRevocation(selector: contract.Selector): Promise<contract.RevocationPlan>
-  /** Starts it; it goes on by itself. Where no answer came it may have been started: look at `listRevocations` before asking again. */
+  /** Starts it; it goes on by itself. Without an answer it may have started all the same: look at `listRevocations` before asking again. */
   startRevocation(request: contract.RevocationRequest): Promise<contract.StartedRevocation>
   showRevocation(id: string): Promise<contract.RevocationView>
   listRevocations(filter?: Filter): Promise<contract.Page<contract.RevocationView>>

@@ -4,7 +4,7 @@ import type { IncomingMessage } from 'node:http'
 import { Agent, request } from 'node:https'
 import { longestIdle } from '../base/keep-alive.ts'
 
-/** What a client shows a broker that lets nobody in without a certificate (`listen.tls.client_ca`). PEM. */
+/** The client certificate for a broker that requires one (`listen.tls.client_ca`). PEM. */
 export interface ClientCertificate {
   /** The certificate, and those between it and the authority that the broker trusts. */
   readonly certificate: string
@@ -35,7 +35,7 @@ export function fetchShowing(read: () => Promise<ClientCertificate>): () => Prom
   }
 }
 
-/** What is wrong with a client certificate, without anything of it; undefined if nothing is. */
+/** The fault of a client certificate, in words that repeat nothing of it; undefined if there is none. */
 export function certificateFault({ certificate, key }: ClientCertificate): string | undefined {
   const [shown, secret] = [parsed(() => new X509Certificate(certificate)), parsed(() => createPrivateKey(key))]
   if (!shown) return 'the client certificate is not a certificate in PEM'

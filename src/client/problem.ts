@@ -9,9 +9,9 @@ export class MayflyProblem extends Error {
   /** `no`: the same request will not do. `same`: the same again. `later`: after a while. `new_token`: with a fresh workload token. */
   readonly retry: 'no' | 'same' | 'later' | 'new_token'
   readonly detail: string
-  /** Where there was one: the id with which a reviewer finds out why. */
+  /** The id of the decision, if there was one: a reviewer finds the reason with it. */
   readonly decision: string | undefined
-  /** Of what the ledger keeps of this refusal. */
+  /** Receipts of the ledger's entries about this refusal. */
   readonly receipts: readonly ReceiptView[]
   readonly errors: readonly FieldFault[]
   readonly requestId: string | undefined
@@ -43,7 +43,7 @@ interface Unanswered {
   readonly idempotencyKey?: string | undefined
 }
 
-/** No answer, or none that a broker gives. What was asked may have happened. */
+/** No answer, or not a broker's. The request may have been carried out. */
 export class BrokerUnreachable extends Error {
   readonly url: string
   /** Whether the next try would meet the same, such as a certificate that is not trusted. */
@@ -63,7 +63,7 @@ export class BrokerUnreachable extends Error {
   }
 }
 
-/** Reads a refusal, whoever wrote it: a proxy in between answers in shapes of its own. */
+/** Reads a refusal of any origin: a proxy in between has its own formats. */
 export function problemOf(status: number, headers: Headers, body: unknown, idempotencyKey?: string): MayflyProblem {
   const fields = (typeof body === 'object' && body !== null ? body : {}) as Record<string, unknown>
   const text = (name: string): string | undefined => (typeof fields[name] === 'string' ? fields[name] : undefined)

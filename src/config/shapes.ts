@@ -16,7 +16,7 @@ const whole = (least: number, most: number) =>
 
 export const File = z.string().min(1).max(4_096)
 
-/** What issuers and providers may be called: it goes into logs, metrics and names of files as it is. */
+/** Allowed names of issuers and providers: they go into logs, metrics and file names unchanged. */
 export const Name = z.string().regex(/^[a-z0-9][a-z0-9._-]{0,63}$/, 'must be lower-case letters, digits, ".", "_" or "-", at most 64')
 
 const AttributeValue = z.string().min(1).max(1_024)
@@ -152,7 +152,7 @@ export const AnchorEntry = z
       fault(['key'], 'must be the verifier key of the witness, name+id+key, of type 4 (an Ed25519 cosignature)')
   })
 
-/** What every provider has. Its other keys belong to its kind. */
+/** The keys that every provider has. All others belong to its kind. */
 export const ProviderHead = z.looseObject({ name: Name, kind: z.string() })
 
 /** Which provider keeps the key of the log. Its other keys belong to that provider's kind. */

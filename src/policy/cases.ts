@@ -9,7 +9,7 @@ import type { PolicySet } from './document.ts'
 import { Duration } from './duration.ts'
 import { readYaml, type YamlFile } from '../base/yaml-file.ts'
 
-/** What came of asking: the policy's answer, or `refused` where the catalogue already says no. */
+/** The result of a case: the policy's answer, or `refused` if the catalogue already says no. */
 export interface Outcome {
   readonly outcome: 'permit' | 'deny' | 'refused'
   /** Ids of the determining policies, sorted. */
@@ -26,7 +26,7 @@ export interface CaseResult {
   /** `file:line` of the case. */
   readonly place: string
   readonly ok: boolean
-  /** What differs from what was expected, in one sentence; empty where nothing does. */
+  /** The difference from the expectation, in one sentence; empty if there is none. */
   readonly detail: string
   readonly got: Outcome
 }
@@ -58,7 +58,7 @@ export async function checkCases(catalogue: Catalogue, set: PolicySet, file: str
 
 const AskedGrant = z.strictObject({ name: z.string(), parameters: z.record(z.string(), z.string()).default({}), ttl: Duration.optional() })
 
-/** An outcome alone, or with what else is expected. No union: of one that has a wrong part, only the whole would be called wrong. */
+/** An outcome alone, or with further expectations. No union: a wrong part would be reported as a fault of the whole. */
 const Expected = z.preprocess(
   (value) => (typeof value === 'string' ? { outcome: value } : value),
   z.strictObject(
@@ -88,7 +88,7 @@ interface Asker {
   readonly actor: Actor
 }
 
-/** The agent of a case and an actor that is this agent, and no other; else a fault of the file. */
+/** The agent of a case and an actor that matches this agent only; otherwise a fault of the file. */
 function askerOf(catalogue: Catalogue, wanted: Case, yaml: YamlFile, index: number): Asker | undefined {
   const agent = catalogue.agents.get(wanted.agent)
   if (!agent) {

@@ -24,7 +24,7 @@ export interface Catalogue {
   resolve(agent: Agent, actor: Actor, action: Action, declared: Declared, places?: Places): Inquiry
 }
 
-/** What a provider asks of the grants that name it. */
+/** A provider's requirements for the grants that name it. */
 export interface GrantRules {
   /** Shape of a grant's own keys: those that not every grant has. */
   readonly grant: ZodType
@@ -96,7 +96,7 @@ function createCatalogue(agents: ReadonlyMap<string, Agent>, kinds: ReadonlyMap<
   }
 }
 
-/** What agents, kinds, grants, groups and parameters may be called: it goes into logs, policies and paths as it is. */
+/** Allowed names of agents, kinds, grants, groups and parameters: they go into logs, policies and paths unchanged. */
 const Name = z.string().regex(/^[a-z0-9][a-z0-9._-]{0,63}$/, 'must be lower-case letters, digits, ".", "_" or "-", at most 64')
 const Words = z
   .string()
@@ -128,7 +128,7 @@ const AgentEntry = z.strictObject({
 
 const KindEntry = z.strictObject({ owner: Words, max_duration: Duration, max_life: Duration.optional(), grants: z.array(z.string()).max(256) })
 
-/** What every grant has. Its other keys belong to its provider. */
+/** The keys that every grant has. All others belong to its provider. */
 const GrantEntry = z.looseObject({
   provider: z.string(),
   max_ttl: Duration,

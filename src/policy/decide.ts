@@ -38,7 +38,7 @@ export interface Decision {
   readonly answers: readonly Answer[]
 }
 
-/** What a set says to one question. */
+/** The answer of a set to one question. */
 type Judgement = Pick<Answer, 'outcome' | 'policies' | 'obligations' | 'diagnostics'>
 type Asked = Judgement & Pick<Answer, 'input'>
 
@@ -54,12 +54,12 @@ export function decide(set: PolicySet, inquiry: Inquiry, now: Date): Decision {
   return { ...merge(answers), policyDigest: set.digest, answers }
 }
 
-/** Asks this set what another one, or the same one once, was asked. An input that does not fit this set's schema is a deny by `engine`. */
+/** Asks this set a question recorded earlier, of this or another set. An input that does not fit this set's schema is a deny by `engine`. */
 export function replay(set: PolicySet, answers: readonly Answer[]): readonly Answer[] {
   return answers.map(({ action, resource, input }) => ({ action, resource, ...judge(set, JSON.parse(input) as Question), input }))
 }
 
-/** What a set says to one question, and the question as it is kept. */
+/** The answer of a set to one question, and the question as it is kept. */
 const ask = (set: PolicySet, question: Question): Asked => ({ ...judge(set, question), input: canonical(question) })
 
 /** Deny on anything but a clean permit: Cedar skips a policy that fails, and the skipped one may be the forbid that should have spoken. */
@@ -94,7 +94,7 @@ interface Remembered {
   readonly behind: string
 }
 
-/** What sets that never read the time said, by question. Dropped with their set. */
+/** Answers of sets that never read the time, by question. Dropped with their set. */
 const memory = new WeakMap<PolicySet, Map<string, Remembered>>()
 /** Questions remembered for one set, and the longest (in characters) that is: 16 MiB at most. An agent's nightly tasks are a handful of questions. */
 const mostRemembered = { questions: 2_048, length: 4_096 }
@@ -109,7 +109,7 @@ const comesAgain = ({ duration }: Inquiry): boolean => duration % 1_000 === 0
 function recall(set: PolicySet, timeless: TimelessQuestion, now: Date): Asked {
   const remembered = memory.get(set) ?? new Map<string, Remembered>()
   memory.set(set, remembered)
-  // Not canonical, which costs more than all else here: a question that is built in another order is asked once more, no harm.
+  // Not canonical JSON, which would cost more than everything else here: a question built in another order is only asked once more.
   const key = JSON.stringify(timeless)
   const known = remembered.get(key)
   if (known) {

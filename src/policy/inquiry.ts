@@ -99,7 +99,7 @@ function resolveGrant(grant: Grant, asked: DeclaredGrant, pointer: string | unde
   return { grant, parameters: { ...asked.parameters }, ttl }
 }
 
-/** What was asked in whole milliseconds, or the limit itself where nothing was; more, or nothing that is a duration, is a fault. */
+/** The requested whole milliseconds, or the limit if none were requested. More than the limit, or no valid duration, is a fault. */
 function within(limit: number, asked: number | undefined, pointer: string | undefined, faults: Fault[]): number {
   if (asked === undefined) return limit
   const whole = Math.floor(asked)
