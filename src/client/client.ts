@@ -18,7 +18,7 @@ export interface ClientOptions {
   readonly url: string
   /** The workload token, or how to get it: a function is called at each use, so that a rotated token is found. */
   readonly token: string | (() => Promise<string>)
-  /** The certificate for a broker that requires one of its clients. Called at each use, so that a rotated one is found. Needs an https URL. */
+  /** The client certificate, if the broker requires one. Called at each use, so that a rotated one is found. Needs an https URL. */
   readonly certificate?: () => Promise<ClientCertificate>
   /** Milliseconds for one try; 15,000 where absent, 35,000 of what mints, and 35,000 more of what starts a revocation or a stop, longer than a broker works at a request by its default. Less: what it opens after that, nobody receives. */
   readonly timeout?: number

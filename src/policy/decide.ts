@@ -54,7 +54,7 @@ export function decide(set: PolicySet, inquiry: Inquiry, now: Date): Decision {
   return { ...merge(answers), policyDigest: set.digest, answers }
 }
 
-/** Asks this set a question recorded earlier, of this or another set. An input that does not fit this set's schema is a deny by `engine`. */
+/** Asks this set a recorded question of any set. An input that does not fit this set's schema is a deny by `engine`. */
 export function replay(set: PolicySet, answers: readonly Answer[]): readonly Answer[] {
   return answers.map(({ action, resource, input }) => ({ action, resource, ...judge(set, JSON.parse(input) as Question), input }))
 }
