@@ -57,7 +57,7 @@ async function run<On extends Stage>(scene: On, one: Deed<unknown, undefined, On
 
 /** What was committed can be seen a moment before its answer crosses the wire: so many looks at the store take much longer than that. */
 async function untilStruck({ tripwire, owner }: Stage): Promise<void> {
-  for (let looks = 0; looks < 500 && !tripwire.struck(); looks++) await owner`select 1`
+  for (let looks = 0; looks < 20_000 && !tripwire.struck(); looks++) await owner`select 1`
 }
 
 const cellsOf = ({ crosses, kills = () => true }: Pick<Deed, 'crosses' | 'kills'>): Crossing[] =>

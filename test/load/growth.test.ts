@@ -96,7 +96,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
         },
       }
       broker = { ...house.broker, ledger }
-    }, 120_000)
+    })
 
     afterAll(async () => {
       await owner.end()
@@ -220,7 +220,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
         const asked = examiner.found.slice(before)
         expect(asked.length).toBeGreaterThan(1_000)
         expect(asked.filter(touchesMuch).map(inWords)).toEqual([])
-      }, 120_000)
+      }, 300_000)
 
     if (whole)
       test('each question of a reviewer touches few pages', async () => {
