@@ -280,6 +280,16 @@ describe.each(['boundary', 'inline'] as const)('an account with kill lists in th
       expect(bad(await examined())).toEqual([{ level: 'warning', subject: `mode of ${taskRole}`, message: expect.stringContaining('direct') }])
     })
 
+    test('STS has no children of sessions, and a grant lasts longer than a session', async () => {
+      const long = { ...trial, maxTtl: 7_200_000 }
+      expect(bad(await examined({}, {}, [long])), 'children carry it').toEqual([])
+      aws.peer.faults.unsupported.add('GetScopedCredentials')
+      expect(bad(await examined({}, {}, [long]))).toEqual([
+        { level: 'fault', subject: `grant invoices-bucket, role ${taskRole}`, message: expect.stringContaining('longest_session') },
+        { level: 'warning', subject: `mode of ${taskRole}`, message: expect.stringContaining('direct') },
+      ])
+    })
+
     test.each([
       [120_000, 'warning', 'behind'],
       [-120_000, 'warning', 'ahead'],

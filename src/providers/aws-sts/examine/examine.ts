@@ -9,7 +9,7 @@ import { type ClockOfAws, judgeClock } from './clock.ts'
 import type { IamView } from './iam.ts'
 import { examineIdentities } from './identities.ts'
 import { examineKillList } from './kill-list.ts'
-import { examineMode } from './mode.ts'
+import { examineMode, type ModeFound } from './mode.ts'
 import { examineQuotas } from './quotas.ts'
 import { examineRole } from './role.ts'
 import { examineTrial } from './trial.ts'
@@ -36,9 +36,13 @@ export async function examine(aws: Examined, grants: readonly TrialGrant<AwsGran
   if (identities.some(({ level, subject }) => level === 'fault' && subject === 'account')) return identities
   const findings = [...identities, ...(await section('clock', async () => judgeClock(await aws.awsClock(), aws.clock())))]
   // One after the other: it is a check and not a storm.
-  for (const grant of grants) for (const role of grant.settings.roles) findings.push(...(await examineTrial(aws, grant, role)))
-  for (const role of rolesOf(grants)) {
-    findings.push(...(await section(`mode of ${role}`, () => examineMode(aws, role))))
+  const modes = new Map<string, ModeFound>()
+  for (const role of rolesOf(grants)) modes.set(role, await examineMode(aws, role))
+  for (const grant of grants) {
+    for (const role of grant.settings.roles) findings.push(...(await examineTrial(aws, grant, role, modes.get(role)?.mode === 'direct')))
+  }
+  for (const [role, { findings: ofMode }] of modes) {
+    findings.push(...ofMode)
     findings.push(...(await section(`role ${role}`, () => examineRole(aws, role))))
     findings.push(...(await section(`kill list of ${role}`, () => examineKillList(aws, role))))
   }
