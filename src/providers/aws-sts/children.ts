@@ -19,10 +19,20 @@ interface Parent extends RoleSession {
   left(): number
 }
 
+/** A parent that was assumed for a lease that is being minted. What fails behind it may have left it: nobody has its secret, but it is there. */
+export interface FirstParent {
+  /** When its policy ends it, and whatever was made of it. */
+  readonly until: Date
+  /** Its first child. Otherwise as {@link Children.of}. */
+  child(): Promise<Minted | 'unsupported'>
+}
+
 /** Short sessions for agents, each a child of one that stays here (STS API reference, GetScopedCredentials). */
 export interface Children {
+  /** Assumes the parent of a lease that is being minted. @throws ProviderError */
+  begin(session: RoleSession, reservation: Reservation<AwsGrant>, signal: AbortSignal): Promise<FirstParent>
   /**
-   * A fresh child for a lease. Its parent is assumed under the lease's session name where this broker has none: after a restart, for a lease that another
+   * A fresh child for a living lease. Its parent is assumed under the lease's session name where this broker has none: after a restart, for a lease that another
    * broker minted, and when the one it has would end before the child.
    * @returns `unsupported` where STS makes no children of this role's sessions; the parent is forgotten then
    * @throws ProviderError
@@ -68,48 +78,65 @@ export function createChildren(
     return { ...session, narrow, policy, until, left: () => duration * 1_000 - elapsed() }
   }
 
-  return {
-    async of(session, reservation, signal) {
-      const { lease, settings: grant, parameters, issuedAt, expiresAt } = reservation
-      const until = wholeSecond(Math.min(expiresAt.getTime(), issuedAt.getTime() + settings.child_ttl))
-      const duration = Math.max(1, Math.ceil((until.getTime() - issuedAt.getTime()) / 1_000))
-      const policy = compile(grant, parameters, until)
+  /** What makes the next child of a lease. */
+  function childFor(session: RoleSession, reservation: Reservation<AwsGrant>, signal: AbortSignal) {
+    const { lease, settings: grant, parameters, issuedAt, expiresAt } = reservation
+    const until = wholeSecond(Math.min(expiresAt.getTime(), issuedAt.getTime() + settings.child_ttl))
+    const duration = Math.max(1, Math.ceil((until.getTime() - issuedAt.getTime()) / 1_000))
+    const policy = compile(grant, parameters, until)
 
+    /** @param made whether the parent was assumed for this */
+    async function childOf(parent: Parent, made: 'no' | 'maybe'): Promise<Minted | 'unsupported' | 'ended'> {
+      mustLive(lease, made)
+      const child = await parent.narrow({ policy, duration, description: lease }, signal).catch((error: unknown) => {
+        throw boundBy(error, until)
+      })
+      if (typeof child === 'string') {
+        mustLive(lease, made)
+        return child
+      }
+      mustLive(lease, 'maybe', until)
+      // Once the child has ended so has its lease, and the ledger lets nobody ask for another.
+      parents.set(lease, parent, duration * 1_000)
+      return mintedOf(child, until)
+    }
+
+    return {
       /** A grant that was changed in the catalogue, or a task that was renewed, has another parent. */
-      const fits = (parent: Parent): boolean =>
+      fits: (parent: Parent): boolean =>
         parent.role === session.role &&
         parent.name === session.name &&
         parent.until >= until &&
         parent.left() >= duration * 1_000 + spare &&
-        parent.policy === compileParent(grant, parameters, parent.until)
+        parent.policy === compileParent(grant, parameters, parent.until),
+      ofKept: (parent: Parent) => childOf(parent, 'no'),
+      async ofFresh(parent: Parent): Promise<Minted | 'unsupported'> {
+        const child = await childOf(parent, 'maybe')
+        if (child !== 'ended') return child
+        throw new ProviderError('unavailable', `${name} did not answer GetScopedCredentials: the session that it has just given is over`, 'no')
+      },
+    }
+  }
 
-      /** @param made whether the parent was assumed for this */
-      async function childOf(parent: Parent, made: 'no' | 'maybe'): Promise<Minted | 'unsupported' | 'ended'> {
-        mustLive(lease, made)
-        const child = await parent.narrow({ policy, duration, description: lease }, signal).catch((error: unknown) => {
-          throw boundBy(error, until)
-        })
-        if (typeof child === 'string') {
-          mustLive(lease, made)
-          return child
-        }
-        mustLive(lease, 'maybe', until)
-        // Once the child has ended so has its lease, and the ledger lets nobody ask for another.
-        parents.set(lease, parent, duration * 1_000)
-        return mintedOf(child, until)
-      }
-
+  return {
+    async begin(session, reservation, signal) {
+      const next = childFor(session, reservation, signal)
+      mustLive(reservation.lease)
+      const parent = await assumeParent(session, reservation, signal)
+      return { until: parent.until, child: () => next.ofFresh(parent) }
+    },
+    async of(session, reservation, signal) {
+      const { lease } = reservation
+      const next = childFor(session, reservation, signal)
       const kept = parents.get(lease)
-      if (kept && fits(kept)) {
-        const child = await childOf(kept, 'no')
+      if (kept && next.fits(kept)) {
+        const child = await next.ofKept(kept)
         if (typeof child !== 'string') return child
         // Whatever is wrong with a session that made children before, another one shows whether it is only that.
         parents.delete(lease)
       }
       mustLive(lease)
-      const child = await childOf(await assumeParent(session, reservation, signal), 'maybe')
-      if (child !== 'ended') return child
-      throw new ProviderError('unavailable', `${name} did not answer GetScopedCredentials: the session that it has just given is over`, 'no')
+      return await next.ofFresh(await assumeParent(session, reservation, signal))
     },
     end(lease) {
       parents.delete(lease)

@@ -47,11 +47,17 @@ export function mintingOf(
       const session = await takeSession(name, reservation, roles, sessions, journal)
       const mode = modes.of(session.role)
       if (mode === 'direct') return await direct(session, reservation, signal)
-      const child = await children.of(session, reservation, signal)
-      if (child === 'unsupported' && settings.mode === 'children') throw withoutChildren(name)
-      modes.tried(session.role, child === 'unsupported' ? 'direct' : 'children')
-      // Assumed again under the same name: the parent may be narrowed, and is not for anybody else.
-      return child === 'unsupported' ? await direct(session, reservation, signal) : child
+      const parent = await children.begin(session, reservation, signal)
+      try {
+        const child = await parent.child()
+        if (child === 'unsupported' && settings.mode === 'children') throw withoutChildren(name)
+        modes.tried(session.role, child === 'unsupported' ? 'direct' : 'children')
+        // Assumed again under the same name: the parent may be narrowed, and is not for anybody else.
+        return child === 'unsupported' ? await direct(session, reservation, signal) : child
+      } catch (error) {
+        // The parent has the lease's name and lives: a lease that is told that nothing was minted is on no kill list.
+        throw error instanceof ProviderError ? error.as({ minted: 'maybe', endsBy: parent.until }) : error
+      }
     },
 
     async refresh(reservation, signal) {

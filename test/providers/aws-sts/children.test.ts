@@ -304,8 +304,25 @@ describe('children of an AWS session', () => {
       const strict = await connect({ mode: 'children' })
       peer.faults.unsupported.add('GetScopedCredentials')
       const error = await failureOf(mint(reserve(), strict))
-      expect(error).toMatchObject({ fault: 'refused', minted: 'no' })
+      expect(error).toMatchObject({ fault: 'refused', minted: 'maybe' })
       expect(error.message).toContain('GetScopedCredentials')
+    })
+
+    test('leave a lease that is longer than a session refused, and not as one for which nothing was made', async () => {
+      peer.faults.unsupported.add('GetScopedCredentials')
+      const long = reserve({}, 180)
+      const error = await failureOf(mint(long))
+      expect(error).toMatchObject({ fault: 'refused', minted: 'maybe' })
+      expect(error.endsBy!.getTime() - long.issuedAt.getTime(), 'when the policy of the parent ends it').toBeGreaterThan(3_598_000)
+      expect(error.endsBy!.getTime() - long.issuedAt.getTime()).toBeLessThanOrEqual(3_600_000)
+      expect(asked('AssumeRole')).toBe(1)
+      expect(await failureOf(mint(reserve({}, 180))), 'within the hour no parent is assumed').toMatchObject({ fault: 'refused', minted: 'no' })
+      expect(asked('AssumeRole')).toBe(1)
+    })
+
+    test('are refused as one for which nothing was made where the role cannot be assumed', async () => {
+      peer.faults.next('AssumeRole', 'throttles', 3)
+      expect(await failureOf(mint(reserve()))).toMatchObject({ fault: 'unavailable', minted: 'no' })
     })
 
     test('are not asked for where the settings say direct, and a fresh session lives longer under the same name', async () => {
@@ -357,6 +374,12 @@ describe('children of an AWS session', () => {
       expect(inspect(error, { depth: 20, showHidden: true })).not.toContain(tokenOfThePeer)
       expect(await readObject(child, 'acme/1'), 'the one before lives').toBe(200)
       expect(await readObject(use(await refresh(later(reservation))), 'acme/1'), 'and there is another afterwards').toBe(200)
+      expect(asked('AssumeRole')).toBe(1)
+    })
+
+    test('at the first child, leave a parent, so that something may have been made: it is throttled', async () => {
+      peer.faults.next('GetScopedCredentials', 'throttles', 3)
+      expect(await failureOf(mint(reserve()))).toMatchObject({ fault: 'unavailable', minted: 'maybe' })
       expect(asked('AssumeRole')).toBe(1)
     })
 
