@@ -4,7 +4,7 @@ export interface ListedSession {
   readonly denied: boolean
   /** Of the document that is known to name it; undefined where none does yet. */
   readonly generation: number | undefined
-  /** By the store's clock: AWS did not issue it before this, nor, where that is known, after `latest`. */
+  /** By the store's clock: AWS did not issue it before this, nor, where `latest` is known, for a call that was announced after that. */
   readonly earliest: Date
   readonly latest: Date | undefined
 }

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { HeldList, ListedSession } from '../../../base/kill-lists.ts'
 import { ProviderError } from '../../provider.ts'
+import { longestCall } from '../../shapes.ts'
 import { canariesOf } from './canary.ts'
 import type { Carrier } from './carrier.ts'
 import { type KillList, killList, type Session } from './ladder.ts'
@@ -44,5 +45,6 @@ export const digestOf = (document: string | undefined): string | null =>
 const asSession = ({ name, earliest, latest }: ListedSession): Session => ({
   name,
   earliest: new Date(earliest.getTime() - skew),
-  ...(latest && { latest: new Date(latest.getTime() + skew) }),
+  // Of a refresh it is when that was announced: STS is asked afterwards, and issues the session before that call ends.
+  ...(latest && { latest: new Date(latest.getTime() + longestCall + skew) }),
 })
