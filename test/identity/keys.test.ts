@@ -94,7 +94,7 @@ describe('Keys that are fetched', () => {
     issuer.answers('/keys', (response) => void response.writeHead(503).end())
     gate.now = start - 2 * hour
     await gate.accept(tokenBy(key, gate))
-    await vi.waitFor(() => expect(gate.fetches.map(({ outcome }) => outcome)).toEqual(['changed', 'failed']))
+    await vi.waitFor(() => expect(gate.fetches.map(({ outcome }) => outcome)).toEqual(['changed', 'failed']), { timeout: 20_000 })
     issuer.answers('/keys', { keys: [next.jwk] })
     gate.now += 10 * minute
     await gate.accept(tokenBy(key, gate))
@@ -158,10 +158,14 @@ describe('An issuer that does not give its keys', () => {
     await gate.accept(tokenBy(key, gate))
     gate.now += minute
     issuer.answers('/keys', () => undefined)
+    // The two seconds of a fetch are over when the test says so.
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    onTestFinished(() => void vi.useRealTimers())
     const strangers = Promise.allSettled(Array.from({ length: 200 }, () => gate.accept(tokenBy(next, gate))))
-    await vi.waitUntil(() => gate.refusals.length >= 136)
+    while (gate.refusals.length < 136) await new Promise(setImmediate)
     await gate.accept(tokenBy(key, gate))
     expect(gate.refusals).toHaveLength(136)
+    vi.advanceTimersByTime(2_000)
     expect((await strangers).filter(({ status }) => status === 'rejected')).toHaveLength(200)
   })
 

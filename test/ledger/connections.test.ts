@@ -117,13 +117,13 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('connections to P
     expect(heard).toBe(1)
     await owner.notify(dueChannel, '')
     await owner.notify('another', '')
-    await vi.waitUntil(() => heard === 2)
+    await vi.waitUntil(() => heard === 2, { timeout: 20_000 })
     await wire.cut()
     await owner.notify(dueChannel, '')
     await wire.mend()
-    await vi.waitUntil(() => heard === 3, { timeout: 5_000 })
+    await vi.waitUntil(() => heard === 3, { timeout: 20_000 })
     await owner.notify(dueChannel, '')
-    await vi.waitUntil(() => heard === 4)
+    await vi.waitUntil(() => heard === 4, { timeout: 20_000 })
     await door.close()
   })
 
@@ -132,11 +132,13 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('connections to P
     let heard = 0
     await door.onDue(() => heard++)
     wire.hangUp()
-    await vi.waitUntil(() =>
-      door.query('select 1', []).then(
-        () => false,
-        () => true,
-      ),
+    await vi.waitUntil(
+      () =>
+        door.query('select 1', []).then(
+          () => false,
+          () => true,
+        ),
+      { timeout: 20_000 },
     )
     const before = wire.accepted()
     const [rounds, each] = [4, 16]
@@ -149,7 +151,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('connections to P
     const since = heard
     await wire.mend()
     expect(await door.query('select 1 as one', [])).toEqual([{ one: 1 }])
-    await vi.waitUntil(() => heard > since, { timeout: 5_000 })
+    await vi.waitUntil(() => heard > since, { timeout: 20_000 })
     await door.close()
   }, 20_000)
 

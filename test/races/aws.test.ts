@@ -49,7 +49,7 @@ async function play(aws: AwsHouse, broker: Broker, { move, pick }: Step, tasks: 
 }
 
 describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(['direct', 'children'])('two brokers that share one kill list, %s', (mode) => {
-  test('lose no end in any interleaving: AWS refuses whatever ended, and has the document that was written last', { timeout: 300_000 }, async () => {
+  test('lose no end in any interleaving: AWS refuses whatever ended, and has the document that was written last', { timeout: 900_000 }, async () => {
     console.log(`RACES_SEED=${seed}`)
     const store = await openDatabase()
     const aws = await startAwsHouse(store.settings, { mode })

@@ -21,7 +21,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a thousand inter
   /** How often each move was made, and how often it was refused for which reason. */
   const outcomes: Record<string, Record<string, number>> = Object.fromEntries(moves.map((move) => [move, { made: 0 }]))
 
-  test('keep every invariant, and nothing is alive once every task has ended', { timeout: 300_000 }, async () => {
+  test('keep every invariant, and nothing is alive once every task has ended', { timeout: 900_000 }, async () => {
     for (let batch = 0; batch < batches; batch++) {
       const store = await openDatabase()
       const house = await startHouse(store.settings)

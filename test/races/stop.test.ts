@@ -62,7 +62,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('two brokers that
     // Both outcomes were seen, or the race was none.
     expect(seen.announced).toBeGreaterThan(rounds / 10)
     expect(seen.refused).toBeGreaterThan(rounds / 10)
-  }, 300_000)
+  }, 900_000)
 
   test.each([
     ['tasks', { agent: 'bot' }, 'tasks'],
