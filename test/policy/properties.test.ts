@@ -60,7 +60,7 @@ describe('parameters', () => {
         const started = process.cpuUsage()
         for (const value of ['a'.repeat(256), 'ab'.repeat(128), `${'a'.repeat(255)}!`]) valueFault(pattern.value, value)
         // Of the processor, in microseconds.
-        expect(process.cpuUsage(started).user).toBeLessThan(1_000_000)
+        expect(process.cpuUsage(started).user).toBeLessThan(10_000_000)
       }),
       { numRuns: 3_000 },
     )

@@ -374,7 +374,7 @@ describe.runIf(vaultRuns)('mayfly provider check, of a Vault', () => {
       await wire.mend()
     })
     wire.hang()
-    const [checked] = await checkProviders(await configure({ timeout: '2s' }), { only: 'vault' })
+    const [checked] = await checkProviders(await configure({ timeout: '5s' }), { only: 'vault' })
     expect(checked!.findings).toContainEqual({
       level: 'fault',
       subject: 'grant ledger',

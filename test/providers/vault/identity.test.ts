@@ -167,7 +167,7 @@ describe.runIf(vaultRuns)('the broker as Vault knows it', () => {
 
   // Before any other identity here has a token that is soon renewed.
   test('keeps a login that took the place of another one whose renewal was under way', async () => {
-    await vault.root('POST', 'auth/approle/role/mayfly', { token_policies: ['mayfly-broker'], token_no_default_policy: true, token_ttl: '3s' })
+    await vault.root('POST', 'auth/approle/role/mayfly', { token_policies: ['mayfly-broker'], token_no_default_policy: true, token_ttl: '10s' })
     front.next('renew own token', 'held')
     const identity = identityOf(await approle())
     const first = await self(identity)
@@ -189,7 +189,7 @@ describe.runIf(vaultRuns)('the broker as Vault knows it', () => {
   })
 
   test('renews its token before it ends', async () => {
-    await vault.root('POST', 'auth/approle/role/mayfly', { token_policies: ['mayfly-broker'], token_no_default_policy: true, token_ttl: '3s' })
+    await vault.root('POST', 'auth/approle/role/mayfly', { token_policies: ['mayfly-broker'], token_no_default_policy: true, token_ttl: '10s' })
     const identity = identityOf(await approle())
     const accessor = await self(identity)
     while (!front.requests().some(({ what, status }) => what === 'renew own token' && status === 200)) await vault.root('GET', 'sys/health')

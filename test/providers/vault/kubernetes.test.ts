@@ -225,7 +225,7 @@ describe.runIf(vaultRuns)('Kubernetes behind Vault', () => {
     })
 
     test('of an account that is made for it has a lease that ends at Vault with its task, for which no broker is needed', async () => {
-      const reservation = reserve('with-its-own-rules', 'lease', 605_000)
+      const reservation = reserve('with-its-own-rules', 'lease', 660_000)
       const minted = await mint(reservation)
       expect(minted.expiresAt.getTime()).toBeLessThanOrEqual(reservation.expiresAt.getTime())
       const leaseId = journaled.get(reservation.lease)!.flatMap((handle) => ('lease_id' in handle ? [handle['lease_id']] : []))[0]

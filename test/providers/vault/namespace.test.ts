@@ -119,7 +119,7 @@ describe.runIf(vaultRuns)('a Vault with namespaces', () => {
     })
 
     test('a login ends by itself at its own end where the broker never comes back', async () => {
-      const reservation = reserve(2_500)
+      const reservation = reserve(6_000)
       await mint(reservation)
       while ((await openLogins(reservation)).length > 0);
       expect(Date.now() - reservation.expiresAt.getTime(), 'it would end by its first life of 45 s').toBeLessThan(30_000)

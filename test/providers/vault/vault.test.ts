@@ -154,7 +154,7 @@ describe.runIf(vaultRuns)('Vault', () => {
     })
 
     test('ends with its token by itself at its own end where the broker never comes back', async () => {
-      const reservation = reserve(reading, { expiresAt: new Date(Date.now() + 2_500) })
+      const reservation = reserve(reading, { expiresAt: new Date(Date.now() + 6_000) })
       await mint(reservation)
       await untilLogins(reservation, 0)
       while ((await livingTokens(reservation)) > 0);
@@ -450,7 +450,7 @@ describe.runIf(vaultRuns)('Vault', () => {
       test('and that has expired is said to have ended by time, for Vault does not revoke it any more', async () => {
         const reservation = issued('pki/issue/service', 'mayfly-task-service-certificate')
         const { expiresAt, credential } = await mint(
-          { ...reservation, expiresAt: new Date(reservation.issuedAt.getTime() + 3_000) },
+          { ...reservation, expiresAt: new Date(reservation.issuedAt.getTime() + 6_000) },
           patient,
           revoker,
         )
@@ -759,7 +759,7 @@ describe.runIf(vaultRuns)('Vault', () => {
     })
 
     test('is told as the silence of what is behind Vault, also where containing takes longer than anybody waits', async () => {
-      const hurried = await connectTo(vault, front.address, { timeout: '2s' })
+      const hurried = await connectTo(vault, front.address, { timeout: '5s' })
       const target = createTarget(hurried, { clock: systemClock, observe: () => {} })
       front.next('read database/creds/ledger-read', 'held')
       front.next('revoke token', 'held')
@@ -868,7 +868,7 @@ describe.runIf(vaultRuns)('Vault', () => {
     })
 
     test('and silent holds some places of a mint and never all, is asked by one at a time from then on, and others are made', async () => {
-      const target = createTarget(await connectTo(vault, front.address, { timeout: '4s', concurrency: 4 }), { clock: systemClock, observe: () => {} })
+      const target = createTarget(await connectTo(vault, front.address, { timeout: '10s', concurrency: 4 }), { clock: systemClock, observe: () => {} })
       const minted = (own?: object) => target.mint(reserve(own), async () => {}, patient)
       const asked = (what: VaultRequest): number => front.requests().filter((request) => request.what === what).length
       const other = { path: 'database/creds/ledger-read-2', policy: 'mayfly-task-ledger-read-2' }
