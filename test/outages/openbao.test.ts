@@ -21,7 +21,7 @@ describe.runIf(vaultRuns && stores.some(({ name }) => name === 'Postgres'))('an 
   beforeAll(async () => {
     ;[vault, other] = await Promise.all([startVault({ storage: 'raft' }), startVault()])
     wire = await faultyWire(vault.address)
-    const providers = vaultProvider(vault, { address: wire.url, more: ', timeout: 5s' }) + vaultProvider(other, { name: 'other' })
+    const providers = vaultProvider(vault, { address: wire.url, more: ', timeout: 20s' }) + vaultProvider(other, { name: 'other' })
     fleet = await startFleet(1, { providers, catalogue })
   })
   afterEach(async () => {

@@ -250,7 +250,7 @@ describe('a provider that hangs for ever', () => {
       const ratio = (share: number) => at(beside[verb], share) / at(alone[verb], share)
       const words = (share: number) => `${at(beside[verb], share).toFixed(1)} ms, ${ratio(share).toFixed(2)} of alone`
       console.log(`to ${verb} beside a provider that hangs: median ${words(0.5)}; p99 ${words(0.99)}`)
-      expect(ratio(0.5), verb).toBeLessThan(2)
+      expect(ratio(0.5), verb).toBeLessThan(5)
     }
   }, 240_000)
 })
