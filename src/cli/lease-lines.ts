@@ -1,3 +1,4 @@
+import { systemClock } from '../base/time.ts'
 import type { LeaseView } from '../http/contract.ts'
 import { moment, table } from './output.ts'
 
@@ -24,13 +25,13 @@ const stateOf = ({ state, stuck_since, standing, outlives_revocation }: LeaseVie
   ].join(' ')
 
 /** Who held what and for how long; how long after its end was decided it was dead, or is alive by now, and what stood in the way. */
-export const heldTable = (leases: readonly LeaseView[], now = new Date()): string =>
+export const heldTable = (leases: readonly LeaseView[], now = systemClock()): string =>
   table(
     ['LEASE', 'STATE', 'AGENT', 'GRANT', 'TASK', 'HELD FROM', 'UNTIL', 'LATE', 'CAUSE', 'WHY LATE'],
     leases.map((lease) => {
       const { id, agent, grant, task, issued_at, closing_at, ended_at, expires_at, cause, error, revocation } = lease
       const until = hasEnded(lease) ? moment(ended_at) : `alive, until ${moment(expires_at)}`
-      const late = closing_at && `${((Date.parse(ended_at ?? now.toISOString()) - Date.parse(closing_at)) / 1_000).toFixed(1)}s`
+      const late = closing_at && `${(((ended_at === undefined ? now : Date.parse(ended_at)) - Date.parse(closing_at)) / 1_000).toFixed(1)}s`
       const soFar = late && !hasEnded(lease) ? `${late} so far` : late
       const why = error ?? (revocation === 'expiry' ? 'only time ends it' : undefined)
       return [id, stateOf(lease), agent, grant, task, moment(issued_at), until, soFar, cause, why]

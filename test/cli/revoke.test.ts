@@ -326,7 +326,7 @@ test('a lease that lives is said to be alive in the table of who held what, with
     error: 'no answer',
   } as unknown as LeaseView
   const ended = { ...lease, id: 'lease_2', state: 'revoked', stuck_since: undefined, ended_at: '2026-11-26T14:00:01.500Z' } as LeaseView
-  const [, alive, dead] = heldTable([lease, ended], new Date('2026-11-26T14:00:12.300Z')).split('\n')
+  const [, alive, dead] = heldTable([lease, ended], Date.parse('2026-11-26T14:00:12.300Z')).split('\n')
   expect(alive).toMatch(/revoking STUCK .* alive, until 2026-11-26 15:00:00Z +12\.3s so far +no answer$/)
   expect(dead).toMatch(/revoked +bot .* 2026-11-26 14:00:01Z +1\.5s +no answer$/)
 })

@@ -868,7 +868,10 @@ describe.runIf(vaultRuns)('Vault', () => {
     })
 
     test('and silent holds some places of a mint and never all, is asked by one at a time from then on, and others are made', async () => {
-      const target = createTarget(await connectTo(vault, front.address, { timeout: '10s', concurrency: 4 }), { clock: systemClock, observe: () => {} })
+      const target = createTarget(await connectTo(vault, front.address, { timeout: '10s', concurrency: 4 }), {
+        clock: systemClock,
+        observe: () => {},
+      })
       const minted = (own?: object) => target.mint(reserve(own), async () => {}, patient)
       const asked = (what: VaultRequest): number => front.requests().filter((request) => request.what === what).length
       const other = { path: 'database/creds/ledger-read-2', policy: 'mayfly-task-ledger-read-2' }
