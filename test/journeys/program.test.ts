@@ -156,7 +156,8 @@ describe.each(stores)('the built program on $name', ({ open: openStore }) => {
     expect(await mayfly(['--version'])).toEqual({ status: 0, stdout: `${version}\n`, stderr: '' })
     expect((await mayfly(['--help'])).stdout).toContain('MAYFLY_TOKEN_FILE')
     expect(await mayfly(['task', 'open'], as(bot))).toMatchObject({ status: 2, stderr: expect.stringContaining('add --help') as unknown })
-    expect(await mayfly(['task', 'show', task.id], { MAYFLY_URL: 'http://127.0.0.1:1', MAYFLY_TOKEN: bot })).toMatchObject({
+    const nowhere = `http://127.0.0.1:${await freePort()}`
+    expect(await mayfly(['task', 'show', task.id], { MAYFLY_URL: nowhere, MAYFLY_TOKEN: bot })).toMatchObject({
       status: 1,
       stderr: expect.stringContaining('npm start') as unknown,
     })

@@ -19,7 +19,7 @@ import { archivePolicySet, policySetOf } from '../../src/ledger/policy-sets.ts'
 import { proveConsistency, proveEntry } from '../../src/ledger/proofs.ts'
 import { nextClosing, nextDue, putBack, releaseClaims, retryLater, storeTime, sweep } from '../../src/ledger/queue.ts'
 import { progressOf, reachOf, startRevocation } from '../../src/ledger/revocations.ts'
-import type { DecisionRecord } from '../../src/ledger/records.ts'
+import { countLeases, type DecisionRecord } from '../../src/ledger/records.ts'
 import { recordRefusal } from '../../src/ledger/refusals.ts'
 import { roleSessions } from '../../src/ledger/role-sessions.ts'
 import { stepLog } from '../../src/ledger/signing.ts'
@@ -119,6 +119,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
       await introspect(broker, retried.secrets[0]!, 'all')
       await taskOfToken(broker, retried.token)
       await showTask(broker, house.operator, retried.id)
+      await countLeases(broker.ledger, retried.id)
       const { decision } = retried.opened
       await showDecision(broker.ledger, decision.id)
       await toldOfDecision(broker.ledger, { id: decision.id, taskId: retried.id })
