@@ -37,6 +37,9 @@ const expiryGrace = 30
 /** Milliseconds between two looks of the asking loop for what time has ended. */
 const expireEvery = 100
 
+/** Milliseconds between two looks for what has outlived its end and is asked of nobody here: it has waited for longer than that already. */
+const lookElsewhereEvery = 1_000
+
 /** Milliseconds between two looks for what nobody works on any more: without a pause, each end that cannot be written would be asked about again at once. */
 const releaseEvery = 1_000
 
@@ -60,19 +63,23 @@ interface Calls {
  */
 export async function lap(broker: Broker): Promise<boolean> {
   let isMore = false
-  const closing = closingSteps(broker, { more: () => (isMore = true), due: () => {} })
+  const closing = closingSteps(broker, { more: () => (isMore = true), due: () => {} }, () => closeElsewhere(broker))
   await inTurn({ ...closing, 'claiming what is due': () => claim(broker, () => {}) })
   return isMore
 }
 
-/** The steps of closing by what they are called in the log, in their order. */
-function closingSteps(broker: Broker, calls: Calls): Readonly<Record<string, () => Promise<void>>> {
+/** The steps of closing by what they are called in the log, in their order. @param endElsewhere marks as ending what is to expire next */
+function closingSteps(broker: Broker, calls: Calls, endElsewhere: () => Promise<void>): Readonly<Record<string, () => Promise<void>>> {
   let isStorm = false
   return {
     'closing what is overdue': async () => void (isStorm = await closePassed(broker, calls)),
     'revoking many': () => revokeSelected(broker, calls),
-    // In a storm it would read over all that is overdue in each round.
-    'expiring what time has ended': async () => void (isStorm || (await expireAll(broker, calls))),
+    'expiring what time has ended': async () => {
+      // It would read over all that is overdue in each round.
+      if (isStorm) return
+      await endElsewhere()
+      await expire(broker, calls)
+    },
     'flagging what is stuck': () => flagStuck(broker),
   }
 }
@@ -95,11 +102,10 @@ async function revokeSelected(broker: Broker, { more, due }: Calls): Promise<voi
   })
 }
 
-async function expireAll(broker: Broker, calls: Calls): Promise<void> {
-  // Their providers are in no configuration, so that nobody claims them; marked as ending they expire as those of an ended task do.
+/** Marks as ending what has outlived its own end in an open task and whose provider is in no configuration: nobody claims it, and it expires as what an ended task left does. */
+async function closeElsewhere(broker: Broker): Promise<void> {
   for (const lease of await outlivedElsewhere(broker.ledger, mostAtOnce, expiryGrace, endersOf(broker).map(nameOf)))
     await endLeaseNow(broker, lease, { cause: 'lease_expired', by: 'broker' })
-  await expire(broker, calls)
 }
 
 async function expire(broker: Broker, { more }: Pick<Calls, 'more'>): Promise<void> {
@@ -123,15 +129,18 @@ export function startReaper(broker: Broker): Reaper {
   const tend = createTending(broker)
   const releaseLost = createReleasing(ledger)
   const sweepNow = createSweeping(ledger)
-  const expireFirst = createExpiring(broker)
+  const endElsewhere = atMostEvery(lookElsewhereEvery, () => closeElsewhere(broker))
+  // Before a claim, for what is claimed is not due: what its provider cannot end and time has ended would be asked about once more each time, and never be
+  // expired. Not before each one: in a storm there is room for another every few milliseconds.
+  const expireFirst = atMostEvery(expireEvery, () => expire(broker, { more: () => asking.wake() }))
   /** Whether a provider had no room when the asking loop last looked: whatever ends there then leaves a place, whoever began to end it. */
   let isFull = false
   const failed = (error: string): void => telemetry.log.warn({ error }, 'the reaper could not look at the store; it looks again within a second')
 
   const closing: Loop = startLoop(
     async (isOver) => {
-      tend()
-      const steps = closingSteps(broker, { more: () => closing.wake(), due: () => asking.wake() })
+      await tend()
+      const steps = closingSteps(broker, { more: () => closing.wake(), due: () => asking.wake() }, endElsewhere)
       await inTurn({ ...steps, 'sweeping what is past': sweepNow }, isOver)
       return await pauseUntilClosing(broker)
     },
@@ -140,15 +149,15 @@ export function startReaper(broker: Broker): Reaper {
   )
   const asking: Loop = startLoop(
     async (isOver) => {
-      const again = (): void => asking.wake()
       const steps = {
         'releasing claims': releaseLost,
-        'expiring what time has ended': () => expireFirst(again),
-        'claiming what is due': () => claim(broker, again),
+        'expiring what time has ended': expireFirst,
+        'claiming what is due': () => claim(broker, () => asking.wake()),
       }
       await inTurn(steps, isOver)
-      const withRoom = endersOf(broker).filter((target) => target.free() > 0)
-      isFull = withRoom.length < endersOf(broker).length
+      const enders = endersOf(broker)
+      const withRoom = enders.filter((target) => target.free() > 0)
+      isFull = withRoom.length < enders.length
       return pauseFor(await nextDue(ledger, withRoom.map(nameOf)))
     },
     longestPause,
@@ -173,6 +182,16 @@ export function startReaper(broker: Broker): Reaper {
 /** What a stopwatch would say that was started long ago: the first time nothing is too soon. */
 const beforeTheFirst = (): number => Infinity
 
+/** Does it, and for so many milliseconds from when it was begun nothing more, however often it is asked for. */
+function atMostEvery(every: number, work: () => Promise<void>): () => Promise<void> {
+  let since = beforeTheFirst
+  return async () => {
+    if (since() < every) return
+    since = stopwatch()
+    await work()
+  }
+}
+
 /**
  * Makes due what is claimed or put off where that may be for nothing: the store has failed, so that perhaps nobody works on it; or its clock was set back,
  * so that it would wait for as much longer.
@@ -180,29 +199,13 @@ const beforeTheFirst = (): number => Infinity
 function createReleasing(ledger: Ledger): () => Promise<void> {
   let failures = 0
   let latest = 0
-  let since = beforeTheFirst
-  return async () => {
-    if (since() < releaseEvery) return
+  return atMostEvery(releaseEvery, async () => {
     const seen = ledger.failures()
     const now = await storeTime(ledger)
     if (seen !== failures || now < latest) await releaseClaims(ledger)
     failures = seen
     latest = now
-    since = stopwatch()
-  }
-}
-
-/**
- * Before a claim, for what is claimed is not due: what its provider cannot end and time has ended would be asked about once more each time, and never be expired.
- * Not before each one: in a storm there is room for another every few milliseconds.
- */
-function createExpiring(broker: Broker): (more: () => void) => Promise<void> {
-  let since = beforeTheFirst
-  return async (more) => {
-    if (since() < expireEvery) return
-    since = stopwatch()
-    await expire(broker, { more })
-  }
+  })
 }
 
 /** Nothing waits for it: where there is more, a later round takes it. */
@@ -217,13 +220,10 @@ function createSweeping(ledger: Ledger): () => Promise<void> {
 const tendEvery = 1_000
 
 /** Begins what each provider has to do unasked, in the background, never twice at once. What fails is tried again; the provider itself tells of it. */
-function createTending({ targets, background, telemetry }: Broker): () => void {
+function createTending({ targets, background, telemetry }: Broker): () => Promise<void> {
   const tended = [...targets.values()].filter(({ provider }) => provider.upkeep)
   const busy = new Set<Target>()
-  let since = beforeTheFirst
-  return () => {
-    if (since() < tendEvery) return
-    since = stopwatch()
+  return atMostEvery(tendEvery, async () => {
     for (const target of tended) {
       if (busy.has(target)) continue
       busy.add(target)
@@ -238,7 +238,7 @@ function createTending({ targets, background, telemetry }: Broker): () => void {
         })
         .then(() => busy.delete(target))
     }
-  }
+  })
 }
 
 const nameOf = ({ provider: { name, kind } }: Target): Ender => ({ name, kind })
