@@ -29,8 +29,9 @@ function tidyType(c: Context, text: string): void {
   // Some clients always send one, with nothing behind it: that is no body for calls that need none, and one without its fields for the rest.
   if (text === '') return headers.delete('content-type')
   const type = headers.get('content-type') ?? ''
+  if (!/\s;/.test(type)) return
   const parts = type.split(';').map((part) => part.trim())
-  if (/\s;/.test(type)) headers.set('content-type', parts.join(';'))
+  headers.set('content-type', parts.join(';'))
 }
 
 export const hasBody = ({ req: { method } }: Context): boolean => method !== 'GET' && method !== 'HEAD'

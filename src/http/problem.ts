@@ -4,6 +4,7 @@ import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import type { ZodError } from 'zod'
 import { BrokerError, describe, requestRefused } from '../base/errors.ts'
 import type { ErrorCode, FieldFault } from '../base/errors.ts'
+import { pointerStep } from '../base/json-pointer.ts'
 import { faultsOf, type Path } from '../base/shape-fault.ts'
 import type { Log } from '../telemetry.ts'
 import type { ProblemDetails } from './contract.ts'
@@ -112,9 +113,6 @@ function pointerTo(path: Path, target: string): string {
 }
 
 /** RFC 6901, into a body. Empty for the whole of it. */
-export const pointerIn = (path: Path): string =>
-  stepsOf(path)
-    .map((step) => `/${step.replaceAll('~', '~0').replaceAll('/', '~1')}`)
-    .join('')
+export const pointerIn = (path: Path): string => stepsOf(path).map(pointerStep).join('')
 
 const stepsOf = (path: Path): string[] => path.map((step) => String(step).slice(0, longestKey))

@@ -1,4 +1,5 @@
 import { BrokerError, type ErrorCode, type FieldFault } from '../base/errors.ts'
+import { pointerStep } from '../base/json-pointer.ts'
 import { formatDuration } from '../base/time.ts'
 import type { Actor } from '../identity/actor.ts'
 import type { Agent, AskedGrant, Grant, Kind } from './entry.ts'
@@ -113,11 +114,11 @@ function within(limit: number, asked: number | undefined, pointer: string | unde
 function checkParameters(grant: Grant, given: Readonly<Record<string, string>>, pointer: string | undefined, faults: Fault[]): void {
   for (const [name, pattern] of Object.entries(grant.parameters)) {
     const message = Object.hasOwn(given, name) ? valueFault(pattern, given[name]!) : 'is missing'
-    if (message !== undefined) faults.push({ pointer: under(pointer, `/${escapePointer(name)}`), message })
+    if (message !== undefined) faults.push({ pointer: under(pointer, pointerStep(name)), message })
   }
   for (const name of Object.keys(given)) {
     if (!Object.hasOwn(grant.parameters, name))
-      faults.push({ pointer: under(pointer, `/${escapePointer(name)}`), message: 'the grant has no such parameter' })
+      faults.push({ pointer: under(pointer, pointerStep(name)), message: 'the grant has no such parameter' })
   }
 }
 
@@ -130,6 +131,3 @@ function refuseTwins(grants: readonly AskedGrant[], places: Places, faults: Faul
     seen.add(key)
   })
 }
-
-/** RFC 6901, section 3. */
-const escapePointer = (name: string): string => name.replaceAll('~', '~0').replaceAll('/', '~1')
