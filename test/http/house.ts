@@ -1,6 +1,5 @@
 import { Writable } from 'node:stream'
 import type { OpenAPIHono } from '@hono/zod-openapi'
-import { PgDialect } from 'drizzle-orm/pg-core'
 import { tokenRefused } from '../../src/base/errors.ts'
 import type { Clock } from '../../src/base/time.ts'
 import { createApp, createFrame, type Env, type Parts } from '../../src/http/app.ts'
@@ -11,6 +10,7 @@ import type { Agent } from '../../src/policy/catalogue.ts'
 import type { Target } from '../../src/providers/target.ts'
 import type { Broker } from '../../src/tasks/task.ts'
 import { createTelemetry } from '../../src/telemetry.ts'
+import { queryOf } from '../support/query.ts'
 
 /** A request that Hono's `app.request` takes. */
 export interface Asked {
@@ -127,13 +127,12 @@ const actorOf = (subject: string): Actor => ({
 const agent: Agent = { name: 'invoice-bot', issuer: 'corp', match: {}, owner: 'finance@example.com', groups: [], tags: [], maxLiveLeases: 10 }
 
 function ledgerOf(run: NonNullable<Built['ledger']>): Ledger {
-  const dialect = new PgDialect()
   const close = async () => {}
   return {
     embedded: true,
     isNewer: false,
     run: async <Row extends object>(statement: Parameters<Ledger['run']>[0]) => {
-      const { sql, params } = dialect.sqlToQuery(statement)
+      const { sql, params } = queryOf(statement)
       return (await run(sql, params)) as readonly Row[]
     },
     onDue: async () => {},

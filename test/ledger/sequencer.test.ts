@@ -1,6 +1,5 @@
 import { Writable } from 'node:stream'
 import { sql } from 'drizzle-orm'
-import { PgDialect } from 'drizzle-orm/pg-core'
 import postgres from 'postgres'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { BrokerError } from '../../src/base/errors.ts'
@@ -15,6 +14,7 @@ import { verifyConsistency } from '../../src/proof/merkle.ts'
 import { createTelemetry } from '../../src/telemetry.ts'
 import { auditLog, growAll, settled } from '../support/log.ts'
 import { asOwner } from '../support/owner.ts'
+import { queryOf } from '../support/query.ts'
 import { openDatabase, type OpenedStore, stores } from '../support/stores.ts'
 
 const origin = 'broker.example.com'
@@ -353,7 +353,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('the log while a 
       ...ledger,
       async run(...given: Parameters<Ledger['run']>) {
         if (!JSON.stringify(given[0].queryChunks).includes('insert into checkpoints')) return await ledger.run(...given)
-        const { sql: text, params } = new PgDialect().sqlToQuery(given[0])
+        const { sql: text, params } = queryOf(given[0])
         return await client.unsafe(text, params as string[])
       },
     } as Ledger

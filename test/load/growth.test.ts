@@ -1,6 +1,5 @@
 import { readdir, readFile } from 'node:fs/promises'
 import path from 'node:path'
-import { PgDialect } from 'drizzle-orm/pg-core'
 import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Ledger } from '../../src/ledger/connect.ts'
@@ -34,6 +33,7 @@ import { taskOfToken } from '../../src/tasks/token.ts'
 import { type House, startHouse } from '../support/house.ts'
 import { settled } from '../support/log.ts'
 import { announceMint, confirmMint, preparePolicy } from '../support/minting.ts'
+import { queryOf } from '../support/query.ts'
 import { openDatabase, type OpenedStore, stores } from '../support/stores.ts'
 import { nameOf, noLease, noTask, writeLiving, writePast } from './past.ts'
 import { createExaminer, type Examiner } from './plans.ts'
@@ -85,12 +85,11 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
       await writeLiving(owner, living, counted)
       if (local) await makeLocal(owner)
       examiner = createExaminer(owner)
-      const dialect = new PgDialect()
       const ledger: Ledger = {
         ...house.ledger,
         run: async (statement, rank, plan) => {
           const verb = verbOf(new Error().stack)
-          const { sql, params } = dialect.sqlToQuery(statement)
+          const { sql, params } = queryOf(statement)
           await examiner.examine(verb, sql, params, plan)
           return await house.ledger.run(statement, rank, plan)
         },

@@ -1,5 +1,4 @@
 import { sql } from 'drizzle-orm'
-import { PgDialect } from 'drizzle-orm/pg-core'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
 import { BrokerError } from '../../src/base/errors.ts'
 import type { TaskId } from '../../src/base/ids.ts'
@@ -12,6 +11,7 @@ import type { Target } from '../../src/providers/target.ts'
 import { lap, startReaper } from '../../src/reaper.ts'
 import type { Broker } from '../../src/tasks/task.ts'
 import { type House, startHouse } from '../support/house.ts'
+import { queryOf } from '../support/query.ts'
 import { type OpenedStore, stores } from '../support/stores.ts'
 
 describe.each(stores)('what is due, on $name', ({ open }) => {
@@ -141,14 +141,13 @@ describe.each(stores)('what is due, on $name', ({ open }) => {
   })
 
   describe('a reaper that nothing wakes', () => {
-    const dialect = new PgDialect()
     /** A pause of a second is never over, and the store tells of nothing: what goes on, was woken by what this broker did. */
     function unwoken(over: Partial<Ledger> = {}): Broker {
       const setTimer = globalThis.setTimeout
       vi.spyOn(globalThis, 'setTimeout').mockImplementation((run: () => void, ms?: number) => setTimer(ms === 1_000 ? () => {} : run, ms))
       return { ...house.broker, ledger: { ...house.ledger, onDue: async () => {}, ...over } }
     }
-    const textOf = (asked: Parameters<Ledger['run']>): string => dialect.sqlToQuery(asked[0]).sql
+    const textOf = (asked: Parameters<Ledger['run']>): string => queryOf(asked[0]).sql
 
     test('takes a place that a request has left, though there was none when it looked', async () => {
       const lease = await claimed()

@@ -1,5 +1,4 @@
 import { sql } from 'drizzle-orm'
-import { PgDialect } from 'drizzle-orm/pg-core'
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { BrokerError } from '../../src/base/errors.ts'
 import type { TaskId } from '../../src/base/ids.ts'
@@ -20,6 +19,7 @@ import { phraseOf, revokeMany } from '../../src/tasks/revoke.ts'
 import type { Broker } from '../../src/tasks/task.ts'
 import { type House, never, startHouse } from '../support/house.ts'
 import type { LabFault } from '../support/lab.ts'
+import { queryOf } from '../support/query.ts'
 import { type OpenedStore, stores } from '../support/stores.ts'
 
 /** Each with both truths: nothing was done, and it was done and the answer was lost. */
@@ -165,7 +165,7 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
     async (code) => {
       const announcing: number[] = []
       const run: Ledger['run'] = async (...asked) => {
-        const { sql: text, params } = new PgDialect().sqlToQuery(asked[0])
+        const { sql: text, params } = queryOf(asked[0])
         if (text.includes("'task.opened'") && announcing.push((JSON.parse(String(params[0])) as unknown[]).length) === 2)
           throw new BrokerError(code, 'not this one')
         return await house.ledger.run(...asked)
@@ -357,9 +357,8 @@ describe.each(stores)('a backend that fails, on $name', ({ open }) => {
     /** What it does, in order: its closings, which go as is said, its claims, and pauses of a second. Nobody wakes it. */
     function overheard(closing: () => Promise<never> = fails): { readonly did: string[]; readonly broker: Broker } {
       const did: string[] = []
-      const dialect = new PgDialect()
       const run: Ledger['run'] = async (...asked) => {
-        const { sql: text } = dialect.sqlToQuery(asked[0])
+        const { sql: text } = queryOf(asked[0])
         if (text.includes('room.free')) did.push('claim')
         if (!text.includes('task.deadline <= now()')) return await house.ledger.run(...asked)
         did.push('close')

@@ -1,5 +1,4 @@
 import { sql } from 'drizzle-orm'
-import { PgDialect } from 'drizzle-orm/pg-core'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { newId } from '../../src/base/ids.ts'
 import type { Ledger } from '../../src/ledger/connect.ts'
@@ -13,6 +12,7 @@ import { advanceRevocations, phraseOf, planRevocation, resumeIssuing, revokeMany
 import type { Broker } from '../../src/tasks/task.ts'
 import { type Declared, type House, never, startHouse } from '../support/house.ts'
 import { settled } from '../support/log.ts'
+import { queryOf } from '../support/query.ts'
 import { type OpenedStore, stores } from '../support/stores.ts'
 
 const page = { limit: 100 }
@@ -346,9 +346,8 @@ describe.each(stores)('on $name', ({ open }) => {
       const [bots, rivals] = [await house.declare(['crm']), await house.declare(['crm'], { agent: 'rival' })]
       const failing = (await revoke({ agent: 'bot' })).revocation.id
       const younger = (await revoke({ agent: 'rival' })).revocation.id
-      const dialect = new PgDialect()
       const run: Ledger['run'] = async (...asked) => {
-        const { params } = dialect.sqlToQuery(asked[0])
+        const { params } = queryOf(asked[0])
         return params[0] === failing ? await Promise.reject(new Error('not this one')) : await house.ledger.run(...asked)
       }
       const broker: Broker = { ...house.broker, ledger: { ...house.ledger, run } }
