@@ -14,9 +14,9 @@ export interface Ender {
 export const isEndedAt = ({ provider, providerKind }: Pick<Lease, 'provider' | 'providerKind'>, { name, kind }: Ender): boolean =>
   provider === name && (providerKind ?? kind) === kind
 
-/** The same of rows. */
+/** The same of rows. Not by `coalesce`: what that gives Postgres knows nothing of, and believes that there are hardly any such rows. */
 export const endedAt = (lease: SQL, ender: SQL): SQL =>
-  sql`${lease}.provider = ${ender}.name and coalesce(${lease}.provider_kind, ${ender}.kind) = ${ender}.kind`
+  sql`${lease}.provider = ${ender}.name and (${lease}.provider_kind is null or ${lease}.provider_kind = ${ender}.kind)`
 
 /** The same, whether any of these is the one. */
 export const endedAtAny = (lease: SQL, enders: readonly Ender[]): SQL =>

@@ -16,7 +16,7 @@ import { logKeyOf } from '../../src/ledger/log-key.ts'
 import { readLogLines } from '../../src/ledger/log-lines.ts'
 import { archivePolicySet, policySetOf } from '../../src/ledger/policy-sets.ts'
 import { proveConsistency, proveEntry } from '../../src/ledger/proofs.ts'
-import { nextClosing, nextDue, putBack, releaseClaims, retryLater, storeTime, sweep } from '../../src/ledger/queue.ts'
+import { claimDue, nextClosing, nextDue, putBack, releaseClaims, retryLater, storeTime, sweep } from '../../src/ledger/queue.ts'
 import { progressOf, reachOf, startRevocation } from '../../src/ledger/revocations.ts'
 import { countLeases, type DecisionRecord } from '../../src/ledger/records.ts'
 import { recordRefusal } from '../../src/ledger/refusals.ts'
@@ -289,6 +289,27 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres')).each(given)(
         expect(asked.flatMap(({ scans }) => scans)).toEqual([])
         expect(asked.filter(({ pages }) => pages > living * 5).map(inWords)).toEqual([])
       })
+
+    test('in a storm, what is due is claimed and looked for with statements that touch few pages, however much waits behind it', async () => {
+      const [lab, tokens] = [
+        { name: 'lab', kind: 'http' },
+        { name: 'tokens', kind: 'tokens' },
+      ]
+      await owner`update leases set state = 'revoking', closing_at = now(), due_at = now() - n * interval '1 ms', provider = ${lab.name}, provider_kind = ${lab.kind}
+        from generate_series(1, ${living}::int) as n where id = 'lease_1' || lpad(n::text, 25, '0') and not local`
+      await owner`update leases set provider = ${tokens.name}, provider_kind = ${tokens.kind} where id like 'lease_1%' and local`
+      await owner`update tasks set deadline = now() where id like 'task_1%'`
+      const before = examiner.found.length
+
+      await claimDue(broker.ledger, [{ ...lab, free: 4 }])
+      await nextDue(broker.ledger, [lab])
+      await nextClosing(broker.ledger, [tokens])
+
+      const asked = examiner.found.slice(before)
+      expect(asked.map(({ verb }) => verb)).toEqual(expect.arrayContaining(['claimDue', 'untilThe']))
+      // A claim writes four rows with all their indexes; a look reads one.
+      expect(asked.filter(({ verb, pages }) => pages > (verb === 'claimDue' ? 200 : 20)).map(inWords)).toEqual([])
+    })
 
     if (whole)
       test('no statement of the ledger was forgotten here', async () => {
