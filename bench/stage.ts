@@ -195,7 +195,7 @@ export async function spending<Done>(
   return { done, broker: processorTime(broker.process.pid!) - before.broker, postgres: (await postgresTime(owner)) - before.postgres }
 }
 
-/** Waits until nothing is open and nothing is to be ended. */
+/** Waits until nothing is open and nothing is to be ended. Looks seldom, for in a storm each look reads what is left of it; how long one took is read of its rows. */
 export async function drained(owner: postgres.Sql): Promise<void> {
   await owner`notify mayfly_due`
   for (;;) {
@@ -203,7 +203,7 @@ export async function drained(owner: postgres.Sql): Promise<void> {
       select exists (select from leases where state in ('reserved', 'revoking') or (state = 'active' and due_at <= now()))
         or exists (select from tasks where state = 'closing' or (state = 'open' and deadline <= now())) as left`
     if (!row!.left) return
-    await pause(100)
+    await pause(300)
   }
 }
 
