@@ -4,7 +4,7 @@ import { type Loop, startLoop } from './base/loop.ts'
 import { stopwatch } from './base/time.ts'
 import { closeOverdue, mostAtOnce } from './ledger/endings.ts'
 import type { Ledger } from './ledger/connect.ts'
-import type { Ender } from './ledger/enders.ts'
+import { type Ender, isEndedAt } from './ledger/enders.ts'
 import { claimDue, markStuck, nextClosing, nextDue, outlivedElsewhere, releaseClaims, type Room, storeTime, sweep } from './ledger/queue.ts'
 import { type EndersHere, expireLeases } from './ledger/settlement.ts'
 import { ProviderError } from './providers/provider.ts'
@@ -64,7 +64,7 @@ interface Calls {
 export async function lap(broker: Broker): Promise<boolean> {
   let isMore = false
   const closing = closingSteps(broker, { more: () => (isMore = true), due: () => {} }, () => closeElsewhere(broker))
-  await inTurn({ ...closing, 'claiming what is due': () => claim(broker, () => {}) })
+  await inTurn({ ...closing, 'claiming what is due': async () => void (await claim(broker, () => {})) })
   return isMore
 }
 
@@ -114,10 +114,17 @@ async function expire(broker: Broker, { more }: Pick<Calls, 'more'>): Promise<vo
   if (expired.length === mostAtOnce) more()
 }
 
-/** Claims what is due, as far as there is room for it, and begins to end it. What there was no room for is claimed when there is. */
-async function claim(broker: Broker, done: () => void): Promise<void> {
-  for (const lease of await claimDue(broker.ledger, roomsOf(broker)))
-    void broker.background.run((signal) => endLease(broker, lease, signal)).then(done)
+/**
+ * Claims what is due, as far as there is room for it, and begins to end it.
+ *
+ * @param again is called for each lease that could not be ended: it is due again, sooner than anybody reckons with
+ * @returns where more may be due than there was room for
+ */
+async function claim(broker: Broker, again: () => void): Promise<readonly Ender[]> {
+  const rooms = roomsOf(broker)
+  const claimed = await claimDue(broker.ledger, rooms)
+  for (const lease of claimed) void broker.background.run((signal) => endLease(broker, lease, signal)).then((ended) => ended ?? again())
+  return rooms.filter((room) => claimed.filter((lease) => isEndedAt(lease, room)).length >= room.free)
 }
 
 /**
@@ -133,8 +140,7 @@ export function startReaper(broker: Broker): Reaper {
   // Before a claim, for what is claimed is not due: what its provider cannot end and time has ended would be asked about once more each time, and never be
   // expired. Not before each one: in a storm there is room for another every few milliseconds.
   const expireFirst = atMostEvery(expireEvery, () => expire(broker, { more: () => asking.wake() }))
-  /** Whether a provider had no room when the asking loop last looked: whatever ends there then leaves a place, whoever began to end it. */
-  let isFull = false
+  const claims = createClaiming(broker, () => asking.wake())
   const failed = (error: string): void => telemetry.log.warn({ error }, 'the reaper could not look at the store; it looks again within a second')
 
   const closing: Loop = startLoop(
@@ -142,41 +148,56 @@ export function startReaper(broker: Broker): Reaper {
       await tend()
       const steps = closingSteps(broker, { more: () => closing.wake(), due: () => asking.wake() }, endElsewhere)
       await inTurn({ ...steps, 'sweeping what is past': sweepNow }, isOver)
-      return await pauseUntilClosing(broker)
     },
+    () => pauseUntilClosing(broker),
     longestPause,
     failed,
   )
   const asking: Loop = startLoop(
     async (isOver) => {
-      const steps = {
-        'releasing claims': releaseLost,
-        'expiring what time has ended': expireFirst,
-        'claiming what is due': () => claim(broker, () => asking.wake()),
-      }
-      await inTurn(steps, isOver)
-      const enders = endersOf(broker)
-      const withRoom = enders.filter((target) => target.free() > 0)
-      isFull = withRoom.length < enders.length
-      return pauseFor(await nextDue(ledger, withRoom.map(nameOf)))
+      await inTurn({ 'releasing claims': releaseLost, 'expiring what time has ended': expireFirst, 'claiming what is due': claims.next }, isOver)
     },
+    claims.untilDue,
     longestPause,
     failed,
   )
   const loops = [closing, asking]
-  const forget = broker.background.onDone(() => {
-    if (isFull) asking.wake()
-  })
   // It only wakes earlier: a store that cannot listen costs a second, not a lease.
   ledger
     .onDue(() => loops.forEach((loop) => loop.wake()))
     .catch((error: unknown) => telemetry.log.warn({ error: describe(error) }, 'the store does not wake the reaper'))
 
   async function stop(): Promise<void> {
-    forget()
+    claims.stop()
     await Promise.all(loops.map((loop) => loop.stop()))
   }
   return { lastLap: () => Math.max(...loops.map((loop) => loop.lastRound())), stop, [Symbol.asyncDispose]: stop }
+}
+
+/** The claims of a loop, one after the other. */
+interface Claiming {
+  next(): Promise<void>
+  /** Milliseconds until something is due where there is room for it. */
+  untilDue(): Promise<number>
+  stop(): void
+}
+
+/** @param wake is called when a claim may find more: there is room again where there was too little, or what was claimed is due again */
+function createClaiming(broker: Broker, wake: () => void): Claiming {
+  const enders = endersOf(broker)
+  /** Where more may be due than there was room for: there a place is taken again as soon as it is left, whoever had it. */
+  let full: readonly Ender[] = []
+  const isFull = ({ provider: { name } }: Target): boolean => full.some((ender) => ender.name === name)
+  const forgets = enders.map((target) => target.onPlaceLeft(() => isFull(target) && wake()))
+  return {
+    async next() {
+      // Until the store has answered: a place that is left meanwhile is not among those that were counted.
+      full = enders.map(nameOf)
+      full = await claim(broker, wake)
+    },
+    untilDue: async () => pauseFor(await nextDue(broker.ledger, enders.filter((target) => !isFull(target)).map(nameOf))),
+    stop: () => forgets.forEach((forget) => forget()),
+  }
 }
 
 /** What a stopwatch would say that was started long ago: the first time nothing is too soon. */

@@ -14,11 +14,16 @@ export interface Loop {
 /**
  * Runs one round after the other.
  *
- * @param round resolves with the milliseconds until the next one, unless something wakes the loop earlier
+ * @param pauseAfter the milliseconds until the next one, unless something wakes the loop earlier. Not asked where something has already
  * @param retryAfter milliseconds until the next round after one that failed
  * @param failed is called for each round that fails, with words that are safe to log
  */
-export function startLoop(round: (isOver: () => boolean) => Promise<number>, retryAfter: number, failed: (error: string) => void): Loop {
+export function startLoop(
+  round: (isOver: () => boolean) => Promise<void>,
+  pauseAfter: () => Promise<number>,
+  retryAfter: number,
+  failed: (error: string) => void,
+): Loop {
   let stopped = false
   let woken = false
   let wakeUp = (): void => {}
@@ -35,7 +40,8 @@ export function startLoop(round: (isOver: () => boolean) => Promise<number>, ret
 
   async function taken(): Promise<number> {
     try {
-      const pause = await round(() => stopped)
+      await round(() => stopped)
+      const pause = woken || stopped ? 0 : await pauseAfter()
       sinceRound = stopwatch()
       return pause
     } catch (error) {

@@ -27,6 +27,8 @@ export interface Target {
   signingKey(settings: unknown): SigningKey
   /** How many more leases it makes sense to end now. One while the backend is being probed, none between two probes. */
   free(): number
+  /** Calls back whenever something that was to be ended here leaves its place, until what it returns is called. */
+  onPlaceLeft(listener: () => void): () => void
   /** Whether the last attempts to mint, or to end something, came to nothing. */
   readonly failing: boolean
   /** The same of those to end something alone. */
@@ -57,6 +59,7 @@ export function createTarget(provider: Provider, options: { readonly clock: Cloc
   const signing = bulkhead(1, concurrency)
   const mints = createBreaker(options.clock)
   const ends = createBreaker(options.clock)
+  const listeners = new Set<() => void>()
 
   async function bounded<T>(call: ProviderCall, lane: BulkheadPolicy, caller: AbortSignal, run: (signal: AbortSignal) => Promise<T>): Promise<T> {
     const elapsed = stopwatch()
@@ -100,7 +103,7 @@ export function createTarget(provider: Provider, options: { readonly clock: Cloc
   const mint = <T>(call: 'mint' | 'refresh', caller: AbortSignal, run: (signal: AbortSignal) => Promise<T>): Promise<T> =>
     guarded(mints, heardByMint, caller, () => bounded(call, minting, caller, run))
   const end = <T>(call: 'revoke' | 'recover', caller: AbortSignal, run: (signal: AbortSignal) => Promise<T>): Promise<T> =>
-    guarded(ends, heardByEnd, caller, () => bounded(call, ending, caller, run))
+    guarded(ends, heardByEnd, caller, () => bounded(call, ending, caller, run)).finally(() => listeners.forEach((listener) => listener()))
 
   return {
     provider,
@@ -126,6 +129,10 @@ export function createTarget(provider: Provider, options: { readonly clock: Cloc
       }
     },
     free: () => Math.min(ending.executionSlots, ends.room()),
+    onPlaceLeft(listener) {
+      listeners.add(listener)
+      return () => void listeners.delete(listener)
+    },
     get failing() {
       return mints.failing || ends.failing
     },

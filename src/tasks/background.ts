@@ -7,8 +7,6 @@ export interface Background {
   readonly signal: AbortSignal
   /** Runs work; the promise never rejects. What fails is logged and stays due in the ledger, and comes to nothing here. */
   run<Result>(work: (signal: AbortSignal) => Promise<Result>): Promise<Result | undefined>
-  /** Calls back whenever a piece of work is over, until what it returns is called. */
-  onDone(listener: () => void): () => void
   /** Resolves when no work is left. */
   settled(): Promise<void>
   /** Waits for all work, at most `grace` milliseconds, then aborts it: what was begun is due in the ledger and another broker's reaper takes it. */
@@ -17,7 +15,6 @@ export interface Background {
 
 export function createBackground(log: Log): Background {
   const running = new Set<Promise<unknown>>()
-  const listeners = new Set<() => void>()
   const stop = new AbortController()
   const settled = async () => {
     while (running.size > 0) await Promise.all(running)
@@ -25,16 +22,9 @@ export function createBackground(log: Log): Background {
   return {
     signal: stop.signal,
     run(work) {
-      const done = guarded(work, stop.signal, log).finally(() => {
-        running.delete(done)
-        for (const listener of listeners) listener()
-      })
+      const done = guarded(work, stop.signal, log).finally(() => running.delete(done))
       running.add(done)
       return done
-    },
-    onDone(listener) {
-      listeners.add(listener)
-      return () => listeners.delete(listener)
     },
     settled,
     async drain(grace) {

@@ -5,15 +5,15 @@ describe('a loop', () => {
   beforeEach(() => void vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] }))
   afterEach(() => void vi.useRealTimers())
 
-  /** One whose rounds say how long to wait, in turn and then a minute, or fail. */
+  /** One that says after its rounds how long to wait, in turn and then a minute, or whose rounds fail. */
   function started(...said: readonly (number | Error)[]): { readonly loop: Loop; rounds: number; readonly failures: string[] } {
     const seen = { rounds: 0, failures: [] as string[] }
-    const round = async (): Promise<number> => {
-      const one = said[seen.rounds++] ?? 60_000
+    const round = async (): Promise<void> => {
+      const one = said[seen.rounds++]
       if (one instanceof Error) throw one
-      return one
     }
-    const loop = startLoop(round, 1_000, (error) => seen.failures.push(error))
+    const pause = async (): Promise<number> => (said[seen.rounds - 1] as number | undefined) ?? 60_000
+    const loop = startLoop(round, pause, 1_000, (error) => seen.failures.push(error))
     onTestFinished(async () => await loop.stop())
     return Object.assign(seen, { loop })
   }
@@ -38,17 +38,21 @@ describe('a loop', () => {
     await passed(0)
     expect(seen.rounds).toBe(2)
 
-    let rounds = 0
+    let [rounds, asked] = [0, 0]
     const loop: Loop = startLoop(
       async () => {
         if (++rounds === 1) loop.wake()
+      },
+      async () => {
+        asked++
         return 60_000
       },
       1_000,
       () => {},
     )
     await passed(0)
-    expect(rounds).toBe(2)
+    // How long to wait is asked only where nothing has woken it yet.
+    expect([rounds, asked]).toEqual([2, 1])
     await loop.stop()
   })
 
@@ -69,8 +73,8 @@ describe('a loop', () => {
         rounds++
         await new Promise<void>((resolve) => (finish = resolve))
         overdue = isOver()
-        return 0
       },
+      async () => 0,
       1_000,
       () => {},
     )

@@ -159,13 +159,18 @@ describe.each(stores)('what is due, on $name', ({ open }) => {
         return await house.ledger.run(...asked)
       }
       const broker = unwoken({ run })
-      const crowded: Target = { ...house.broker.targets.get('lab')!, free: () => room }
+      let leave = (): void => {}
+      const onPlaceLeft: Target['onPlaceLeft'] = (listener) => {
+        leave = listener
+        return () => {}
+      }
+      const crowded: Target = { ...house.broker.targets.get('lab')!, free: () => room, onPlaceLeft }
       await using _ = startReaper({ ...broker, targets: new Map([...broker.targets, ['lab', crowded]]) })
       // Each loop has looked when something is due next, and pauses.
       await expect.poll(() => looks, { timeout: 20_000 }).toBeGreaterThanOrEqual(2)
 
       room = 1
-      await house.broker.background.run(async () => {})
+      leave()
 
       await expect.poll(async () => (await leaseOf(lease.taskId)).state, { timeout: 20_000 }).toBe('revoked')
     })
@@ -179,13 +184,15 @@ describe.each(stores)('what is due, on $name', ({ open }) => {
         failures++
         throw new BrokerError('store_unavailable', 'no room for entries')
       }
-      const broker = unwoken({ run, failures: () => failures })
+      let wake = (): void => {}
+      const onDue = async (listener: () => void): Promise<void> => void (wake = listener)
+      const broker = unwoken({ run, onDue, failures: () => failures })
       const started = performance.now()
       const now = vi.spyOn(performance, 'now').mockImplementation(() => started)
       const reaper = startReaper(broker)
       await expect.poll(() => failures, { timeout: 20_000 }).toBe(1)
       for (let look = 0; look < 20; look++) {
-        await broker.background.run(async () => {})
+        wake()
         await house.ledger.run(sql`select`)
       }
       expect(failures).toBe(1)
