@@ -4,7 +4,7 @@ import type { Receipt } from '../base/receipt.ts'
 import type { Ledger, Plan } from './connect.ts'
 import { entryColumns, type ExportedRow, rfc3339 } from './entries.ts'
 import { holds, isHeld, type KeyClaim } from './keys.ts'
-import { receiptsOfRows, toldRows } from './receipts.ts'
+import { type About, receiptsAbout, toldRows } from './receipts.ts'
 import { type Cause, type JsonRow, type Lease, leasesOf, type Revocation, type Task, tasksOf } from './records.ts'
 import { heldIn, openIn } from './revocations.ts'
 import { meansLeases, type Selector } from './selector.ts'
@@ -87,23 +87,20 @@ async function closeTasks(ledger: Ledger, closings: readonly Closing[]): Promise
       ) as task`,
     forCaller,
   )
-  return closings.map((closing) => (first.get(closing.id) === closing ? partOf(ledger, closed, closing.id) : partOf(ledger, closed, undefined)))
+  return closings.map((closing) => partOf(closed, first.get(closing.id) === closing ? closing.id : undefined))
 }
 
 /** What of it is about one task. */
-const partOf = (ledger: Ledger, { tasks, ended, revoking, told }: Closed & Told, id: TaskId | undefined): ClosedTask => ({
+const partOf = ({ tasks, ended, revoking, told }: Closed & Told, id: TaskId | undefined): ClosedTask => ({
   tasks: tasks.filter((task) => task.id === id),
   ended: ended.filter(({ taskId }) => taskId === id),
   revoking: revoking.filter(({ taskId }) => taskId === id),
-  receipts: receiptsOfRows(
-    ledger,
-    told.filter(({ task }) => task === id),
-  ),
+  receipts: told.filter(({ task }) => task === id).map(({ receipt }) => receipt),
 })
 
 /** What closing told the history, in the order of the log. */
 interface Told {
-  readonly told: readonly ExportedRow[]
+  readonly told: readonly About[]
 }
 
 /**
@@ -158,7 +155,7 @@ async function close(ledger: Ledger, chosen: SQL, { due, plan }: Hands): Promise
     'first',
     plan,
   )
-  return { tasks: tasksOf(row?.tasks), ended: leasesOf(row?.ended), revoking: leasesOf(row?.revoking), told: row?.told ?? [] }
+  return { tasks: tasksOf(row?.tasks), ended: leasesOf(row?.ended), revoking: leasesOf(row?.revoking), told: receiptsAbout(ledger, row?.told) }
 }
 
 /**

@@ -45,6 +45,19 @@ export function receiptsOf(ledger: Ledger, told: readonly EntryFields[]): readon
 export const receiptsOfRows = (ledger: Ledger, rows: readonly ExportedRow[] | null | undefined): readonly Receipt[] =>
   receiptsOf(ledger, (rows ?? []).map(fieldsOfEntry))
 
+/** A receipt, with what it is about. */
+export interface About {
+  readonly task: string | null
+  readonly lease: string | null
+  readonly receipt: Receipt
+}
+
+/** The same of a statement that ends several tasks or leases, for whoever waits for one of them. */
+export function receiptsAbout(ledger: Ledger, rows: readonly ExportedRow[] | null | undefined): readonly About[] {
+  const receipts = receiptsOfRows(ledger, rows)
+  return (rows ?? []).map(({ task, lease }, index) => ({ task, lease, receipt: receipts[index]! }))
+}
+
 /** The same where it returns a row for each (`returningTold`). */
 export const receiptsTold = (ledger: Ledger, rows: readonly ToldRow[]): readonly Receipt[] =>
   receiptsOfRows(
@@ -60,8 +73,8 @@ export const receiptsOfTask = async (ledger: Ledger, task: TaskId): Promise<read
 const ofAnEnd = sql`('task.closing', 'lease.revoking', 'lease.lapsing', 'lease.revoked', 'lease.expired', 'lease.failed', 'task.ended')`
 
 /**
- * Receipts of what was told of the end of a task or of one lease, from its beginning on. Read, and not returned by what wrote it: several statements do, of
- * this broker and of others, and the answer waits for them. Empty where none was told.
+ * Receipts of what was told of the end of a task or of one lease, from its beginning on, whoever wrote it: several statements do, of this broker and of
+ * others. Empty where none was told.
  */
 export async function receiptsOfEnd(ledger: Ledger, about: { readonly task: TaskId } | { readonly lease: LeaseId }): Promise<readonly Receipt[]> {
   const whose = 'task' in about ? sql`entry.task_id = ${about.task}` : sql`entry.lease_id = ${about.lease}`

@@ -1,10 +1,12 @@
 import { sql } from 'drizzle-orm'
 import type { Evidence, Handle } from '../base/evidence.ts'
+import type { Receipt } from '../base/receipt.ts'
 import type { Ledger } from './connect.ts'
 import { endedAt, endedAtAny, type Ender } from './enders.ts'
 import { countDown, dueToEnd, endedEntries, endingState, freePlaces, taskEndedEntries } from './endings.ts'
-import { entryColumns, json } from './entries.ts'
+import { entryColumns, type ExportedRow, json } from './entries.ts'
 import { putBack } from './queue.ts'
+import { receiptsAbout, toldRows } from './receipts.ts'
 import { type JsonRow, type Lease, leasesOf, type Task, tasksOf } from './records.ts'
 import { together } from './together.ts'
 
@@ -30,6 +32,8 @@ export interface Settling {
 export interface Settled {
   readonly lease: Lease
   readonly task: Task | undefined
+  /** Of both. Two leases that end in one commit with their task both have that of the task. */
+  readonly receipts: readonly Receipt[]
 }
 
 /**
@@ -46,7 +50,7 @@ const settleTogether = together(settleAll, 'first')
 
 async function settleAll(ledger: Ledger, all: readonly Settling[]): Promise<readonly (Settled | undefined)[]> {
   const asked = all.map(({ lease, settlement }) => ({ id: lease.id, task: lease.taskId, handles: lease.handles?.length, ...settlement }))
-  const [row] = await ledger.run<{ ended: JsonRow[] | null; tasks: JsonRow[] | null }>(sql`
+  const [row] = await ledger.run<{ ended: JsonRow[] | null; tasks: JsonRow[] | null; told: ExportedRow[] | null }>(sql`
     with asked as materialized (
       select distinct on (id) *
       from json_to_recordset(${JSON.stringify(asked)}::text::json) as asked(id text, task text, handles int, "to" text, evidence jsonb, error text)
@@ -65,11 +69,19 @@ async function settleAll(ledger: Ledger, all: readonly Settling[]): Promise<read
     ),
     ${countDown},
     ${freePlaces},
-    told as (${entryColumns} ${endedEntries} union all ${taskEndedEntries(sql`counted`)})
-    select (select json_agg(ended) from ended) as ended, (select json_agg(counted) from counted where counted.ended_at is not null) as tasks`)
+    told as (${entryColumns} ${endedEntries} union all ${taskEndedEntries(sql`counted`)} returning *)
+    select (select json_agg(ended) from ended) as ended, (select json_agg(counted) from counted where counted.ended_at is not null) as tasks,
+      ${toldRows()} as told`)
   const tasks = new Map(tasksOf(row?.tasks).map((task) => [task.id, task]))
-  const ended = new Map(leasesOf(row?.ended).map((lease) => [lease.id, { lease, task: tasks.get(lease.taskId) }]))
-  return all.map(({ lease }) => ended.get(lease.id))
+  const told = receiptsAbout(ledger, row?.told)
+  const ended = new Map(leasesOf(row?.ended).map((lease) => [lease.id, lease]))
+  return all.map(({ lease: { id } }) => {
+    const lease = ended.get(id)
+    if (!lease) return undefined
+    const names: readonly (string | null)[] = [lease.id, lease.taskId]
+    const about = told.filter((one) => names.includes(one.lease ?? one.task))
+    return { lease, task: tasks.get(lease.taskId), receipts: about.map(({ receipt }) => receipt) }
+  })
 }
 
 /** Seconds after which a mint that was cut off has come to its end at any provider: until then its word that it knows of nothing is not the last. */

@@ -115,23 +115,28 @@ export async function beginClosing(broker: Broker, id: TaskId, outcome: TaskStat
   throw new BrokerError('conflict', 'This task is being given leases faster than it can be closed', { task: id })
 }
 
-/** What closing has come to, `wait` seconds later at most. Receipts are read where more than one commit was needed: each told some of the end. */
+/** What closing has come to, `wait` seconds later at most. */
 async function outcomeOf(broker: Broker, id: TaskId, begun: BegunClosing | undefined, wait: number, signal: AbortSignal): Promise<TaskEnd> {
   const { result = [], left } = await knownWithin(wait, begun?.asked, signal)
   const whole = begun && wholeOutcome(begun, result)
-  if (whole) return { ...whole, receipts: result.length > 0 ? await receiptsOfEnd(broker.ledger, { task: id }) : begun.receipts }
+  if (whole) return whole
   const isDone = ({ leases, task }: { leases: readonly Lease[]; task: Task }) => leases.every(hasEnded) && task.state !== 'closing'
   const found = await readUntil('task', () => findTask(broker.ledger, id), isDone, left, signal)
   return { ...found, ended: isDone(found), receipts: await receiptsOfEnd(broker.ledger, { task: id }) }
 }
 
 /** What closing came to, where that commit and those that this broker made since ended every lease that the task was ever given: nothing is left to be read. */
-function wholeOutcome({ tasks, ended }: ClosedTask, since: readonly (Settled | undefined)[]): Omit<TaskEnd, 'receipts'> | undefined {
-  const leases = [...ended, ...since.flatMap((one) => one?.lease ?? [])]
-  const task = since.find((one) => one?.task)?.task ?? tasks[0]
+function wholeOutcome({ tasks, ended, receipts }: ClosedTask, since: readonly (Settled | undefined)[]): TaskEnd | undefined {
+  const settled = since.flatMap((one) => one ?? [])
+  const leases = [...ended, ...settled.map(({ lease }) => lease)]
+  const task = settled.find((one) => one.task)?.task ?? tasks[0]
   if (!task?.endedAt || task.announcedLeases !== leases.length) return undefined
-  return { task, leases: leases.toSorted((one, other) => (one.id < other.id ? -1 : 1)), ended: true }
+  const told = new Map([...receipts, ...settled.flatMap((one) => one.receipts)].map((receipt) => [receipt.entry, receipt]))
+  return { task, leases: inOrder(leases, ({ id }) => id), ended: true, receipts: inOrder([...told.values()], ({ entry }) => entry) }
 }
+
+/** By their ids, which begin with their time. */
+const inOrder = <One>(all: readonly One[], id: (one: One) => string): One[] => all.toSorted((one, other) => (id(one) < id(other) ? -1 : 1))
 
 /** How often to look again whether something has ended, in milliseconds: another broker may be the one that is told. */
 const lookAgain = 50
