@@ -19,11 +19,20 @@ export const forgottenAfter = (end: SQL): SQL => sql`${end} + make_interval(secs
 /** Step of the overflow ladder at which a role takes no further session. */
 export const shutRung = 6
 
+/**
+ * Seconds for which a role takes no session behind its cutoff, which lies up to two minutes ahead when it is written: AWS's clock may be behind by as much, and
+ * would deny the session from its birth.
+ */
+const behindCutoff = 60
+
+/** Whether a session that is named now will live: the role has a list only since its first one. */
+const takesSessions = sql`(list.rung is distinct from ${shutRung} and coalesce(list.cutoff + make_interval(secs => ${behindCutoff}) <= now(), true))`
+
 /** Denied sessions that are counted to find the role with the fewest. Roles with more are alike: neither has room for their names one by one. */
 const countedMost = 1_000
 
 /**
- * The queries `chosen` and `open`, by lease: of the roles that are not shut, the one with the fewest denied sessions; and its list, where names may still be
+ * The queries `chosen` and `open`, by lease: of the roles that take sessions, the one with the fewest denied sessions; and its list, where names may still be
  * given out in its cohort. Whoever takes a name reads from `open` before anything else is locked: a kill list comes first in this room.
  *
  * `for share`: names of a role are taken side by side, and whoever closes its cohort waits for all of them.
@@ -41,12 +50,12 @@ export function openRoles(asked: readonly NameAsked[]): SQL {
           select from role_sessions as session where session.provider = lease.provider and session.role = pool.role and session.denied_at is not null limit ${countedMost}
         ) as counted
       ) as load
-      where list.rung is distinct from ${shutRung} order by lease.id, load.denied, random()
+      where ${takesSessions} order by lease.id, load.denied, random()
     ),
     open as materialized (
       select chosen.id, chosen.number, list.provider, list.role, list.cohort from chosen
       join kill_lists as list on list.provider = chosen.provider and list.role = chosen.role
-      where list.rung <> ${shutRung} and ${isFresh} order by list.provider, list.role for share of list
+      where ${takesSessions} and ${isFresh} order by list.provider, list.role for share of list
     )`
 }
 

@@ -60,8 +60,8 @@ interface CommitEntry {
 }
 
 /**
- * Reads the life of each lease out of the history and says where it breaks a promise: announced before it was minted and under a permit of its task, of the
- * grant and the parameters in it and for no longer, never to outlive the task's deadline, ended before its task did, revoked only with evidence, and ended at all.
+ * Reads the life of each lease out of the history and says where it breaks a promise: announced before it was minted, for the agent of its task and under a
+ * permit of that task, of the grant and the parameters in it and for no longer, never to outlive the task's deadline, ended before its task did, revoked only with evidence, and ended at all.
  *
  * Keeps what lives and what ended a moment ago, and so stays small over a history of any length.
  */
@@ -76,14 +76,14 @@ export function createStories(fault: (fault: Fault) => void): Stories {
   let latestTime = 0
   const lives = { tasks: 0, leases: 0, late: 0, latest: undefined as Lives['latest'] }
 
-  function tellTask({ number, entry: { id, kind, task: name = '', body }, at }: CommitEntry): void {
+  function tellTask({ number, entry: { id, kind, agent, task: name = '', body }, at }: CommitEntry): void {
     const deadline = fieldIn(body, 'deadline')
     const known = tasks.get(name)
     const say = (message: string): void => fault({ number, id, message: `${name} ${message}` })
     if (kind === 'task.opened' || kind === 'task.denied') {
       if (known) say('was opened a second time')
       lives.tasks++
-      tasks.set(name, newTask(kind === 'task.opened' ? momentIn(deadline, say) : -Infinity))
+      tasks.set(name, newTask(kind === 'task.opened' ? momentIn(deadline, say) : -Infinity, agent))
       if (kind === 'task.denied') end(name, at)
       return
     }
@@ -117,6 +117,13 @@ export function createStories(fault: (fault: Fault) => void): Stories {
     if (isEnd(entry)) gone.push({ at, lease: name })
     // What comes back brings its task back.
     if (kind === 'lease.reopened' && task) task.ended = undefined
+  }
+
+  /** Whose a credential is, is said once for its task: what is told of somebody else was given to somebody else, or hides to whom. */
+  function checkAgent({ number, entry: { id, agent, task = '', lease, decision } }: CommitEntry): void {
+    const owner = tasks.get(task)?.agent
+    if (owner === undefined || agent === owner) return
+    fault({ number, id, message: `${lease ?? decision ?? task} is told of ${agent ?? 'nobody'}, though ${task} is of ${owner}` })
   }
 
   function beginLease(entry: EntryFields, say: (message: string) => void): LeaseStory {
@@ -172,6 +179,7 @@ export function createStories(fault: (fault: Fault) => void): Stories {
       if (kind.startsWith('task.')) tellTask(told)
       else if (kind === 'decision.made') tellDecision(told)
       else if (kind.startsWith('lease.')) tellLease(told)
+      checkAgent(told)
     }
   }
 

@@ -4,6 +4,8 @@ import type { Permit } from './permits.ts'
 
 /** A task, as far as the history has told of it. */
 export interface TaskStory {
+  /** Whose it is, as its first entry says. Undefined: nobody has told of it yet. */
+  readonly agent: string | undefined
   /** Milliseconds since 1970. */
   deadline: number
   /** Decisions that permit something. */
@@ -21,7 +23,13 @@ export interface Permitting {
 }
 
 /** @param deadline milliseconds since 1970; where absent, nobody has told of the task yet */
-export const newTask = (deadline = Infinity): TaskStory => ({ deadline, permitting: new Map(), leases: new Set(), ended: undefined })
+export const newTask = (deadline = Infinity, agent?: string): TaskStory => ({
+  agent,
+  deadline,
+  permitting: new Map(),
+  leases: new Set(),
+  ended: undefined,
+})
 
 /** Until when this decision permits what a lease says of itself, in milliseconds since 1970. Undefined: it does not. */
 export function permittedEnd(decision: Permitting | undefined, body: Json): number | undefined {

@@ -129,6 +129,21 @@ describe.each(stores)('names of sessions on $name', ({ open }) => {
     expect(await rowsOf(lease)).toEqual([])
   })
 
+  test('a role whose cutoff lies ahead, or less than a minute back, is left out: a session of it would be dead at birth', async () => {
+    const roles = newPool(1)
+    await reserve(roles)
+    const cutOff = (seconds: number) =>
+      ledger.run(sql`update kill_lists set cutoff = now() + make_interval(secs => ${seconds}) where role = ${roles[0]!}`)
+    for (const seconds of [90, 1, -55]) {
+      await cutOff(seconds)
+      const lease = await announceMint(ledger)
+      expect(await sessions.reserve('aws', lease.id, roles), `${seconds} s ahead`).toEqual({ outcome: 'full' })
+      expect(await rowsOf(lease)).toEqual([])
+    }
+    await cutOff(-61)
+    expect((await reserve(roles)).role).toBe(roles[0])
+  })
+
   test('a cohort is closed after five minutes, and the next one is not one that a session still has or that was given up', async () => {
     const roles = newPool(1)
     const role = roles[0]!

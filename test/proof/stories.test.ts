@@ -17,6 +17,7 @@ const told = (kind: string, xid: number, body: Json = {}, over: Partial<EntryFie
     at: at(s),
     xid: String(xid),
     kind,
+    agent: 'bot',
     task: 't',
     ...(kind.startsWith('lease.') && { lease: 'l', decision: 'd' }),
     ...(kind === 'decision.made' && { decision: 'd' }),
@@ -73,6 +74,12 @@ test.each([
     'given a longer life than its task has',
     instead(reserved, told('lease.reserved', 1, { ...lease, expires_at: at(601) })),
     '2: l was given a longer life than its task has',
+  ],
+  ['issued to another agent', instead(issued, told('lease.issued', 2, lease, { agent: 'thief' })), '3: l is told of thief, though t is of bot'],
+  [
+    'decided about for nobody',
+    instead(decided, { ...decided, agent: undefined } as unknown as EntryFields),
+    '1: d is told of nobody, though t is of bot',
   ],
   ['revoked without evidence', instead(revoked, told('lease.revoked', 4)), '5: l is said to be revoked, without evidence'],
   [

@@ -43,7 +43,7 @@ export async function takeSession(
   const full = roles.length === 1 ? `the role ${roles[0]} takes` : `none of the roles ${roles.join(', ')} takes`
   throw new ProviderError(
     'downstream',
-    `${provider}: ${full}${roles.length === 1 ? ' no' : ' a'} further session until some of those that ended have expired`,
+    `${provider}: ${full}${roles.length === 1 ? ' no' : ' a'} further session until some of those that ended have expired, or its cutoff is past`,
     'no',
   )
 }
