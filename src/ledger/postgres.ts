@@ -14,10 +14,9 @@ const longestWait = 60_000
 
 /**
  * How the store is to look for rows. Every statement of the broker reads few rows by their keys, whatever the tables hold; a plan made while they
- * were small or unknown, and kept by a connection for as long as it lives, would read all of them instead. A page costs the same
- * wherever it lies, else all that is due would be gathered from the pages it lies on and sorted, to take the first. Compiling pays for large reports only.
+ * were small or unknown, and kept by a connection for as long as it lives, would read all of them instead. Compiling pays for large reports only.
  */
-export const planByKey = { enable_seqscan: 'off', enable_hashjoin: 'off', enable_mergejoin: 'off', random_page_cost: '1', jit: 'off' } as const
+export const planByKey = { enable_seqscan: 'off', enable_hashjoin: 'off', enable_mergejoin: 'off', jit: 'off' } as const
 
 /**
  * The types of arrays are of no use here, and asking for them is what postgres.js does behind everybody's back: where the server ends the connection just

@@ -181,6 +181,15 @@ describe.each(stores)('the receipts of an answer, on $name', ({ open }) => {
     expect(await held(await complete(mixed.task.id))).toEqual(ending)
   })
 
+  test('to a completion name each entry once, in the order of the log, though its leases end by one commit or by several', async () => {
+    const grants = [{ name: 'api' }, { name: 'crm' }, { name: 'crm-for', parameters: { customer: 'acme' } }]
+    const { body } = await post<OpenedTask>('/tasks', bot, { ...declaration([]), grants })
+    const closed = await complete(body.task.id)
+    const kinds = ['task.closing', 'lease.revoked', 'lease.revoking', 'lease.revoking', 'lease.revoked', 'lease.revoked', 'task.ended']
+    expect((await held(closed)).toSorted()).toEqual(kinds.toSorted())
+    expect((await complete(body.task.id)).body.receipts).toEqual(closed.body.receipts)
+  })
+
   test('to an end that is not proven yet are of its beginning', async () => {
     const { body } = await declare(['crm'])
     await house.lab.down()
