@@ -25,7 +25,7 @@ export const shutRung = 6
  */
 const behindCutoff = 60
 
-/** Whether a session that is named now will live: the role has a list only since its first one. */
+/** Whether a session of the role that is named now will live. Before its first one the role has no list. */
 const takesSessions = sql`(list.rung is distinct from ${shutRung} and coalesce(list.cutoff + make_interval(secs => ${behindCutoff}) <= now(), true))`
 
 /** Denied sessions that are counted to find the role with the fewest. Roles with more are alike: neither has room for their names one by one. */

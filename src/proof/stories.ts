@@ -61,7 +61,8 @@ interface CommitEntry {
 
 /**
  * Reads the life of each lease out of the history and says where it breaks a promise: announced before it was minted, for the agent of its task and under a
- * permit of that task, of the grant and the parameters in it and for no longer, never to outlive the task's deadline, ended before its task did, revoked only with evidence, and ended at all.
+ * permit of that task, of the grant and the parameters in it and for no longer, never to outlive the task's deadline, ended before its task did, revoked only
+ * with evidence, and ended at all.
  *
  * Keeps what lives and what ended a moment ago, and so stays small over a history of any length.
  */
