@@ -17,6 +17,7 @@ import {
   bytesOfDeclaration,
   drained,
   endAll,
+  passTogether,
   type Labs,
   postgresTime,
   processorTime,
@@ -186,18 +187,18 @@ async function twoBrokers(stage: Stage): Promise<void> {
   const targets = [broker.url, other.url]
   await verbs('Postgres, two brokers', targets, stage)
 
-  let stale = 0
-  const asked = 2_000
-  const issued = openedOf(await generators.run({ targets, inFlight: 16, requests: issues(bots), count: asked, keep: true }))
-  for (let from = 0; from < asked; from += 100) {
+  const issued = openedOf(await generators.run({ targets, inFlight: 16, requests: issues(bots), count: 2_000, keep: true }))
+  const answers: Load[] = []
+  for (let from = 0; from < issued.length; from += 100) {
     const some = issued.slice(from, from + 100)
-    await generators.run({ targets: [broker.url], inFlight: 16, requests: completes(some) })
-    for (const target of targets) {
-      const { bodies } = await generators.run({ targets: [target], inFlight: 16, requests: introspects(some, resource), keep: true })
-      stale += bodies.filter((body) => (JSON.parse(body) as { active: boolean }).active).length
-    }
+    ratesOf([await generators.run({ targets: [broker.url], inFlight: 16, requests: completes(some) })], '200')
+    // Both at once: the one that did not complete them has had no more time than the other.
+    const asked = targets.map((target) => generators.run({ targets: [target], inFlight: 8, requests: introspects(some, resource), keep: true }))
+    answers.push(...(await Promise.all(asked)))
   }
-  tell('introspection after complete was answered, at both brokers', { asked: 2 * asked, stale })
+  ratesOf(answers, '200')
+  const active = answers.flatMap(({ bodies }) => bodies.map((body) => (JSON.parse(body) as { active: boolean }).active))
+  tell('introspection after complete was answered, at both brokers', { asked: active.length, stale: active.filter(Boolean).length })
   await other.stop()
 }
 
@@ -224,8 +225,7 @@ async function storm({ owner, generators, broker, bots }: Stage): Promise<void> 
   const idle = ratesOf([await generators.run({ ...calm, count: 4_000 })], '201')
   await endAll(owner)
   for (const grant of ['api', 'crm']) await generators.run({ targets: [broker.url], inFlight: 16, requests: issues(bots, grant), count: size / 2 })
-  await owner`update tasks set deadline = date_trunc('second', now()) + interval '2 seconds' where state = 'open'`
-  const [{ at }] = (await owner`select max(deadline) as at from tasks where state = 'open'`) as unknown as [{ at: Date }]
+  const at = await passTogether(owner, 2)
   await pause(at.getTime() - Date.now())
   // As long as the storm lasts, and a little more.
   const meanwhile: Load[] = []
@@ -246,6 +246,9 @@ async function storm({ owner, generators, broker, bots }: Stage): Promise<void> 
   await endAll(owner)
 }
 
+/** Milliseconds: what those are told whose backend does not answer (`Retry-After` of the 503). */
+const retryAfter = 2_000
+
 /**
  * Declarations at a backend that answers, and with signed tokens, alone and while others are declared at a backend that never does: in turns, so that
  * what else the machine does falls on both.
@@ -260,14 +263,17 @@ async function besideHanging({ owner, generators, broker, bots }: Stage, { other
       alone.push(await generators.run(healthy))
       await endAll(owner)
       await other.next('put', 'hangs', { times: 100_000 })
-      let over = false
+      const over = new AbortController()
       const asking = (async () => {
-        // More than may call it at once, so that some wait; not so often that refusing them, once it is known to hang, is what is measured.
-        for (; !over; await pause(250)) await generators.run({ targets, inFlight: 32, requests: issues(bots, 'other'), count: 32 })
+        // More than may call it at once, so that some wait. They come back when they are told to, and not sooner: refusing them is not what is measured.
+        while (!over.signal.aborted) {
+          await generators.run({ targets, inFlight: 32, requests: issues(bots, 'other'), count: 32 })
+          await pause(retryAfter, undefined, { signal: over.signal }).catch(() => {})
+        }
       })()
       await other.hanging('put')
       beside.push(await generators.run(healthy))
-      over = true
+      over.abort()
       await other.clear()
       await other.release()
       await asking
@@ -284,9 +290,16 @@ async function overload({ owner, generators, broker, bots }: Stage): Promise<voi
   const opened = openedOf(await generators.run({ targets, inFlight: 16, requests: issues(bots), count: 2_000, keep: true }))
   const idle = ratesOf([await generators.run({ targets, inFlight: 4, requests: completes(opened.slice(0, 1_000)) })], '200')
   const flood = generators.run({ targets, inFlight: 320, requests: issues(bots), count: 6_000 })
-  const ended = ratesOf([await generators.run({ targets, inFlight: 4, requests: completes(opened.slice(1_000)) })], '200')
-  const { latencies } = await flood
-  tell('completing beside 320 declarations in flight', { p99: ended.p99, 'idle p99': idle.p99, 'p99 of declaring': spread(latencies).p99 })
+  const ends = await generators.run({ targets, inFlight: 4, requests: completes(opened.slice(1_000)) })
+  const { latencies, statuses, seconds } = await flood
+  tell('completing beside 320 declarations in flight', {
+    p99: ratesOf([ends], '200').p99,
+    'idle p99': idle.p99,
+    'p99 of declaring': spread(latencies).p99,
+    'not served, of 6,000': latencies.length - (statuses['201'] ?? 0),
+    'seconds of completing': ends.seconds,
+    'seconds of declaring': seconds,
+  })
   await endAll(owner)
 }
 

@@ -209,8 +209,26 @@ export async function drained(owner: postgres.Sql): Promise<void> {
 
 /** Ends whatever is open. */
 export async function endAll(owner: postgres.Sql): Promise<void> {
-  await owner`update tasks set deadline = now() where state = 'open'`
+  await passTogether(owner, 0)
   await drained(owner)
+}
+
+/**
+ * Lets whatever is open pass its deadline at one moment, and its leases their ends with it, as they do that were asked for as long as their task.
+ *
+ * @param seconds from now, to the full one
+ * @returns that moment
+ */
+export async function passTogether(owner: postgres.Sql, seconds: number): Promise<Date> {
+  const [passing] = await owner<{ at: Date }[]>`
+    with moment as (select date_trunc('second', now()) + make_interval(secs => ${seconds}) as at),
+    task as (update tasks set deadline = at from moment where state = 'open' returning id),
+    lease as (
+      update leases set expires_at = at, due_at = case when state <> 'active' then due_at when local then at else at + interval '1 minute' end
+      from moment, task where task_id = task.id and ended_at is null
+    )
+    select at from moment`
+  return passing!.at
 }
 
 /** Until every entry has its place in the log. */

@@ -10,7 +10,7 @@ import { type RunningVault, startVault } from '../test/support/vault.ts'
 import { faultyWire, type FaultyWire } from '../test/support/wire.ts'
 import { keep, ratesOf, spread, tell } from './figures.ts'
 import { completes, type Generators, issues, type Load, openedOf, startGenerators, timed } from './load.ts'
-import { drained, endAll, residentMegabytes, siteOf, tokensOf } from './stage.ts'
+import { drained, endAll, passTogether, residentMegabytes, siteOf, tokensOf } from './stage.ts'
 
 const storage = process.env['BENCH_RAFT'] === 'yes' ? 'raft' : 'memory'
 
@@ -187,8 +187,7 @@ async function stormOf(
 ): Promise<{ seconds: number; leases: number }> {
   await endAll(owner)
   await generators.run({ targets: [broker.url], inFlight: 8, requests: issues(bots, 'login'), count: size })
-  await owner`update tasks set deadline = date_trunc('second', now()) + interval '2 seconds' where state = 'open'`
-  const [{ at }] = (await owner`select max(deadline) as at from tasks where state = 'open'`) as unknown as [{ at: Date }]
+  const at = await passTogether(owner, 2)
   await pause(at.getTime() - Date.now())
   let over = false
   const ended = drained(owner).then(() => (over = true))
