@@ -16,7 +16,7 @@ import {
   type NewTask,
   rfc3339,
 } from './entries.ts'
-import { deadlineOf, endOf, milliseconds } from './intervals.ts'
+import { deadlineOf, dueByItself, endOf, milliseconds } from './intervals.ts'
 import { type KeyClaim, release } from './keys.ts'
 import { receiptsOfRows, toldRows } from './receipts.ts'
 import { type Stopped, stoppedOf } from './stops.ts'
@@ -40,11 +40,12 @@ export async function confirmLeases(
   confirmations: readonly Confirmation[],
   claim: KeyClaim | undefined,
 ): Promise<{ readonly leases: readonly Lease[]; readonly receipts: readonly Receipt[] }> {
+  const end = sql`least(lease.expires_at, minted."expiresAt")`
   const [row] = await ledger.run<{ leases: JsonRow[] | null; told: ExportedRow[] | null }>(sql`
-    with task as (select id from tasks where id = ${task} and state = 'open' for update),
+    with task as (select id, deadline from tasks where id = ${task} and state = 'open' for update),
     announced as (
-      update leases as lease set state = 'active', issued_at = now(), expires_at = least(lease.expires_at, minted."expiresAt"),
-        due_at = least(lease.expires_at, minted."expiresAt"), digests = lease.digests || minted.digests
+      update leases as lease set state = 'active', issued_at = now(), expires_at = ${end}, due_at = ${dueByItself(end, sql`task.deadline`)},
+        digests = lease.digests || minted.digests
       from task, json_to_recordset(${JSON.stringify(confirmations)}::text::json) as minted(id text, "expiresAt" timestamptz, digests jsonb)
       where lease.id = minted.id and lease.task_id = task.id and lease.state = 'reserved'
       returning lease.*
@@ -95,8 +96,9 @@ export async function extendLease(
       where lease.id = ${lease.id} and lease.state = 'active' and lease.expires_at > now() for update of lease
     ),
     announced as (
-      update leases as lease set issued_at = now(), expires_at = ${end}, due_at = ${end}, decision_id = ${decision.id}
-      from seen where lease.id = seen.id and not exists (select from stopped)
+      update leases as lease set issued_at = now(), expires_at = ${end}, decision_id = ${decision.id},
+        due_at = case when lease.local then ${end} else ${dueByItself(end, sql`task.deadline`)} end
+      from seen, task where lease.id = seen.id and not exists (select from stopped)
       returning lease.*
     ),
     kept as (${keepDecisions(sql`select task_id from announced`)}),
@@ -144,9 +146,9 @@ export async function concludeRefresh(
     else lease.expires_at end`
   const oldest = sql`case when jsonb_array_length(lease.digests) >= ${digestsKept}::int and ${digests.length}::int > 0 then lease.digests - 0 else lease.digests end`
   const [row] = await ledger.run<{ lease: JsonRow | null; told: ExportedRow[] | null }>(sql`
-    with task as (select id from tasks where id = ${lease.taskId} and state = 'open' for update),
+    with task as (select id, deadline from tasks where id = ${lease.taskId} and state = 'open' for update),
     announced as (
-      update leases as lease set expires_at = ${end}, due_at = ${end}, digests = ${oldest} || ${json(digests)}
+      update leases as lease set expires_at = ${end}, due_at = ${dueByItself(end, sql`task.deadline`)}, digests = ${oldest} || ${json(digests)}
       from task where lease.id = ${lease.id} and lease.task_id = task.id and lease.state = 'active'
       returning lease.*
     ),
@@ -178,6 +180,11 @@ export async function extendTask(
     task as (
       update tasks set deadline = greatest(deadline, ${deadlineOf(asked)}), actor = ${json(asked.actor)}
       where id = ${id} and state = 'open' and deadline > now() and not exists (select from stopped) returning *
+    ),
+    -- What ended with the task ends before it from here on. Reserved ones too: one that was confirmed while this waited for the task is still that in the snapshot.
+    unbound as (
+      update leases as lease set due_at = case lease.state when 'active' then ${dueByItself(sql`lease.expires_at`, sql`task.deadline`)} else lease.due_at end
+      from task where lease.task_id = task.id and lease.state in ('reserved', 'active') and not lease.local
     ),
     kept as (${keepDecisions(sql`select id from task`)}),
     told as (

@@ -50,6 +50,10 @@ const questions: Record<string, SQL> = {
     where lease.due_at is not null and task.state not in ('open', 'closing')`,
   'a lease would end after its task': sql`
     select lease.id from leases as lease join tasks as task on task.id = lease.task_id where lease.expires_at > task.deadline`,
+  'nobody looks at a lease when it has outlived its own end, though its task goes on': sql`
+    select lease.id from leases as lease join tasks as task on task.id = lease.task_id
+    where lease.state = 'active' and not lease.local and lease.expires_at < task.deadline - interval '1 second'
+      and lease.due_at > greatest(lease.expires_at, now() + interval '30 seconds')`,
   'a task miscounts its live leases': sql`
     select id from tasks as task where live_leases <> (select count(*) from leases where task_id = task.id and due_at is not null)`,
   'a task miscounts the leases it was given': sql`

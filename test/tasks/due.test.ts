@@ -121,6 +121,41 @@ describe.each(stores)('what is due, on $name', ({ open }) => {
     await task.complete()
   })
 
+  describe('a lease that ends with its task', () => {
+    const room = [{ name: 'lab', kind: 'http', free: 1 }]
+
+    test('is not claimed by itself when both have passed, but closed with it', async () => {
+      const task = await house.declare(['crm'])
+      await house.backdate(task.id, '61 seconds')
+
+      expect(await claimDue(house.ledger, room)).toEqual([])
+      await house.reap()
+
+      expect(await leaseOf(task.id)).toMatchObject({ state: 'revoked', cause: 'deadline', evidence: { by: 'provider' } })
+    })
+
+    test('is due when it ends, once its task goes on beyond that', async () => {
+      const task = await house.declare(['crm'])
+      await task.renew(600_000)
+      await house.backdate(task.id, '61 seconds')
+
+      await house.reap()
+
+      expect(await leaseOf(task.id)).toMatchObject({ state: 'revoked', cause: 'lease_expired', evidence: { by: 'provider' } })
+      expect((await findTask(house.ledger, task.id))!.task.state).toBe('open')
+      await task.complete()
+    })
+
+    test('is not due after the store was away, before its task is closed', async () => {
+      const task = await house.declare(['crm'])
+      await house.backdate(task.id, '61 seconds')
+
+      await releaseClaims(house.ledger)
+
+      expect(await claimDue(house.ledger, room)).toEqual([])
+    })
+  })
+
   test('a lease of an open task whose provider is in no configuration expires half a minute after its own end, and counts no more', async () => {
     const task = await house.declare(['crm'])
     const lease = await leaseOf(task.id)
