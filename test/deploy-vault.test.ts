@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { mkdtemp, readFile, stat, writeFile } from 'node:fs/promises'
+import { cp, mkdtemp, readFile, stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -375,6 +375,34 @@ describe.runIf(vaultRuns)('deploy/vault', () => {
     const before = await state()
     expect(await vault.setUp({ PATH: [folder, ...without].join(path.delimiter) })).toMatch(/database ledger: keeps its password/)
     expect(await state()).toEqual(before)
+  })
+
+  test('setup.sh, from a copy whose names were changed as docs/vault.md says, sets up those and no others', async () => {
+    const page = await readFile(path.join(deployed, '../../docs/vault.md'), 'utf8')
+    const [, commands] = /^ +\$ cp -r deploy\/vault ours && cd ours\n([^]+?)^ +```$/m.exec(page)!
+    // A login of its own: with the one that is there already this database's would get another password.
+    const renaming = `${commands!.replaceAll(/^ +\$ /gm, '')}sed -i.old 's/mayfly_vault/orders_vault/g' postgres.sql database-config.json`
+    const folder = await mkdtemp(path.join(vault.folder, 'ours-'))
+    await cp(deployed, folder, { recursive: true })
+    await run('sh', ['-ec', renaming], { cwd: folder })
+
+    const told = await vault.setUp({ DATABASE_CONNECTION: 'orders', DATABASE_ROLE: 'orders-read' }, folder)
+
+    expect(told.trimEnd().split('\n')).toEqual([
+      'policy mayfly-broker',
+      'policy mayfly-task-orders-read',
+      'token role mayfly-task',
+      'database orders: a new password',
+      'database connection orders',
+      'database role orders-read',
+      "the broker's token: as it was",
+    ])
+    const minted = await mint('orders-read')
+    const session = await vault.database.login(minted.username, minted.password)
+    expect(await session.query('select pg_has_role(current_user, $$orders_read$$, $$member$$) as member from bookings limit 1')).toMatchObject([{ member: true }])
+    await revoke(minted)
+    expect(await session.alive()).toBe(false)
+    await session.close()
   })
 
   /** Accessors of all tokens but those of tasks, which end by themselves at any moment. */

@@ -6,6 +6,8 @@
 #
 # Speaks with `bao` or `vault` as whoever they are logged in as, and with `psql` as whoever PGUSER and the rest of libpq's environment name: an
 # administrator here and a superuser there. Also from the environment:
+#   DATABASE_CONNECTION, DATABASE_ROLE   what the two are called in Vault, if not `ledger` and `ledger-read`. docs/vault.md ("In your own house") has where
+#                      these names stand in the files beside this one
 #   BAO_NAMESPACE      where all of it is set up, and where the broker logs in, if not in the root namespace
 #   CONNECTION_URL     how OpenBao reaches the database, if not at the same address and with its certificate verified. {{username}} and {{password}} stay
 #                      as they are: OpenBao fills them in
@@ -15,6 +17,8 @@ set -eu
 # Files hold a password for a moment, and the token for longer.
 umask 077
 here=$(dirname "$0")
+connection=${DATABASE_CONNECTION:-ledger}
+role=${DATABASE_ROLE:-ledger-read}
 bao=$(command -v bao || command -v vault) || { echo 'neither bao nor vault is on the PATH' >&2; exit 1; }
 
 # `vault` knows the same settings by names of its own alone: left without them it would speak with another server, or outside of the namespace.
@@ -27,7 +31,8 @@ did() { printf '%s\n' "$1"; }
 
 enabled() { "$bao" secrets list -format=json | grep -q "\"$1/\""; }
 
-# The broker's own rights, and one policy per grant of the catalogue.
+# The broker's own rights, and one policy per grant of the catalogue: the name of each file is that of its policy. The role of tokens lets tasks have every
+# policy mayfly-task-…, so that a file of a grant that you do not have opens what nobody asked for.
 for policy in "$here"/mayfly-*.hcl; do
   name=$(basename "$policy" .hcl)
   "$bao" policy write "$name" "$policy" >/dev/null
@@ -42,31 +47,31 @@ did 'token role mayfly-task'
 enabled database || "$bao" secrets enable database >/dev/null
 
 # The password of Vault's login is made here, told to both, and forgotten. It goes through files and pipes: arguments can be read by every process.
-if "$bao" read database/config/ledger >/dev/null 2>&1; then
+if "$bao" read "database/config/$connection" >/dev/null 2>&1; then
   psql -X -q <"$here/postgres.sql"
   set --
-  did 'database ledger: keeps its password'
+  did "database $connection: keeps its password"
 else
   secret=$(mktemp)
   trap 'rm -f "$secret"' EXIT
   od -An -N24 -tx1 /dev/urandom | tr -d ' \n' >"$secret"
   { printf "\\\\set vault_password '%s'\n" "$(cat "$secret")" && cat "$here/postgres.sql"; } | psql -X -q
   set -- password=@"$secret"
-  did 'database ledger: a new password'
+  did "database $connection: a new password"
 fi
 
 # scram-sha-256: OpenBao hashes passwords itself, so that no statement log of the database ever has one. The template puts the lease into the name of the
 # login, for sweep.sql, and keeps the random part whole.
 [ -n "${CONNECTION_URL:-}" ] || CONNECTION_URL="postgresql://{{username}}:{{password}}@$PGHOST:${PGPORT:-5432}/$PGDATABASE?sslmode=verify-full"
-"$bao" write database/config/ledger @"$here/database-config.json" connection_url="$CONNECTION_URL" "$@" >/dev/null
-did 'database connection ledger'
+"$bao" write "database/config/$connection" @"$here/database-config.json" connection_url="$CONNECTION_URL" "$@" >/dev/null
+did "database connection $connection"
 
 # 45 s: a login that was made while the broker died, and that nobody ever heard of, ends by itself five seconds after that. The broker renews its leases up to their
 # task's deadline. Revocation is five statements and not one: the COMMIT makes NOLOGIN true before sessions are cut, or a client that reconnects in
 # between keeps a session that nothing ends; each session is waited for, and looked for once more, so that none is alive when OpenBao answers; and what the
 # login made goes with it, or leaves it a role without login and rights, so that no agent can keep its lease from ending. docs/vault.md has each line.
-"$bao" write database/roles/ledger-read @"$here/database-role.json" >/dev/null
-did 'database role ledger-read'
+"$bao" write "database/roles/$role" @"$here/database-role.json" >/dev/null
+did "database role $role"
 
 if [ -n "${BROKER_TOKEN_FILE:-}" ]; then
   if [ -s "$BROKER_TOKEN_FILE" ]; then

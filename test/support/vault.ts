@@ -53,8 +53,8 @@ export interface RunningVault extends Openbao {
   /** Has the broker's token, of the policy `mayfly-broker` alone, for a day. */
   readonly tokenFile: string
   readonly database: VaultDatabase
-  /** Runs deploy/vault/setup.sh once more. @param changes of its environment. @returns what it printed */
-  setUp(changes?: Readonly<Record<string, string>>): Promise<string>
+  /** Runs deploy/vault/setup.sh once more. @param changes of its environment. @param folder a copy of deploy/vault. @returns what it printed */
+  setUp(changes?: Readonly<Record<string, string>>, folder?: string): Promise<string>
 }
 
 /** Whether `startVault` can do it here: for `describe.runIf`. What is missing is said on stderr, and is an error in CI. */
@@ -98,8 +98,8 @@ async function setUpVault(cluster: TestPostgres, bao: Openbao, stops: (() => Pro
     CONNECTION_URL: connection(new URL(wire.url).port),
     BROKER_TOKEN_FILE: tokenFile,
   }
-  const setUp = async (changes: Readonly<Record<string, string>> = {}): Promise<string> =>
-    (await run(path.join(deployed, 'setup.sh'), { env: { ...environment, ...changes } })).stdout
+  const setUp = async (changes: Readonly<Record<string, string>> = {}, folder = deployed): Promise<string> =>
+    (await run(path.join(folder, 'setup.sh'), { env: { ...environment, ...changes } })).stdout
 
   async function write(at: string, body: object): Promise<void> {
     const { status, body: answer } = await bao.root('POST', at, body)
