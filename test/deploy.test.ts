@@ -1,5 +1,8 @@
-import { readdir, readFile, stat } from 'node:fs/promises'
+import { execFile } from 'node:child_process'
+import { cp, mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import path from 'node:path'
+import { promisify } from 'node:util'
 import { sql } from 'drizzle-orm'
 import postgres from 'postgres'
 import { describe, expect, test } from 'vitest'
@@ -245,6 +248,15 @@ describe('the configurations that are shipped', () => {
       'the configuration is refused:',
       expect.stringMatching(/mayfly\.yaml:\d+: store\.url: .*\/run\/secrets\/database_url/),
     ])
+  })
+
+  test('deploy/production is sound with a placeholder for that secret, put in as docs/policies-by-example.md says, and its cases come out as expected', async () => {
+    const [command] = /^sed .+ mayfly\.yaml > check\.yaml$/m.exec((await read('docs/policies-by-example.md')).replaceAll(/^\$ /gm, ''))!
+    const folder = await mkdtemp(path.join(tmpdir(), 'mayfly-production-'))
+    await cp(path.join(root, 'deploy/production'), folder, { recursive: true })
+    await promisify(execFile)('sh', ['-ec', command], { cwd: folder })
+    expect(await mayfly(['policy', 'check', '--config', path.join(folder, 'check.yaml')])).toMatchObject({ status: 0, stderr: '' })
+    await rm(folder, { recursive: true })
   })
 })
 
