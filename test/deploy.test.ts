@@ -201,10 +201,8 @@ describe('the manifests for Kubernetes', () => {
       }),
     }),
   })
-  /** It has no folders of its own: a key becomes a file in one by its path. */
-  const ConfigMap = z.looseObject({
-    configMap: z.strictObject({ name: z.literal('mayfly'), items: z.array(z.strictObject({ key: z.string(), path: z.string() })) }),
-  })
+  /** Whole: of what has `items` every other file is silently left out. */
+  const ConfigMap = z.strictObject({ name: z.string(), configMap: z.strictObject({ name: z.string() }) })
   const kinds = ['ServiceAccount', 'PersistentVolumeClaim', 'Deployment', 'Service', 'PodDisruptionBudget', 'NetworkPolicy'] as const
 
   test('run two brokers that own nothing but their keys, and probe them truthfully', async () => {
@@ -221,16 +219,23 @@ describe('the manifests for Kubernetes', () => {
     expect(broker.volumeMounts.filter(({ readOnly }) => !readOnly).map(({ name }) => name)).toEqual(['keys', 'temporary'])
   })
 
-  test('put each file of deploy/production where its configuration looks for it', async () => {
-    const [, , deployment] = parseAllDocuments(await read('deploy/kubernetes/mayfly.yaml'))
-    const { volumes } = Deployment.parse(deployment!.toJS()).spec.template.spec
-    const { items } = ConfigMap.parse(volumes.find(({ name }) => name === 'configuration')).configMap
+  test('put each folder of deploy/production whole where its configuration looks for it, also files that come later', async () => {
+    const manifests = await read('deploy/kubernetes/mayfly.yaml')
+    const [, , deployment] = parseAllDocuments(manifests)
+    const { containers, volumes } = Deployment.parse(deployment!.toJS()).spec.template.spec
+    const mounted = volumes
+      .filter((volume) => 'configMap' in volume)
+      .map((volume) => {
+        const { name, configMap } = ConfigMap.parse(volume)
+        return [configMap.name, containers[0].volumeMounts.find((mount) => mount.name === name)?.mountPath]
+      })
+    // As its head has them made, each of the files of one folder.
+    const made = [...manifests.matchAll(/^#   kubectl create configmap (\S+) --from-file=deploy\/production(\S*)$/gm)]
+    expect(mounted).toEqual(made.map(([, name, folder]) => [name, `/etc/mayfly${folder!}`]))
+
     const files = await readdir(path.join(root, 'deploy/production'), { recursive: true, withFileTypes: true })
-    const shipped = files
-      .filter((file) => file.isFile())
-      .map((file) => path.relative(path.join(root, 'deploy/production'), path.join(file.parentPath, file.name)))
-    expect(items.map((item) => item.path).toSorted()).toEqual(shipped.toSorted())
-    for (const item of items) expect(path.basename(item.path)).toBe(item.key)
+    const folders = files.filter((file) => file.isFile()).map((file) => path.relative(path.join(root, 'deploy/production'), file.parentPath))
+    expect(made.map(([, , folder]) => folder!.slice(1))).toEqual([...new Set(folders)].toSorted())
   })
 })
 
