@@ -399,7 +399,9 @@ describe.runIf(vaultRuns)('deploy/vault', () => {
     ])
     const minted = await mint('orders-read')
     const session = await vault.database.login(minted.username, minted.password)
-    expect(await session.query('select pg_has_role(current_user, $$orders_read$$, $$member$$) as member from bookings limit 1')).toMatchObject([{ member: true }])
+    expect(await session.query('select pg_has_role(current_user, $$orders_read$$, $$member$$) as member from bookings limit 1')).toMatchObject([
+      { member: true },
+    ])
     await revoke(minted)
     expect(await session.alive()).toBe(false)
     await session.close()
