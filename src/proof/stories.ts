@@ -121,7 +121,9 @@ export function createStories(fault: (fault: Fault) => void): Stories {
   }
 
   /** Whose a credential is, is said once for its task: what is told of somebody else was given to somebody else, or hides to whom. */
-  function checkAgent({ number, entry: { id, agent, task = '', lease, decision } }: CommitEntry): void {
+  function checkAgent({ number, entry: { id, kind, agent, task = '', lease, decision } }: CommitEntry): void {
+    // Anybody may ask for what only operators may do to a task, and nothing came of it: the agent is whoever asked.
+    if (kind === 'request.refused') return
     const owner = tasks.get(task)?.agent
     if (owner === undefined || agent === owner) return
     fault({ number, id, message: `${lease ?? decision ?? task} is told of ${agent ?? 'nobody'}, though ${task} is of ${owner}` })

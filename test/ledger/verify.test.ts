@@ -13,6 +13,7 @@ import { type Verdict, verifyLedger } from '../../src/proof/verify.ts'
 import { type House, startHouse } from '../support/house.ts'
 import { growAll } from '../support/log.ts'
 import { asOwner } from '../support/owner.ts'
+import { serveHouse } from '../support/served.ts'
 import { type OpenedStore, stores } from '../support/stores.ts'
 
 const origin = 'broker.example.com'
@@ -109,6 +110,19 @@ describe.each(stores)('a ledger on $name', { timeout: 150_000 }, ({ open }) => {
     expect(found(await verify(house.ledger, pinned))).toEqual([
       `${size}: is not what the log has as its leaf: it was changed, or stands in the place of another`,
     ])
+  })
+
+  test('is as it should be where an agent was refused to revoke the task of another, with its workload token or with the token of a task', async () => {
+    const { call } = serveHouse(house)
+    const [task, another] = [await house.declare(['api']), await house.declare([], { agent: 'rival' })]
+    for (const as of ['agent:rival', another.token])
+      expect(await call('POST', `/tasks/${task.id}/revoke`, as, { reason: 'not mine' })).toMatchObject({ status: 403, body: { code: 'forbidden' } })
+    await task.complete()
+    await growAll({ ledger: house.ledger, key, origin })
+    const verdict = await verify(house.ledger, pinned)
+    expect(found(verdict)).toEqual([])
+    // Of each task its opening and its decision; of one a lease, and its end; and what was refused.
+    expect(verdict.entries).toBe(size + 10)
   })
 
   // Each by whoever owns the database and not the key. The places are of the first task, which is under the pinned checkpoint, and of later ones.

@@ -65,6 +65,12 @@ test('a life as it should be has no fault', () => {
   expect(read(lawful)).toEqual({ faults: [], lives: { tasks: 1, leases: 1, alive: 0, late: 0, latest: undefined } })
 })
 
+test('an agent that was refused what only operators may do to the task of another is no fault, whatever else is told of one', () => {
+  const asked = (kind: string): EntryFields => told(kind, 2, {}, { agent: 'nosy' })
+  expect(read([opened, decided, asked('request.refused')]).faults).toEqual([])
+  expect(read([opened, decided, asked('request.denied')]).faults).toEqual(['2: t is told of nosy, though t is of bot'])
+})
+
 test.each([
   ['issued without having been announced', without(reserved), '2: l was issued in another commit than its decision, without having been announced'],
   ['announced under no decision', without(decided), '1: l rests on no decision that permits it'],
