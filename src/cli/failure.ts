@@ -1,6 +1,7 @@
 import { isLoopback } from '../base/address.ts'
 import { BrokerError, ConfigurationError, describe } from '../base/errors.ts'
 import { BrokerUnreachable, MayflyProblem } from '../client/client.ts'
+import { mayBeDone } from '../client/problem.ts'
 import type { Output } from './output.ts'
 
 /** The command was called in a way that cannot work: exit 2. */
@@ -55,11 +56,7 @@ const whereNobodyListens = (url: string): string =>
 export const noteLost =
   (output: Output, look: string) =>
   (error: unknown): never => {
-    // An error of a proxy, or of a broker in the middle, says nothing about what happened; 503 says that nothing did.
-    const isLost =
-      error instanceof BrokerUnreachable
-        ? !error.isLasting && !error.isRefused
-        : error instanceof MayflyProblem && error.status >= 500 && error.status !== 503
+    const isLost = error instanceof BrokerUnreachable ? !error.isLasting && !error.isRefused : error instanceof MayflyProblem && mayBeDone(error)
     if (isLost) output.note(`it may have been started all the same; look before asking again: ${look}`)
     throw error
   }

@@ -36,6 +36,12 @@ export class MayflyProblem extends Error {
   }
 }
 
+/**
+ * Whether what was asked for may have been done all the same. An error of a proxy, or of a broker in the middle, says nothing about that, and the store may
+ * have been lost behind the commit. Only of a provider that cannot be reached is nothing left: the broker ends whatever may have been made before it says so.
+ */
+export const mayBeDone = ({ status, code }: MayflyProblem): boolean => status >= 500 && code !== 'provider_unavailable'
+
 interface Unanswered {
   readonly cause?: unknown
   readonly isRefused?: boolean

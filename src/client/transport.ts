@@ -3,7 +3,7 @@ import { readUpTo } from '../base/bytes.ts'
 import { within } from '../base/signal.ts'
 import { delay, stopwatch } from '../base/time.ts'
 import type { Fetch } from './mutual-tls.ts'
-import { BrokerUnreachable, MayflyProblem, problemOf } from './problem.ts'
+import { BrokerUnreachable, mayBeDone, MayflyProblem, problemOf } from './problem.ts'
 
 /** One call of the API. */
 export interface Call {
@@ -86,8 +86,7 @@ function pauseAfter(error: unknown, call: Call, attempt: number): number | undef
   const jitter = Math.random() * Math.min(backoff.most, backoff.first * 2 ** Math.min(attempt, 10))
   if (error instanceof MayflyProblem) {
     if (error.retry !== 'same' && error.retry !== 'later') return undefined
-    // 500, 504 and the like say nothing about what happened.
-    if (error.status >= 500 && error.status !== 503 && !call.repeatable) return undefined
+    if (mayBeDone(error) && !call.repeatable) return undefined
     return Math.max(jitter, (error.retryAfter ?? 0) * 1_000)
   }
   return error instanceof BrokerUnreachable && !error.isLasting && call.repeatable ? jitter : undefined

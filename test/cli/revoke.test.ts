@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { createServer } from 'node:http'
+import { createServer, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 import { BrokerError } from '../../src/base/errors.ts'
@@ -267,35 +267,49 @@ describe('mayfly revoke', () => {
   })
 })
 
-test.each([
-  ['a revocation', ['revoke', '--agent', 'bot', '--reason', 'why', '--yes', '2'], 'mayfly revocations list'],
-  [
-    'a revocation with a stop',
-    ['revoke', '--everything', '--reason', 'why', '--yes', '2', '--stop-issuing', '1h'],
-    'mayfly issuing stops --in-force',
-  ],
-  ['a stop', ['issuing', 'stop', '--agent', 'bot', '--reason', 'why', '--for', '1h'], 'mayfly issuing stops --in-force'],
-])('%s whose answer is lost may have been started, and where to look is said', async (_, args, look) => {
-  const server = createServer((request, response) => {
-    let asked = ''
-    request
-      .on('data', (chunk: Buffer) => (asked += chunk.toString()))
-      .on('end', () => {
-        if (!asked.includes('dry_run')) return void request.socket.destroy()
-        response.end(JSON.stringify({ dry_run: true, tasks: 2, leases: [], count: 2, confirm: 'revoke agent bot' }))
-      })
-  }).listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  try {
-    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
-    const { status, stderr } = await mayfly(args, { MAYFLY_URL: url, MAYFLY_TOKEN: 'x' })
-    expect(status).toBe(1)
-    expect(stderr).toMatch(/it may have been started all the same; look before asking again: mayfly /)
-    expect(stderr).toContain(look)
-    expect(stderr).not.toContain('npm start')
-  } finally {
-    server.close()
-  }
+const storeLost = JSON.stringify({ status: 503, code: 'store_unavailable', retry: 'later', detail: 'The ledger cannot be read or written' })
+
+describe.each<[string, (response: ServerResponse) => unknown]>([
+  ['no answer comes', (response) => response.socket!.destroy()],
+  ['the store of the broker is lost', (response) => response.writeHead(503, { 'retry-after': '0' }).end(storeLost)],
+  ['a proxy finds it unavailable', (response) => response.writeHead(503, { 'retry-after': '0' }).end()],
+])('where %s,', (_, fail) => {
+  test.each([
+    ['a revocation', ['revoke', '--agent', 'bot', '--reason', 'why', '--yes', '2'], 'mayfly revocations list'],
+    [
+      'a revocation with a stop',
+      ['revoke', '--everything', '--reason', 'why', '--yes', '2', '--stop-issuing', '1h'],
+      'mayfly issuing stops --in-force',
+    ],
+    ['a stop', ['issuing', 'stop', '--agent', 'bot', '--reason', 'why', '--for', '1h'], 'mayfly issuing stops --in-force'],
+  ])('%s may have been started, is not started again, and where to look is said', async (_, args, look) => {
+    let starts = 0
+    const server = createServer((request, response) => {
+      let asked = ''
+      request
+        .on('data', (chunk: Buffer) => (asked += chunk.toString()))
+        .on('end', () => {
+          if (asked.includes('dry_run')) {
+            response.end(JSON.stringify({ dry_run: true, tasks: 2, leases: [], count: 2, confirm: 'revoke agent bot' }))
+          } else {
+            starts++
+            fail(response)
+          }
+        })
+    }).listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    try {
+      const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+      const { status, stderr } = await mayfly(args, { MAYFLY_URL: url, MAYFLY_TOKEN: 'x' })
+      expect(status).toBe(1)
+      expect(stderr).toMatch(/it may have been started all the same; look before asking again: mayfly /)
+      expect(stderr).toContain(look)
+      expect(stderr).not.toContain('npm start')
+      expect(starts).toBe(1)
+    } finally {
+      server.close()
+    }
+  })
 })
 
 test('only where nobody listens is asked whether a broker runs there, and only on this machine is one started', () => {

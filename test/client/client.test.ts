@@ -229,6 +229,18 @@ describe('a call that gets no answer', () => {
     expect(broker.count('lease')).toBe(2)
   })
 
+  test.each([
+    ['the store of a broker may have been lost behind the commit', problem(503, 'store_unavailable', 'later', { 'retry-after': '0' })],
+    ['a proxy may have passed it on', (response) => response.writeHead(503, { 'retry-after': '0' }).end('<html>Service Unavailable</html>')],
+  ] satisfies [string, Fault][])('is not sent again on a 503 where that could do it twice, for %s', async (_, unavailable) => {
+    const task = await clientOf().open(declaration)
+    broker.fail('lease', unavailable)
+    expect((await refusal(task.add({ name: 'other' }))).status).toBe(503)
+    expect(broker.count('lease')).toBe(1)
+    broker.fail('complete', unavailable)
+    expect((await task.complete()).ended, 'what may be done twice is asked again').toBe(true)
+  })
+
   test('is sent again where the broker said that nothing was done', async () => {
     const task = await clientOf().open(declaration)
     broker.fail('lease', problem(503, 'provider_unavailable', 'later', { 'retry-after': '0' }))
