@@ -268,8 +268,9 @@ describe.each(['boundary', 'inline'] as const)('deploy/aws, with the kill list i
   })
 })
 
+const folder = path.join(import.meta.dirname, '../deploy/aws')
+
 test('every policy of deploy/aws is one that IAM has room for', async () => {
-  const folder = path.join(import.meta.dirname, '../deploy/aws')
   const names = (await readdir(folder)).filter((name) => name.endsWith('.json'))
   expect(names.length).toBeGreaterThan(10)
   for (const name of names) {
@@ -277,6 +278,16 @@ test('every policy of deploy/aws is one that IAM has room for', async () => {
     expect(JSON.parse(text)).toMatchObject({ Version: '2012-10-17' })
     expect(text.replace(/\s/g, '').length, name).toBeLessThan(2_048)
   }
+})
+
+test('Terraform puts the values of an account in the place of what the policies name, in one pass, so that no value is taken for a name', async () => {
+  const text = await readFile(path.join(folder, 'terraform/main.tf'), 'utf8')
+  const [, map] = /^ {2}names = tomap\({\n([^]*?)\n {2}}\)$/m.exec(text)!
+  const names = map!.split('\n').map((line) => /^ +"([^"]+)" += /.exec(line)?.[1])
+  const policies = await Promise.all((await readdir(folder)).filter((name) => name.endsWith('.json')).map((name) => shipped(name.slice(0, -'.json'.length))))
+  for (const name of names) expect(policies.filter((policy) => policy.includes(name!)), name).not.toEqual([])
+  expect(names).toEqual(expect.arrayContaining([externalId, '123456789012', new URL(issuer).host]))
+  expect(text, 'one value after the other').not.toContain('replace(')
 })
 
 /** What AWS reads of a broker at its public address. */

@@ -9,17 +9,22 @@ locals {
   issuer   = local.by_token ? trimprefix(var.public_url, "https://") : "broker.example.com"
   suffix   = local.by_token ? "-web-identity" : ""
 
-  # What stands in the files, for this account and this broker.
+  # What the files name, and what stands there for this account and this broker.
+  names = tomap({
+    "123456789012"       = data.aws_caller_identity.current.account_id
+    "arn:aws:"           = "arn:${data.aws_partition.current.partition}:"
+    "role/mayfly-broker" = "role/${coalesce(var.platform_role, "mayfly-broker")}"
+    "broker.example.com" = local.issuer
+    "mayfly:aws:"        = "mayfly:${var.provider_name}:"
+    "mayfly-prod"        = var.external_id
+  })
+
+  # In one pass over each file: a value that holds one of these names itself stays as it is.
   written = {
     for name in ["minter-trust${local.suffix}", "revoker-trust${local.suffix}", "minter-policy", "revoker-policy", "broker-policy", "task-role-trust"] :
-    name => replace(replace(replace(replace(replace(replace(
-      file("${path.module}/../${name}.json"),
-      "123456789012", data.aws_caller_identity.current.account_id),
-      "arn:aws:", "arn:${data.aws_partition.current.partition}:"),
-      "role/mayfly-broker", "role/${coalesce(var.platform_role, "mayfly-broker")}"),
-      "broker.example.com", local.issuer),
-      "mayfly:aws:", "mayfly:${var.provider_name}:"),
-    "mayfly-prod", var.external_id)
+    name => join("", [
+      for part in regexall("${join("|", keys(local.names))}|(?s:.)", file("${path.module}/../${name}.json")) : lookup(local.names, part, part)
+    ])
   }
 }
 
