@@ -263,6 +263,12 @@ describe('the configurations that are shipped', () => {
     expect(await mayfly(['policy', 'check', '--config', path.join(folder, 'check.yaml')])).toMatchObject({ status: 0, stderr: '' })
     await rm(folder, { recursive: true })
   })
+
+  test('deploy/production/catalogue.yaml lets one workflow of a repository be its agent, and not every one that runs there', async () => {
+    const { agents } = parse(await read('deploy/production/catalogue.yaml')) as { agents: Record<string, { match: object }> }
+    expect(Object.keys(agents)).not.toEqual([])
+    for (const { match } of Object.values(agents)) expect(match).toHaveProperty('job_workflow_ref')
+  })
 })
 
 describe.runIf(stores.some(({ name }) => name === 'Postgres'))('deploy/postgres/roles.sql', () => {
