@@ -1,6 +1,7 @@
-import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { readFile, writeFile } from 'node:fs/promises'
 import path from 'node:path'
-import { ConfigurationError } from '../base/errors.ts'
+import { ConfigurationError, describe } from '../base/errors.ts'
+import { privateFolder } from '../base/key-file.ts'
 import { systemClock } from '../base/time.ts'
 import type { Overrides } from '../config.ts'
 import { openConsoleKey } from '../console/key.ts'
@@ -50,12 +51,21 @@ export async function devToken(options: { data: string; sub: string; lifetimeSec
 /** Where the development broker of this data folder listens, or last did. @throws ConfigurationError */
 async function publicUrlOf(data: string): Promise<string> {
   const folder = path.resolve(data)
-  return await readFile(path.join(folder, audienceFile), 'utf8').catch(() => {
+  const audience = await readFile(path.join(folder, audienceFile), 'utf8').catch(() => {
     throw new ConfigurationError([`${folder} is not the data folder of a development broker: start one with \`mayfly dev --data ${data}\``])
   })
+  await keepToItself(folder)
+  return audience
 }
 
 async function openDevelopmentIssuer(folder: string) {
-  await mkdir(folder, { recursive: true, mode: 0o700 })
+  await keepToItself(folder)
   return await openLocalIssuer(path.join(folder, 'local-issuer.json'))
+}
+
+/** Makes the data folder if it is missing. @throws ConfigurationError where others could say in it for whom tokens and links are */
+async function keepToItself(folder: string): Promise<void> {
+  await privateFolder(folder).catch((error: unknown) => {
+    throw new ConfigurationError([`--data: ${describe(error)}`])
+  })
 }
