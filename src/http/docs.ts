@@ -61,7 +61,7 @@ export function renderReference(document: Document): Html {
       <body>
         <h1>${document.info.title} API</h1>
         <p>${prose(document.info.description)}</p>
-        <p>The same as a document for machines: <a href="/openapi.json">openapi.json</a></p>
+        <p>The same as a document for machines: <a href="openapi.json">openapi.json</a></p>
         <h2>Calls</h2>
         ${operations.map(({ path, method, operation }) => renderOperation(path, method, operation))}
         <h2>Shapes</h2>

@@ -58,11 +58,11 @@ const forms = ['application/json', 'application/x-ndjson', 'text/csv'] as const
 /** As a download: a browser that shows it in place would guess at its type. */
 const csvHeaders = { 'content-type': 'text/csv; charset=utf-8; header=present', 'content-disposition': 'attachment; filename="ledger.csv"' }
 
-/** The same question about the following page, relative to this one, so that no proxy's idea of the host gets in. */
+/** The same question about the following page, relative to this one, so that no proxy's idea of the host or of the path gets in. */
 function following(c: Context, cursor: string): string {
   const query = new URLSearchParams(new URL(c.req.url).search)
   query.set('cursor', cursor)
-  return `/ledger?${query.toString()}`
+  return `?${query.toString()}`
 }
 
 const list = createRoute({

@@ -167,7 +167,8 @@ describe('the ledger', () => {
     const answer = await ask('application/x-ndjson', '?limit=1&kind=task.opened')
     const lines = (await answer.text()).split('\n')
     expect(answer.headers.get('content-type')).toBe('application/x-ndjson')
-    expect(answer.headers.get('link')).toBe(`</ledger?limit=1&kind=task.opened&cursor=${entry.id}>; rel="next"`)
+    // Without a path, for a proxy may have put one before it.
+    expect(answer.headers.get('link')).toBe(`<?limit=1&kind=task.opened&cursor=${entry.id}>; rel="next"`)
     expect(lines).toHaveLength(2)
     expect(JSON.parse(lines[0]!)).toMatchObject({ id: entry.id, body: entry.body })
   })
