@@ -1,4 +1,5 @@
-import { readFile, rename, writeFile } from 'node:fs/promises'
+import { randomUUID } from 'node:crypto'
+import { readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { describe } from '../base/errors.ts'
 import { unlessMissing } from '../base/missing.ts'
 import { within } from '../base/signal.ts'
@@ -174,7 +175,13 @@ const outOfTime = (): Error => new Error('no answer in time')
 
 /** As a whole or not at all: whoever reads the file at any moment finds a checkpoint. */
 async function replace(file: string, note: string): Promise<void> {
-  const draft = `${file}.${process.pid}.new`
-  await writeFile(draft, note, { mode: 0o644 })
-  await rename(draft, file)
+  // By no name that another broker may have: in its container each is process 1.
+  const draft = `${file}.${randomUUID()}.new`
+  try {
+    await writeFile(draft, note, { mode: 0o644, flag: 'wx' })
+    await rename(draft, file)
+  } catch (error) {
+    await rm(draft, { force: true }).catch(() => {})
+    throw error
+  }
 }

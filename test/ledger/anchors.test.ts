@@ -1,5 +1,5 @@
 import { createServer, type IncomingMessage, type Server } from 'node:http'
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
@@ -120,6 +120,19 @@ test.each([
   await anchors.stop()
 })
 
+test('a file that several brokers write at once is written by each of them, though they have the same process id, as in containers', async () => {
+  const file = path.join(folder, 'checkpoint')
+  const brokers = Array.from({ length: 20 }, () => start({ file }))
+  for (const { anchors } of brokers) anchors.write(noteOf(0, 300))
+  for (const { counted } of brokers) await expect.poll(async () => (await counted('kept')) + (await counted('failed'))).toBeGreaterThan(0)
+  for (const { anchors, counted } of brokers) {
+    await anchors.stop()
+    expect(await counted('failed')).toBe(0)
+  }
+  expect(await readFile(file, 'utf8')).toBe(noteOf(0, 300))
+  expect(await readdir(folder)).toEqual(['checkpoint'])
+})
+
 test('a receiver is told with its token, which is read at each use', async () => {
   const tokenFile = path.join(folder, 'token')
   await writeFile(tokenFile, 'first\n')
@@ -203,4 +216,16 @@ test('a file holds the newest checkpoint that a witness has cosigned, and no oth
   await expect.poll(() => logged).toContain('has seen another history of the log')
   expect(await readFile(file, 'utf8')).toBe(cosigned)
   await anchors.stop()
+})
+
+test('what cannot be put in its place leaves nothing beside it', async () => {
+  const witness = createTestWitness('witness.example', [signer.key])
+  await using served = await serveWitness(witness)
+  const file = path.join(folder, 'cosigned')
+  await mkdir(file)
+  const { anchors, counted } = start({ witness: served.url, key: witness.key, file })
+  anchors.write(noteOf(0, 3))
+  await expect.poll(() => counted('failed')).toBe(3)
+  await anchors.stop()
+  expect(await readdir(folder)).toEqual(['cosigned'])
 })
