@@ -29,6 +29,7 @@ async function run({ targets, inFlight, requests, count = requests.length, keep 
 function client({ host, port }, next, tell) {
   return new Promise((resolve, reject) => {
     const socket = connect(port, host)
+    // Undefined while nothing is asked.
     let since
     let rest = Buffer.alloc(0)
     const write = () => {
@@ -40,7 +41,7 @@ function client({ host, port }, next, tell) {
     socket.setNoDelay(true)
     socket.on('connect', write)
     socket.on('error', reject)
-    socket.on('close', () => resolve())
+    socket.on('close', () => (since === undefined ? resolve() : reject(new Error('the connection was closed before the answer had come'))))
     socket.on('data', (chunk) => {
       rest = rest.length === 0 ? chunk : Buffer.concat([rest, chunk])
       const end = rest.indexOf('\r\n\r\n')
@@ -52,6 +53,7 @@ function client({ host, port }, next, tell) {
       if (rest.length < whole) return
       tell(head.slice(9, 12), rest.toString('utf8', end + 4, whole), Number(process.hrtime.bigint() - since) / 1e6)
       rest = Buffer.alloc(0)
+      since = undefined
       write()
     })
   })
