@@ -187,6 +187,12 @@ interface ClosedLeases extends Omit<Closed, 'tasks'> {
   readonly lapsing: readonly Lease[]
 }
 
+/** What a step of a revocation did. */
+export interface ClosedStep extends Closed {
+  /** Where single leases are meant: those that nothing but time ends. */
+  readonly lapsing?: readonly Lease[]
+}
+
 /** The lease that is chosen. One whose time is said to be over may have been refreshed since somebody saw that: it goes on. */
 const chosenItself = sql`lease.task_id = chosen.id and lease.id = chosen.lease and (chosen.cause <> 'lease_expired' or lease.expires_at <= now())`
 
@@ -221,7 +227,7 @@ async function closeLeases(ledger: Ledger, chosen: SQL, { due, plan }: Hands): P
  * commit: a broker that dies has done a step or has not, and whichever comes next goes on. `skip locked`: one broker at a time works on a revocation, and
  * what a request holds is left to the next step. Those that are `revoking` are due at once, as those of `closeOverdue`.
  */
-export async function closeSelected(ledger: Ledger, { id, ...selector }: Pick<Revocation, 'id' | keyof Selector>, limit: number): Promise<Closed> {
+export async function closeSelected(ledger: Ledger, { id, ...selector }: Pick<Revocation, 'id' | keyof Selector>, limit: number): Promise<ClosedStep> {
   const job = sql`(select * from revocations where id = ${id} and begun_at is null for update skip locked) as job`
   if (!meansLeases(selector)) {
     return await close(
@@ -234,7 +240,7 @@ export async function closeSelected(ledger: Ledger, { id, ...selector }: Pick<Re
       forAnybody,
     )
   }
-  const { ended, revoking } = await closeLeases(
+  const closed = await closeLeases(
     ledger,
     sql`
       select task.id, task.lease, 'revoked' as cause, job.reason, job.by, job.id as revoked_in, null::timestamptz as since from ${job} cross join lateral (
@@ -243,7 +249,7 @@ export async function closeSelected(ledger: Ledger, { id, ...selector }: Pick<Re
       ) as task`,
     forAnybody,
   )
-  return { tasks: [], ended, revoking }
+  return { tasks: [], ...closed }
 }
 
 /** Where nothing but time ends a credential, nobody is asked: it lapses, from a mint that may still be under way too. */

@@ -1,7 +1,7 @@
 import { BrokerError, requestRefused } from '../base/errors.ts'
 import { newId, type RevocationId, type StopId } from '../base/ids.ts'
 import { inTurn } from '../base/in-turn.ts'
-import { type Closed, closeSelected, mostAtOnce } from '../ledger/endings.ts'
+import { type Closed, type ClosedStep, closeSelected, mostAtOnce } from '../ledger/endings.ts'
 import type { Revocation } from '../ledger/records.ts'
 import {
   countOf,
@@ -118,7 +118,7 @@ async function advance({ ledger }: Broker, revocation: Revocation, moved: (close
   else await noteBegun(ledger, revocation)
 }
 
-const movedBy = ({ tasks, ended, revoking }: Closed): boolean => tasks.length + ended.length + revoking.length > 0
+const movedBy = ({ tasks, ended, revoking, lapsing = [] }: ClosedStep): boolean => [tasks, ended, revoking, lapsing].some(({ length }) => length > 0)
 
 /** Stops issuing what a selector means, on every broker at once. @param lasts milliseconds. @throws BrokerError `forbidden`, `store_unavailable` */
 export async function stopIssuing(

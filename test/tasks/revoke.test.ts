@@ -306,6 +306,13 @@ describe.each(stores)('on $name', ({ open }) => {
       expect(await waiting()).toEqual([])
     })
 
+    test('of leases that only time ends goes on without a pause, however many there are', async () => {
+      for (let each = 0; each < 35; each++) await house.declare(['gone-by-itself', 'lent'])
+      await revoke({ provider: 'lapsing' })
+      await house.reap()
+      expect(await living()).toEqual([])
+    })
+
     test('leaves alone what was declared after it was started', async () => {
       const before = await house.declare(['api'])
       await revoke({ agent: 'bot' })
