@@ -222,20 +222,33 @@ async function closeLeases(ledger: Ledger, chosen: SQL, { due, plan }: Hands): P
   }
 }
 
+/** Any number that nothing else takes, as long as every broker takes the same: the advisory lock of whoever waits for what requests hold. */
+const waitingLock = 7420_0002
+
 /**
  * One step of a revocation: closes up to `limit` tasks that it means, or of single leases up to `limit`, and that there were when it was begun. In one
  * commit: a broker that dies has done a step or has not, and whichever comes next goes on. `skip locked`: one broker at a time works on a revocation, and
  * what a request holds is left to the next step. Those that are `revoking` are due at once, as those of `closeOverdue`.
+ *
+ * @param limit `held`: one task or lease, which is waited for, since requests that follow each other would hold it for ever. One statement of all brokers
+ *   waits, so that what somebody does not let go costs them one connection.
  */
-export async function closeSelected(ledger: Ledger, { id, ...selector }: Pick<Revocation, 'id' | keyof Selector>, limit: number): Promise<ClosedStep> {
-  const job = sql`(select * from revocations where id = ${id} and begun_at is null for update skip locked) as job`
+export async function closeSelected(
+  ledger: Ledger,
+  { id, ...selector }: Pick<Revocation, 'id' | keyof Selector>,
+  limit: number | 'held',
+): Promise<ClosedStep> {
+  const waits = limit === 'held'
+  const alone = waits ? sql`and pg_try_advisory_xact_lock(${waitingLock})` : sql``
+  const job = sql`(select * from revocations where id = ${id} and begun_at is null ${alone} for update skip locked) as job`
+  const locked = waits ? sql`limit 1 for update of task` : sql`limit ${limit} for update of task skip locked`
   if (!meansLeases(selector)) {
     return await close(
       ledger,
       sql`
       select task.id, 'revoked' as outcome, 'revoked' as cause, job.reason, job.by, job.id as revoked_in, now() as since from ${job} cross join lateral (
         select task.id from tasks as task join tasks as seen on seen.id = task.id and seen.announced_leases = task.announced_leases
-        where ${openIn(sql`job`)} and task.state = 'open' limit ${limit} for update of task skip locked
+        where ${openIn(sql`job`)} and task.state = 'open' ${locked}
       ) as task`,
       forAnybody,
     )
@@ -245,7 +258,7 @@ export async function closeSelected(ledger: Ledger, { id, ...selector }: Pick<Re
     sql`
       select task.id, task.lease, 'revoked' as cause, job.reason, job.by, job.id as revoked_in, null::timestamptz as since from ${job} cross join lateral (
         select task.id, lease.id as lease from leases as lease join tasks as task on task.id = lease.task_id
-        where ${heldIn(sql`job`)} limit ${limit} for update of task skip locked
+        where ${heldIn(sql`job`)} ${locked}
       ) as task`,
     forAnybody,
   )

@@ -146,18 +146,21 @@ export async function unbegunRevocations(ledger: Ledger): Promise<readonly Revoc
  *
  * A task that was being declared when a revocation was started may not be seen yet: it waits until whatever was under way then has ended, which the
  * oldest transaction tells, and at the latest until a statement that was has run out of time.
+ *
+ * @returns false where something may be left
  */
-export async function noteBegun(ledger: Ledger, { id, ...selector }: Revocation): Promise<void> {
+export async function noteBegun(ledger: Ledger, { id, ...selector }: Revocation): Promise<boolean> {
   const left = meansLeases(selector)
     ? sql`select from leases as lease join tasks as task on task.id = lease.task_id where ${heldIn(sql`job`)}`
     : sql`select from tasks as task where ${openIn(sql`job`)}`
-  await ledger.run(
+  const begun = await ledger.run(
     sql`
     update revocations as job set begun_at = now() where job.id = ${id} and job.begun_at is null and not exists (${left})
-      and (pg_snapshot_xmin(pg_current_snapshot()) > job.xid or job.started_at < now() - interval '15 seconds')`,
+      and (pg_snapshot_xmin(pg_current_snapshot()) > job.xid or job.started_at < now() - interval '15 seconds') returning job.id`,
     'first',
     'fresh',
   )
+  return begun.length > 0
 }
 
 /**

@@ -64,8 +64,10 @@ export async function revokeLease(
 ): Promise<{ lease: Lease; ended: boolean; receipts: readonly Receipt[] }> {
   const found = await findLease(broker.ledger, id)
   if (!found || !(owns(caller, found.task) || caller.roles.has('operator'))) throw notFound('lease')
-  const { asked } = await beginEnding(broker, found.lease, { cause: 'revoked', reason, by: calledIn(caller) })
-  const { left } = await knownWithin(wait, asked, signal)
+  // What is ending, or has ended, is looked at alone: whoever asks again and again would keep its task locked.
+  const isLiving = found.lease.state === 'reserved' || found.lease.state === 'active'
+  const begun = isLiving ? await beginEnding(broker, found.lease, { cause: 'revoked', reason, by: calledIn(caller) }) : undefined
+  const { left } = await knownWithin(wait, begun?.asked, signal)
   const lease = await readUntil('lease', () => findLease(broker.ledger, id).then((again) => again?.lease), hasEnded, left, signal)
   return { lease, ended: hasEnded(lease), receipts: await receiptsOfEnd(broker.ledger, { lease: id }) }
 }

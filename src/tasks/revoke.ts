@@ -112,10 +112,12 @@ export async function advanceRevocations(broker: Broker, moved: (closed: Closed)
   })
 }
 
-async function advance({ ledger }: Broker, revocation: Revocation, moved: (closed: Closed) => void): Promise<void> {
+async function advance({ ledger, background }: Broker, revocation: Revocation, moved: (closed: Closed) => void): Promise<void> {
   const closed = await closeSelected(ledger, revocation, mostAtOnce)
-  if (movedBy(closed)) moved(closed)
-  else await noteBegun(ledger, revocation)
+  if (movedBy(closed)) return moved(closed)
+  if (await noteBegun(ledger, revocation)) return
+  // Beside the loop, which has deadlines to see to.
+  void background.run(() => closeSelected(ledger, revocation, 'held')).then((step) => step && movedBy(step) && moved(step))
 }
 
 const movedBy = ({ tasks, ended, revoking, lapsing = [] }: ClosedStep): boolean => [tasks, ended, revoking, lapsing].some(({ length }) => length > 0)

@@ -1,0 +1,72 @@
+import { sql } from 'drizzle-orm'
+import postgres from 'postgres'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { findTask } from '../../src/ledger/records.ts'
+import { lap } from '../../src/reaper.ts'
+import { phraseOf, revokeMany } from '../../src/tasks/revoke.ts'
+import { type House, startHouse } from '../support/house.ts'
+import { openDatabase, type OpenedStore, stores } from '../support/stores.ts'
+
+describe.runIf(stores.some(({ name }) => name === 'Postgres'))('while somebody else holds a row', () => {
+  let store: OpenedStore
+  let house: House
+  /** Two sessions that hold rows, each in a transaction of its own. */
+  let holders: readonly [postgres.Sql, postgres.Sql]
+
+  beforeAll(async () => {
+    store = await openDatabase()
+    house = await startHouse(store.settings)
+    const holder = () => postgres((store.settings as { url: string }).url, { max: 1, onnotice: () => {} })
+    holders = [holder(), holder()]
+  })
+  afterEach(async () => {
+    for (const holder of holders) await holder`rollback`
+    await house.ledger.run(sql`update tasks set deadline = now() where state = 'open'`)
+    await house.reap()
+    expect(await house.lab.alive()).toEqual([])
+    expect(await house.audit()).toEqual([])
+  })
+  afterAll(async () => {
+    for (const holder of holders) await holder.end()
+    await house.stop()
+    await store.dispose()
+  })
+
+  const waiting = (): Promise<unknown[]> =>
+    house.ledger.run(sql`select distinct pid from pg_locks where not granted and pid in (
+      select pid from pg_locks where database = (select oid from pg_database where datname = current_database()))`) as Promise<unknown[]>
+  const untilWaiting = (count: number): Promise<void> => expect.poll(waiting, { timeout: 20_000 }).toHaveLength(count)
+  const revoke = (selector: { agent?: string; grant?: string }) =>
+    revokeMany(house.broker, house.operator, { selector, reason: 'a test says so', confirm: phraseOf(selector), stopFor: undefined })
+
+  test.each([
+    ['tasks', { agent: 'bot' }],
+    ['leases', { grant: 'api' }],
+  ])('a revocation of %s waits for its turn: requests that follow each other keep nothing from it', async (_, selector) => {
+    const [one, other] = holders
+    const task = await house.declare(['api'])
+    await one`begin`
+    await one`select from tasks where id = ${task.id} for update`
+
+    await revoke(selector)
+    await lap(house.broker)
+    await untilWaiting(1)
+    await other`begin`
+    const next = other`select from tasks where id = ${task.id} for update`.execute()
+    await untilWaiting(2)
+    await one`commit`
+    await next
+
+    expect((await findTask(house.ledger, task.id))!.leases[0]).toMatchObject({ state: 'revoked' })
+  })
+
+  test('a lease that has ended is shown to whoever revokes it, who takes nothing from its task', async () => {
+    const [one] = holders
+    const task = await house.declare(['api', 'crm'])
+    await task.revokeLease(task.leases[0]!)
+    await one`begin`
+    await one`select from tasks where id = ${task.id} for update`
+
+    expect(await task.revokeLease(task.leases[0]!)).toMatchObject({ ended: true, lease: { state: 'revoked' } })
+  })
+})
