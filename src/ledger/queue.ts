@@ -66,12 +66,16 @@ export async function putBack(ledger: Ledger, lease: Pick<Lease, 'id'>): Promise
 export async function releaseClaims(ledger: Ledger): Promise<void> {
   await ledger.run(sql`
     with revoking as (select id from leases where state = 'revoking' and due_at > now() for update skip locked),
+    -- Of those that are being minted, what a claim has looked after: the others are not due for as long as their mint may take.
+    reserved as (
+      select id from leases where state = 'reserved' and attempts > 0 and ended_at is null and due_at > now() for update skip locked
+    ),
     -- Claimed when its own end had passed, and not marked as ending yet. What ends with its task is closed with it.
     outlived as (
       select id from leases where state = 'active' and not local and ended_at is null and expires_at <= now() and due_at > now()
         and exists (select from tasks where id = task_id and deadline > now()) for update skip locked
     )
-    update leases set due_at = ${dueUnasked} where id = any(array(select id from revoking union all select id from outlived))`)
+    update leases set due_at = ${dueUnasked} where id = any(array(select id from revoking union all select id from reserved union all select id from outlived))`)
 }
 
 /**
