@@ -2,14 +2,13 @@ import { describe } from './base/errors.ts'
 import { inTurn } from './base/in-turn.ts'
 import { type Loop, startLoop } from './base/loop.ts'
 import { stopwatch } from './base/time.ts'
-import { closeOverdue, mostAtOnce } from './ledger/endings.ts'
+import { closeOutlived, closeOverdue, mostAtOnce } from './ledger/endings.ts'
 import type { Ledger } from './ledger/connect.ts'
 import { type Ender, isEndedAt } from './ledger/enders.ts'
-import { claimDue, markStuck, nextClosing, nextDue, outlivedElsewhere, releaseClaims, type Room, storeTime, sweep } from './ledger/queue.ts'
+import { claimDue, markStuck, nextClosing, nextDue, releaseClaims, type Room, storeTime, sweep } from './ledger/queue.ts'
 import { type EndersHere, expireLeases } from './ledger/settlement.ts'
 import { ProviderError } from './providers/provider.ts'
 import type { Target } from './providers/target.ts'
-import { endLeaseNow } from './tasks/close.ts'
 import { endersOf, endLease, noteEnded } from './tasks/end.ts'
 import { advanceRevocations } from './tasks/revoke.ts'
 import type { Broker } from './tasks/task.ts'
@@ -63,13 +62,13 @@ interface Calls {
  */
 export async function lap(broker: Broker): Promise<boolean> {
   let isMore = false
-  const closing = closingSteps(broker, { more: () => (isMore = true), due: () => {} }, () => closeElsewhere(broker))
+  const closing = closingSteps(broker, { more: () => (isMore = true), due: () => {} }, () => closeUnasked(broker))
   await inTurn({ ...closing, 'claiming what is due': async () => void (await claim(broker, () => {})) })
   return isMore
 }
 
-/** The steps of closing by what they are called in the log, in their order. @param endElsewhere marks as ending what is to expire next */
-function closingSteps(broker: Broker, calls: Calls, endElsewhere: () => Promise<void>): Readonly<Record<string, () => Promise<void>>> {
+/** The steps of closing by what they are called in the log, in their order. @param endUnasked marks as ending what is to expire next */
+function closingSteps(broker: Broker, calls: Calls, endUnasked: () => Promise<void>): Readonly<Record<string, () => Promise<void>>> {
   let isStorm = false
   return {
     'closing what is overdue': async () => void (isStorm = await closePassed(broker, calls)),
@@ -77,7 +76,7 @@ function closingSteps(broker: Broker, calls: Calls, endElsewhere: () => Promise<
     'expiring what time has ended': async () => {
       // It would read over all that is overdue in each round.
       if (isStorm) return
-      await endElsewhere()
+      await endUnasked()
       await expire(broker, calls)
     },
     'flagging what is stuck': () => flagStuck(broker),
@@ -102,11 +101,11 @@ async function revokeSelected(broker: Broker, { more, due }: Calls): Promise<voi
   })
 }
 
-/** Marks as ending what has outlived its own end in an open task and whose provider is in no configuration: nobody claims it, and it expires as what an ended task left does. */
-async function closeElsewhere(broker: Broker): Promise<void> {
-  for (const lease of await outlivedElsewhere(broker.ledger, mostAtOnce, expiryGrace, endersOf(broker).map(nameOf)))
-    await endLeaseNow(broker, lease, { cause: 'lease_expired', by: 'broker' })
-}
+/**
+ * Marks as ending what has outlived its own end in an open task and is asked of no provider, for it is in no configuration or does not answer: it expires as what
+ * an ended task left does, and holds no place of its agent until then.
+ */
+const closeUnasked = (broker: Broker): Promise<void> => closeOutlived(broker.ledger, mostAtOnce, expiryGrace, endersHere(broker).answering)
 
 async function expire(broker: Broker, { more }: Pick<Calls, 'more'>): Promise<void> {
   const expired = await expireLeases(broker.ledger, mostAtOnce, expiryGrace, endersHere(broker))
@@ -136,7 +135,7 @@ export function startReaper(broker: Broker): Reaper {
   const tend = createTending(broker)
   const releaseLost = createReleasing(ledger)
   const sweepNow = createSweeping(ledger)
-  const endElsewhere = atMostEvery(lookElsewhereEvery, () => closeElsewhere(broker))
+  const endUnasked = atMostEvery(lookElsewhereEvery, () => closeUnasked(broker))
   // Before a claim, for what is claimed is not due: what its provider cannot end and time has ended would be asked about once more each time, and never be
   // expired. Not before each one: in a storm there is room for another every few milliseconds.
   const expireFirst = atMostEvery(expireEvery, () => expire(broker, { more: () => asking.wake() }))
@@ -146,7 +145,7 @@ export function startReaper(broker: Broker): Reaper {
   const closing: Loop = startLoop(
     async (isOver) => {
       await tend()
-      const steps = closingSteps(broker, { more: () => closing.wake(), due: () => asking.wake() }, endElsewhere)
+      const steps = closingSteps(broker, { more: () => closing.wake(), due: () => asking.wake() }, endUnasked)
       await inTurn({ ...steps, 'sweeping what is past': sweepNow }, isOver)
     },
     () => pauseUntilClosing(broker),

@@ -2,6 +2,7 @@ import { sql, type SQL } from 'drizzle-orm'
 import type { TaskId } from '../base/ids.ts'
 import type { Receipt } from '../base/receipt.ts'
 import type { Ledger, Plan } from './connect.ts'
+import { endedAtAny, type Ender } from './enders.ts'
 import { entryColumns, type ExportedRow, rfc3339 } from './entries.ts'
 import { holds, isHeld, type KeyClaim } from './keys.ts'
 import { type About, receiptsAbout, toldRows } from './receipts.ts'
@@ -221,6 +222,23 @@ async function closeLeases(ledger: Ledger, chosen: SQL, { due, plan }: Hands): P
     lapsing: waiting.filter(({ state }) => state === 'lapsing'),
   }
 }
+
+/**
+ * Marks as ending up to `limit` leases of open tasks whose own end passed `grace` seconds ago, that nobody has claimed, and that none of the `answering`
+ * is asked about: no broker's claim will. Nobody is asked about them here either. `skip locked`, and due at once, as those of `closeOverdue`.
+ */
+export const closeOutlived = async (ledger: Ledger, limit: number, grace: number, answering: readonly Ender[]): Promise<void> =>
+  void (await closeLeases(
+    ledger,
+    sql`
+      select task.id, lease.id as lease, case lease.state when 'active' then 'lease_expired' else 'interrupted' end as cause, null::text as reason,
+        'broker' as by, null::text as revoked_in, null::timestamptz as since
+      from leases as lease join tasks as task on task.id = lease.task_id
+      where lease.ended_at is null and lease.expires_at <= now() - make_interval(secs => ${grace}) and lease.state in ('reserved', 'active') and not lease.local
+        and lease.due_at <= now() and task.deadline > now() and not ${endedAtAny(sql`lease`, answering)}
+      order by lease.expires_at limit ${limit} for update of task skip locked`,
+    forAnybody,
+  ))
 
 /** Any number that nothing else takes, as long as every broker takes the same: the advisory lock of whoever waits for what requests hold. */
 const waitingLock = 7420_0002

@@ -79,19 +79,6 @@ export async function releaseClaims(ledger: Ledger): Promise<void> {
 }
 
 /**
- * Live leases whose own end passed `grace` seconds ago, and that nobody has claimed: up to `limit` of those whose provider is none of the `configured`. A broker
- * that has it would have claimed them by then.
- */
-export async function outlivedElsewhere(ledger: Ledger, limit: number, grace: number, configured: readonly Ender[]): Promise<readonly Lease[]> {
-  const rows = await ledger.run<{ lease: JsonRow }>(sql`
-    select to_json(lease) as lease from leases as lease
-    where ended_at is null and expires_at <= now() - make_interval(secs => ${grace}) and state = 'active' and not local and due_at <= now()
-      and not ${endedAtAny(sql`lease`, configured)}
-    order by expires_at limit ${limit}`)
-  return leasesOf(rows.map((row) => row.lease))
-}
-
-/**
  * Flags leases whose revocation has failed for longer than the alarm limit; they are still retried. One that was not tried yet, because no broker or no
  * store was there, has not failed. One whose provider is not among the `configured` ones has: this broker cannot try it, and does not know who can.
  *

@@ -35,6 +35,7 @@ const commits: readonly { readonly name: string; readonly look?: true; readonly 
   { name: 'note that all of a revocation is ending', look: true, is: /update revocations[^]*set begun_at/ },
   { name: 'note the end of a revocation', look: true, is: /'revocation\.ended'/ },
   { name: 'close what is revoked', look: true, is: /from revocations[^]*skip locked[^]*'(task\.closing|lease\.' \|\| waiting\.state)/ },
+  { name: 'end what nobody is asked about', look: true, is: /when 'active' then 'lease_expired'[^]*skip locked/ },
   { name: 'close what is overdue', look: true, is: /skip locked[^]*'task\.closing'/ },
   { name: 'close the task', is: /'task\.closing'/ },
   { name: 'expire what is over', look: true, is: /skip locked[^]*'lease\.' \|\| ended\.state/ },

@@ -191,6 +191,34 @@ describe.each(stores)('what is due, on $name', ({ open }) => {
     await fetch(`${house.lab.url}/leases/${lease.id}`, { method: 'DELETE' })
   })
 
+  const failing = (name: string): Broker => {
+    const target: Target = { ...house.broker.targets.get(name)!, endsFailing: true, free: () => 0 }
+    return { ...house.broker, targets: new Map([...house.broker.targets, [name, target]]) }
+  }
+  test.each([
+    ['was not confirmed, and whose provider is in no configuration', 'reserved', without],
+    ['was not confirmed, and whose provider fails to end anything', 'reserved', failing],
+    ['is active, and whose provider fails to end anything', 'active', failing],
+  ] as const)('a lease of an open task that %s, expires half a minute after its own end, and counts no more', async (_, state, at) => {
+    const task = await house.declare(['crm'])
+    const lease = await leaseOf(task.id)
+    if (state === 'reserved') await minting(lease, 0)
+    await house.ledger.run(sql`update leases set reserved_at = now() - interval '10 minutes' where id = ${lease.id}`)
+    for (const [seconds, then] of [
+      [20, state],
+      [40, 'expired'],
+    ] as const) {
+      await outlive(lease, seconds)
+      await house.ledger.run(sql`update leases set due_at = expires_at where id = ${lease.id}`)
+      await lap(at('lab'))
+      expect(await leaseOf(task.id)).toMatchObject({ state: then, evidence: null })
+    }
+    expect((await findTask(house.ledger, task.id))!.task).toMatchObject({ state: 'open', liveLeases: 0 })
+
+    await task.complete()
+    await fetch(`${house.lab.url}/leases/${lease.id}`, { method: 'DELETE' })
+  })
+
   describe('a reaper that nothing wakes', () => {
     /** A pause of a second is never over, and the store tells of nothing: what goes on, was woken by what this broker did. */
     function unwoken(over: Partial<Ledger> = {}): Broker {
