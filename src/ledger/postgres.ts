@@ -19,6 +19,12 @@ const longestWait = 60_000
 export const planByKey = { enable_seqscan: 'off', enable_hashjoin: 'off', enable_mergejoin: 'off', jit: 'off' } as const
 
 /**
+ * Whatever is set for the database or the login. A statement looks again at a row that it had to wait for, and sees what was committed before it began; under a
+ * stricter isolation it would be refused instead, or go by what was there before a stop.
+ */
+const asStatementsExpect = { default_transaction_isolation: 'read committed' } as const
+
+/**
  * The types of arrays are of no use here, and asking for them is what postgres.js does behind everybody's back: where the server ends the connection just
  * then, nobody catches the error, and the process dies of it.
  */
@@ -32,7 +38,7 @@ export const dueChannel = 'mayfly_due'
  * statement of the broker can change history.
  */
 export async function openPostgres(url: string, pool: number): Promise<Door> {
-  const { isNewer } = await migratePostgres(url)
+  const { isNewer, losesCommits } = await migratePostgres(url)
   const open = (hooks: Hooks) =>
     postgres(url, {
       ...ofAnyClient,
@@ -50,6 +56,9 @@ export async function openPostgres(url: string, pool: number): Promise<Door> {
         TimeZone: 'UTC',
         statement_timeout: 10_000,
         idle_in_transaction_session_timeout: 10_000,
+        ...asStatementsExpect,
+        // What is stricter, such as waiting for a standby to have applied it, stays.
+        ...(losesCommits && { synchronous_commit: 'on' }),
         ...planByKey,
       },
     })
@@ -74,10 +83,10 @@ export async function openPostgres(url: string, pool: number): Promise<Door> {
  * Brings the schema up to date, one broker at a time: without the lock, starters that come together fail with a duplicate key.
  *
  * @param wait milliseconds that it waits for its lock
- * @returns whether a newer version had brought it further already
+ * @returns whether a newer version had brought it further already, and whether this login is told of commits that a crash may lose
  * @throws ConfigurationError where the login may not; BrokerError `store_unavailable` where the store does not answer, or somebody else keeps the lock
  */
-export async function migratePostgres(url: string, wait = longestWait): Promise<{ isNewer: boolean }> {
+export async function migratePostgres(url: string, wait = longestWait): Promise<{ isNewer: boolean; losesCommits: boolean }> {
   const client: postgres.Sql = postgres(url, {
     ...ofAnyClient,
     ...socketsOf(() => void client.end({ timeout: 0 })),
@@ -87,7 +96,9 @@ export async function migratePostgres(url: string, wait = longestWait): Promise<
   })
   try {
     await client`select pg_advisory_lock(${migrationLock})`
-    return await migrate((text) => client.unsafe(text))
+    const migrated = await migrate((text) => client.unsafe(text))
+    const [row] = await client`show synchronous_commit`
+    return { ...migrated, losesCommits: row?.['synchronous_commit'] === 'off' }
   } catch (error) {
     throw migrationFault(error)
   } finally {

@@ -4,7 +4,7 @@ import path from 'node:path'
 import { PGlite } from '@electric-sql/pglite'
 import { sql } from 'drizzle-orm'
 import postgres from 'postgres'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest'
 import { connect, type Ledger } from '../../src/ledger/connect.ts'
 import { openFolder } from '../../src/ledger/embedded.ts'
 import { migrate } from '../../src/ledger/migrations.ts'
@@ -324,6 +324,36 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('Postgres', () =>
     }
     await dispose()
   })
+
+  test.each([
+    ['off', 'on'],
+    ['on', 'on'],
+    ['remote_apply', 'remote_apply'],
+  ])(
+    'is asked at the isolation that statements expect, and loses no commit, whatever is set for the login: synchronous_commit %s',
+    async (set, held) => {
+      const { settings, dispose } = await openDatabase()
+      const url = new URL((settings as { url: string }).url)
+      await (await connect(settings)).close()
+      const [database, login] = [url.pathname.slice(1), `login_of_${url.pathname.slice(1)}`]
+      for (const statement of [
+        `create role ${login} login in role mayfly_app`,
+        `alter role ${login} in database ${database} set default_transaction_isolation = 'repeatable read'`,
+        `alter role ${login} in database ${database} set synchronous_commit = '${set}'`,
+      ])
+        await onDatabase(settings, statement)
+      url.username = login
+
+      const ledger = await connect({ url: url.href })
+      expect(
+        await ledger.run(sql`select current_setting('transaction_isolation') as isolation, current_setting('synchronous_commit') as commits`),
+      ).toEqual([{ isolation: 'read committed', commits: held }])
+
+      await ledger.close()
+      await dispose()
+      await onDatabase({ url: inject('postgresUrl')! }, `drop role ${login}`)
+    },
+  )
 
   test('that cannot be reached is refused at start with a reason and without its address', async () => {
     const refused: unknown = await connect({ url: 'postgres://user:hunter2@127.0.0.1:1/none' }).catch((error: unknown) => error)
