@@ -79,9 +79,13 @@ const ofAnEnd = sql`('task.closing', 'lease.revoking', 'lease.lapsing', 'lease.r
 export async function receiptsOfEnd(ledger: Ledger, about: { readonly task: TaskId } | { readonly lease: LeaseId }): Promise<readonly Receipt[]> {
   const whose = 'task' in about ? sql`entry.task_id = ${about.task}` : sql`entry.lease_id = ${about.lease}`
   const told = await readTold(ledger, sql`${whose} and entry.kind in ${ofAnEnd}`)
-  // Leases that ended before their task began to are not of its end.
-  const first = 'task' in about ? told.findIndex(({ kind }) => kind === 'task.closing') : 0
-  return first === -1 ? [] : told.slice(first).map(receiptOf)
+  return ('task' in about ? sinceClosing(told) : told).map(receiptOf)
+}
+
+/** Without leases that ended before their task began to, which are not of its end. Entries of one commit may have ids in any order, for these count from 0 again within a millisecond. */
+function sinceClosing(told: readonly EntryFields[]): readonly EntryFields[] {
+  const first = told.findIndex(({ kind }) => kind === 'task.closing')
+  return told.filter(({ xid }, at) => first !== -1 && (at >= first || BigInt(xid) >= BigInt(told[first]!.xid)))
 }
 
 /** What the history has of it, whoever wrote it: not remembered, for it may have its place already. */
