@@ -104,7 +104,7 @@ export interface EndersHere {
 export async function expireLeases(ledger: Ledger, limit: number, grace: number, { answering, confirming }: EndersHere): Promise<readonly Lease[]> {
   const [row] = await ledger.run<{ ended: JsonRow[] | null }>(sql`
     with due as (
-      select id, task_id, state = 'active' as lives from leases as lease where ended_at is null and expires_at <= now()
+      select id, task_id, due_at, state = 'active' as lives from leases as lease where ended_at is null and expires_at <= now()
         and ((local and state = 'active') or state = 'lapsing'
         or (state = 'revoking' and expires_at + make_interval(secs => ${grace}) <= now() and due_at <= now()
           and not exists (
@@ -123,7 +123,8 @@ export async function expireLeases(ledger: Ledger, limit: number, grace: number,
     ended as (
       update leases as lease set state = 'expired', ended_at = now(), due_at = null, cause = coalesce(lease.cause, 'lease_expired'),
         closing_at = coalesce(lease.closing_at, lease.expires_at), ended_by = coalesce(lease.ended_by, 'broker'), stuck_since = null
-      from task, due where lease.id = due.id and lease.task_id = task.id and lease.expires_at <= now()
+      -- Due as it was when it was found: else it was claimed meanwhile, or a handle has arrived that time need not end.
+      from task, due where lease.id = due.id and lease.due_at = due.due_at and lease.task_id = task.id and lease.expires_at <= now()
         and ((lease.local and lease.state = 'active' and task.deadline > now()) or lease.state in ('lapsing', 'revoking'))
       returning lease.*
     ),

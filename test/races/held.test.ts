@@ -1,7 +1,9 @@
 import { sql } from 'drizzle-orm'
 import postgres from 'postgres'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { closeTask } from '../../src/ledger/endings.ts'
 import { findTask } from '../../src/ledger/records.ts'
+import { expireLeases } from '../../src/ledger/settlement.ts'
 import { lap } from '../../src/reaper.ts'
 import { phraseOf, revokeMany } from '../../src/tasks/revoke.ts'
 import { type House, startHouse } from '../support/house.ts'
@@ -21,7 +23,9 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('while somebody e
   })
   afterEach(async () => {
     for (const holder of holders) await holder`rollback`
-    await house.ledger.run(sql`update tasks set deadline = now() where state = 'open'`)
+    for (const { id } of await house.ledger.run<{ id: string }>(sql`select id from tasks where state in ('open', 'closing')`))
+      await house.backdate(id, '2 hours')
+    await house.ledger.run(sql`update leases set due_at = now() where state = 'revoking'`)
     await house.reap()
     expect(await house.lab.alive()).toEqual([])
     expect(await house.audit()).toEqual([])
@@ -68,5 +72,25 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('while somebody e
     await one`select from tasks where id = ${task.id} for update`
 
     expect(await task.revokeLease(task.leases[0]!)).toMatchObject({ ended: true, lease: { state: 'revoked' } })
+  })
+
+  test('time ends no lease that was given a handle after it was found to be over', async () => {
+    const [one] = holders
+    const task = await house.declare(['crm'])
+    const { id } = task.leases[0]!
+    await closeTask(house.ledger, { id: task.id, outcome: 'completed', ending: { cause: 'completed', by: 'agent:bot' } })
+    await house.ledger.run(sql`
+      update leases set error = 'earlier', expires_at = now() - interval '40 seconds', due_at = now() - interval '5 seconds' where id = ${id}`)
+    await one`begin`
+    await one`update leases set handles = handles || '[{"late": "handle"}]', due_at = now() where id = ${id}`
+
+    const expiring = expireLeases(house.ledger, 64, 30, { answering: [{ name: 'lab', kind: 'http' }], confirming: [] })
+    await untilWaiting(1)
+    await one`commit`
+
+    expect(await expiring).toEqual([])
+    expect((await findTask(house.ledger, task.id))!.leases[0]).toMatchObject({ state: 'revoking' })
+    await house.ledger.run(sql`update leases set error = null, expires_at = now() + interval '10 seconds' where id = ${id}`)
+    await house.reap()
   })
 })
