@@ -141,22 +141,42 @@ export async function unbegunRevocations(ledger: Ledger): Promise<readonly Revoc
   return rows.map((row) => revocationOf(row.revocation))
 }
 
+/** By revocation: transactions that were announcing when this broker first looked, and still were when it last did. */
+const announcing = new WeakMap<Ledger, ReadonlyMap<RevocationId, readonly string[]>>()
+
+/**
+ * Those of the unbegun revocations since whose start all transactions have ended that were announcing then. A declaration that waits for another, at a lock,
+ * has no transaction id, and only the locks tell of it: each that issues something has one on `stops`. How long each is under way Postgres tells no role of
+ * another's login, so a broker remembers which there were when it first met the revocation.
+ */
+export async function unawaited(ledger: Ledger, revocations: readonly Revocation[]): Promise<ReadonlySet<RevocationId>> {
+  const rows = await ledger.run<{ transaction: string }>(sql`
+    select virtualtransaction as transaction from pg_locks
+    where database = (select oid from pg_database where datname = current_database()) and relation = 'stops'::regclass and mode = 'RowShareLock'`)
+  const now = rows.map(({ transaction }) => transaction)
+  const before = announcing.get(ledger)
+  const left = new Map(revocations.map(({ id }) => [id, (before?.get(id) ?? now).filter((transaction) => now.includes(transaction))]))
+  announcing.set(ledger, left)
+  return new Set(revocations.map(({ id }) => id).filter((id) => left.get(id)!.length === 0))
+}
+
 /**
  * Notes of one that nothing is left that it had to begin to end.
  *
  * A task that was being declared when a revocation was started may not be seen yet: it waits until whatever was under way then has ended, which the
- * oldest transaction tells, and at the latest until a statement that was has run out of time.
+ * oldest transaction tells and, of what had no transaction id yet, `unawaited`; and at the latest until a statement that was has run out of time.
  *
+ * @param isUnawaited whether it was before this is asked, so that what it waited for is seen here
  * @returns false where something may be left
  */
-export async function noteBegun(ledger: Ledger, { id, ...selector }: Revocation): Promise<boolean> {
+export async function noteBegun(ledger: Ledger, { id, ...selector }: Revocation, isUnawaited: boolean): Promise<boolean> {
   const left = meansLeases(selector)
     ? sql`select from leases as lease join tasks as task on task.id = lease.task_id where ${heldIn(sql`job`)}`
     : sql`select from tasks as task where ${openIn(sql`job`)}`
   const begun = await ledger.run(
     sql`
     update revocations as job set begun_at = now() where job.id = ${id} and job.begun_at is null and not exists (${left})
-      and (pg_snapshot_xmin(pg_current_snapshot()) > job.xid or job.started_at < now() - interval '15 seconds') returning job.id`,
+      and ((${isUnawaited}::boolean and pg_snapshot_xmin(pg_current_snapshot()) > job.xid) or job.started_at < now() - interval '15 seconds') returning job.id`,
     'first',
     'fresh',
   )

@@ -13,6 +13,7 @@ import {
   type Reach,
   type StartedRevocation,
   startRevocation,
+  unawaited,
   unbegunRevocations,
 } from '../ledger/revocations.ts'
 import type { Selector } from '../ledger/selector.ts'
@@ -106,16 +107,17 @@ export async function showRevocation(broker: Broker, id: RevocationId): Promise<
  */
 export async function advanceRevocations(broker: Broker, moved: (closed: Closed) => void = () => {}): Promise<void> {
   const revocations = await unbegunRevocations(broker.ledger)
+  const ready = revocations.length > 0 ? await unawaited(broker.ledger, revocations) : new Set()
   await inTurn({
-    ...Object.fromEntries(revocations.map((revocation) => [revocation.id, () => advance(broker, revocation, moved)])),
+    ...Object.fromEntries(revocations.map((revocation) => [revocation.id, () => advance(broker, revocation, ready.has(revocation.id), moved)])),
     'noting which have ended': () => endRevocations(broker.ledger, mostAtOnce),
   })
 }
 
-async function advance({ ledger, background }: Broker, revocation: Revocation, moved: (closed: Closed) => void): Promise<void> {
+async function advance({ ledger, background }: Broker, revocation: Revocation, isUnawaited: boolean, moved: (closed: Closed) => void): Promise<void> {
   const closed = await closeSelected(ledger, revocation, mostAtOnce)
   if (movedBy(closed)) return moved(closed)
-  if (await noteBegun(ledger, revocation)) return
+  if (await noteBegun(ledger, revocation, isUnawaited)) return
   // Beside the loop, which has deadlines to see to.
   void background.run(() => closeSelected(ledger, revocation, 'held')).then((step) => step && movedBy(step) && moved(step))
 }

@@ -5,8 +5,9 @@ import { closeTask } from '../../src/ledger/endings.ts'
 import { findTask } from '../../src/ledger/records.ts'
 import { expireLeases } from '../../src/ledger/settlement.ts'
 import { lap } from '../../src/reaper.ts'
-import { phraseOf, revokeMany } from '../../src/tasks/revoke.ts'
+import { phraseOf, revokeMany, showRevocation } from '../../src/tasks/revoke.ts'
 import { type House, startHouse } from '../support/house.ts'
+import { settled } from '../support/log.ts'
 import { openDatabase, type OpenedStore, stores } from '../support/stores.ts'
 
 describe.runIf(stores.some(({ name }) => name === 'Postgres'))('while somebody else holds a row', () => {
@@ -92,5 +93,30 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('while somebody e
     expect((await findTask(house.ledger, task.id))!.leases[0]).toMatchObject({ state: 'revoking' })
     await house.ledger.run(sql`update leases set error = null, expires_at = now() + interval '10 seconds' where id = ${id}`)
     await house.reap()
+  })
+
+  test('a declaration that waited when a revocation was started is ended by it, however long it waited', async () => {
+    const [one, other] = holders
+    await (await house.declare(['api'])).complete()
+    const agent = (holder: postgres.Sql) => holder`select from agents where name = 'bot' for update`.execute()
+    for (const holder of holders) await holder`begin`
+    await agent(one)
+    const next = agent(other)
+    await untilWaiting(1)
+    const declaring = house.declare(['api'])
+    await untilWaiting(2)
+
+    const { revocation } = await revoke({ agent: 'bot' })
+    await one`commit`
+    await next
+    // Only now does the one that holds the agent have a transaction id, and the declaration has none yet.
+    await settled(house.ledger)
+    for (let round = 0; round < 3; round++) await house.reap()
+    expect((await showRevocation(house.broker, revocation.id)).revocation.begunAt).toBeNull()
+    await other`commit`
+    const { id } = await declaring
+    await house.reap()
+
+    expect((await findTask(house.ledger, id))!.task).toMatchObject({ state: 'revoked', revokedIn: revocation.id })
   })
 })
