@@ -27,7 +27,7 @@ export interface Target {
   signingKey(settings: unknown): SigningKey
   /** How many more leases it makes sense to end now. One while the backend is being probed, none between two probes. */
   free(): number
-  /** Calls back whenever something that was to be ended here leaves its place, until what it returns is called. */
+  /** Calls back whenever something that was to be ended here leaves its place, until what it returns is called. What is recovered, and was minted, keeps it to be revoked. */
   onPlaceLeft(listener: () => void): () => void
   /** Whether the last attempts to mint, or to end something, came to nothing. */
   readonly failing: boolean
@@ -103,7 +103,8 @@ export function createTarget(provider: Provider, options: { readonly clock: Cloc
   const mint = <T>(call: 'mint' | 'refresh', caller: AbortSignal, run: (signal: AbortSignal) => Promise<T>): Promise<T> =>
     guarded(mints, heardByMint, caller, () => bounded(call, minting, caller, run))
   const end = <T>(call: 'revoke' | 'recover', caller: AbortSignal, run: (signal: AbortSignal) => Promise<T>): Promise<T> =>
-    guarded(ends, heardByEnd, caller, () => bounded(call, ending, caller, run)).finally(() => listeners.forEach((listener) => listener()))
+    guarded(ends, heardByEnd, caller, () => bounded(call, ending, caller, run))
+  const leavePlace = (): void => listeners.forEach((listener) => listener())
 
   return {
     provider,
@@ -113,8 +114,18 @@ export function createTarget(provider: Provider, options: { readonly clock: Cloc
         if (!provider.refresh) throw new ProviderError('refused', `${provider.name} has no fresh credentials to give`, 'no')
         return provider.refresh(reservation, inner)
       }),
-    revoke: (lease, signal) => end('revoke', signal, (inner) => provider.revoke(lease, inner)),
-    recover: (lease, signal) => end('recover', signal, (inner) => provider.recover(lease, inner)),
+    revoke: (lease, signal) => end('revoke', signal, (inner) => provider.revoke(lease, inner)).finally(leavePlace),
+    async recover(lease, signal) {
+      let minted = false
+      try {
+        const recovered = await end('recover', signal, (inner) => provider.recover(lease, inner))
+        minted = recovered.minted
+        return recovered
+      } finally {
+        // What was minted is revoked next, and wants the place for that.
+        if (!minted) leavePlace()
+      }
+    },
     check: (signal) => bounded('check', checking, signal, (inner) => provider.check(inner)),
     async upkeep(signal) {
       if (provider.upkeep) await bounded('upkeep', upkeeping, signal, (inner) => provider.upkeep!(inner))

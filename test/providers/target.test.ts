@@ -20,7 +20,7 @@ let now = 0
 let observed: string[] = []
 
 /** A provider whose two verbs are the test's, behind limits of a second and two calls at once. */
-function targetOf(verbs: Partial<Pick<Provider, 'mint' | 'revoke' | 'local' | 'upkeep' | 'limits'>>): Target {
+function targetOf(verbs: Partial<Pick<Provider, 'mint' | 'revoke' | 'recover' | 'local' | 'upkeep' | 'limits'>>): Target {
   const provider: Provider = {
     name: 'crm',
     kind: 'test',
@@ -343,6 +343,27 @@ describe('the errors of a target', () => {
 
   test('say that there is nothing fresh to get from a provider without refresh', async () => {
     expect(await failure(targetOf({}).refresh(reservation, patient))).toMatchObject({ fault: 'refused', minted: 'no' })
+  })
+})
+
+describe('a place where something is ended is left', () => {
+  test.each([
+    ['once it is revoked', {}, (target: Target) => target.revoke(lease, patient), 1],
+    ['once its revocation has failed', { revoke: () => Promise.reject(down) }, (target: Target) => target.revoke(lease, patient), 1],
+    ['once it is known that nothing was minted', {}, (target: Target) => target.recover(lease, patient), 1],
+    ['once nobody can say what was minted', { recover: () => Promise.reject(down) }, (target: Target) => target.recover(lease, patient), 1],
+    [
+      'not while what was minted is revoked next',
+      { recover: async () => ({ minted: true }) },
+      (target: Target) => target.recover(lease, patient),
+      0,
+    ],
+  ] as const)('%s', async (_, verbs, end, times) => {
+    const target = targetOf(verbs)
+    const left = vi.fn()
+    target.onPlaceLeft(left)
+    await end(target).catch(() => {})
+    expect(left).toHaveBeenCalledTimes(times)
   })
 })
 
