@@ -123,8 +123,8 @@ export async function expireLeases(ledger: Ledger, limit: number, grace: number,
     ended as (
       update leases as lease set state = 'expired', ended_at = now(), due_at = null, cause = coalesce(lease.cause, 'lease_expired'),
         closing_at = coalesce(lease.closing_at, lease.expires_at), ended_by = coalesce(lease.ended_by, 'broker'), stuck_since = null
-      -- Due as it was when it was found: else it was claimed meanwhile, or a handle has arrived that time need not end.
-      from task, due where lease.id = due.id and lease.due_at = due.due_at and lease.task_id = task.id and lease.expires_at <= now()
+      -- Due as it was when it was found: else it was claimed meanwhile, or a handle has arrived that time need not end. No equation, by which Postgres would look for it.
+      from task, due where lease.id = due.id and lease.due_at is not distinct from due.due_at and lease.task_id = task.id and lease.expires_at <= now()
         and ((lease.local and lease.state = 'active' and task.deadline > now()) or lease.state in ('lapsing', 'revoking'))
       returning lease.*
     ),
