@@ -1,6 +1,6 @@
 import { createRoute, OpenAPIHono } from '@hono/zod-openapi'
 import { revokeLease } from '../tasks/close.ts'
-import { refreshLease } from '../tasks/lease.ts'
+import { refreshLease } from '../tasks/refresh.ts'
 import { showLease } from '../tasks/show.ts'
 import type { Broker } from '../tasks/task.ts'
 import { conflicts, json, optionalBody, problems, refusals } from './answers.ts'

@@ -2,12 +2,13 @@ import { BrokerError } from '../base/errors.ts'
 import type { TaskId } from '../base/ids.ts'
 import type { Receipt } from '../base/receipt.ts'
 import { extendTask } from '../ledger/extend.ts'
-import { type DecisionRecord, findTask, hasEnded, type Lease, type Task } from '../ledger/records.ts'
+import { type DecisionRecord, hasEnded, type Lease, type Task } from '../ledger/records.ts'
 import type { Kind } from '../policy/catalogue.ts'
 import { nowhere } from '../policy/inquiry.ts'
-import { askedAgain, decideOn, keptDecision, taskLasts } from './decision.ts'
-import { deniedInTask, notFound, refusedByStop, taskHasEnded } from './refusals.ts'
-import { agentBehind, asDeclarant, type Broker, type Caller, type Declaration, durationOf, owns, placeOfDuration } from './task.ts'
+import { askedAgain, keptDecision, taskLasts } from './decision.ts'
+import { refusedByStop, taskHasEnded } from './refusals.ts'
+import { asDeclarant, type Broker, type Caller, type Declaration, durationOf, placeOfDuration } from './task.ts'
+import { askWithin, ownOpenTask, permitWithin } from './within.ts'
 
 /**
  * Gives a task a later deadline, counted from now, under a new decision about each of its living grants; never an earlier one than it has. Its
@@ -22,23 +23,18 @@ export async function renewTask(
   asked: Pick<Declaration, 'duration' | 'deadline'>,
 ): Promise<{ task: Task; decision: DecisionRecord; leases: readonly Lease[]; receipts: readonly Receipt[] }> {
   if (!caller.actor) throw new BrokerError('forbidden', 'Renewing needs a live workload token; the task token alone will not do')
-  const found = await findTask(broker.ledger, id, 'later')
-  if (!found || !owns(caller, found.task)) throw notFound('task')
-  if (found.task.state !== 'open') throw taskHasEnded(id)
-
-  const { actor, agent } = agentBehind(broker, caller, found.task)
+  const found = await ownOpenTask(broker, caller, id)
   const grants = found.leases.filter((lease) => !hasEnded(lease)).map((lease) => askedAgain(broker, lease))
-  const declared = { kind: found.task.kind, ...durationOf(asked, broker.clock()), grants }
+  const declared = { ...durationOf(asked, broker.clock()), grants }
   const places = { ...nowhere, duration: placeOfDuration(asked) }
-  const inquiry = broker.policy().catalogue.resolve(agent, actor, grants.length > 0 ? 'renew' : 'declare', declared, places)
+  const inquiry = askWithin(broker, caller, found.task, grants.length > 0 ? 'renew' : 'declare', declared, places)
   const last = lastDeadline(found.task, inquiry.kind)
   if (last && last <= found.task.deadline)
     throw new BrokerError('conflict', 'This task has the last deadline that its kind allows: declare another', { task: id })
-  const decision = decideOn(broker, inquiry)
-  if (decision.made.outcome === 'deny') throw await deniedInTask(broker, id, decision)
+  const decision = await permitWithin(broker, found.task, inquiry)
 
   const until = { duration: taskLasts(inquiry, decision), deadline: earliest(asked.deadline, last) }
-  const extended = await extendTask(broker.ledger, id, decision, { actor: asDeclarant(actor, agent), ...until })
+  const extended = await extendTask(broker.ledger, id, decision, { actor: asDeclarant(inquiry.actor, inquiry.agent), ...until })
   if (!extended) throw taskHasEnded(id)
   if ('stop' in extended) throw await refusedByStop(broker, id, decision, extended)
   const { task, decidedAt, receipts } = extended
