@@ -4,31 +4,29 @@ import { unlessFired, whenFired } from './base/signal.ts'
 import { systemClock } from './base/time.ts'
 import { version } from './base/version.ts'
 import { type Config, loadConfig } from './config.ts'
-import type { Entrances } from './console/entrance.ts'
-import { openConsoleKey } from './console/key.ts'
 import { createApp } from './http/app.ts'
 import { listen } from './http/listen.ts'
 import { checkIssuers } from './identity/issuer.ts'
-import { localIssuer } from './identity/local-issuer.ts'
-import { createVerifier, type Verifier, type VerifierParts } from './identity/verify.ts'
+import { createVerifier, type VerifierParts } from './identity/verify.ts'
 import { startAnchors } from './ledger/anchors.ts'
-import { connect } from './ledger/connect.ts'
-import { openLogKey, originOf } from './ledger/log-key.ts'
+import { connect, type Ledger } from './ledger/connect.ts'
+import { originOf } from './ledger/log-key.ts'
 import { proveGrowth } from './ledger/proofs.ts'
 import { startSequencer } from './ledger/sequencer.ts'
 import { spendToken } from './ledger/tokens.ts'
 import { developmentLink, developmentOverrides, exampleConfig, keepAudience } from './main/development.ts'
+import { addConsole, entrancesOf, peopleVerifier } from './main/entrances.ts'
+import { openKeyFiles } from './main/keys.ts'
 import { openKeyOfLog } from './main/log-key.ts'
 import { loadPolicy } from './main/policies.ts'
 import { connectTargets } from './main/targets.ts'
 import { providerKinds } from './providers/kinds.ts'
 import type { Target } from './providers/target.ts'
 import { startReaper } from './reaper.ts'
-import { createBackground } from './tasks/background.ts'
-import { openDigestKey } from './tasks/digest-key.ts'
+import { type Background, createBackground } from './tasks/background.ts'
 import { putInForce } from './tasks/policy.ts'
 import type { Broker } from './tasks/task.ts'
-import { beginAtZero, createTelemetry, type Named } from './telemetry.ts'
+import { beginAtZero, createTelemetry, type Named, type Telemetry } from './telemetry.ts'
 
 /** Milliseconds that revocations under way have to finish when the broker stops; what is left is due in the ledger. */
 const drainGrace = 10_000
@@ -124,34 +122,16 @@ async function run(
   const log = { ledger, key: logKey, origin: originOf(config.publicUrl) }
   await using anchors = startAnchors(config.anchors, (checkpoint, from) => proveGrowth(ledger, checkpoint, from), telemetry)
   await using sequencer = startSequencer(log, telemetry, (note) => anchors.write(note))
-  await using draining = {
-    [Symbol.asyncDispose]: () => {
-      for (const { provider } of targets.values()) void background.run((signal) => unlessFired(provider.settled?.() ?? Promise.resolve(), signal))
-      return background.drain(drainGrace)
-    },
-  }
+  await using draining = drainingOf(targets, background)
   await using reaper = startReaper(broker)
-  const verifying: Omit<VerifierParts, 'audience'> = {
-    clock: systemClock,
-    spend: (key, expiresAt) => spendToken(ledger, key, expiresAt),
-    refused: (reason, issuer) => {
-      telemetry.metrics.tokensRefused.inc({ issuer, reason })
-      telemetry.log.info({ issuer, reason }, 'a workload token was refused')
-    },
-    keysFetched: (issuer, outcome) => telemetry.metrics.issuerKeys.inc({ issuer, outcome }),
-  }
+  const verifying = verifyingBy(ledger, telemetry)
   const verifier = createVerifier(config.identity, { ...verifying, audience: config.publicUrl })
   const people = peopleVerifier(config, verifying)
   await using watching = { [Symbol.asyncDispose]: async () => [verifier, people].forEach((one) => one?.close()) }
   const { publicUrl, operators, resourceServers, rates, doorLimits, connections } = config
   const app = createApp({ broker, verifier, reaper, sequencer, log, stop, publicUrl, operators, resourceServers, rates, limits: doorLimits })
   const entrances = entrancesOf(config, people, production ? undefined : verifying.spend)
-  if (consoleKey && (entrances.issuer || entrances.links)) {
-    // Only where somebody can come in: its pages and what signs people in are a tenth of all that a broker loads.
-    const { createConsole } = await import('./console/console.ts')
-    const sessionLifetime = config.console?.session ?? developmentSession
-    app.route('/console', createConsole({ broker, publicUrl, operators, key: consoleKey, sessionLifetime, entrances, sequencer, stop }))
-  }
+  if (consoleKey) await addConsole(app, config, { broker, key: consoleKey, entrances, sequencer, stop })
   const clients = { connections, silence: Math.max(shortestSilence, doorLimits.time + 15_000) }
   await using server = await listen(app.fetch, { ...config.listen, clients }, telemetry)
   await ready?.(server.url)
@@ -162,51 +142,33 @@ async function run(
   void [reloading, sequencer, draining, watching]
 }
 
+/** Waits when disposed of for what goes on in the background, and for what providers still have under way. */
+const drainingOf = (targets: ReadonlyMap<string, Target>, background: Background): AsyncDisposable => ({
+  [Symbol.asyncDispose]: () => {
+    for (const { provider } of targets.values()) void background.run((signal) => unlessFired(provider.settled?.() ?? Promise.resolve(), signal))
+    return background.drain(drainGrace)
+  },
+})
+
+/** What tokens are judged with, whomever they are for. */
+const verifyingBy = (ledger: Ledger, { log, metrics }: Telemetry): Omit<VerifierParts, 'audience'> => ({
+  clock: systemClock,
+  spend: (key, expiresAt) => spendToken(ledger, key, expiresAt),
+  refused: (reason, issuer) => {
+    metrics.tokensRefused.inc({ issuer, reason })
+    log.info({ issuer, reason }, 'a workload token was refused')
+  },
+  keysFetched: (issuer, outcome) => metrics.issuerKeys.inc({ issuer, outcome }),
+})
+
 const namesIn = ({ identity, anchors }: Config, targets: ReadonlyMap<string, Target>): Named => ({
   issuers: identity.map(({ name }) => name),
   providers: [...targets].map(([name, { provider }]) => ({ name, events: provider.alarms ?? [] })),
   anchors: anchors.length,
 })
 
-/** Milliseconds: a working day, where nobody signs in by an issuer that would know them again. */
-const developmentSession = 12 * 3_600_000
-
-/** Judges ID tokens of those who sign in to the console, which are for its client and nobody else. */
-function peopleVerifier({ console: people, identity }: Config, verifying: Omit<VerifierParts, 'audience'>): Verifier | undefined {
-  if (!people) return undefined
-  return createVerifier(
-    identity.filter(({ name }) => name === people.issuer),
-    { ...verifying, audience: people.clientId },
-  )
-}
-
-/** The ways into the console. @param spend where links may be used, in development */
-function entrancesOf({ console: people, identity }: Config, verifier: Verifier | undefined, spend: VerifierParts['spend'] | undefined): Entrances {
-  const entry = identity.find(({ name }) => name === people?.issuer)
-  const local = identity.find((one) => one.issuer === localIssuer)
-  return {
-    ...(people &&
-      verifier &&
-      entry?.issuer && { issuer: { entry, settings: { ...people, issuer: entry.issuer, allowHttp: isPlain(entry.issuer) }, verifier } }),
-    ...(spend && local && { links: { issuer: local.name, spend } }),
-  }
-}
-
-/** The configuration has let plain http pass on loopback, or where it was told to. */
-const isPlain = (url: string): boolean => url.startsWith('http:')
-
 /** Before anything is put in force under issuers that cannot be used. @throws ConfigurationError */
 const checkedIssuers = async ({ identity }: Config): Promise<void> => checkIssuers(identity)
-
-/** The keys of which this broker has files of its own: of the log where no provider keeps it. @throws ConfigurationError with the faults of all */
-async function openKeyFiles({ keys, logKey, console: people }: Config, production: boolean) {
-  const [digestKey, consoleKey, ownLogKey] = await withAllFaults([
-    openDigestKey(keys),
-    people || !production ? openConsoleKey(keys) : Promise.resolve(undefined),
-    logKey ? Promise.resolve(undefined) : openLogKey(keys),
-  ])
-  return { digestKey, consoleKey, ownLogKey }
-}
 
 /** Resolves when the signal fires, or has fired already. */
 async function fired(signal: AbortSignal): Promise<void> {
