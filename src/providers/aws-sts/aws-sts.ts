@@ -45,7 +45,7 @@ export async function connectAws(
   const identities = await openIdentities(name, settings, surroundings, told)
   const sts = createSts(name, settings, told, identities.minter)
   const arnOf = (role: string): string => arnOfRole(settings, role)
-  const deny = await denying(name, settings, surroundings, { sts, arnOf, credentials: identities.revoker, ...(pause && { pause }) })
+  const deny = await denying(name, settings, surroundings, { sts, arnOf, credentials: identities.revoker, told, ...(pause && { pause }) })
   const { end, ...minting } = mintingOf(name, settings, surroundings, sts, arnOf)
 
   return {

@@ -4,14 +4,14 @@ import {
   DecodeAuthorizationMessageCommand,
   GetCallerIdentityCommand,
   GetScopedCredentialsCommand,
-  STSClient,
 } from '@aws-sdk/client-sts'
 import { Secret } from '../../base/secret.ts'
 import { ProviderError } from '../provider.ts'
 import { type AwsAction, isExplicitDeny, nameOf, noChildFor } from './answers.ts'
 import type { CredentialSource } from './refreshed.ts'
-import { asking, asksSts, makingSession, type Told } from './request.ts'
+import { asking, makingSession, type Told } from './request.ts'
 import type { AwsSettings } from './settings.ts'
+import { stsClient } from './sts-client.ts'
 import type { SessionTags } from './tags.ts'
 
 /** What AssumeRole is asked for (STS API reference, AssumeRole). */
@@ -69,18 +69,9 @@ export interface Sts {
  */
 export type Standing = 'allowed' | 'refused' | 'denied'
 
-/** How often the SDK asks: throttling, lost connections and 5xx. A second AssumeRole under the same name leaves a session that nobody was given. */
-export const attempts = 3
-
 /** @param credentials of whoever asks; the SDK's default chain where there are none */
 export function createSts(name: string, settings: AwsSettings, told: Told, credentials?: CredentialSource): Sts {
-  const about = {
-    region: settings.region,
-    ...(settings.endpoint !== undefined && { endpoint: settings.endpoint }),
-    maxAttempts: attempts,
-    ...asksSts,
-  }
-  const client = new STSClient({ ...about, ...(credentials && { credentials }) })
+  const client = stsClient(settings, credentials && { credentials })
 
   const ask = asking(name, told)
   const by = (action: AwsAction) => ({ name, ask, action })
@@ -116,7 +107,7 @@ export function createSts(name: string, settings: AwsSettings, told: Told, crede
       return async ({ policy, duration, description }, abortSignal) => {
         // One a call, for a client has the credentials of one session; all of them share the connections, and what is known of AWS's clock.
         const { requestHandler, systemClockOffset } = client.config
-        const asSession = new STSClient({ ...about, credentials, requestHandler, systemClockOffset })
+        const asSession = stsClient(settings, { credentials, requestHandler, systemClockOffset })
         const command = new GetScopedCredentialsCommand({ Policy: policy, DurationSeconds: duration, ScopedSessionDescription: description })
         try {
           const { Credentials: given } = await makingSession(by('GetScopedCredentials'), command, (attempted) =>
@@ -141,7 +132,7 @@ export function createSts(name: string, settings: AwsSettings, told: Told, crede
       // Its connections are the other client's, for one is made for each generation of a kill list; and so is what is known of AWS's clock, which one that
       // asks once and is then dropped would never learn.
       const { requestHandler, systemClockOffset } = client.config
-      const own = new STSClient({ ...about, credentials, maxAttempts: 1, requestHandler, systemClockOffset })
+      const own = stsClient(settings, { credentials, maxAttempts: 1, requestHandler, systemClockOffset })
       const command = new DecodeAuthorizationMessageCommand({ EncodedMessage: 'none' })
       return async (abortSignal) => {
         try {

@@ -9,6 +9,7 @@ import { type Carrier, createCarrier } from './kill-list/carrier.ts'
 import { createRoleList } from './kill-list/role-list.ts'
 import type { Pause, Turns } from './kill-list/turns.ts'
 import type { CredentialSource } from './refreshed.ts'
+import type { Told } from './request.ts'
 import type { AwsSettings } from './settings.ts'
 
 /** Ends sessions before their time, by the kill lists of their roles. */
@@ -26,18 +27,25 @@ const notWorthWriting = 10_000
 export async function denying(
   name: string,
   settings: AwsSettings,
-  { sessions, killLists, clock, asked, noticed = () => {} }: ProviderSurroundings,
+  { sessions, killLists, clock, noticed = () => {} }: ProviderSurroundings,
   {
     sts,
     arnOf,
     credentials,
+    told,
     pause = unhurried,
-  }: { readonly sts: Sts; readonly arnOf: (role: string) => string; readonly credentials: CredentialSource; readonly pause?: Pause },
+  }: {
+    readonly sts: Sts
+    readonly arnOf: (role: string) => string
+    readonly credentials: CredentialSource
+    readonly told: Told
+    readonly pause?: Pause
+  },
 ): Promise<Deny | undefined> {
   const { kill_list: killList } = settings
   if (!killList || !sessions || !killLists) return undefined
   const { createIam } = await import('./kill-list/iam.ts')
-  const iam = createIam(name, settings, (action, outcome, seconds) => asked?.(name, action, outcome, seconds), credentials)
+  const iam = createIam(name, settings, told, credentials)
   const holder = randomUUID()
   /** The settings may say another carrier or policy than when the lists were written: what is missing there is found before anybody needs it. */
   let hasDoubted = false

@@ -1,13 +1,13 @@
-import { AssumeRoleCommand, AssumeRoleWithWebIdentityCommand, type Credentials, STSClient } from '@aws-sdk/client-sts'
+import { AssumeRoleCommand, AssumeRoleWithWebIdentityCommand, type Credentials } from '@aws-sdk/client-sts'
 import type { Clock } from '../../base/time.ts'
 import { openAssertions } from '../assertion.ts'
 import { ProviderError, type ProviderSurroundings, type SignedTokens } from '../provider.ts'
 import { arnOfRole } from './arn.ts'
 import { fromChain } from './chain.ts'
-import { attempts } from './client.ts'
 import { type Begun, type CredentialSource, refreshed } from './refreshed.ts'
-import { asking, asksSts, type Told } from './request.ts'
+import { asking, type Told } from './request.ts'
 import type { AwsSettings } from './settings.ts'
+import { stsClient } from './sts-client.ts'
 
 /** Which of its two identities. */
 export type Part = 'minter' | 'revoker'
@@ -39,8 +39,9 @@ export async function openIdentities(name: string, settings: AwsSettings, surrou
 }
 
 /** As whoever the default chain names. No SourceIdentity: whatever such a session assumes would have to keep it, and sessions of tasks have their own. */
-function byRole(name: string, { region, endpoint, external_id }: AwsSettings, credentials: CredentialSource, told: Told): Become {
-  const client = new STSClient({ region, ...(endpoint !== undefined && { endpoint }), maxAttempts: attempts, ...asksSts, credentials })
+function byRole(name: string, settings: AwsSettings, credentials: CredentialSource, told: Told): Become {
+  const { external_id } = settings
+  const client = stsClient(settings, { credentials })
   const ask = asking(name, told)
   return async (part, RoleArn, abortSignal) => {
     const about = { RoleArn, RoleSessionName: `mayfly-${part}`, DurationSeconds: life, ...(external_id !== undefined && { ExternalId: external_id }) }
@@ -52,9 +53,9 @@ function byRole(name: string, { region, endpoint, external_id }: AwsSettings, cr
  * With a token of the broker's own, ES256, each for one call: its subject says which of the two identities asks. Nobody signs the call itself, so the
  * default chain is not asked (STS API reference, AssumeRoleWithWebIdentity, which also takes RS256).
  */
-function byToken(name: string, { region, endpoint }: AwsSettings, sign: (part: Part) => Promise<string>, told: Told): Become {
+function byToken(name: string, settings: AwsSettings, sign: (part: Part) => Promise<string>, told: Told): Become {
   // Once: an attempt of the SDK's own would show the same token again.
-  const client = new STSClient({ region, ...(endpoint !== undefined && { endpoint }), maxAttempts: 1, ...asksSts })
+  const client = stsClient(settings, { maxAttempts: 1 })
   const ask = asking(name, told)
   return async (part, RoleArn, abortSignal) => {
     const WebIdentityToken = await sign(part)

@@ -19,5 +19,8 @@ export function policyTextOf(encoded: string | undefined): string {
   }
 }
 
+/** Characters that a managed policy may have, as a boundary is one, and that the inline policies of one role may have together (IAM User Guide, "IAM and AWS STS quotas"). */
+export const room = { boundary: 6_144, inline: 10_240 } as const
+
 /** Characters of a policy as IAM counts them: white space is none (IAM User Guide, "IAM and AWS STS quotas"). */
 export const sizeOf = (text: string): number => text.replace(/\s/g, '').length

@@ -38,6 +38,9 @@ const killList = z
 
 export type KillListSettings = z.output<typeof killList>
 
+/** The name of the policy that carries the kill list of a role, with its path where it is a managed one. */
+export const listPolicyOf = ({ policy }: KillListSettings, role: string): string => policy.replaceAll('{role}', bareName(role))
+
 /** Its entry under `providers:`. None of it is a secret. */
 export const awsSettings = z
   .strictObject({

@@ -1,8 +1,8 @@
-import { STSClient, GetCallerIdentityCommand } from '@aws-sdk/client-sts'
+import { GetCallerIdentityCommand } from '@aws-sdk/client-sts'
 import { type Finding, ProviderError } from '../../provider.ts'
 import type { CredentialSource } from '../refreshed.ts'
-import { asksSts } from '../request.ts'
 import type { AwsSettings } from '../settings.ts'
+import { stsClient } from '../sts-client.ts'
 
 /** AWS's own time, milliseconds since 1970, to the second. @throws ProviderError */
 export type ClockOfAws = () => Promise<number>
@@ -11,8 +11,8 @@ export type ClockOfAws = () => Promise<number>
 const [unseen, taken] = [60, 300]
 
 /** As its answers are dated. The SDK corrects a clock that is wrong for its signatures, and says nothing of it; so this looks at the answer itself. */
-export function clockOfAws(name: string, { region, endpoint, timeout }: AwsSettings, credentials: CredentialSource): ClockOfAws {
-  const client = new STSClient({ region, ...(endpoint !== undefined && { endpoint }), credentials, maxAttempts: 1, ...asksSts })
+export function clockOfAws(name: string, settings: AwsSettings, credentials: CredentialSource): ClockOfAws {
+  const client = stsClient(settings, { credentials, maxAttempts: 1 })
   let dated = Number.NaN
   client.middlewareStack.add(
     (next) => async (args) => {
@@ -24,7 +24,7 @@ export function clockOfAws(name: string, { region, endpoint, timeout }: AwsSetti
     { step: 'deserialize', priority: 'low', name: 'dateOfAnswer' },
   )
   return async () => {
-    await client.send(new GetCallerIdentityCommand({}), { abortSignal: AbortSignal.timeout(timeout) }).catch(() => {})
+    await client.send(new GetCallerIdentityCommand({}), { abortSignal: AbortSignal.timeout(settings.timeout) }).catch(() => {})
     if (Number.isNaN(dated)) throw new ProviderError('unavailable', `${name} gave no answer that has a date`, 'no')
     return dated
   }

@@ -2,6 +2,7 @@ import { type Finding, ProviderError } from '../../provider.ts'
 import { checkAccount } from '../account.ts'
 import { isStatic } from '../chain.ts'
 import type { Caller } from '../client.ts'
+import { bareName } from '../settings.ts'
 import type { Examined } from './examine.ts'
 import { seen } from './iam.ts'
 import { judgeTrust } from './trust.ts'
@@ -70,7 +71,7 @@ async function examineOwnTrust({ settings, iam }: Examined): Promise<Finding[]> 
   for (const role of [settings.minter, settings.revoker]) {
     if (role === undefined || !iam) continue
     const subject = `own role ${role}`
-    const found = await iam.role(role.slice(role.lastIndexOf('/') + 1)).catch((error: unknown) => {
+    const found = await iam.role(bareName(role)).catch((error: unknown) => {
       if (error instanceof ProviderError) return 'forbidden' as const
       throw error
     })

@@ -1,12 +1,10 @@
 import { z } from 'zod'
 import type { Finding } from '../../provider.ts'
-import { bareName } from '../settings.ts'
+import { arnOfPolicy } from '../arn.ts'
+import { room } from '../policy.ts'
+import { bareName, listPolicyOf } from '../settings.ts'
 import type { Examined } from './examine.ts'
 import { seen } from './iam.ts'
-import { expectedBoundary } from './role.ts'
-
-/** Characters that inline policies of one role may have together, and a managed policy alone (IAM User Guide, "IAM and AWS STS quotas"). */
-export const room = { boundary: 6_144, inline: 10_240 } as const
 
 /** Characters below which a kill list holds so few sessions that it is soon full: about a hundred. */
 const narrow = 2_048
@@ -31,7 +29,7 @@ export async function examineKillList({ settings, iam }: Examined, role: string)
     const message = `the role's other policies leave it ${left} characters, which is soon full: make them managed policies`
     return [{ level: 'warning', subject, message }, unwritten]
   }
-  const found = await iam.policy(expectedBoundary(settings, role)!)
+  const found = await iam.policy(arnOfPolicy(settings, listPolicyOf(list, role)))
   if (found === 'absent')
     return [
       { level: 'fault', subject, message: 'there is no such policy: make it from deploy/aws/kill-list-boundary.json, and set it as the boundary' },

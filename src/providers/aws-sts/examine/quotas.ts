@@ -1,7 +1,7 @@
 import type { Finding } from '../../provider.ts'
+import { room } from '../policy.ts'
 import type { Examined } from './examine.ts'
 import { seen } from './iam.ts'
-import { room } from './kill-list.ts'
 
 /** By IAM's names for them (IAM API reference, GetAccountSummary). */
 const names = { boundary: 'PolicySizeQuota', inline: 'RolePolicySizeQuota' } as const

@@ -1,5 +1,6 @@
 import type { Finding } from '../../provider.ts'
-import { bareName } from '../settings.ts'
+import { arnOfPolicy } from '../arn.ts'
+import { type AwsSettings, bareName, listPolicyOf } from '../settings.ts'
 import type { Examined } from './examine.ts'
 import { seen } from './iam.ts'
 import { judgeTrust } from './trust.ts'
@@ -27,31 +28,22 @@ export async function examineRole({ settings, iam, arnOf }: Examined, role: stri
       subject,
       message: `gives sessions of ${found.longest / 1_000} s at most, and longest_session is ${settings.longest_session / 1_000} s: leases in between fail. Make them agree`,
     })
-  findings.push(...judgeBoundary(subject, found.boundary, expectedBoundary(settings, role), settings.kill_list?.carrier))
+  findings.push(...judgeBoundary(subject, found.boundary, settings, role))
   const { external_id: externalId, minter } = settings
   findings.push(...judgeTrust(subject, found.trust, { externalId, minter: minter === undefined ? undefined : arnOf(minter) }))
   return findings.length > 0 ? findings : [{ level: 'ok', subject, message: 'trusts whom it should, and no one else; its boundary is in place' }]
 }
 
-/** ARN of the policy that carries the kill list of a role, where that is a policy of its own. */
-export function expectedBoundary({ partition, account, kill_list: list }: Examined['settings'], role: string): string | undefined {
-  if (list?.carrier !== 'boundary') return undefined
-  return `arn:${partition}:iam::${account}:policy/${list.policy.replaceAll('{role}', bareName(role))}`
-}
-
-function judgeBoundary(
-  subject: string,
-  found: string | undefined,
-  expected: string | undefined,
-  carrier: 'boundary' | 'inline' | undefined,
-): Finding[] {
-  if (carrier === 'inline') {
+function judgeBoundary(subject: string, found: string | undefined, settings: AwsSettings, role: string): Finding[] {
+  const { kill_list: list } = settings
+  if (!list) return []
+  if (list.carrier === 'inline') {
     if (found !== undefined) return []
     const message = 'has no permissions boundary, so whoever writes its kill list can give it anything: set one, as deploy/aws/task-boundary.json'
     return [{ level: 'warning', subject, message }]
   }
-  if (expected === undefined || found === expected) return []
-  const policy = expected.split(':policy/')[1]!
+  const policy = listPolicyOf(list, role)
+  if (found === arnOfPolicy(settings, policy)) return []
   const what = found === undefined ? 'has no permissions boundary' : 'has another permissions boundary than the one of its kill list'
   const message = `${what}, so nothing that is written there is heeded, and no session dies: set the policy ${policy} as its boundary, or the carrier inline`
   return [{ level: 'fault', subject, message }]

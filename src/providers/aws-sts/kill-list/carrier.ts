@@ -1,7 +1,8 @@
 import { ProviderError } from '../../provider.ts'
 import { nameOf } from '../answers.ts'
-import { policyText, sizeOf, type Statement } from '../policy.ts'
-import { type AwsSettings, bareName, type KillListSettings } from '../settings.ts'
+import { arnOfPolicy } from '../arn.ts'
+import { policyText, room, sizeOf, type Statement } from '../policy.ts'
+import { type AwsSettings, bareName, type KillListSettings, listPolicyOf } from '../settings.ts'
 import type { Iam } from './iam.ts'
 
 /** What carries the kill list of one role. Every verb throws ProviderError; where `minted` is `maybe`, a write may still land. */
@@ -25,21 +26,18 @@ export interface Carrier {
   isAttached(signal: AbortSignal): Promise<boolean | undefined>
 }
 
-/** Characters that IAM takes, white space not counted (IAM User Guide, "IAM and AWS STS quotas"). */
-const most = { boundary: 6_144, inline: 10_240 } as const
-
 export function createCarrier(iam: Iam, settings: AwsSettings, killList: KillListSettings, role: string): Carrier {
   const bare = bareName(role)
-  const policy = killList.policy.replaceAll('{role}', bare)
+  const policy = listPolicyOf(killList, role)
   return killList.carrier === 'boundary'
-    ? boundaryCarrier(iam, `arn:${settings.partition}:iam::${settings.account}:policy/${policy}`, policy, bare, killList.capacity)
+    ? boundaryCarrier(iam, arnOfPolicy(settings, policy), policy, bare, killList.capacity)
     : inlineCarrier(iam, policy, bare, killList.capacity)
 }
 
 /** A boundary says what is allowed at most: everything that the list does not deny. */
 const everythingAllowed: readonly Statement[] = [{ Effect: 'Allow', Action: '*', Resource: '*' }]
 
-function boundaryCarrier(iam: Iam, arn: string, policy: string, role: string, capacity: number = most.boundary): Carrier {
+function boundaryCarrier(iam: Iam, arn: string, policy: string, role: string, capacity: number = room.boundary): Carrier {
   const nobody = policyText(everythingAllowed)
   /** The version that this broker wrote last, and the one beside which it left no other. Undefined: there may be any. */
   let latest: string | undefined
@@ -48,7 +46,7 @@ function boundaryCarrier(iam: Iam, arn: string, policy: string, role: string, ca
   return {
     label: `boundary ${policy}`,
     base: everythingAllowed,
-    capacity: async () => Math.min(capacity, most.boundary),
+    capacity: async () => Math.min(capacity, room.boundary),
     async read(signal) {
       const text = minified(await iam.readPolicy(arn, signal))
       return text === nobody ? undefined : text
@@ -99,7 +97,7 @@ function inlineCarrier(iam: Iam, policy: string, role: string, capacity: number 
     base: [],
     async capacity(signal) {
       taken ??= await othersTake(signal).catch(unlessCapacityIsGiven)
-      return Math.min(capacity ?? most.inline, most.inline - taken)
+      return Math.min(capacity ?? room.inline, room.inline - taken)
     },
     async read(signal) {
       // Whoever compares is in no hurry: the others may have changed.
