@@ -100,6 +100,15 @@ describe.each(['boundary', 'inline'] as const)('an account with kill lists in th
     expect([...asked].filter((action) => !/^(Get|List|AssumeRole$)/.test(action))).toEqual([])
   })
 
+  if (carrier === 'inline')
+    test('has the room that its kill list takes itself, also where that is called by its role', async () => {
+      const Resource = Array.from({ length: 170 }, (_, at) => `arn:aws:s3:::a-bucket-with-a-longish-name-${at}/*`)
+      const PolicyDocument = policyOf({ Effect: 'Deny', Action: 's3:GetObject', Resource })
+      await aws.owner.iam.send(new PutRolePolicyCommand({ RoleName, PolicyName: `mayfly-${RoleName}`, PolicyDocument }))
+      const findings = await examined({ kill_list: { carrier, policy: 'mayfly-{role}' } })
+      expect(bad(findings).filter(({ subject }) => subject === `kill list of ${taskRole}`)).toEqual([])
+    })
+
   describe('is found to be wrong where', () => {
     test.each<[string, object, string, RegExp]>([
       ['the credentials are of another account', { account: '999999999999', minter: undefined, revoker: undefined }, 'account', /credentials/],

@@ -24,7 +24,10 @@ export async function examineKillList({ settings, iam }: Examined, role: string)
   if (list.carrier === 'inline') {
     const found = await iam.inline(bareName(role))
     if (!seen(found)) return forbidden('revoker-policy-inline.json')
-    const left = Math.min(list.capacity ?? room.inline, room.inline - sum([...found].flatMap(([name, size]) => (name === list.policy ? [] : [size]))))
+    const left = Math.min(
+      list.capacity ?? room.inline,
+      room.inline - sum([...found].flatMap(([name, size]) => (name === listPolicyOf(list, role) ? [] : [size]))),
+    )
     if (left >= narrow) return [{ level: 'ok', subject, message: `can be read; the role's other policies leave it ${left} characters` }, unwritten]
     const message = `the role's other policies leave it ${left} characters, which is soon full: make them managed policies`
     return [{ level: 'warning', subject, message }, unwritten]
