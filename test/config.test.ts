@@ -653,9 +653,9 @@ describe('pinned keys', () => {
     const none = ['mayfly.yaml:7: identity.0.keys: must be a JWK set in JSON, with one key at least']
     for (const content of ['', '{', '[]', '{"keys":[]}', '{"keys":[{}]}', '{"keys":[],"keys":[{"kty":"EC"}]}'])
       expect(await of(content)).toEqual(none)
-    expect(await of(JSON.stringify({ keys: [publicKey, { ...publicKey, d: 'AAAA' }] }))).toEqual([
-      'mayfly.yaml:7: identity.0.keys: holds a private key: pin public ones, and replace the one that lies here',
-    ])
+    const lost = ['mayfly.yaml:7: identity.0.keys: holds a private key: pin public ones, and replace the one that lies here']
+    for (const more of [{ d: 'AAAA' }, { oth: [{ r: 'AAAA', d: 'AAAA', t: 'AAAA' }] }, { k: 'AAAA' }])
+      expect(await of(JSON.stringify({ keys: [publicKey, { ...publicKey, ...more }] }))).toEqual(lost)
   })
 })
 

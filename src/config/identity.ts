@@ -4,6 +4,7 @@ import { ifJson } from '../base/json.ts'
 import type { Path } from '../base/shape-fault.ts'
 import type { YamlFile } from '../base/yaml-file.ts'
 import { type Issuer, issuerFaults, type Judged, type KeySettings } from '../identity/issuer.ts'
+import { holdsPrivate } from '../identity/jwk.ts'
 import { localIssuer } from '../identity/local-issuer.ts'
 import { IdentityEntry, List } from './shapes.ts'
 import { readText } from './text.ts'
@@ -49,8 +50,7 @@ async function readKeyFile(file: string, refuse: (message: string) => undefined)
   if ('fault' in text) return refuse(text.fault)
   const found = KeySet.safeParse(ifJson(text.found)).data
   if (!found) return refuse('must be a JWK set in JSON, with one key at least')
-  if (found.keys.some((key) => ['d', 'p', 'q', 'dp', 'dq', 'qi', 'k'].some((member) => member in key)))
-    return refuse('holds a private key: pin public ones, and replace the one that lies here')
+  if (found.keys.some(holdsPrivate)) return refuse('holds a private key: pin public ones, and replace the one that lies here')
   return { jwks: found }
 }
 

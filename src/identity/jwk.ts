@@ -16,14 +16,20 @@ const base64url = z
   .max(2_048)
   .regex(/^[A-Za-z0-9_-]+$/)
 
-/** A public key by RFC 7518 section 6 and RFC 8037. Its private members are named to be refused: who publishes them has lost the key. */
+/** Every member that only a private or a symmetric key has (RFC 7518 section 6, RFC 8037). */
+const privateMembers = ['d', 'p', 'q', 'dp', 'dq', 'qi', 'oth', 'k'] as const
+
+/** Whether a JWK holds more than a public key. Who publishes that has lost the key. */
+export const holdsPrivate = (key: object): boolean => privateMembers.some((member) => member in key)
+
+/** A public key by RFC 7518 section 6 and RFC 8037, and nothing more. */
 const keyShape = z
   .discriminatedUnion('kty', [
     z.looseObject({ kty: z.literal('RSA'), n: base64url, e: base64url }),
     z.looseObject({ kty: z.literal('EC'), crv: z.enum(['P-256', 'P-384', 'P-521']), x: base64url, y: base64url }),
     z.looseObject({ kty: z.literal('OKP'), crv: z.literal('Ed25519'), x: base64url }),
   ])
-  .refine((key) => ['d', 'p', 'q', 'dp', 'dq', 'qi', 'oth', 'k'].every((member) => !(member in key)))
+  .refine((key) => !holdsPrivate(key))
 
 const aboutShape = z.looseObject({
   kid: z.string().min(1).max(512).refine(isPrintable),
