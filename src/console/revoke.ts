@@ -30,13 +30,13 @@ export interface Intent {
 }
 
 /** What keeps things from being issued, and what was revoked lately. */
-export interface Standing {
+export interface InForce {
   readonly stops: readonly Stop[]
   readonly revocations: readonly Revocation[]
 }
 
 /** Ending many at once: choose, see what would end, confirm; and what stands. */
-export function renderRevoke(visit: Visit, intent: Intent, { stops, revocations }: Standing): Html {
+export function renderRevoke(visit: Visit, intent: Intent, { stops, revocations }: InForce): Html {
   const isOperator = visit.session?.roles.includes('operator') === true
   return html`<h1>Revoke</h1>
     ${isOperator ? renderIntent(visit, intent) : html`<p class="quiet">Ending many at once, and lifting a stop, is for operators.</p>`}

@@ -12,7 +12,7 @@ import type { Html } from './page.ts'
 import { type Question, questionOf } from './question.ts'
 import { show } from './refusal.ts'
 import { renderRevocation, revocationRegions } from './revocation.ts'
-import { type Intent, renderRevoke, selectorFields, type Standing } from './revoke.ts'
+import { type InForce, type Intent, renderRevoke, selectorFields } from './revoke.ts'
 import { type ConsoleEnv, forOperators, isOperator } from './visit.ts'
 
 /** Rows of each list. */
@@ -28,7 +28,7 @@ export function revokingRoutes(
   ownForm: MiddlewareHandler<ConsoleEnv>,
   stream: (c: Context<ConsoleEnv>, regions: () => Promise<Record<string, Html>>) => Response,
 ): Hono<ConsoleEnv> {
-  async function standing(): Promise<Standing> {
+  async function inForce(): Promise<InForce> {
     const [stops, revocations] = await Promise.all([
       listStops(broker.ledger, true, { limit: most.stops }),
       listRevocations(broker.ledger, undefined, { limit: most.revocations }),
@@ -37,7 +37,7 @@ export function revokingRoutes(
   }
 
   const page = async (c: Context<ConsoleEnv>, intent: Intent): Promise<Response> =>
-    show(c, { title: 'Revoke', at: 'revoke', body: renderRevoke(c.var.visit, intent, await standing()) }, intent.faults.length > 0 ? 400 : 200)
+    show(c, { title: 'Revoke', at: 'revoke', body: renderRevoke(c.var.visit, intent, await inForce()) }, intent.faults.length > 0 ? 400 : 200)
 
   async function intentOf(asked: Question, given: Question = {}, faults: readonly FieldFault[] = []): Promise<Intent> {
     if (Object.keys(asked).length === 0) return { asked, planned: undefined, faults, given }

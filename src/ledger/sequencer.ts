@@ -23,7 +23,7 @@ const pause = 1_000
 export const longestWait = 20
 
 /** Where a step found the log: whether it has more to append, and for how many seconds the first of it had waited. */
-export interface Standing {
+export interface Backlog {
   readonly more: boolean
   readonly behind: number
 }
@@ -35,7 +35,7 @@ export interface Standing {
  * @param before seconds that it was behind at the step before
  * @param took milliseconds of this one
  */
-export function restAfter({ more, behind }: Standing, before: number, took: number): number {
+export function restAfter({ more, behind }: Backlog, before: number, took: number): number {
   if (!more) return pause
   return behind < before ? Math.min(took, pause) : 0
 }
@@ -51,7 +51,7 @@ export function startSequencer(log: Log, telemetry: Telemetry, signed: (note: st
   let refusal: Refusal | undefined
   metrics.logKeyUp.set(1)
 
-  async function step(): Promise<Standing> {
+  async function step(): Promise<Backlog> {
     const done = await stepLog(log, memory, usualBatch, stopping.signal)
     // Who stops has hung up on the key.
     if (done.outcome === 'refused' && stopping.signal.aborted) return { more: false, behind: done.lag.seconds }
@@ -63,13 +63,13 @@ export function startSequencer(log: Log, telemetry: Telemetry, signed: (note: st
   }
 
   /** Strays are sought also while much waits, where a step looks for none. */
-  async function round(): Promise<Standing> {
-    const standing = await step()
+  async function round(): Promise<Backlog> {
+    const backlog = await step()
     if (!stopping.signal.aborted)
       await strays
         .seek()
         .catch((error: unknown) => lines.warn({ error: describe(error) }, 'the history could not be gone through for entries without a place'))
-    return standing
+    return backlog
   }
 
   async function loop(): Promise<void> {

@@ -59,15 +59,18 @@ export interface Sts {
   narrower(session: Session): Narrow
   /** Whose the credentials are. */
   caller(signal: AbortSignal): Promise<Caller>
-  /** Opens a session, once, to ask how it stands. It may do nothing else, and need not be allowed to: see {@link Standing}. */
-  standingOf(session: Session): (signal: AbortSignal) => Promise<Standing>
+  /** Opens a session, once, to ask what AWS lets it do. It may do nothing else, and need not be allowed to: see {@link Probed}. */
+  probeOf(session: Session): Probe
 }
 
 /**
  * What a session is told when it asks STS to decode a message that is none: `allowed` where the message is what is wrong, `refused` where it may not
  * ask, `denied` where AWS adds that a policy of its role denies it.
  */
-export type Standing = 'allowed' | 'refused' | 'denied'
+export type Probed = 'allowed' | 'refused' | 'denied'
+
+/** Asks for the verdict on one session. @throws ProviderError where there was none */
+export type Probe = (signal: AbortSignal) => Promise<Probed>
 
 /** @param credentials of whoever asks; the SDK's default chain where there are none */
 export function createSts(name: string, settings: AwsSettings, told: Told, credentials?: CredentialSource): Sts {
@@ -127,7 +130,7 @@ export function createSts(name: string, settings: AwsSettings, told: Told, crede
       const { Account, Arn } = await ask('GetCallerIdentity', () => client.send(new GetCallerIdentityCommand({}), { abortSignal }))
       return { account: Account ?? '', arn: Arn ?? '' }
     },
-    standingOf({ accessKeyId, secretAccessKey, sessionToken }) {
+    probeOf({ accessKeyId, secretAccessKey, sessionToken }) {
       const credentials = { accessKeyId, secretAccessKey: secretAccessKey.open(), sessionToken: sessionToken.open() }
       // Its connections are the other client's, for one is made for each generation of a kill list; and so is what is known of AWS's clock, which one that
       // asks once and is then dropped would never learn.

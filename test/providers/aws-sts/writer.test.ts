@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { BrokerError } from '../../../src/base/errors.ts'
-import type { Standing, Sts } from '../../../src/providers/aws-sts/client.ts'
+import type { Probed, Sts } from '../../../src/providers/aws-sts/client.ts'
 import { canariesOf, createCanary } from '../../../src/providers/aws-sts/kill-list/canary.ts'
 import { createWatch } from '../../../src/providers/aws-sts/kill-list/watch.ts'
 import { ProviderError } from '../../../src/providers/provider.ts'
@@ -305,18 +305,18 @@ describe('a generation of a kill list', () => {
 })
 
 describe('the canary of a role', () => {
-  const inForce = async (standings: Record<string, Standing>, shut = false): Promise<boolean> => {
+  const inForce = async (verdicts: Record<string, Probed>, shut = false): Promise<boolean> => {
     const sts = {
       assumeRole: async ({ sessionName }: { sessionName: string }) => ({ accessKeyId: sessionName }),
-      standingOf:
+      probeOf:
         ({ accessKeyId }: { accessKeyId: string }) =>
         async () =>
-          standings[accessKeyId]!,
+          verdicts[accessKeyId]!,
     } as unknown as Sts
     return await createCanary(sts, 'arn:aws:iam::123456789012:role/r', () => 0).isInForce(3, 'salt', shut, patient)
   }
 
-  test.each<[string, Standing, Standing, boolean]>([
+  test.each<[string, Probed, Probed, boolean]>([
     ['may do what it asks', 'allowed', 'allowed', false],
     ['is denied, and one on no list is not', 'denied', 'allowed', true],
     ['is denied, and one on no list may only not ask', 'denied', 'refused', true],
@@ -333,12 +333,12 @@ describe('the canary of a role', () => {
     expect(ours.filter((name) => theirs.includes(name))).toEqual([])
   })
 
-  test.each<[Standing, boolean]>([
+  test.each<[Probed, boolean]>([
     ['denied', true],
     ['refused', false],
     ['allowed', false],
-  ])('needs nobody to be compared with where the role is shut, but a deny in so many words: one that is %s', async (standing, expected) => {
-    expect(await inForce({ '@3-salt': standing, '@0-salt': standing }, true)).toBe(expected)
+  ])('needs nobody to be compared with where the role is shut, but a deny in so many words: one that is %s', async (verdict, expected) => {
+    expect(await inForce({ '@3-salt': verdict, '@0-salt': verdict }, true)).toBe(expected)
   })
 
   test.each([
@@ -348,7 +348,7 @@ describe('the canary of a role', () => {
     let count = 0
     const sts = {
       assumeRole: async () => void (count += 1),
-      standingOf: () => () => Promise.reject(new ProviderError('unavailable', 'aws did not answer', 'no', { cause: { name: answer } })),
+      probeOf: () => () => Promise.reject(new ProviderError('unavailable', 'aws did not answer', 'no', { cause: { name: answer } })),
     } as unknown as Sts
     const canary = createCanary(sts, 'arn:aws:iam::123456789012:role/r', () => 0)
     for (let look = 0; look < 2; look += 1) await expect(canary.isInForce(3, 'salt', false, patient)).rejects.toBeInstanceOf(ProviderError)
@@ -359,7 +359,7 @@ describe('the canary of a role', () => {
     const assumed: string[] = []
     const sts = {
       assumeRole: async ({ sessionName }: { sessionName: string }) => void assumed.push(sessionName),
-      standingOf: () => async () => 'allowed',
+      probeOf: () => async () => 'allowed',
     } as unknown as Sts
     let now = 86_400_000
     const canary = createCanary(sts, 'arn:aws:iam::123456789012:role/r', () => now)

@@ -1,7 +1,7 @@
 import { ageOf, type Clock } from '../../../base/time.ts'
 import { ProviderError } from '../../provider.ts'
 import { isOver } from '../answers.ts'
-import type { Standing, Sts } from '../client.ts'
+import type { Probe, Probed, Sts } from '../client.ts'
 import { policyText } from '../policy.ts'
 import { sourceIdentityOf } from '../session.ts'
 
@@ -42,27 +42,27 @@ const usable = 800_000
 /** It need not do more than ask, and what it asks is harmless: to be told what a message says that is none. */
 const policy = policyText([{ Effect: 'Allow', Action: 'sts:DecodeAuthorizationMessage', Resource: '*' }])
 
-const severity: Readonly<Record<Standing, number>> = { allowed: 0, refused: 1, denied: 2 }
+const severity: Readonly<Record<Probed, number>> = { allowed: 0, refused: 1, denied: 2 }
 
 /** @param roleArn of the role whose kill list is watched */
 export function createCanary(sts: Sts, roleArn: string, clock: Clock): Canary {
   interface Bird {
-    readonly standing: Promise<(signal: AbortSignal) => Promise<Standing>>
+    readonly probe: Promise<Probe>
     readonly bornAt: number
   }
   const birds = new Map<number, Bird>()
   let salted = ''
 
-  async function bird(generation: number, signal: AbortSignal): Promise<(signal: AbortSignal) => Promise<Standing>> {
+  async function bird(generation: number, signal: AbortSignal): Promise<Probe> {
     const known = birds.get(generation)
-    if (known && ageOf(known.bornAt, clock) < usable) return await known.standing
+    if (known && ageOf(known.bornAt, clock) < usable) return await known.probe
     // All of them: the control has to be the oldest, for a cutoff that spares it then spares every canary.
     if (generation === control) birds.clear()
     const assumption = { roleArn, sessionName: nameOf(generation, salted), sourceIdentity: sourceIdentityOf('mayfly kill list'), policy, duration }
-    const born: Bird = { standing: sts.assumeRole(assumption, signal).then((session) => sts.standingOf(session)), bornAt: clock() }
+    const born: Bird = { probe: sts.assumeRole(assumption, signal).then((session) => sts.probeOf(session)), bornAt: clock() }
     birds.set(generation, born)
-    born.standing.catch(() => birds.get(generation) === born && birds.delete(generation))
-    return await born.standing
+    born.probe.catch(() => birds.get(generation) === born && birds.delete(generation))
+    return await born.probe
   }
 
   async function hatch(generation: number, salt: string, signal: AbortSignal) {
@@ -78,12 +78,12 @@ export function createCanary(sts: Sts, roleArn: string, clock: Clock): Canary {
     async isInForce(generation, salt, shut, signal) {
       try {
         const { spared, canary } = await hatch(generation, salt, signal)
-        const standing = await canary(signal)
+        const verdict = await canary(signal)
         // With nobody to compare with, AWS has to name a deny: a role without the right to ask is refused before anything is written, too.
-        if (shut) return standing === 'denied'
-        if (standing === 'allowed') return false
+        if (shut) return verdict === 'denied'
+        if (verdict === 'allowed') return false
         const compared = await spared(signal)
-        if (severity[standing] > severity[compared]) return true
+        if (severity[verdict] > severity[compared]) return true
         // Only a younger control can be spared again by a cutoff.
         if (compared === 'denied') birds.clear()
         return false
