@@ -3,8 +3,8 @@ import { checkAccount } from './account.ts'
 import { arnOfRole } from './arn.ts'
 import { type AwsGrant, awsGrant, awsGrantFaults } from './grant.ts'
 import { listAlarms } from './kill-list/alarms.ts'
-import type { Pause } from './kill-list/turns.ts'
-import type { Told } from './request.ts'
+import type { Pause } from './kill-list/rounds.ts'
+import type { Observe } from './request.ts'
 import { type AwsSettings, awsSettings, bareName } from './settings.ts'
 
 /**
@@ -41,11 +41,11 @@ export async function connectAws(
     import('./deny.ts'),
     import('./mint.ts'),
   ])
-  const told: Told = (action, outcome, seconds) => surroundings.asked?.(name, action, outcome, seconds)
-  const identities = await openIdentities(name, settings, surroundings, told)
-  const sts = createSts(name, settings, told, identities.minter)
+  const observe: Observe = (action, outcome, seconds) => surroundings.asked?.(name, action, outcome, seconds)
+  const identities = await openIdentities(name, settings, surroundings, observe)
+  const sts = createSts(name, settings, observe, identities.minter)
   const arnOf = (role: string): string => arnOfRole(settings, role)
-  const deny = await denying(name, settings, surroundings, { sts, arnOf, credentials: identities.revoker, told, ...(pause && { pause }) })
+  const deny = await denying(name, settings, surroundings, { sts, arnOf, credentials: identities.revoker, observe, ...(pause && { pause }) })
   const { end, ...minting } = mintingOf(name, settings, surroundings, sts, arnOf)
 
   return {
@@ -68,7 +68,7 @@ export async function connectAws(
     check: async (signal) => void (await checkAccount(name, settings, sts, signal)),
     ...(identities.tokens && { tokens: identities.tokens }),
     // Only where somebody checks: it has as much to load as the rest.
-    examine: async (grants) => await (await import('./examine/account.ts')).examineAccount(name, settings, surroundings, identities, told, grants),
+    examine: async (grants) => await (await import('./examine/account.ts')).examineAccount(name, settings, surroundings, identities, observe, grants),
   }
 }
 

@@ -9,7 +9,7 @@ import { Secret } from '../../base/secret.ts'
 import { ProviderError } from '../provider.ts'
 import { type AwsAction, isExplicitDeny, nameOf, noChildFor } from './answers.ts'
 import type { CredentialSource } from './refreshed.ts'
-import { asking, makingSession, type Told } from './request.ts'
+import { asking, makingSession, type Observe } from './request.ts'
 import type { AwsSettings } from './settings.ts'
 import { stsClient } from './sts-client.ts'
 import type { SessionTags } from './tags.ts'
@@ -73,10 +73,10 @@ export type Probed = 'allowed' | 'refused' | 'denied'
 export type Probe = (signal: AbortSignal) => Promise<Probed>
 
 /** @param credentials of whoever asks; the SDK's default chain where there are none */
-export function createSts(name: string, settings: AwsSettings, told: Told, credentials?: CredentialSource): Sts {
+export function createSts(name: string, settings: AwsSettings, observe: Observe, credentials?: CredentialSource): Sts {
   const client = stsClient(settings, credentials && { credentials })
 
-  const ask = asking(name, told)
+  const ask = asking(name, observe)
   const by = (action: AwsAction) => ({ name, ask, action })
 
   function sessionOf(action: AwsAction, given: Credentials | undefined): Session {

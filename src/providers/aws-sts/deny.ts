@@ -7,9 +7,9 @@ import type { Sts } from './client.ts'
 import { createCanary } from './kill-list/canary.ts'
 import { type Carrier, createCarrier } from './kill-list/carrier.ts'
 import { createRoleList } from './kill-list/role-list.ts'
-import type { Pause, Turns } from './kill-list/turns.ts'
+import type { Pause, Rounds } from './kill-list/rounds.ts'
 import type { CredentialSource } from './refreshed.ts'
-import type { Told } from './request.ts'
+import type { Observe } from './request.ts'
 import type { AwsSettings } from './settings.ts'
 
 /** Ends sessions before their time, by the kill lists of their roles. */
@@ -32,24 +32,24 @@ export async function denying(
     sts,
     arnOf,
     credentials,
-    told,
+    observe,
     pause = unhurried,
   }: {
     readonly sts: Sts
     readonly arnOf: (role: string) => string
     readonly credentials: CredentialSource
-    readonly told: Told
+    readonly observe: Observe
     readonly pause?: Pause
   },
 ): Promise<Deny | undefined> {
   const { kill_list: killList } = settings
   if (!killList || !sessions || !killLists) return undefined
   const { createIam } = await import('./kill-list/iam.ts')
-  const iam = createIam(name, settings, told, credentials)
+  const iam = createIam(name, settings, observe, credentials)
   const holder = randomUUID()
   /** The settings may say another carrier or policy than when the lists were written: what is missing there is found before anybody needs it. */
   let hasDoubted = false
-  const known = new Map<string, { readonly carrier: Carrier; readonly turns: Turns }>()
+  const known = new Map<string, { readonly carrier: Carrier; readonly rounds: Rounds }>()
 
   /** One for each role, for as long as the process lives: as many as the catalogue has ever named. */
   function listOf(role: string) {
@@ -57,8 +57,8 @@ export async function denying(
     if (list) return list
     const carrier = createCarrier(iam, settings, killList!, role)
     const canary = createCanary(sts, arnOf(role), clock)
-    const turns = createRoleList({ provider: name, role, holder, lists: killLists!, carrier, canary, noticed }, pause)
-    known.set(role, { carrier, turns })
+    const rounds = createRoleList({ provider: name, role, holder, lists: killLists!, carrier, canary, noticed }, pause)
+    known.set(role, { carrier, rounds })
     return known.get(role)!
   }
 
@@ -70,7 +70,7 @@ export async function denying(
       const left = Math.max(...denied.map((session) => session.left))
       if (left <= notWorthWriting)
         throw new ProviderError('downstream', `${name}: ends by itself in ${Math.ceil(left / 1_000)} s`, 'maybe', { pointlessFor: left })
-      await Promise.all([...new Set(denied.map(({ role }) => role))].map((role) => listOf(role).turns.covering(signal)))
+      await Promise.all([...new Set(denied.map(({ role }) => role))].map((role) => listOf(role).rounds.covering(signal)))
       const now = evidenceOf(await sessions.deny(name, lease))
       if (!now) throw new ProviderError('downstream', `${name}: denied, not in force everywhere yet`, 'maybe')
       return now
@@ -80,8 +80,8 @@ export async function denying(
       if (!hasDoubted) await killLists.doubt(name)
       hasDoubted = true
       const due = await killLists.due(name)
-      const turns = await Promise.allSettled(due.map((role) => listOf(role).turns.covering(signal)))
-      const [failed] = turns.flatMap((turn) => (turn.status === 'rejected' ? [turn.reason as unknown] : []))
+      const rounds = await Promise.allSettled(due.map((role) => listOf(role).rounds.covering(signal)))
+      const [failed] = rounds.flatMap((round) => (round.status === 'rejected' ? [round.reason as unknown] : []))
       if (failed !== undefined) throw failed
     },
   }

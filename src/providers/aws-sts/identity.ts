@@ -5,7 +5,7 @@ import { ProviderError, type ProviderSurroundings, type SignedTokens } from '../
 import { arnOfRole } from './arn.ts'
 import { fromChain } from './chain.ts'
 import { type Begun, type CredentialSource, refreshed } from './refreshed.ts'
-import { asking, type Told } from './request.ts'
+import { asking, type Observe } from './request.ts'
 import type { AwsSettings } from './settings.ts'
 import { stsClient } from './sts-client.ts'
 
@@ -25,24 +25,24 @@ const life = 3_600
 type Become = (part: Part, roleArn: string, abortSignal: AbortSignal) => Promise<Credentials | undefined>
 
 /** @throws ConfigurationError where its own keys cannot be used */
-export async function openIdentities(name: string, settings: AwsSettings, surroundings: ProviderSurroundings, told: Told): Promise<Identities> {
+export async function openIdentities(name: string, settings: AwsSettings, surroundings: ProviderSurroundings, observe: Observe): Promise<Identities> {
   const { identity, minter, revoker } = settings
   if (identity.method === 'default') {
     const chain = fromChain(name, settings, surroundings)
-    const session = sessions(name, settings, surroundings.clock, byRole(name, settings, chain, told))
+    const session = sessions(name, settings, surroundings.clock, byRole(name, settings, chain, observe))
     return { minter: session('minter', minter) ?? chain, revoker: session('revoker', revoker) ?? chain, tokens: undefined }
   }
   const assertions = await openAssertions(name, { audience: identity.audience, life: identity.lifetime / 1_000 }, surroundings)
   const sign = (part: Part): Promise<string> => assertions.sign(`mayfly:${name}:${part}`)
-  const session = sessions(name, settings, surroundings.clock, byToken(name, settings, sign, told))
+  const session = sessions(name, settings, surroundings.clock, byToken(name, settings, sign, observe))
   return { minter: session('minter', minter) ?? nobody(name), revoker: session('revoker', revoker) ?? nobody(name), tokens: assertions.tokens }
 }
 
 /** As whoever the default chain names. No SourceIdentity: whatever such a session assumes would have to keep it, and sessions of tasks have their own. */
-function byRole(name: string, settings: AwsSettings, credentials: CredentialSource, told: Told): Become {
+function byRole(name: string, settings: AwsSettings, credentials: CredentialSource, observe: Observe): Become {
   const { external_id } = settings
   const client = stsClient(settings, { credentials })
-  const ask = asking(name, told)
+  const ask = asking(name, observe)
   return async (part, RoleArn, abortSignal) => {
     const about = { RoleArn, RoleSessionName: `mayfly-${part}`, DurationSeconds: life, ...(external_id !== undefined && { ExternalId: external_id }) }
     return (await ask('AssumeRole', () => client.send(new AssumeRoleCommand(about), { abortSignal }))).Credentials
@@ -53,10 +53,10 @@ function byRole(name: string, settings: AwsSettings, credentials: CredentialSour
  * With a token of the broker's own, ES256, each for one call: its subject says which of the two identities asks. Nobody signs the call itself, so the
  * default chain is not asked (STS API reference, AssumeRoleWithWebIdentity, which also takes RS256).
  */
-function byToken(name: string, settings: AwsSettings, sign: (part: Part) => Promise<string>, told: Told): Become {
+function byToken(name: string, settings: AwsSettings, sign: (part: Part) => Promise<string>, observe: Observe): Become {
   // Once: an attempt of the SDK's own would show the same token again.
   const client = stsClient(settings, { maxAttempts: 1 })
-  const ask = asking(name, told)
+  const ask = asking(name, observe)
   return async (part, RoleArn, abortSignal) => {
     const WebIdentityToken = await sign(part)
     const about = { RoleArn, RoleSessionName: `mayfly-${part}`, DurationSeconds: life, WebIdentityToken }

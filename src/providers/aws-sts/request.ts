@@ -4,7 +4,7 @@ import { ProviderError } from '../provider.ts'
 import { type AwsAction, faultOf, tooLarge } from './answers.ts'
 
 /** Told of every request: `outcome` is `ok` or a ProviderFault. */
-export type Told = (action: AwsAction, outcome: string, seconds: number) => void
+export type Observe = (action: AwsAction, outcome: string, seconds: number) => void
 
 /** Milliseconds for one attempt. The SDK has no limit of its own, and only warns past `requestTimeout` unless it is told to throw. */
 const attempt = { connectionTimeout: 1_000, requestTimeout: 3_000, throwOnRequestTimeout: true } as const
@@ -24,7 +24,7 @@ export const asksIam = { requestHandler: attempt, streamCollector: upTo(262_144)
 export type Ask = <Answer>(action: AwsAction, call: () => Promise<Answer>) => Promise<Answer>
 
 /** @param name of the provider */
-export function asking(name: string, told: Told): Ask {
+export function asking(name: string, observe: Observe): Ask {
   return async (action, call) => {
     const elapsed = stopwatch()
     let outcome = 'ok'
@@ -35,7 +35,7 @@ export function asking(name: string, told: Told): Ask {
       outcome = fault.fault
       throw fault
     } finally {
-      told(action, outcome, elapsed() / 1_000)
+      observe(action, outcome, elapsed() / 1_000)
     }
   }
 }

@@ -5,7 +5,7 @@ import { canariesOf, createCanary } from '../../../src/providers/aws-sts/kill-li
 import { createWatch } from '../../../src/providers/aws-sts/kill-list/watch.ts'
 import { ProviderError } from '../../../src/providers/provider.ts'
 import { digestOf } from '../../../src/providers/aws-sts/kill-list/world.ts'
-import type { Turns } from '../../../src/providers/aws-sts/kill-list/turns.ts'
+import type { Rounds } from '../../../src/providers/aws-sts/kill-list/rounds.ts'
 import { dice, role, Stage } from '../../support/aws/staged.ts'
 
 afterEach(() => void vi.restoreAllMocks())
@@ -13,14 +13,14 @@ afterEach(() => void vi.restoreAllMocks())
 const patient = new AbortController().signal
 
 /** Ends a lease at one broker: denied in the store, then in force. */
-async function end(stage: Stage, broker: Turns, lease: string): Promise<void> {
+async function end(stage: Stage, broker: Rounds, lease: string): Promise<void> {
   await stage.store.deny('aws', lease)
   await broker.covering(patient)
   expect(stage.store.sessions.find((session) => session.lease === lease)?.confirmedAt, 'whoever waited is told no sooner').toBeDefined()
 }
 
 /** What the reaper has a broker do every second, with as much time as it gives it. */
-async function tend(stage: Stage, broker: Turns, over: AbortSignal): Promise<void> {
+async function tend(stage: Stage, broker: Rounds, over: AbortSignal): Promise<void> {
   while (!over.aborted) {
     await stage.pause(1_000)
     if ((await stage.store.due()).length === 0) continue
@@ -31,7 +31,7 @@ async function tend(stage: Stage, broker: Turns, over: AbortSignal): Promise<voi
 }
 
 /** What is due is done, by one broker, until nothing is. */
-async function settle(stage: Stage, broker: Turns): Promise<void> {
+async function settle(stage: Stage, broker: Rounds): Promise<void> {
   for (let round = 0; round < 20 && (await stage.store.due()).length > 0; round += 1) {
     stage.now += 1_200
     await stage.until(broker.covering(patient))

@@ -3,7 +3,7 @@ import type { Canary } from '../../../src/providers/aws-sts/kill-list/canary.ts'
 import { type Carrier, createCarrier } from '../../../src/providers/aws-sts/kill-list/carrier.ts'
 import type { Iam } from '../../../src/providers/aws-sts/kill-list/iam.ts'
 import { createRoleList } from '../../../src/providers/aws-sts/kill-list/role-list.ts'
-import type { Turns } from '../../../src/providers/aws-sts/kill-list/turns.ts'
+import type { Rounds } from '../../../src/providers/aws-sts/kill-list/rounds.ts'
 import { ProviderError } from '../../../src/providers/provider.ts'
 import { awsSettings } from '../../../src/providers/aws-sts/settings.ts'
 import { whyNot } from './evaluate.ts'
@@ -102,7 +102,7 @@ export class Stage {
     return { lease, name: reserved.session.name }
   }
 
-  broker(name: string): Turns {
+  broker(name: string): Rounds {
     const noticed = (_: string, __: string, event: string, detail: object): void => void this.noticed.push({ event, detail })
     return createRoleList(
       { provider: 'aws', role, holder: name, lists: this.#slow(this.store), carrier: this.#carrier(), canary: this.#canary(), noticed },

@@ -3,7 +3,7 @@ import { arnOfRole } from '../arn.ts'
 import { createSts } from '../client.ts'
 import type { AwsGrant } from '../grant.ts'
 import type { Identities } from '../identity.ts'
-import type { Told } from '../request.ts'
+import type { Observe } from '../request.ts'
 import type { AwsSettings } from '../settings.ts'
 import { clockOfAws } from './clock.ts'
 import { examine } from './examine.ts'
@@ -15,7 +15,7 @@ export function examineAccount(
   settings: AwsSettings,
   { clock, publicUrl }: ProviderSurroundings,
   { minter, revoker }: Identities,
-  told: Told,
+  observe: Observe,
   grants: readonly TrialGrant<AwsGrant>[],
 ): Promise<readonly Finding[]> {
   const asksIam = settings.kill_list !== undefined || settings.revoker !== undefined
@@ -25,10 +25,10 @@ export function examineAccount(
       settings,
       clock,
       publicUrl,
-      minter: { ...createSts(name, settings, told, minter), credentials: minter },
-      revoker: createSts(name, settings, told, revoker),
+      minter: { ...createSts(name, settings, observe, minter), credentials: minter },
+      revoker: createSts(name, settings, observe, revoker),
       awsClock: clockOfAws(name, settings, minter),
-      iam: asksIam ? viewIam(name, settings, told, revoker) : undefined,
+      iam: asksIam ? viewIam(name, settings, observe, revoker) : undefined,
       arnOf: (role) => arnOfRole(settings, role),
       within: () => AbortSignal.timeout(settings.timeout),
     },

@@ -13,7 +13,7 @@ import { type IamAction, nameOf } from '../answers.ts'
 import { iamClient } from '../iam-client.ts'
 import { policyTextOf, sizeOf } from '../policy.ts'
 import type { CredentialSource } from '../refreshed.ts'
-import { asking, type Told } from '../request.ts'
+import { asking, type Observe } from '../request.ts'
 import type { AwsSettings } from '../settings.ts'
 
 /** What was there; or that nothing is, or that it may not be looked at. */
@@ -51,10 +51,10 @@ export interface IamView {
   quotas(): Promise<Looked<Readonly<Record<string, number>>>>
 }
 
-export function viewIam(name: string, settings: AwsSettings, told: Told, credentials: CredentialSource): IamView {
+export function viewIam(name: string, settings: AwsSettings, observe: Observe, credentials: CredentialSource): IamView {
   const { timeout } = settings
   const client = iamClient(settings, credentials)
-  const ask = asking(name, told)
+  const ask = asking(name, observe)
   const within = () => ({ abortSignal: AbortSignal.timeout(timeout) })
 
   async function look<T>(action: IamAction, call: () => Promise<T>): Promise<Looked<T>> {

@@ -14,7 +14,7 @@ import { nameOf } from '../answers.ts'
 import { iamClient } from '../iam-client.ts'
 import { policyTextOf } from '../policy.ts'
 import type { CredentialSource } from '../refreshed.ts'
-import { asking, type Told } from '../request.ts'
+import { asking, type Observe } from '../request.ts'
 import type { AwsSettings } from '../settings.ts'
 
 /**
@@ -46,9 +46,9 @@ const mostPages = 20
  * The SDK asks once: its own retries take an oversize for throttling, and know nothing of the pace of one document a second.
  * @param name of the provider
  */
-export function createIam(name: string, settings: AwsSettings, told: Told, credentials?: CredentialSource): Iam {
+export function createIam(name: string, settings: AwsSettings, observe: Observe, credentials?: CredentialSource): Iam {
   const client = iamClient(settings, credentials, 1)
-  const ask = asking(name, told)
+  const ask = asking(name, observe)
 
   async function deleteVersion(PolicyArn: string, VersionId: string | undefined, abortSignal: AbortSignal): Promise<void> {
     const command = new DeletePolicyVersionCommand({ PolicyArn, VersionId })

@@ -1,6 +1,6 @@
 import { BrokerError } from '../../../base/errors.ts'
 import { ProviderError } from '../../provider.ts'
-import { createTurns, type Pause, type Turns, type Waiter } from './turns.ts'
+import { createRounds, type Pause, type Rounds, type Waiter } from './rounds.ts'
 import { createWatch } from './watch.ts'
 import { type RoleList, writeList } from './writer.ts'
 
@@ -14,7 +14,7 @@ const longestLook = 4_000
 const longestTidying = 10_000
 
 /** Writes and watches the kill list of one role, one document at a time, for whoever waits. */
-export function createRoleList(list: RoleList, pause: Pause): Turns {
+export function createRoleList(list: RoleList, pause: Pause): Rounds {
   const { provider, role, lists, holder, canary, noticed } = list
   let rung = 1
   let salt = ''
@@ -28,7 +28,7 @@ export function createRoleList(list: RoleList, pause: Pause): Turns {
     },
   })
 
-  async function turn(waiting: Set<Waiter>): Promise<number> {
+  async function round(waiting: Set<Waiter>): Promise<number> {
     // Whoever comes while the store is read may have denied something that was not read.
     const served = [...waiting]
     const rested = await lists.take(provider, role, holder, writePause)
@@ -78,7 +78,7 @@ export function createRoleList(list: RoleList, pause: Pause): Turns {
     rung = now
   }
 
-  return createTurns(pause, turn, (error) => {
+  return createRounds(pause, round, (error) => {
     const why = whyOf(error)
     noticed(provider, 'warn', 'kill_list_not_written', { role, why })
     return why

@@ -1,6 +1,6 @@
 import { BrokerError } from '../../../base/errors.ts'
 import { ProviderError } from '../../provider.ts'
-import type { Pause } from './turns.ts'
+import type { Pause } from './rounds.ts'
 
 /** Looks until a generation is in force. Several are watched at once, each by itself: one that is, takes all before it along. */
 export interface Watch {

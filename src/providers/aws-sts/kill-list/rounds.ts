@@ -12,29 +12,29 @@ export interface Waiter {
   done(): void
 }
 
-/** Those who wait for one kill list. A turn serves everybody who came before it began. */
-export interface Turns {
+/** Those who wait for one kill list. A round serves everybody who came before it began. */
+export interface Rounds {
   /** Resolves when a document that was drawn after this call is in force. @throws ProviderError `downstream` with how far it is, when the signal fires */
   covering(signal: AbortSignal): Promise<void>
 }
 
-/** Milliseconds to the next turn after one that failed, doubled with each, and the most. Full jitter: brokers that failed together do not come back together. */
+/** Milliseconds to the next round after one that failed, doubled with each, and the most. Full jitter: brokers that failed together do not come back together. */
 const backoff = { first: 500, most: 10_000 }
 
 /**
- * One turn at a time while anybody waits. Who gives up leaves the turn to the others; when nobody is left it ends by itself.
+ * One round at a time while anybody waits. Who gives up leaves the round to the others; when nobody is left it ends by itself.
  *
- * @param turn is given those who wait, in the moment before it reads the store; it takes those out whom it served or will serve, and answers with the
+ * @param round is given those who wait, in the moment before it reads the store; it takes those out whom it served or will serve, and answers with the
  *   milliseconds until the next. What it throws is told to all who wait.
  */
-export function createTurns(pause: Pause, turn: (waiting: Set<Waiter>) => Promise<number>, told: (error: unknown) => string): Turns {
+export function createRounds(pause: Pause, round: (waiting: Set<Waiter>) => Promise<number>, told: (error: unknown) => string): Rounds {
   const waiting = new Set<Waiter>()
   let running = false
   let failures = 0
 
   async function run(): Promise<void> {
     while (waiting.size > 0) {
-      const wait = await turn(waiting).then(
+      const wait = await round(waiting).then(
         (next) => {
           failures = 0
           return next
