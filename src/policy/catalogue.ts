@@ -3,7 +3,7 @@ import { type Actor, matches } from '../identity/actor.ts'
 import { neverProven } from '../identity/profiles.ts'
 import { Duration } from './duration.ts'
 import type { Agent, Grant, Kind } from './entry.ts'
-import { type Action, type Declared, type Inquiry, type Places, resolve } from './inquiry.ts'
+import { type Action, type Declared, type Inquiry, type Pointers, resolve } from './inquiry.ts'
 import { readPattern } from './pattern.ts'
 import { readYaml, type YamlFile } from '../base/yaml-file.ts'
 
@@ -18,10 +18,10 @@ export interface Catalogue {
   agentOf(actor: Actor): Agent | undefined
   /**
    * What was declared, looked up and held against the limits of the catalogue.
-   * @param places of what was declared, in the request that asks now: a whole declaration where nothing else is said
+   * @param pointers of what was declared, in the request that asks now: a whole declaration where nothing else is said
    * @throws BrokerError `unknown_kind`, `unknown_grant`, `invalid_request` with a JSON pointer for each faulty field, `conflict` where the request has none of them
    */
-  resolve(agent: Agent, actor: Actor, action: Action, declared: Declared, places?: Places): Inquiry
+  resolve(agent: Agent, actor: Actor, action: Action, declared: Declared, pointers?: Pointers): Inquiry
 }
 
 /** A provider's requirements for the grants that name it. */
@@ -92,7 +92,7 @@ function createCatalogue(agents: ReadonlyMap<string, Agent>, kinds: ReadonlyMap<
       if (!known.has(actor)) known.set(actor, find(actor))
       return known.get(actor)
     },
-    resolve: (agent, actor, action, declared, places) => resolve({ kinds, grants }, agent, actor, action, declared, places),
+    resolve: (agent, actor, action, declared, pointers) => resolve({ kinds, grants }, agent, actor, action, declared, pointers),
   }
 }
 

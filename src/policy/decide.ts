@@ -1,7 +1,7 @@
 import { forgetOldest } from '../base/forget-oldest.ts'
 import { canonical, type Digest } from '../proof/canonical.ts'
 import type { PolicySet } from './document.ts'
-import { evaluate, type Question } from './engine.ts'
+import { evaluate, type CedarRequest } from './engine.ts'
 import type { Action, Inquiry } from './inquiry.ts'
 import { askedAt, moment, questionsOf, type TimelessQuestion } from './question.ts'
 
@@ -56,14 +56,14 @@ export function decide(set: PolicySet, inquiry: Inquiry, now: Date): Decision {
 
 /** Asks this set a recorded question of any set. An input that does not fit this set's schema is a deny by `engine`. */
 export function replay(set: PolicySet, answers: readonly Answer[]): readonly Answer[] {
-  return answers.map(({ action, resource, input }) => ({ action, resource, ...judge(set, JSON.parse(input) as Question), input }))
+  return answers.map(({ action, resource, input }) => ({ action, resource, ...judge(set, JSON.parse(input) as CedarRequest), input }))
 }
 
 /** The answer of a set to one question, and the question as it is kept. */
-const ask = (set: PolicySet, question: Question): Asked => ({ ...judge(set, question), input: canonical(question) })
+const ask = (set: PolicySet, question: CedarRequest): Asked => ({ ...judge(set, question), input: canonical(question) })
 
 /** Deny on anything but a clean permit: Cedar skips a policy that fails, and the skipped one may be the forbid that should have spoken. */
-function judge(set: PolicySet, question: Question): Judgement {
+function judge(set: PolicySet, question: CedarRequest): Judgement {
   const verdict = evaluate(set.texts, set.digest, question)
   if (!verdict) return { outcome: 'deny', policies: [], obligations: {}, diagnostics: ['engine'] }
   const { allow, determining: policies, failed: diagnostics } = verdict

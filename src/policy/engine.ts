@@ -25,7 +25,7 @@ export interface PolicyTexts {
 }
 
 /** One question to the engine, as Cedar's JSON. */
-export interface Question {
+export interface CedarRequest {
   readonly principal: EntityUid
   readonly action: EntityUid
   readonly resource: EntityUid
@@ -89,7 +89,7 @@ function refuseSchema(schema: string): void {
  * Asks the engine, with the schema and with request validation. Undefined where it gave no answer: the question does not fit the set's schema, or
  * the engine itself failed.
  */
-export function evaluate(texts: PolicyTexts, digest: Digest, question: Question): Verdict | undefined {
+export function evaluate(texts: PolicyTexts, digest: Digest, question: CedarRequest): Verdict | undefined {
   try {
     const slot = slotFor(texts, digest)
     const answer = statefulIsAuthorized({ ...question, preparsedSchemaName: slot, preparsedPolicySetId: slot, validateRequest: true })

@@ -36,7 +36,7 @@ export interface DeclaredGrant {
  * Where a request says what is declared, as JSON pointers into its body. Undefined: it does not, what is declared is what the ledger has of an earlier
  * request, and no field of this one would mend it.
  */
-export interface Places {
+export interface Pointers {
   readonly kind: string | undefined
   readonly duration: string | undefined
   /** @param index among the grants */
@@ -44,10 +44,10 @@ export interface Places {
 }
 
 /** Of a whole declaration. */
-export const inDeclaration: Places = { kind: '/kind', duration: '/duration', grant: (index) => `/grants/${index}` }
+export const inDeclaration: Pointers = { kind: '/kind', duration: '/duration', grant: (index) => `/grants/${index}` }
 
 /** Of a request that says nothing of it. */
-export const nowhere: Places = { kind: undefined, duration: undefined, grant: () => undefined }
+export const nowhere: Pointers = { kind: undefined, duration: undefined, grant: () => undefined }
 
 /** One thing that does not fit, with its place in the request if it has one. */
 type Fault = Omit<FieldFault, 'pointer'> & { readonly pointer: string | undefined }
@@ -61,24 +61,31 @@ export interface Entries {
 /**
  * Looks up what was declared and holds it against the limits of the catalogue.
  *
- * @param places of what was declared, in the request that asks now
+ * @param pointers of what was declared, in the request that asks now
  * @throws BrokerError `unknown_kind`; `unknown_grant` (also for a grant that this kind may not ask for); `invalid_request` with every faulty field; `conflict`
  *   where the request has none of the faults: the catalogue was changed since that was asked for
  */
-export function resolve(entries: Entries, agent: Agent, actor: Actor, action: Action, declared: Declared, places: Places = inDeclaration): Inquiry {
+export function resolve(
+  entries: Entries,
+  agent: Agent,
+  actor: Actor,
+  action: Action,
+  declared: Declared,
+  pointers: Pointers = inDeclaration,
+): Inquiry {
   const kind = entries.kinds.get(declared.kind)
-  if (!kind) throw refusal('unknown_kind', 'the catalogue has no such kind of task', [{ pointer: places.kind, message: 'unknown' }])
+  if (!kind) throw refusal('unknown_kind', 'the catalogue has no such kind of task', [{ pointer: pointers.kind, message: 'unknown' }])
   const named = declared.grants.map((asked) => ({ asked, grant: kind.grants.includes(asked.name) ? entries.grants.get(asked.name) : undefined }))
   const unknown = named.flatMap(({ grant }, index) =>
-    grant ? [] : [{ pointer: under(places.grant(index), '/name'), message: 'unknown for this kind of task' }],
+    grant ? [] : [{ pointer: under(pointers.grant(index), '/name'), message: 'unknown for this kind of task' }],
   )
   if (unknown.length > 0) throw refusal('unknown_grant', 'this kind of task has no such grant', unknown)
 
   const faults: Fault[] = []
-  const duration = within(kind.maxDuration, declared.duration, places.duration, faults)
-  const grants = named.flatMap(({ asked, grant }, index) => (grant ? [resolveGrant(grant, asked, places.grant(index), faults)] : []))
+  const duration = within(kind.maxDuration, declared.duration, pointers.duration, faults)
+  const grants = named.flatMap(({ asked, grant }, index) => (grant ? [resolveGrant(grant, asked, pointers.grant(index), faults)] : []))
   // A renewal asks about the leases that exist, and a task may have come to two alike one after the other.
-  if (action !== 'renew') refuseTwins(grants, places, faults)
+  if (action !== 'renew') refuseTwins(grants, pointers, faults)
   if (faults.some(isOfRequest)) throw refusal('invalid_request', 'the declaration does not fit the catalogue', faults)
   if (faults.length > 0) throw refusal('conflict', 'the catalogue has changed: it does not allow what was granted before', faults)
   return { action, actor, agent, kind, duration, grants }
@@ -123,11 +130,11 @@ function checkParameters(grant: Grant, given: Readonly<Record<string, string>>, 
 }
 
 /** The same grant with the same parameters twice is a mistake: the second credential would only be a second thing to lose. */
-function refuseTwins(grants: readonly AskedGrant[], places: Places, faults: Fault[]): void {
+function refuseTwins(grants: readonly AskedGrant[], pointers: Pointers, faults: Fault[]): void {
   const seen = new Set<string>()
   grants.forEach(({ grant, parameters }, index) => {
     const key = JSON.stringify([grant.name, Object.entries(parameters).toSorted(([a], [b]) => (a < b ? -1 : 1))])
-    if (seen.has(key)) faults.push({ pointer: places.grant(index), message: 'is asked for twice with the same parameters' })
+    if (seen.has(key)) faults.push({ pointer: pointers.grant(index), message: 'is asked for twice with the same parameters' })
     seen.add(key)
   })
 }

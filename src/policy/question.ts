@@ -1,12 +1,12 @@
 import type { Actor } from '../identity/actor.ts'
-import type { Question } from './engine.ts'
+import type { CedarRequest } from './engine.ts'
 import type { Agent, AskedGrant, Kind } from './entry.ts'
 import { type Action, type Inquiry, lastingOf } from './inquiry.ts'
 
-type Entity = Question['entities'][number]
+type Entity = CedarRequest['entities'][number]
 
 /** A question without the time at which it is asked. */
-export type TimelessQuestion = Question & { readonly context: { readonly now?: never } }
+export type TimelessQuestion = CedarRequest & { readonly context: { readonly now?: never } }
 
 /** What is asked about one grant of an inquiry, or about its kind. */
 export interface Asked {
@@ -20,7 +20,7 @@ export interface Asked {
 export function questionsOf(inquiry: Inquiry): readonly Asked[] {
   const { action, kind, duration, grants } = inquiry
   const entities = [agentEntity(inquiry.agent, inquiry.actor), ...inquiry.agent.groups.map((group) => entity('Group', group)), kindEntity(kind)]
-  const question = (action: Action, resource: Question['resource'], ttl: number, asked: readonly Entity[]): TimelessQuestion => ({
+  const question = (action: Action, resource: CedarRequest['resource'], ttl: number, asked: readonly Entity[]): TimelessQuestion => ({
     principal: { type: 'Agent', id: inquiry.agent.name },
     action: { type: 'Action', id: action },
     resource,
@@ -47,7 +47,7 @@ export function questionsOf(inquiry: Inquiry): readonly Asked[] {
 }
 
 /** The question as it is asked at this time. */
-export const askedAt = (question: TimelessQuestion, now: Date): Question => ({
+export const askedAt = (question: TimelessQuestion, now: Date): CedarRequest => ({
   ...question,
   context: { ...question.context, now: moment(now) },
 })

@@ -4,7 +4,7 @@ import type { Receipt } from '../base/receipt.ts'
 import { announceLeases } from '../ledger/announce.ts'
 import { receiptsOfEnd } from '../ledger/receipts.ts'
 import type { DecisionRecord } from '../ledger/records.ts'
-import { nowhere, type Places } from '../policy/inquiry.ts'
+import { nowhere, type Pointers } from '../policy/inquiry.ts'
 import { endLeaseNow } from './close.ts'
 import { keptDecision } from './decision.ts'
 import { confirmAll, type IssuedLease, mintAll, newLeases } from './mint.ts'
@@ -14,7 +14,7 @@ import { stillSpeaks } from './token.ts'
 import { askWithin, ownOpenTask, permitWithin, restOf } from './within.ts'
 
 /** A further lease is asked for by its grant alone: that is the whole body of the request. */
-const asWhole: Places = { ...nowhere, grant: () => '' }
+const asWhole: Pointers = { ...nowhere, grant: () => '' }
 
 /** One lease that was issued, or issued anew. */
 export interface AddedLease {

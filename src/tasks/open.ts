@@ -73,8 +73,8 @@ function refuseTooMany({ limits }: Broker, { grants }: Declaration): void {
 
 function prepare(broker: Broker, actor: Actor, agent: Agent, declared: Declaration): Opening {
   const asked = { ...declared, ...durationOf(declared, broker.clock()) }
-  const places = { ...inDeclaration, duration: placeOfDuration(declared) }
-  const inquiry = broker.policy().catalogue.resolve(agent, actor, declared.grants.length > 0 ? 'issue' : 'declare', asked, places)
+  const pointers = { ...inDeclaration, duration: placeOfDuration(declared) }
+  const inquiry = broker.policy().catalogue.resolve(agent, actor, declared.grants.length > 0 ? 'issue' : 'declare', asked, pointers)
   const decision = decideOn(broker, inquiry)
   const id = newId('task')
   const { token, hash } = newTaskToken(id)

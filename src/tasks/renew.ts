@@ -26,8 +26,8 @@ export async function renewTask(
   const found = await ownOpenTask(broker, caller, id)
   const grants = found.leases.filter((lease) => !hasEnded(lease)).map((lease) => askedAgain(broker, lease))
   const declared = { ...durationOf(asked, broker.clock()), grants }
-  const places = { ...nowhere, duration: placeOfDuration(asked) }
-  const inquiry = askWithin(broker, caller, found.task, grants.length > 0 ? 'renew' : 'declare', declared, places)
+  const pointers = { ...nowhere, duration: placeOfDuration(asked) }
+  const inquiry = askWithin(broker, caller, found.task, grants.length > 0 ? 'renew' : 'declare', declared, pointers)
   const last = lastDeadline(found.task, inquiry.kind)
   if (last && last <= found.task.deadline)
     throw new BrokerError('conflict', 'This task has the last deadline that its kind allows: declare another', { task: id })

@@ -1,7 +1,7 @@
 import type { TaskId } from '../base/ids.ts'
 import type { NewDecision } from '../ledger/entries.ts'
 import { findTask, type Lease, type Task } from '../ledger/records.ts'
-import type { Action, Declared, Inquiry, Places } from '../policy/inquiry.ts'
+import type { Action, Declared, Inquiry, Pointers } from '../policy/inquiry.ts'
 import { decideOn } from './decision.ts'
 import { deniedInTask, notFound, taskHasEnded } from './refusals.ts'
 import { agentBehind, type Broker, type Caller, owns } from './task.ts'
@@ -19,9 +19,9 @@ export async function ownOpenTask(broker: Broker, caller: Caller, id: TaskId): P
  *
  * @throws BrokerError as `agentBehind` and `resolve` of the catalogue
  */
-export function askWithin(broker: Broker, caller: Caller, task: Task, action: Action, asked: Omit<Declared, 'kind'>, places: Places): Inquiry {
+export function askWithin(broker: Broker, caller: Caller, task: Task, action: Action, asked: Omit<Declared, 'kind'>, pointers: Pointers): Inquiry {
   const { actor, agent } = agentBehind(broker, caller, task)
-  return broker.policy().catalogue.resolve(agent, actor, action, { kind: task.kind, ...asked }, places)
+  return broker.policy().catalogue.resolve(agent, actor, action, { kind: task.kind, ...asked }, pointers)
 }
 
 /** The decision that permits it, made and not kept yet. @throws BrokerError `denied`, which is kept first; the task goes on as it was */

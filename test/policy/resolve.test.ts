@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { BrokerError } from '../../src/base/errors.ts'
 import type { Catalogue } from '../../src/policy/catalogue.ts'
 import type { Action } from '../../src/policy/decide.ts'
-import { type Declared, lastingOf, nowhere, type Places } from '../../src/policy/inquiry.ts'
+import { type Declared, lastingOf, nowhere, type Pointers } from '../../src/policy/inquiry.ts'
 import { actor, catalogueOf } from './given.ts'
 
 const text = `agents:
@@ -15,8 +15,8 @@ grants:
   export: { provider: tokens, audience: https://a.example.com, scope: s, max_ttl: 10m, parameters: { customer: { pattern: "[a-z]{1,8}" }, region: { pattern: "eu|us" } } }
 `
 
-const resolve = (catalogue: Catalogue, declared: Partial<Declared>, action: Action = 'issue', places?: Places) =>
-  catalogue.resolve(catalogue.agents.get('bot')!, actor(), action, { kind: 'sync', grants: [], ...declared }, places)
+const resolve = (catalogue: Catalogue, declared: Partial<Declared>, action: Action = 'issue', pointers?: Pointers) =>
+  catalogue.resolve(catalogue.agents.get('bot')!, actor(), action, { kind: 'sync', grants: [], ...declared }, pointers)
 
 function refusal(ask: () => unknown): { code: string; errors: readonly { pointer: string; message: string }[] } {
   try {

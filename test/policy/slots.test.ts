@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { decide, replay } from '../../src/policy/decide.ts'
 import { type PolicySet, restorePolicySet } from '../../src/policy/document.ts'
-import { evaluate, type Question } from '../../src/policy/engine.ts'
+import { evaluate, type CedarRequest } from '../../src/policy/engine.ts'
 import { digestOf } from '../../src/proof/canonical.ts'
 import { inquiry, noon, setOf } from './given.ts'
 
@@ -51,7 +51,7 @@ describe('a set that the engine cannot take denies, and spoils no other', () => 
     test(why, async () => {
       const sound = await namesItself(200)
       const { answers } = decide(sound, inquiry(), noon)
-      const question = JSON.parse(answers[0]!.input) as Question
+      const question = JSON.parse(answers[0]!.input) as CedarRequest
 
       // As often as there are slots, so that the sound set's was taken too.
       for (let round = 0; round < 3; round++) expect(evaluate(texts, digestOf(texts), question)).toBeUndefined()
