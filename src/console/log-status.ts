@@ -2,7 +2,7 @@ import { html } from 'hono/html'
 import type { Ledger } from '../ledger/connect.ts'
 import { type Lag, latestCheckpoint, type LogPlace, lookAtLog, type SignedHead, signedEntries } from '../ledger/log.ts'
 import { longestWait } from '../ledger/sequencer.ts'
-import { type Refusal, refusals } from '../ledger/signing.ts'
+import { type LogRefusal, refusals } from '../ledger/signing.ts'
 import type { Html } from './page.ts'
 import { renderTime } from './words.ts'
 
@@ -12,11 +12,11 @@ export interface LogStatus {
   readonly checkpoint: (SignedHead & { readonly signedAt: Date }) | undefined
   readonly lag: Lag
   /** Why it is not signed any further: as the sequencer of this broker found, or as the store itself shows. */
-  readonly refusal: Refusal | undefined
+  readonly refusal: LogRefusal | undefined
 }
 
 /** @param refused what the sequencer of this broker has against the log */
-export async function readLogStatus(ledger: Ledger, refused: Refusal | undefined): Promise<LogStatus> {
+export async function readLogStatus(ledger: Ledger, refused: LogRefusal | undefined): Promise<LogStatus> {
   const [checkpoint, { last, lag }] = await Promise.all([latestCheckpoint(ledger), lookAtLog(ledger, 0)])
   const seen = last === 'gone' ? 'lost entry' : last === 'in the future' ? 'older transactions' : undefined
   return { checkpoint, lag, refusal: refused ?? seen }

@@ -3,13 +3,13 @@ import { delay, stopwatch } from '../base/time.ts'
 import type { Telemetry } from '../telemetry.ts'
 import { type Alarm, createAlarm } from './alarm.ts'
 import { signedEntries, type SignedHead } from './log.ts'
-import { type Log, type Memory, type Refusal, refusals, type Step, stepLog, usualBatch } from './signing.ts'
+import { type KnownHead, type LogRefusal, refusals, type SignedLog, type Step, stepLog, usualBatch } from './signing.ts'
 import { createStrayWatch } from './strays.ts'
 
 /** The loop that keeps the log up with the history. */
 export interface Sequencer {
   /** What stood in the way when it last looked. Undefined: nothing, or it has not looked yet. */
-  refusal(): Refusal | undefined
+  refusal(): LogRefusal | undefined
   /** Whether it has met entries that stand where the log had been already: nothing is in the way, but the history is not what brokers wrote. */
   hasStrays(): boolean
   stop(): Promise<void>
@@ -41,14 +41,14 @@ export function restAfter({ more, behind }: Backlog, before: number, took: numbe
 }
 
 /** @param signed is told of each checkpoint that was signed or found to be right, once; it must not wait */
-export function startSequencer(log: Log, telemetry: Telemetry, signed: (note: string) => void = () => {}): Sequencer {
+export function startSequencer(log: SignedLog, telemetry: Telemetry, signed: (note: string) => void = () => {}): Sequencer {
   const { log: lines, metrics } = telemetry
-  const memory: Memory = { head: undefined }
+  const memory: KnownHead = { head: undefined }
   const strays = createStrayWatch(log.ledger, telemetry)
   const alarm = createAlarm((fields, message) => lines.error(fields, message))
   const stopping = new AbortController()
   let told: string | undefined
-  let refusal: Refusal | undefined
+  let refusal: LogRefusal | undefined
   metrics.logKeyUp.set(1)
 
   async function step(): Promise<Backlog> {

@@ -38,16 +38,16 @@ export const refusals = {
   'older transactions': "the store's transaction ids are behind the log's, as after a restore from a dump: new entries would go unnoticed",
 } as const
 
-export type Refusal = keyof typeof refusals
+export type LogRefusal = keyof typeof refusals
 
 /** What one step came to. `overtaken`: another broker appended at the same moment. */
 export type Step =
   | { readonly outcome: 'appended' | 'overtaken' | 'nothing new'; readonly lag: Lag; readonly more: boolean }
   /** `error`: the words of whoever keeps the key, for operators only. */
-  | { readonly outcome: 'refused'; readonly why: Refusal; readonly lag: Lag; readonly error?: string }
+  | { readonly outcome: 'refused'; readonly why: LogRefusal; readonly lag: Lag; readonly error?: string }
 
 /** What a step needs. */
-export interface Log {
+export interface SignedLog {
   readonly ledger: Ledger
   readonly key: LogKey
   /** What the log is called if it begins now. One that has begun keeps its name. */
@@ -55,7 +55,7 @@ export interface Log {
 }
 
 /** The newest checkpoint that was found to be right: what comes later must contain it. It begins unknown and is kept from step to step. */
-export interface Memory {
+export interface KnownHead {
   head: SignedHead | undefined
 }
 
@@ -74,7 +74,7 @@ export const usualBatch = 2_500
  *
  * @throws BrokerError `store_unavailable`; the next step finds out whether this one was carried out
  */
-export async function stepLog(log: Log, memory: Memory, batch = usualBatch, signal?: AbortSignal): Promise<Step> {
+export async function stepLog(log: SignedLog, memory: KnownHead, batch = usualBatch, signal?: AbortSignal): Promise<Step> {
   const look = await lookAtLog(log.ledger, batch)
   try {
     return await advance(log, memory, look, batch, signal)
@@ -86,9 +86,15 @@ export async function stepLog(log: Log, memory: Memory, batch = usualBatch, sign
 }
 
 /** From where the log was found. @throws BrokerError also `provider_unavailable`, while the key does not answer */
-async function advance(log: Log, memory: Memory, { head, last, next, lag }: Look, batch: number, signal: AbortSignal | undefined): Promise<Step> {
+async function advance(
+  log: SignedLog,
+  memory: KnownHead,
+  { head, last, next, lag }: Look,
+  batch: number,
+  signal: AbortSignal | undefined,
+): Promise<Step> {
   const { ledger } = log
-  const refused = (why: Refusal): Step => ({ outcome: 'refused', why, lag })
+  const refused = (why: LogRefusal): Step => ({ outcome: 'refused', why, lag })
 
   const signer = await log.key.signerFor(head ? originOfNote(head.note) : log.origin, signal)
   if (!signer) return refused('forged checkpoint')
@@ -145,7 +151,12 @@ export const signedBy = async (signer: LogSigner, log: LogPlace, head: Head, sig
 })
 
 /** Why this key cannot go on from the head: a key that signed a log before this one is told that from one that has nothing to do with it. */
-async function keyFault({ ledger, key }: Log, head: SignedHead, signer: LogSigner, signal: AbortSignal | undefined): Promise<Refusal | undefined> {
+async function keyFault(
+  { ledger, key }: SignedLog,
+  head: SignedHead,
+  signer: LogSigner,
+  signal: AbortSignal | undefined,
+): Promise<LogRefusal | undefined> {
   const fault = headFault(head, signer.key)
   if (fault !== 'another key') return fault
   for (const { log, origin, key: known } of await listLogs(ledger)) {
@@ -167,7 +178,7 @@ export function headFault(head: SignedHead, key: VerifierKey): 'another key' | '
  * Whether the store has lost or changed what is remembered of the log, as it would by a restore, or a failover to a server that was behind. Of a log that
  * was closed meanwhile, its final checkpoint must contain it.
  */
-async function memoryFault(ledger: Ledger, known: SignedHead | undefined, head: SignedHead | undefined): Promise<Refusal | undefined> {
+async function memoryFault(ledger: Ledger, known: SignedHead | undefined, head: SignedHead | undefined): Promise<LogRefusal | undefined> {
   if (!known || known.note === head?.note) return undefined
   const wasClosed = head !== undefined && known.log.number < head.log.number
   const newest = wasClosed ? await latestCheckpoint(ledger, known.log.number) : head

@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 
 /** Where a client may find its server: what postgres.js has made of the URL. */
-interface Places {
+interface Addresses {
   readonly host: readonly string[]
   readonly port: readonly number[]
   /** Of a socket in the file system, instead of host and port. */
@@ -20,9 +20,9 @@ const patience = 2_000
  * @param lost called when there is none left: the driver does not always tell whoever waits for the client
  * @returns options for the driver, whose types do not know of it; rejects with why the last place could not be reached
  */
-export function socketsOf(lost: () => void): { readonly socket: (places: Places) => Promise<Socket> } {
+export function socketsOf(lost: () => void): { readonly socket: (addresses: Addresses) => Promise<Socket> } {
   let tried = 0
-  async function socket({ host, port, path }: Places): Promise<Socket> {
+  async function socket({ host, port, path }: Addresses): Promise<Socket> {
     let reason: unknown = new Error('the server hung up before it answered')
     while (tried < host.length) {
       const place = { host: host[tried]!, port: port[tried]! }

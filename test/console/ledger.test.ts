@@ -5,7 +5,7 @@ import { createExports } from '../../src/console/export.ts'
 import { readEntry } from '../../src/ledger/entries.ts'
 import { latestCheckpoint } from '../../src/ledger/log.ts'
 import { logKeyOf } from '../../src/ledger/log-key.ts'
-import { type Refusal, stepLog } from '../../src/ledger/signing.ts'
+import { type LogRefusal, stepLog } from '../../src/ledger/signing.ts'
 import { leafHash } from '../../src/proof/merkle.ts'
 import { leafOf } from '../../src/proof/leaf.ts'
 import { checkProof } from '../../src/proof/entry-proof.ts'
@@ -22,7 +22,7 @@ describe("the reviewer's questions in the console", () => {
   let house: House
   let console: ConsoleHouse
   let reviewer: Visitor
-  let refusal: Refusal | undefined
+  let refusal: LogRefusal | undefined
 
   beforeAll(async () => {
     given = await furnish(openEmbedded, { sequencer: { refusal: () => refusal } })

@@ -9,7 +9,7 @@ import { logKeyOf, remoteLogKey } from '../../src/ledger/log-key.ts'
 import { latestCheckpoint } from '../../src/ledger/log.ts'
 import { rotateLog } from '../../src/ledger/rotation.ts'
 import { startSequencer } from '../../src/ledger/sequencer.ts'
-import { type Log, type Memory, type Step, stepLog } from '../../src/ledger/signing.ts'
+import { type KnownHead, type SignedLog, type Step, stepLog } from '../../src/ledger/signing.ts'
 import { createTelemetry } from '../../src/telemetry.ts'
 import { auditLog, growAll, settled } from '../support/log.ts'
 import { logVault, vaultKey, vaultTimeout } from '../support/log-vault.ts'
@@ -58,8 +58,8 @@ describe.each(stores)('a log on $name whose key is elsewhere', { timeout: 150_00
     ['its signature of another text', { sign: async () => sign(null, other, privateKey) }],
     ['the signature of another key', { sign: async (message) => sign(null, message, generateKeyPairSync('ed25519').privateKey) }],
   ])('keeps nothing of what it was given %s for', async (_, lies) => {
-    const memory: Memory = { head: undefined }
-    const log: Log = { ledger, key: remoteLogKey(honest), origin }
+    const memory: KnownHead = { head: undefined }
+    const log: SignedLog = { ledger, key: remoteLogKey(honest), origin }
     await write(ledger, 5)
     await growAll(log, memory)
     await write(ledger, 300)
@@ -112,12 +112,12 @@ describe.each(stores)('a log on $name whose key is elsewhere', { timeout: 150_00
       await vault.stop()
     })
 
-    const logOf = async (settings: object = {}): Promise<Log> => {
+    const logOf = async (settings: object = {}): Promise<SignedLog> => {
       const key = remoteLogKey(await vaultKey(front, tokenFile, settings))
       return { ledger, key, origin }
     }
     /** A step whose question hangs until its time has passed. */
-    async function stepInVain(log: Log): Promise<Step> {
+    async function stepInVain(log: SignedLog): Promise<Step> {
       vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
       try {
         const step = stepLog(log, { head: undefined })
@@ -128,7 +128,7 @@ describe.each(stores)('a log on $name whose key is elsewhere', { timeout: 150_00
         vi.useRealTimers()
       }
     }
-    const audit = async (log: Log) => expect(await auditLog(ledger, (await log.key.signerFor(origin))!.key)).toEqual([])
+    const audit = async (log: SignedLog) => expect(await auditLog(ledger, (await log.key.signerFor(origin))!.key)).toEqual([])
 
     test('goes on after a restart of its broker, and of Vault', async () => {
       await write(ledger, 3)

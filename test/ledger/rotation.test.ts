@@ -6,7 +6,7 @@ import { type LogKey, logKeyOf } from '../../src/ledger/log-key.ts'
 import { latestCheckpoint, listLogs } from '../../src/ledger/log.ts'
 import { proveEntry } from '../../src/ledger/proofs.ts'
 import { rotateLog } from '../../src/ledger/rotation.ts'
-import { type Log, type Memory, stepLog } from '../../src/ledger/signing.ts'
+import { type KnownHead, type SignedLog, stepLog } from '../../src/ledger/signing.ts'
 import { auditLog, growAll, settled, writeEntries } from '../support/log.ts'
 import { asOwner } from '../support/owner.ts'
 import { type OpenedStore, stores } from '../support/stores.ts'
@@ -34,7 +34,7 @@ const whereItAppends = (ledger: Ledger, instead: (append: () => ReturnType<Run>)
 describe.each(stores)('the log on $name whose key is rotated', { timeout: 150_000 }, ({ open }) => {
   let store: OpenedStore
   let ledger: Ledger
-  let log: Log
+  let log: SignedLog
 
   beforeEach(async () => {
     store = await open()
@@ -84,7 +84,7 @@ describe.each(stores)('the log on $name whose key is rotated', { timeout: 150_00
   })
 
   test('is left to those who have the new key: whoever has that of the closed log is told so, and signs neither', async () => {
-    const memory: Memory = { head: undefined }
+    const memory: KnownHead = { head: undefined }
     await write(3)
     await growAll(log, memory)
     await rotate()
@@ -190,7 +190,7 @@ describe.each(stores)('the log on $name whose key is rotated', { timeout: 150_00
 
   test('is remembered by a broker that has both keys, and not signed any further where its closed part was cut', async () => {
     const both: LogKey = { signerFor: (name) => (name === origin ? first : second).signerFor(name) }
-    const [memory, other]: Memory[] = [{ head: undefined }, { head: undefined }]
+    const [memory, other]: KnownHead[] = [{ head: undefined }, { head: undefined }]
     await write(200)
     await growAll({ ...log, key: both }, memory)
     other!.head = memory!.head

@@ -9,7 +9,7 @@ import { latestCheckpoint } from '../../src/ledger/log.ts'
 import { archivePolicySet } from '../../src/ledger/policy-sets.ts'
 import { proveConsistency, proveEntry, readTile } from '../../src/ledger/proofs.ts'
 import { restAfter, startSequencer } from '../../src/ledger/sequencer.ts'
-import { type Log, type Memory, stepLog } from '../../src/ledger/signing.ts'
+import { type KnownHead, type SignedLog, stepLog } from '../../src/ledger/signing.ts'
 import { verifyConsistency } from '../../src/proof/merkle.ts'
 import { createTelemetry } from '../../src/telemetry.ts'
 import { auditLog, growAll, settled } from '../support/log.ts'
@@ -68,7 +68,7 @@ function together(ledger: Ledger, count: number): Ledger[] {
 describe.each(stores)('the log on $name', { timeout: 150_000 }, ({ open }) => {
   let store: OpenedStore
   let ledger: Ledger
-  let log: Log
+  let log: SignedLog
 
   beforeEach(async () => {
     store = await open()
@@ -83,7 +83,7 @@ describe.each(stores)('the log on $name', { timeout: 150_000 }, ({ open }) => {
   const tamper = (...statements: readonly string[]): Promise<void> => asOwner(ledger, store, statements)
 
   test('gives every entry one place, without a gap, and serves what proves it', async () => {
-    const memory: Memory = { head: undefined }
+    const memory: KnownHead = { head: undefined }
     expect(await stepLog(log, memory)).toMatchObject({ outcome: 'nothing new', lag: { entries: 0, seconds: 0 } })
     expect(await latestCheckpoint(ledger)).toBeUndefined()
     for (const [count, batch] of [
@@ -118,7 +118,7 @@ describe.each(stores)('the log on $name', { timeout: 150_000 }, ({ open }) => {
   })
 
   test('is one log when several brokers keep it while others write', async () => {
-    const memories: Memory[] = [{ head: undefined }, { head: undefined }, { head: undefined }]
+    const memories: KnownHead[] = [{ head: undefined }, { head: undefined }, { head: undefined }]
     for (let round = 0; round < 8; round++) {
       await Promise.all([
         ...memories.map((memory, at) => stepLog(log, memory, 3 + at * 10)),
@@ -132,7 +132,7 @@ describe.each(stores)('the log on $name', { timeout: 150_000 }, ({ open }) => {
   })
 
   test.each(['does not happen', 'happens, and its answer is lost'] as const)('goes on where it was after a write that %s', async (fault) => {
-    const memory: Memory = { head: undefined }
+    const memory: KnownHead = { head: undefined }
     for (let round = 0; round < 3; round++) {
       await write(ledger, 10)
       await expect(stepLog({ ...log, ledger: failing(ledger, fault) }, memory, 6)).rejects.toThrow('lost')
@@ -210,7 +210,7 @@ describe.each(stores)('the log on $name', { timeout: 150_000 }, ({ open }) => {
       'older transactions',
     ],
   ])('is not signed any further where %s', async (_, statements, why) => {
-    const memory: Memory = { head: undefined }
+    const memory: KnownHead = { head: undefined }
     await write(ledger, 200)
     await growAll(log, memory)
     await write(ledger, 60)
@@ -225,7 +225,7 @@ describe.each(stores)('the log on $name', { timeout: 150_000 }, ({ open }) => {
   })
 
   test('is not signed any further where another log has taken its place, signed with the same key', async () => {
-    const memory: Memory = { head: undefined }
+    const memory: KnownHead = { head: undefined }
     await write(ledger, 10)
     await growAll(log, memory)
     await tamper('delete from checkpoints', 'delete from leaves', 'delete from entries')
@@ -376,9 +376,9 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('the log while a 
   test.each(['had written', 'had not written anything, and writes'])('waits for what it %s, and leaves nothing out', async (before) => {
     const store = await openDatabase()
     const ledger = await connect(store.settings)
-    const log: Log = { ledger, key, origin }
+    const log: SignedLog = { ledger, key, origin }
     const client = postgres((store.settings as { url: string }).url, { max: 1, onnotice: () => {} })
-    const memory: Memory = { head: undefined }
+    const memory: KnownHead = { head: undefined }
     await write(ledger, 3)
     await growAll(log, memory)
 

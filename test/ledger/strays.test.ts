@@ -8,7 +8,7 @@ import { readLogLines } from '../../src/ledger/log-lines.ts'
 import { beginning, latestCheckpoint, type Reached, seekStrays } from '../../src/ledger/log.ts'
 import { proveEntry } from '../../src/ledger/proofs.ts'
 import { startSequencer } from '../../src/ledger/sequencer.ts'
-import { type Log, type Memory, stepLog } from '../../src/ledger/signing.ts'
+import { type KnownHead, type SignedLog, stepLog } from '../../src/ledger/signing.ts'
 import { verifyLedger } from '../../src/proof/verify.ts'
 import { createTelemetry } from '../../src/telemetry.ts'
 import { growAll } from '../support/log.ts'
@@ -23,8 +23,8 @@ const { key: verifier } = (await key.signerFor(origin))!
 describe.each(stores)('an entry that was written where the log had been already, on $name', { timeout: 150_000 }, ({ open }) => {
   let store: OpenedStore
   let ledger: Ledger
-  let log: Log
-  let memory: Memory
+  let log: SignedLog
+  let memory: KnownHead
 
   beforeEach(async () => {
     store = await open()

@@ -6,7 +6,7 @@ import type { Ledger } from '../../src/ledger/connect.ts'
 import { logKeyOf } from '../../src/ledger/log-key.ts'
 import { listLogs } from '../../src/ledger/log.ts'
 import { readTile, proveEntry } from '../../src/ledger/proofs.ts'
-import { type Log, type Memory, stepLog } from '../../src/ledger/signing.ts'
+import { type KnownHead, type SignedLog, stepLog } from '../../src/ledger/signing.ts'
 import { openCheckpoint } from '../../src/proof/checkpoint.ts'
 import { emptyTree, grow, headOf } from '../../src/proof/compact.ts'
 import { type EntryFields, leafOf } from '../../src/proof/leaf.ts'
@@ -32,7 +32,7 @@ export const writeEntries = (ledger: Ledger, count: number): Promise<unknown> =>
   )
 
 /** Steps until every entry has its place. Bounded by the test's own time. */
-export async function growAll(log: Log, memory: Memory = { head: undefined }, batch?: number): Promise<void> {
+export async function growAll(log: SignedLog, memory: KnownHead = { head: undefined }, batch?: number): Promise<void> {
   await settled(log.ledger)
   for (;;) {
     const step = await stepLog(log, memory, batch)
