@@ -10,7 +10,7 @@ import { proofText } from '../proof/entry-proof.ts'
 import type { Broker } from '../tasks/task.ts'
 import { type Proven, readProven, renderEntry } from './entry.ts'
 import { createExports, forms } from './export.ts'
-import { type Answered, denials, entries, type Inquiry, leases, operatorDeeds, tasks } from './inquiries.ts'
+import { type Answered, denials, entries, leases, type LedgerView, operatorDeeds, tasks } from './ledger-views.ts'
 import { type LogStatus, readLogStatus, renderLogStatus } from './log-status.ts'
 import type { Html } from './page.ts'
 import { addressOf, type Question, questionOf, readQuestion, renderFaults, renderFilters } from './question.ts'
@@ -18,7 +18,7 @@ import { show } from './refusal.ts'
 import type { ConsoleEnv } from './visit.ts'
 
 /** A page of the ledger: what can be asked there. */
-interface LedgerPage extends Inquiry {
+interface LedgerPage extends LedgerView {
   /** Below the console's. */
   readonly path: string
 }

@@ -19,7 +19,7 @@ export const selectorFields: readonly Field[] = [
 ]
 
 /** What somebody is about to do, as far as they have come. */
-export interface Intent {
+export interface Proposal {
   /** What was chosen, as it was written. */
   readonly asked: Question
   /** The dry run. Undefined: nothing was chosen yet, or nothing that makes sense. */
@@ -36,14 +36,14 @@ export interface InForce {
 }
 
 /** Ending many at once: choose, see what would end, confirm; and what stands. */
-export function renderRevoke(visit: Visit, intent: Intent, { stops, revocations }: InForce): Html {
+export function renderRevoke(visit: Visit, proposal: Proposal, { stops, revocations }: InForce): Html {
   const isOperator = visit.session?.roles.includes('operator') === true
   return html`<h1>Revoke</h1>
-    ${isOperator ? renderIntent(visit, intent) : html`<p class="quiet">Ending many at once, and lifting a stop, is for operators.</p>`}
+    ${isOperator ? renderProposal(visit, proposal) : html`<p class="quiet">Ending many at once, and lifting a stop, is for operators.</p>`}
     ${renderStops(visit, stops, isOperator)}${renderRevocations(visit.home, revocations)}`
 }
 
-function renderIntent(visit: Visit, { asked, planned, faults, given }: Intent): Html {
+function renderProposal(visit: Visit, { asked, planned, faults, given }: Proposal): Html {
   return html`<p class="quiet">
       All that agrees with everything that is named. With a grant or a provider single leases end and their tasks go on; all else ends whole tasks.
     </p>

@@ -12,7 +12,7 @@ import type { Html } from './page.ts'
 import { type Question, questionOf } from './question.ts'
 import { show } from './refusal.ts'
 import { renderRevocation, revocationRegions } from './revocation.ts'
-import { type InForce, type Intent, renderRevoke, selectorFields } from './revoke.ts'
+import { type InForce, type Proposal, renderRevoke, selectorFields } from './revoke.ts'
 import { type ConsoleEnv, forOperators, isOperator } from './visit.ts'
 
 /** Rows of each list. */
@@ -36,10 +36,10 @@ export function revokingRoutes(
     return { stops: stops.items, revocations: revocations.items }
   }
 
-  const page = async (c: Context<ConsoleEnv>, intent: Intent): Promise<Response> =>
-    show(c, { title: 'Revoke', at: 'revoke', body: renderRevoke(c.var.visit, intent, await inForce()) }, intent.faults.length > 0 ? 400 : 200)
+  const page = async (c: Context<ConsoleEnv>, proposal: Proposal): Promise<Response> =>
+    show(c, { title: 'Revoke', at: 'revoke', body: renderRevoke(c.var.visit, proposal, await inForce()) }, proposal.faults.length > 0 ? 400 : 200)
 
-  async function intentOf(asked: Question, given: Question = {}, faults: readonly FieldFault[] = []): Promise<Intent> {
+  async function proposalOf(asked: Question, given: Question = {}, faults: readonly FieldFault[] = []): Promise<Proposal> {
     if (Object.keys(asked).length === 0) return { asked, planned: undefined, faults, given }
     const { data, error } = contract.Selector.safeParse(inWords(asked))
     if (!data) return { asked, planned: undefined, faults: faults.length > 0 ? faults : fieldFaults(error, 'query'), given }
@@ -52,19 +52,19 @@ export function revokingRoutes(
       const asked = questionOf(c.req.query())
       // Not kept: an address may come from anybody, and would accuse whoever opens it.
       if (Object.keys(asked).length > 0 && !isOperator(c)) throw operatorsOnly()
-      return await page(c, await intentOf(asked))
+      return await page(c, await proposalOf(asked))
     })
     .post('/revoke', ownForm, forOperators('POST /revocations'), async (c) => {
       const { asked, given } = formOf(c.var.form)
       const { data, error } = contract.RevocationRequest.safeParse({ selector: inWords(asked), ...given })
-      if (!data) return await page(c, await intentOf(asked, given, fieldFaults(error, 'json').map(ofTheForm)))
+      if (!data) return await page(c, await proposalOf(asked, given, fieldFaults(error, 'json').map(ofTheForm)))
       try {
         const { revocation } = await revokeMany(broker, c.var.caller, toRevoke(data))
         return c.redirect(`${c.var.visit.home}/revocations/${revocation.id}`, 303)
       } catch (failure) {
         // Mistyped: nothing that was written is lost.
         if (!(failure instanceof BrokerError) || failure.code !== 'invalid_request') throw failure
-        return await page(c, await intentOf(asked, given, failure.errors))
+        return await page(c, await proposalOf(asked, given, failure.errors))
       }
     })
     .get('/revocations/:id', async (c) => {

@@ -16,7 +16,7 @@ import { causeOf, renderLeaseState, renderMoment, renderPurpose, renderShort, re
 export type Answered = { readonly rows: Html; readonly next: string | null } | { readonly faults: readonly FieldFault[] } | 'not asked'
 
 /** Something that can be asked of the ledger: with the parameters, and the meaning, that the API has for it. */
-export interface Inquiry {
+export interface LedgerView {
   readonly fields: readonly Field[]
   /** Whether the answer can be had as a file. */
   readonly exported: boolean
@@ -34,7 +34,7 @@ interface Table<Filter, Item> {
 const usual = '40'
 
 const answerIn =
-  <Filter extends { readonly limit?: string | undefined }, Item>({ shape, ask, columns, row }: Table<Filter, Item>): Inquiry['answer'] =>
+  <Filter extends { readonly limit?: string | undefined }, Item>({ shape, ask, columns, row }: Table<Filter, Item>): LedgerView['answer'] =>
   async (ledger, home, question) => {
     const read = readQuestion(shape, question)
     if ('faults' in read) return read
@@ -129,19 +129,19 @@ const answerDenials = answerIn<contract.DenialFilter, DecisionRecord>({
     </tr>`,
 })
 
-export const entries: Inquiry = {
+export const entries: LedgerView = {
   fields: [{ name: 'kind', label: 'Kind', choices: entryKinds }, agent, task, { name: 'lease', label: 'Lease', hint: 'lease_…' }, ...between, by],
   exported: true,
   answer: answerEntries,
 }
 
-export const operatorDeeds: Inquiry = {
+export const operatorDeeds: LedgerView = {
   fields: [by, ...between],
   exported: true,
   answer: async (ledger, home, question) => (question['by'] === undefined ? 'not asked' : await answerEntries(ledger, home, question)),
 }
 
-export const leases: Inquiry = {
+export const leases: LedgerView = {
   fields: [
     { name: 'grant', label: 'Grant' },
     agent,
@@ -156,7 +156,7 @@ export const leases: Inquiry = {
   answer: answerLeases,
 }
 
-export const tasks: Inquiry = {
+export const tasks: LedgerView = {
   fields: [
     agent,
     owner,
@@ -169,7 +169,7 @@ export const tasks: Inquiry = {
   answer: answerTasks,
 }
 
-export const denials: Inquiry = {
+export const denials: LedgerView = {
   fields: [{ name: 'policy', label: 'By policy' }, { name: 'by_default', label: 'By default', choices: ['true'] }, agent, task, ...between],
   exported: false,
   answer: answerDenials,
