@@ -66,7 +66,7 @@ export function fetchedKeys(rules: Rules, clock: Clock, fetched: (outcome: Fetch
 
   /** Swaps the set in one assignment. The old one stays where the keys are the same, so that verified tokens stay verified. */
   function adopt(next: KeySet): void {
-    const changed = set?.print !== next.print
+    const changed = set?.fingerprint !== next.fingerprint
     set = changed ? next : { ...next, keys: set?.keys ?? next.keys }
     const age = lifeOf(next, rules)
     // A tenth off at random: brokers that started together do not ask together for ever.

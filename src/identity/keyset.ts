@@ -14,7 +14,7 @@ export interface VerificationKey {
 export interface KeySet {
   readonly keys: ReadonlyMap<string, VerificationKey>
   /** Equal for sets with the same keys, in whatever order they stood. */
-  readonly print: string
+  readonly fingerprint: string
   /** Of a SPIFFE bundle: grows with each change. */
   readonly sequence: number | undefined
   /** Milliseconds after which the issuer wants to be asked again, where it says so. */
@@ -39,7 +39,7 @@ export async function importKeys(document: unknown, rules: KeyRules): Promise<Ke
   const hint = bundle?.data?.spiffe_refresh_hint
   return {
     keys: new Map(imported.map(({ ready }) => [ready.kid, ready])),
-    print: prints.join('\n'),
+    fingerprint: prints.join('\n'),
     sequence: bundle?.data?.spiffe_sequence,
     refreshHint: hint === undefined ? undefined : hint * 1_000,
   }
