@@ -1,5 +1,6 @@
-import { createHmac, timingSafeEqual } from 'node:crypto'
+import { createHmac } from 'node:crypto'
 import type { ZodType } from 'zod'
+import { isSameSecret } from '../base/equal.ts'
 import type { Clock } from '../base/time.ts'
 import { skew } from '../identity/claims.ts'
 
@@ -41,8 +42,7 @@ export function createSeal<Value extends { readonly expiresAt: number }>(
     read(text) {
       if (text === undefined || text.length > longest) return undefined
       const [payload = '', signature = '', ...more] = text.split('.')
-      const [presented, wanted] = [Buffer.from(signature, 'base64url'), sign(payload)]
-      if (more.length > 0 || presented.length !== wanted.length || !timingSafeEqual(presented, wanted)) return undefined
+      if (more.length > 0 || !isSameSecret(Buffer.from(signature, 'base64url'), sign(payload))) return undefined
       const { data } = shape.safeParse(JSON.parse(Buffer.from(payload, 'base64url').toString()))
       const left = data && data.expiresAt - clock()
       return left !== undefined && left > 0 && left <= lifetime + skew * 1_000 ? data : undefined

@@ -1,6 +1,7 @@
-import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import type { Context, MiddlewareHandler } from 'hono'
 import { readUpTo } from '../base/bytes.ts'
+import { isSameSecret } from '../base/equal.ts'
 import { BrokerError } from '../base/errors.ts'
 import type { Env } from '../http/app.ts'
 import { subjectOf } from '../http/authenticate.ts'
@@ -58,7 +59,7 @@ export function createOwnForm(publicUrl: string): MiddlewareHandler<ConsoleEnv> 
       throw new BrokerError('unsupported_media_type', 'The console reads forms only')
     const arrived = places.take(subjectOf(c.var.caller))
     const form = new URLSearchParams(await textOf(c).finally(arrived))
-    if (!isEqual(form.get('form_token') ?? '', formToken)) throw foreign()
+    if (!isSameSecret(form.get('form_token') ?? '', formToken)) throw foreign()
     c.set('form', form)
     await next()
   }
@@ -81,12 +82,6 @@ async function textOf(c: Context): Promise<string> {
   const form = await readUpTo(c.req.raw.body ?? [], longestForm)
   if (!form) throw new BrokerError('too_large', `A form may have ${longestForm} bytes`)
   return form.toString('utf8')
-}
-
-/** In constant time, whatever their lengths are. */
-function isEqual(one: string, other: string): boolean {
-  const [first, second] = [one, other].map((text) => createHash('sha256').update(text).digest())
-  return timingSafeEqual(first!, second!)
 }
 
 /** The page to go back to, where it is one of the console's own; its first page otherwise. */

@@ -1,4 +1,5 @@
-import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
+import { isSameSecret } from '../base/equal.ts'
 import { isId, type TaskId } from '../base/ids.ts'
 import { Secret } from '../base/secret.ts'
 import type { Broker, Caller, TokenHolder } from './task.ts'
@@ -25,7 +26,7 @@ export function newTaskToken(task: TaskId): { readonly token: Secret; readonly h
 export async function taskOfToken(broker: Broker, text: string): Promise<Caller['task']> {
   const id = taskIn(text)
   const kept = id && (await findTaskToken(broker.ledger, id))
-  return kept && isEqual(kept.hash, hashOf(text)) ? { id, agent: kept.agent, tokenHash: kept.hash } : undefined
+  return kept && isSameSecret(kept.hash, hashOf(text)) ? { id, agent: kept.agent, tokenHash: kept.hash } : undefined
 }
 
 /** Whether the token that was presented still speaks for its task: a retry of the declaration brings another. */
@@ -40,8 +41,3 @@ function taskIn(text: string): TaskId | undefined {
 
 /** SHA-256, base64url. 256 random bits need no salt and no stretching. */
 const hashOf = (token: string): string => createHash('sha256').update(token).digest('base64url')
-
-function isEqual(kept: string, presented: string): boolean {
-  const [one, other] = [Buffer.from(kept), Buffer.from(presented)]
-  return one.length === other.length && timingSafeEqual(one, other)
-}

@@ -1,7 +1,8 @@
-import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { isSameSecret } from '../../base/equal.ts'
 
 /** What the AWS SDKs read from a container's endpoint; all strings. */
 export interface ContainerCredentials {
@@ -35,7 +36,6 @@ const path = '/credentials'
  */
 export async function serveContainer(current: () => ContainerCredentials | string, port = 0): Promise<Container> {
   const token = randomBytes(32).toString('base64url')
-  const expected = digest(token)
   let hosts: readonly string[] = []
 
   const answer = (request: IncomingMessage, response: ServerResponse): void => {
@@ -44,8 +44,7 @@ export async function serveContainer(current: () => ContainerCredentials | strin
     if (!hosts.includes(headers.host ?? '')) return refuse(response, 403, 'Forbidden', 'This endpoint is for its own address only')
     if (url !== path) return refuse(response, 404, 'NotFound', 'There is nothing here')
     if (method !== 'GET') return refuse(response.setHeader('allow', 'GET'), 405, 'MethodNotAllowed', 'Credentials are got with GET')
-    if (!timingSafeEqual(digest(headers.authorization ?? ''), expected))
-      return refuse(response, 401, 'Unauthorized', 'Authorization is not the token')
+    if (!isSameSecret(headers.authorization ?? '', token)) return refuse(response, 401, 'Unauthorized', 'Authorization is not the token')
     const credentials = current()
     if (typeof credentials === 'string') return refuse(response, 403, 'CredentialsEnded', credentials)
     send(response, 200, credentials)
@@ -69,9 +68,6 @@ export async function serveContainer(current: () => ContainerCredentials | strin
     },
   }
 }
-
-/** Of one length whatever is sent, so that comparing takes the same time for each. */
-const digest = (text: string): Buffer => createHash('sha256').update(text).digest()
 
 /** The SDKs show the code and the message to whoever asked. */
 const refuse = (response: ServerResponse, status: number, code: string, message: string): void =>
