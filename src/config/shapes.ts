@@ -1,8 +1,10 @@
 import { z } from 'zod'
 import { durationWithin } from '../base/duration.ts'
 import { isLoopback, isSafeAddress } from '../base/address.ts'
+import { Name } from '../base/name.ts'
 import { profileNames } from '../identity/actor.ts'
 import { algorithms } from '../identity/algorithm.ts'
+import { Attribute, Match, OneOrSome } from '../identity/match.ts'
 import { parseWitnessKey } from '../proof/cosignature.ts'
 
 const hour = 3_600_000
@@ -15,17 +17,6 @@ const whole = (least: number, most: number) =>
   )
 
 export const File = z.string().min(1).max(4_096)
-
-/** Allowed names of issuers and providers: they go into logs, metrics and file names unchanged. */
-export const Name = z.string().regex(/^[a-z0-9][a-z0-9._-]{0,63}$/, 'must be lower-case letters, digits, ".", "_" or "-", at most 64')
-
-const AttributeValue = z.string().min(1).max(1_024)
-const OneOrSome = z.union([AttributeValue, z.array(AttributeValue).min(1).max(64)], 'must be text, or a list of texts')
-const Attribute = z.string().min(1).max(256)
-
-const Match = z
-  .record(Attribute, OneOrSome)
-  .refine((match) => Object.keys(match).length > 0, 'must name at least one attribute, or it would match everybody of the issuer')
 
 /** The keys of the file. Each section is read by itself, so that a fault in one hides none in another. */
 export const Sections = z

@@ -37,16 +37,3 @@ export interface TokenFacts {
   /** Unix seconds. */
   readonly expiresAt: number
 }
-
-/** Conditions of a catalogue or operator entry: every named attribute has this value, or one of these, or contains it where it is a list. */
-export type Match = Readonly<Record<string, string | readonly string[]>>
-
-/** Whether all conditions hold. An attribute that is absent never matches, and comparison is by whole string: no prefix, no pattern, no case folding. */
-export function matches(actor: Actor, issuer: string, match: Match): boolean {
-  if (actor.issuer !== issuer) return false
-  return Object.entries(match).every(([name, wanted]) => {
-    if (!Object.hasOwn(actor.attributes, name)) return false
-    const has = [actor.attributes[name]!].flat()
-    return [wanted].flat().some((value) => has.includes(value))
-  })
-}

@@ -1,4 +1,5 @@
-import { type Actor, type Match, matches } from './actor.ts'
+import type { Actor } from './actor.ts'
+import { type Match, matches } from './match.ts'
 
 export type Role = 'operator' | 'reviewer'
 

@@ -1,6 +1,7 @@
 import { sql, type SQL } from 'drizzle-orm'
 import type { DecisionId, TaskId } from '../base/ids.ts'
-import type { Action, Decision } from '../policy/decide.ts'
+import type { Decision } from '../policy/decide.ts'
+import type { Action } from '../policy/inquiry.ts'
 import { canonical, digestOfText } from '../proof/canonical.ts'
 import type { EntryFields } from '../proof/leaf.ts'
 import type { Ledger } from './connect.ts'

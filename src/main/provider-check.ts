@@ -1,7 +1,7 @@
 import { ConfigurationError } from '../base/errors.ts'
 import { type Config, loadConfig } from '../config.ts'
 import { originOf } from '../ledger/log-key.ts'
-import type { Grant } from '../policy/catalogue.ts'
+import type { Grant } from '../policy/entry.ts'
 import { valueFault } from '../policy/pattern.ts'
 import { openNote, signedNote, verifierKeyOf } from '../proof/note.ts'
 import { orFault } from '../providers/examination.ts'

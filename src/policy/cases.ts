@@ -3,10 +3,11 @@ import { z } from 'zod'
 import { BrokerError, ConfigurationError } from '../base/errors.ts'
 import { formatDuration } from '../base/time.ts'
 import type { Actor } from '../identity/actor.ts'
-import type { Agent, Catalogue } from './catalogue.ts'
+import type { Catalogue } from './catalogue.ts'
 import { decide } from './decide.ts'
 import type { PolicySet } from './document.ts'
 import { Duration } from './duration.ts'
+import type { Agent } from './entry.ts'
 import { readYaml, type YamlFile } from '../base/yaml-file.ts'
 
 /** The result of a case: the policy's answer, or `refused` if the catalogue already says no. */

@@ -1,13 +1,13 @@
 import { z, type ZodType } from 'zod'
-import { type Actor, matches } from '../identity/actor.ts'
+import { Name } from '../base/name.ts'
+import type { Actor } from '../identity/actor.ts'
+import { Attribute, Match, matches } from '../identity/match.ts'
 import { neverProven } from '../identity/profiles.ts'
 import { Duration } from './duration.ts'
 import type { Agent, Grant, Kind } from './entry.ts'
 import { type Action, type Declared, type Inquiry, type Pointers, resolve } from './inquiry.ts'
 import { readPattern } from './pattern.ts'
 import { readYaml, type YamlFile } from '../base/yaml-file.ts'
-
-export type { Agent, AskedGrant, Grant, Kind } from './entry.ts'
 
 /** Who the agents are, what kinds of task exist, and what can be asked for. */
 export interface Catalogue {
@@ -96,14 +96,11 @@ function createCatalogue(agents: ReadonlyMap<string, Agent>, kinds: ReadonlyMap<
   }
 }
 
-/** Allowed names of agents, kinds, grants, groups and parameters: they go into logs, policies and paths unchanged. */
-const Name = z.string().regex(/^[a-z0-9][a-z0-9._-]{0,63}$/, 'must be lower-case letters, digits, ".", "_" or "-", at most 64')
 const Words = z
   .string()
   .min(1)
   .max(254)
   .regex(/^[^\p{Cc}]*$/u, 'must not contain control characters')
-const AttributeValue = z.string().min(1).max(1024)
 
 const Pattern = z.string().transform((text, context) => {
   const pattern = readPattern(text)
@@ -117,12 +114,10 @@ type Sections = z.infer<typeof Sections>
 
 const AgentEntry = z.strictObject({
   issuer: z.string(),
-  match: z
-    .record(z.string().min(1).max(256), z.union([AttributeValue, z.array(AttributeValue).min(1).max(64)], 'must be text, or a list of texts'))
-    .refine((match) => Object.keys(match).length > 0, 'must name at least one attribute, or it would match every actor of the issuer'),
+  match: Match,
   owner: Words,
   groups: z.array(Name).max(16).default([]),
-  tags: z.array(z.string().min(1).max(256)).max(32).default([]),
+  tags: z.array(Attribute).max(32).default([]),
   max_live_leases: z.int().min(1).max(100_000).default(100),
 })
 

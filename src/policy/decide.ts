@@ -5,8 +5,6 @@ import { evaluate, type CedarRequest } from './engine.ts'
 import type { Action, Inquiry } from './inquiry.ts'
 import { askedAt, moment, questionsOf, type TimelessQuestion } from './question.ts'
 
-export type { Action, Inquiry } from './inquiry.ts'
-
 /** Duties that come with a permit, merged over its determining policies. */
 export interface Obligations {
   /** Milliseconds: the least of all `@max_ttl`. */

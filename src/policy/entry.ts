@@ -1,4 +1,4 @@
-import type { Match } from '../identity/actor.ts'
+import type { Match } from '../identity/match.ts'
 
 /** An entry of the catalogue that an actor matches; a human answers for it. */
 export interface Agent {

@@ -9,7 +9,7 @@ import { findKey, type HeldKey, holdKey, keepKey, type KeyClaim, releaseKey } fr
 import { receiptsOfTask } from '../ledger/receipts.ts'
 import { type DecisionRecord, findTask, hasEnded, type Task } from '../ledger/records.ts'
 import { recordDenial } from '../ledger/refusals.ts'
-import type { Agent } from '../policy/catalogue.ts'
+import type { Agent } from '../policy/entry.ts'
 import { inDeclaration, type Inquiry } from '../policy/inquiry.ts'
 import { digestOf } from '../proof/canonical.ts'
 import { beginClosing, endLeaseNow } from './close.ts'

@@ -6,7 +6,7 @@ import { createApp, createFrame, type Env, type Parts } from '../../src/http/app
 import type { Actor } from '../../src/identity/actor.ts'
 import type { Ledger } from '../../src/ledger/connect.ts'
 import { logKeyOf } from '../../src/ledger/log-key.ts'
-import type { Agent } from '../../src/policy/catalogue.ts'
+import type { Agent } from '../../src/policy/entry.ts'
 import type { Target } from '../../src/providers/target.ts'
 import type { Broker } from '../../src/tasks/task.ts'
 import { createTelemetry } from '../../src/telemetry.ts'

@@ -112,7 +112,7 @@ grants:
   late: { provider: tokens, audience: https://a.example.com, scope: s }
 `
     expect(await faultsOf(catalogueOf(text))).toEqual([
-      'catalogue.yaml:4: agents.invoice-bot.match: must name at least one attribute, or it would match every actor of the issuer',
+      'catalogue.yaml:4: agents.invoice-bot.match: must name at least one attribute, or it would match everybody of the issuer',
       'catalogue.yaml:6: agents.Report-Bot: must be lower-case letters, digits, ".", "_" or "-", at most 64',
       'catalogue.yaml:6: agents.Report-Bot.colour: is not a known key',
       'catalogue.yaml:7: agents.other.issuer: no issuer is configured with the name "nobody"',

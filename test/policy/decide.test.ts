@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
-import { decide, replay, type Inquiry } from '../../src/policy/decide.ts'
+import { decide, replay } from '../../src/policy/decide.ts'
+import type { Inquiry } from '../../src/policy/inquiry.ts'
 import { actor, agent, grant, inquiry, kind, night, noon, setOf } from './given.ts'
 
 const permit = (id: string, when = 'true', annotations = ''): string =>

@@ -5,10 +5,10 @@ import { onTestFinished } from 'vitest'
 import { z } from 'zod'
 import { ConfigurationError } from '../../src/base/errors.ts'
 import type { Actor } from '../../src/identity/actor.ts'
-import type { Agent, Grant, Kind } from '../../src/policy/catalogue.ts'
 import { loadCatalogue, type Catalogue } from '../../src/policy/catalogue.ts'
-import type { Inquiry } from '../../src/policy/decide.ts'
 import { loadPolicySet, type PolicySet } from '../../src/policy/document.ts'
+import type { Agent, Grant, Kind } from '../../src/policy/entry.ts'
+import type { Inquiry } from '../../src/policy/inquiry.ts'
 
 /** A folder with these files, removed when the test has finished. */
 export async function folderWith(files: Readonly<Record<string, string | Uint8Array>>): Promise<string> {

@@ -1,8 +1,8 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { BrokerError } from '../../src/base/errors.ts'
-import { decide, type Inquiry, replay } from '../../src/policy/decide.ts'
-import { type Declared, lastingOf, resolve } from '../../src/policy/inquiry.ts'
+import { decide, replay } from '../../src/policy/decide.ts'
+import { type Declared, type Inquiry, lastingOf, resolve } from '../../src/policy/inquiry.ts'
 import { readPattern, valueFault } from '../../src/policy/pattern.ts'
 import { actor, agent, grant, inquiry, kind, noon, setOf } from './given.ts'
 

@@ -1,8 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { BrokerError } from '../../src/base/errors.ts'
 import type { Catalogue } from '../../src/policy/catalogue.ts'
-import type { Action } from '../../src/policy/decide.ts'
-import { type Declared, lastingOf, nowhere, type Pointers } from '../../src/policy/inquiry.ts'
+import { type Action, type Declared, lastingOf, nowhere, type Pointers } from '../../src/policy/inquiry.ts'
 import { actor, catalogueOf } from './given.ts'
 
 const text = `agents:
