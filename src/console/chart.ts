@@ -103,7 +103,7 @@ export function renderTimesToDead(times: readonly number[]): Html {
 const at = (sorted: readonly number[], share: number): number => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))]!
 
 /** Milliseconds in words, to two digits or so: durations on the wire have no milliseconds. */
-export function duration(ms: number): string {
+function duration(ms: number): string {
   if (ms < 1_000) return `${Math.max(1, Math.round(ms))} ms`
   if (ms < 60_000) return `${(ms / 1_000).toFixed(ms < 10_000 ? 1 : 0)} s`
   if (ms < 3_600_000) return `${Math.round(ms / 60_000)} min`

@@ -13,19 +13,18 @@ export const forms = {
   ndjson: { type: 'application/x-ndjson', before: '', write: asLines },
 } as const
 
-/** What downloads may cost, with the milliseconds after which one that is not read is dropped. */
-export interface ExportLimits extends Room {
-  readonly patience: number
-}
+/** Downloads at once, and of one caller. */
+const room: Room = { most: 4, share: 2 }
 
-const houseExports: ExportLimits = { most: 4, share: 2, patience: 60_000 }
+/** Milliseconds after which one that is not read is dropped. */
+const patience = 60_000
 
 /** Entries of one read: the most that a page of the API has. */
 const batch = '500'
 
 /** Whole answers of the ledger as files, page by page, none read before the one before it was taken: memory does not grow with the answer. */
-export function createExports(ledger: Ledger, limits: ExportLimits = houseExports) {
-  const places = createPlaces('downloads', limits)
+export function createExports(ledger: Ledger) {
+  const places = createPlaces('downloads', room)
 
   /** @param whose the caller's name @throws BrokerError `rate_limited`, `store_unavailable` */
   return async function download(filter: EntryFilter, form: keyof typeof forms, whose: string): Promise<ReadableStream<Uint8Array>> {
@@ -37,7 +36,7 @@ export function createExports(ledger: Ledger, limits: ExportLimits = houseExport
       giveBack()
       throw error
     })
-    return streamOf(before + String(first.value), texts, limits.patience, giveBack)
+    return streamOf(before + String(first.value), texts, giveBack)
   }
 }
 
@@ -51,7 +50,7 @@ async function* pagesOf(ledger: Ledger, filter: EntryFilter, write: (page: Liste
 }
 
 /** @param left called once, when it is over in whatever way */
-function streamOf(first: string, others: AsyncGenerator<string>, patience: number, left: () => void): ReadableStream<Uint8Array> {
+function streamOf(first: string, others: AsyncGenerator<string>, left: () => void): ReadableStream<Uint8Array> {
   let next: Promise<IteratorResult<string, unknown>> | undefined = Promise.resolve({ value: first })
   let unread: NodeJS.Timeout | undefined
   let ended = false

@@ -50,8 +50,11 @@ export const renderPurpose = (purpose: string): Html =>
 /** The end of an id, by which people tell two things apart; the beginning is the time, and alike. */
 export const renderShort = (id: string): Html => html`<small class="id short" title="${id}">…${id.slice(-6)}</small>`
 
+/** Characters of a text in a list. */
+const longest = 140
+
 /** A text that somebody else wrote, cut so that no list grows beyond its page. */
-export function shortened(text: string, longest = 140): string {
+export function shortened(text: string): string {
   const characters = Array.from(text)
   return characters.length <= longest ? text : `${characters.slice(0, longest - 1).join('')}…`
 }

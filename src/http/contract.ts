@@ -381,10 +381,9 @@ export const TaskView = z
   .openapi('Task')
 export type TaskView = z.infer<typeof TaskView>
 
-export const EvidenceView = z
+const EvidenceView = z
   .object({ by: z.enum(['provider', 'broker', 'time']), statement: z.string(), at: Moment })
   .openapi('Evidence', { description: 'What proves that a credential is dead' })
-export type EvidenceView = z.infer<typeof EvidenceView>
 
 export const LeaseView = z
   .object({

@@ -53,7 +53,7 @@ export interface Rules {
 }
 
 /** The one issuer of GitHub's own runners. Enterprise servers have others: they are `oidc`. */
-export const githubIssuer = 'https://token.actions.githubusercontent.com'
+const githubIssuer = 'https://token.actions.githubusercontent.com'
 
 /**
  * One hour, in milliseconds, whatever the profile: as long as Kubernetes, GCP and most others make a token by default, and short enough to bound what a deleted workload

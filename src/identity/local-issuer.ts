@@ -6,7 +6,6 @@ import { createOnce, openPrivate } from '../base/key-file.ts'
 
 /** Signs workload tokens for development and tests. Its subjects are `agent:<name>`, `operator:<name>` and `resource:<name>`. */
 export interface LocalIssuer {
-  readonly issuer: typeof localIssuer
   /** Its public keys, to be pinned. */
   readonly jwks: { readonly keys: readonly Readonly<Record<string, string>>[] }
   /** A token with these claims; `iss`, `iat`, `exp` and `jti` are added. @param now milliseconds since 1970 */
@@ -35,7 +34,6 @@ export async function openLocalIssuer(file: string): Promise<LocalIssuer> {
   const kid = await calculateJwkThumbprint(open)
 
   return {
-    issuer: localIssuer,
     jwks: { keys: [{ ...open, kid, alg: 'ES256', use: 'sig' }] },
     sign({ lifetimeSeconds, ...claims }, now) {
       const iat = Math.floor(now / 1_000)

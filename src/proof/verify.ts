@@ -58,7 +58,7 @@ export interface Verification {
 }
 
 /** Faults that are told one by one: a ledger that was written anew has one for each entry. */
-export const mostFaults = 100
+const mostFaults = 100
 
 /** What was signed, in the words of a reader. */
 const notes = {

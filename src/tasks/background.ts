@@ -3,9 +3,10 @@ import type { Log } from '../telemetry.ts'
 
 /** Work that outlives the request or the lap that began it. Bounded by the bulkheads of what it calls; the ledger knows all of it. */
 export interface Background {
-  /** Fires when the broker stops and has waited long enough. */
-  readonly signal: AbortSignal
-  /** Runs work; the promise never rejects. What fails is logged and stays due in the ledger, and comes to nothing here. */
+  /**
+   * Runs work; the promise never rejects. What fails is logged and stays due in the ledger, and comes to nothing here. The signal fires when the broker stops
+   * and has waited long enough.
+   */
   run<Result>(work: (signal: AbortSignal) => Promise<Result>): Promise<Result | undefined>
   /** Resolves when no work is left. */
   settled(): Promise<void>
@@ -20,7 +21,6 @@ export function createBackground(log: Log): Background {
     while (running.size > 0) await Promise.all(running)
   }
   return {
-    signal: stop.signal,
     run(work) {
       const done = guarded(work, stop.signal, log).finally(() => running.delete(done))
       running.add(done)
