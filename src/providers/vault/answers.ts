@@ -40,13 +40,14 @@ const renewedAnswer = z.looseObject({ lease_id: z.string(), lease_duration: seco
 /** auth/token/lookup-self. */
 const selfAnswer = z.looseObject({ data: z.looseObject({ ttl: seconds, renewable: z.boolean().optional() }) })
 
-/** sys/health. Of HashiCorp's Vault alone: whether it is the Enterprise edition, and one of its standbys that answer by themselves. */
+/** sys/health. Which cluster it is an unsealed node tells. Of HashiCorp's Vault alone: whether it is the Enterprise edition, and one of its standbys that answer by themselves. */
 const healthAnswer = z.looseObject({
   initialized: z.boolean(),
   sealed: z.boolean(),
   standby: z.boolean(),
   version: z.string(),
   server_time_utc: z.int(),
+  cluster_id: z.string().optional(),
   enterprise: z.boolean().optional(),
   performance_standby: z.boolean().optional(),
 })

@@ -34,7 +34,7 @@ export interface Ending {
  */
 export function createEnding(name: string, identity: Identity, slots: Slots, reads: Reads, undecided: number, clock: Clock): Ending {
   /** @returns whether Vault knew the token; where it did not somebody has ended it before, or it is not the Vault that it was */
-  async function contain({ accessor, namespace }: Held['tokens'][number], signal: AbortSignal): Promise<'revoked' | 'unknown'> {
+  async function contain({ accessor, namespace, cluster }: Held['tokens'][number], signal: AbortSignal): Promise<'revoked' | 'unknown'> {
     const answer = await identity.ask({ path: 'auth/token/revoke-accessor', body: { accessor }, namespace }, signal)
     if (answer.status === 204) return 'revoked'
     if (!saysUnknown(answer)) throw unexpected(name, 'proof that a task token is gone', answer, 'maybe')
@@ -46,6 +46,9 @@ export function createEnding(name: string, identity: Identity, slots: Slots, rea
         `${name}: a standby does not know a task token, which proves nothing: the address has to lead to the active node`,
         'maybe',
       )
+    // Another one knows neither token nor lease, and says of an unknown lease what it says of one that it has ended.
+    if (cluster !== undefined && health.cluster_id !== cluster)
+      throw new ProviderError('downstream', `${name}: this is another Vault than the one that made it, and what it does not know proves nothing`, 'maybe')
     return 'unknown'
   }
 

@@ -1,8 +1,8 @@
 import { z } from 'zod'
 import type { Handle } from '../../base/evidence.ts'
 
-/** Where a handle is known: in its namespace, if it has one, and to no other. */
-const place = { namespace: z.string().optional() }
+/** Where a handle is known: in its cluster, by the id that this tells of itself, in its namespace, if it has one, and to no other. */
+const place = { namespace: z.string().optional(), cluster_id: z.string().optional() }
 
 /**
  * What is journaled of a lease, in this order: the task token by its accessor, before it is used; then what was read with it. An accessor alone says that
@@ -20,8 +20,8 @@ const leaseOfCertificate = /\/(issue|sign|sign-verbatim)\/[^/]+\/[^/]+$/
 
 /** What an end has to deal with. */
 export interface Held {
-  /** Task tokens, each once. */
-  readonly tokens: readonly { readonly accessor: string; readonly namespace: string | undefined }[]
+  /** Task tokens, each once. `cluster` is undefined where whoever made it told none. */
+  readonly tokens: readonly { readonly accessor: string; readonly namespace: string | undefined; readonly cluster: string | undefined }[]
   readonly leases: readonly { readonly leaseId: string; readonly namespace: string | undefined }[]
   readonly certificates: readonly { readonly mount: string; readonly serialNumber: string; readonly namespace: string | undefined }[]
   /** Whether what is ended is a certificate, which works on wherever the revocation list of its authority is not read. */
@@ -35,7 +35,7 @@ export interface Held {
 /** @throws ZodError for a handle that this folder did not write */
 export function heldBy(handles: readonly Handle[]): Held {
   const all = handles.map((handle) => vaultHandle.parse(handle))
-  const tokens = new Map(all.map(({ accessor, namespace }) => [accessor, { accessor, namespace }]))
+  const tokens = new Map(all.map(({ accessor, namespace, cluster_id: cluster }) => [accessor, { accessor, namespace, cluster }]))
   const leases = all.flatMap((handle) => ('lease_id' in handle ? [{ ...handle, leaseId: handle.lease_id }] : []))
   const certificates = all.flatMap((handle) => ('serial_number' in handle ? [{ ...handle, serialNumber: handle.serial_number }] : []))
   const decided = new Set([...leases, ...certificates].map(({ accessor }) => accessor))

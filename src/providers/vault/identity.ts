@@ -11,11 +11,16 @@ export interface Identity {
    * Asks with the broker's own token. Logs in first where it has none, and once more where Vault does not know the token any more.
    * @throws ProviderError where there is no answer; any status is one
    */
-  ask(question: Omit<Question, 'token'>, signal: AbortSignal): Promise<VaultAnswer>
+  ask(question: Omit<Question, 'token'>, signal: AbortSignal): Promise<VaultAnswer & At>
+}
+
+/** At which cluster the broker's token that was shown had been given to it, as its node told then. Undefined: it told none. */
+interface At {
+  readonly cluster: string | undefined
 }
 
 /** A token of the broker's. */
-interface Login {
+interface Login extends At {
   readonly token: string
   /** Seconds; 0 for one that never ends. */
   readonly life: number
@@ -54,6 +59,11 @@ export function createIdentity(
       throw asProviderError(name, error)
     })
 
+  const putAs = async ({ token, cluster }: Login, question: Omit<Question, 'token'>, signal: AbortSignal): Promise<VaultAnswer & At> => ({
+    ...(await put({ ...question, token }, signal)),
+    cluster,
+  })
+
   /** The login that stands, or a new one that everybody shares who asks meanwhile: so its time is its own, and not that of whoever came first. */
   function login(): Promise<Login> {
     if (current) return current
@@ -71,19 +81,19 @@ export function createIdentity(
   }
 
   async function begin(signal: AbortSignal): Promise<Login> {
-    await refuseUnfitNode(name, (question) => put(question, signal))
+    const { cluster_id: cluster } = await fitNode(name, (question) => put(question, signal))
     const credential = await credentials().catch((cause: unknown) => {
       throw new ProviderError('unavailable', `${name}: the file with the broker's own credential cannot be used`, 'no', { cause })
     })
-    if ('token' in credential) return await lookUp(credential.token, signal)
+    if ('token' in credential) return { ...(await lookUp(credential.token, signal)), cluster }
     const answer = await put(credential, signal)
     const auth = authOf(answer)
     if (!auth) throw unexpected(name, 'login to the broker', answer, 'no')
-    return loginOf(auth.auth)
+    return { ...loginOf(auth.auth), cluster }
   }
 
   /** A token from a file: how long it lives is for Vault to say. */
-  async function lookUp(token: string, signal: AbortSignal): Promise<Login> {
+  async function lookUp(token: string, signal: AbortSignal): Promise<Omit<Login, 'cluster'>> {
     const answer = await put({ path: 'auth/token/lookup-self', token }, signal)
     const self = selfOf(answer)
     if (!self) throw unexpected(name, 'word about the token of the broker', answer, 'no')
@@ -91,7 +101,7 @@ export function createIdentity(
   }
 
   /** Renews a token before it ends; where it cannot be made to live as long again, the next question logs in. */
-  function renewInTime({ token, life, renewable }: Login): void {
+  function renewInTime({ token, life, renewable, cluster }: Login): void {
     clearTimeout(renewal)
     if (life === 0) return
     const own = current
@@ -110,21 +120,22 @@ export function createIdentity(
       const lasting = renewed && renewed.auth.lease_duration >= life / 2
       // A file is all there is of that method: its token is used to its end.
       if (!lasting && settings.auth.method !== 'token') return follow(undefined)
-      follow(renewed ? { token, life: renewed.auth.lease_duration, renewable: renewed.auth.renewable } : { token, life: 0, renewable: false })
+      const { lease_duration: left, renewable: again } = renewed?.auth ?? { lease_duration: 0, renewable: false }
+      follow({ token, life: left, renewable: again, cluster })
     }
   }
 
   return {
     async ask(question, signal) {
       const used = login()
-      const answer = await put({ ...question, token: (await used).token }, signal)
+      const answer = await putAs(await used, question, signal)
       if (answer.status !== 403 || !tokenIsUnknown(answer)) return answer
       if (current === used) {
         if (elapsed() - begunAt < trusted)
           throw new ProviderError('unavailable', `${name} does not know the token that it gave the broker a moment ago`, 'no')
         current = undefined
       }
-      return await put({ ...question, token: (await login()).token }, signal)
+      return await putAs(await login(), question, signal)
     },
   }
 }
@@ -135,7 +146,7 @@ export function createIdentity(
  */
 const tokenIsUnknown = (answer: VaultAnswer): boolean => isItsOwn(answer) && (says(answer, 'invalid token') || !says(answer, ' occurred:'))
 
-const loginOf = ({ client_token: token, lease_duration: life, renewable }: TokenAuth): Login => ({ token, life, renewable })
+const loginOf = ({ client_token: token, lease_duration: life, renewable }: TokenAuth): Omit<Login, 'cluster'> => ({ token, life, renewable })
 
 /** What proves the broker, read anew for each login. */
 function credentialsOf(
@@ -162,8 +173,8 @@ function credentialsOf(
 /** A node's health is known outside namespaces only. */
 export const healthQuestion: Question = { path: 'sys/health', namespace: undefined }
 
-/** A standby that answers from old state confirms what proves nothing. @throws ProviderError */
-async function refuseUnfitNode(name: string, put: (question: Question) => Promise<VaultAnswer>): Promise<void> {
+/** The health of a node that can be asked. A standby that answers from old state confirms what proves nothing. @throws ProviderError */
+async function fitNode(name: string, put: (question: Question) => Promise<VaultAnswer>): Promise<Health> {
   const answer = await put(healthQuestion)
   const health = healthOf(answer)
   if (!health) throw unexpected(name, 'word about its health', answer, 'no')
@@ -171,6 +182,7 @@ async function refuseUnfitNode(name: string, put: (question: Question) => Promis
   if (!health.initialized) throw new ProviderError('unavailable', `${name} is not initialized`, 'no')
   if (health.standby && answersFromOldState(health))
     throw new ProviderError('refused', `${name} is a standby that answers from old state: ask its active node${orNewer(health)}`, 'no')
+  return health
 }
 
 /**

@@ -21,6 +21,16 @@ const mostApart = 30
 
 type Journal = (handle: Handle) => Promise<void>
 
+/** A token that was made for one task, and where. */
+interface TaskToken {
+  readonly token: string
+  readonly accessor: string
+  readonly cluster: string | undefined
+}
+
+/** What is journaled of it, and stands in all that is journaled of what was read with it. */
+type TokenHandle = Handle & { readonly accessor: string }
+
 /** What a mint needs of its Vault. */
 export interface Mint {
   readonly name: string
@@ -88,8 +98,8 @@ export function createMint(vault: Mint): (reservation: Reservation<VaultGrant>, 
     const life = lifeOf(reservation)
     // Refused before anything is made.
     secretQuestion(grant, reservation.parameters, life.left().seconds)
-    const { token, accessor } = await newToken(reservation, grant.policy, signal)
-    const handle = { ...place, accessor }
+    const { token, accessor, cluster } = await newToken(reservation, grant.policy, signal)
+    const handle = { ...place, ...(cluster === undefined ? {} : { cluster_id: cluster }), accessor }
     await journal(grant.endedBy === 'serial' ? { ...handle, mount: grant.authority! } : handle)
     try {
       // As late as can be: what only time ends lives from when it is made.
@@ -113,7 +123,7 @@ export function createMint(vault: Mint): (reservation: Reservation<VaultGrant>, 
         return { credential, expiresAt: grant.endedBy === 'time' ? leaseEnds : earlier(tokenEnds, leaseEnds) }
       }
       // Nothing hangs on the token any more: it has done its work.
-      await ending.contain({ accessor, namespace }, signal)
+      await ending.contain({ accessor, namespace, cluster }, signal)
       return { credential, expiresAt: life.until(endOf(secret)) }
     } catch (error) {
       const contained = contain(handle)
@@ -124,7 +134,7 @@ export function createMint(vault: Mint): (reservation: Reservation<VaultGrant>, 
     }
   }
 
-  async function newToken(reservation: Reservation<VaultGrant>, policy: string, signal: AbortSignal): Promise<{ token: string; accessor: string }> {
+  async function newToken(reservation: Reservation<VaultGrant>, policy: string, signal: AbortSignal): Promise<TaskToken> {
     const body = {
       ttl: `${bootstrap}s`,
       type: 'service',
@@ -142,8 +152,8 @@ export function createMint(vault: Mint): (reservation: Reservation<VaultGrant>, 
     if (!made) throw unexpected(name, 'task token', answer, 'no')
     const { client_token: token, accessor, orphan, token_type: type, lease_duration: ttl, policies } = made.auth
     const fit = orphan === true && type === 'service' && accessor !== '' && ttl <= bootstrap && policies.length === 1 && policies[0] === policy
-    if (fit && !warns(answer, /does not exist/)) return { token, accessor }
-    if (accessor !== '') await contain({ accessor, namespace })
+    if (fit && !warns(answer, /does not exist/)) return { token, accessor, cluster: answer.cluster }
+    if (accessor !== '') await contain({ accessor })
     const reason = fit ? `it has no policy ${policy}` : `its token role ${vault.tokenRole} does not make what the broker asks for: see provider check`
     throw new ProviderError('refused', `${name} gave no task token: ${reason}`, 'no')
   }
@@ -156,7 +166,7 @@ export function createMint(vault: Mint): (reservation: Reservation<VaultGrant>, 
     reservation: Reservation<VaultGrant>,
     question: ReturnType<typeof secretQuestion>,
     token: string,
-    handle: { readonly accessor: string },
+    handle: TokenHandle,
     journal: Journal,
     signal: AbortSignal,
   ): Promise<SecretAnswer> {
@@ -182,7 +192,7 @@ export function createMint(vault: Mint): (reservation: Reservation<VaultGrant>, 
    * Nobody waits for this secret any more. Its lease is journaled, so that it is ended with proof, and ended at once, in case the store cannot be written.
    * What fails here is not lost: the token is contained, and the lease ends by its own first time; nobody has the certificate, which ends at its own.
    */
-  async function endLate(grant: VaultGrant, reading: Promise<VaultAnswer>, handle: { readonly accessor: string }, journal: Journal): Promise<void> {
+  async function endLate(grant: VaultGrant, reading: Promise<VaultAnswer>, handle: TokenHandle, journal: Journal): Promise<void> {
     const answer = await reading.catch(() => undefined)
     const secret = answer && secretOf(answer)
     if (!secret) return
@@ -205,7 +215,7 @@ export function createMint(vault: Mint): (reservation: Reservation<VaultGrant>, 
    */
   async function journalBesideRenewal(
     { lease_id, lease_duration }: SecretAnswer,
-    handle: { readonly accessor: string },
+    handle: TokenHandle,
     journal: Journal,
     life: Life,
     signal: AbortSignal,
@@ -218,7 +228,7 @@ export function createMint(vault: Mint): (reservation: Reservation<VaultGrant>, 
     return renewed.value
   }
 
-  async function journalCertificate(secret: SecretAnswer, grant: VaultGrant, handle: { readonly accessor: string }, journal: Journal): Promise<void> {
+  async function journalCertificate(secret: SecretAnswer, grant: VaultGrant, handle: TokenHandle, journal: Journal): Promise<void> {
     const serialNumber = serialOf(secret)
     if (serialNumber === undefined) throw new ProviderError('garbage', `${name} gave a certificate without a serial number`, 'maybe')
     await journal({ ...handle, mount: grant.authority!, serial_number: serialNumber })
@@ -243,8 +253,8 @@ export function createMint(vault: Mint): (reservation: Reservation<VaultGrant>, 
   }
 
   /** After something went wrong, whatever that was. Where this fails too the broker's own end of the lease does it again, with proof. */
-  const contain = (token: { readonly accessor: string; readonly namespace?: string | undefined }): Promise<void> =>
-    ending.contain({ namespace, ...token }, AbortSignal.timeout(vault.timeout)).catch(() => {})
+  const contain = ({ accessor, cluster_id: cluster }: TokenHandle): Promise<void> =>
+    ending.contain({ accessor, namespace, cluster }, AbortSignal.timeout(vault.timeout)).catch(() => {})
 
   return async (reservation, journal, signal) => {
     let begun = false
