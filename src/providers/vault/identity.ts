@@ -101,11 +101,13 @@ export function createIdentity(
   }
 
   /** Renews a token before it ends; where it cannot be made to live as long again, the next question logs in. */
-  function renewInTime({ token, life, renewable, cluster }: Login): void {
+  function renewInTime(login: Login): void {
     clearTimeout(renewal)
-    if (life === 0) return
+    if (login.life === 0) return
     const own = current
-    renewal = setTimeout(() => void renew().catch(() => follow(undefined)), Math.min(longestTimer, life * 1_000 * renewedAfter)).unref()
+    const ends = elapsed() + login.life * 1_000
+    const renew = (): Promise<void> => renewed(login, () => (ends - elapsed()) / 1_000).then(follow)
+    renewal = setTimeout(() => void renew(), Math.min(longestTimer, login.life * 1_000 * renewedAfter)).unref()
 
     /** Unless another login has taken its place while Vault was asked: that one is renewed by itself. */
     function follow(next: Login | undefined): void {
@@ -113,16 +115,26 @@ export function createIdentity(
       current = next && Promise.resolve(next)
       if (next) renewInTime(next)
     }
+  }
 
-    async function renew(): Promise<void> {
-      const signal = AbortSignal.timeout(settings.timeout)
-      const renewed = renewable ? authOf(await put({ path: 'auth/token/renew-self', body: {}, token }, signal)) : undefined
-      const lasting = renewed && renewed.auth.lease_duration >= life / 2
-      // A file is all there is of that method: its token is used to its end.
-      if (!lasting && settings.auth.method !== 'token') return follow(undefined)
-      const { lease_duration: left, renewable: again } = renewed?.auth ?? { lease_duration: 0, renewable: false }
-      follow({ token, life: left, renewable: again, cluster })
-    }
+  /**
+   * What a renewal has made of a login. Never rejects. Undefined: the next question logs in.
+   *
+   * @param left seconds until it ends, where it was not renewed
+   */
+  async function renewed(login: Login, left: () => number): Promise<Login | undefined> {
+    const { token, life, renewable } = login
+    const question = { path: 'auth/token/renew-self', body: {}, token }
+    const answer = renewable ? await put(question, AbortSignal.timeout(settings.timeout)).catch(() => undefined) : undefined
+    const auth = answer && authOf(answer)?.auth
+    const next = auth && { ...login, life: auth.lease_duration, renewable: auth.renewable }
+    if (settings.auth.method !== 'token') return next && next.life >= life / 2 ? next : undefined
+    if (next) return next
+    // A file is all there is of that method: its token is used to its end. Where nobody knows whether it can be renewed, Vault is asked again, each time after
+    // the same part of what is left.
+    const isRefused = !renewable || (answer?.status === 403 && isItsOwn(answer))
+    if (isRefused) return { ...login, life: 0, renewable: false }
+    return left() >= 1 ? { ...login, life: left() } : undefined
   }
 
   return {

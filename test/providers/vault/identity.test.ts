@@ -1,10 +1,11 @@
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { inspect } from 'node:util'
 import { type CryptoKey, exportSPKI, importJWK } from 'jose'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
-import { systemClock } from '../../../src/base/time.ts'
+import { stopwatch, systemClock } from '../../../src/base/time.ts'
 import { ProviderError } from '../../../src/providers/provider.ts'
 import { type Ask, createAsk, type VaultAnswer } from '../../../src/providers/vault/client.ts'
 import { answersFromOldState, createIdentity, type Identity } from '../../../src/providers/vault/identity.ts'
@@ -165,6 +166,39 @@ describe.runIf(vaultRuns)('the broker as Vault knows it', () => {
     expect(logins()).toBe(2)
   })
 
+  const again = 'a renewal of a token from a file that $how (done: $done) is tried again while it lives, by itself, and the token goes on'
+  test.each(pairs.filter(({ how }) => how !== 'refuses' && how !== 'does not know the token'))(again, async ({ how, done }) => {
+    const file = join(vault.folder, 'renewed-token')
+    const made = await vault.root('POST', 'auth/token/create-orphan', { policies: ['mayfly-broker'], no_default_policy: true, ttl: '1h' })
+    await writeFile(file, made.body.auth.client_token)
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    const identity = identityOf(settingsWith({ method: 'token', token_file: file }))
+    const pass = (minutes: number): void => {
+      now += minutes * 60_000
+      vi.advanceTimersByTime(minutes * 60_000)
+    }
+    const until = async (isSo: () => boolean): Promise<void> => {
+      for (const elapsed = stopwatch(); !isSo(); await nextTurn()) expect(elapsed(), 'milliseconds of waiting').toBeLessThan(20_000)
+    }
+    const accessor = await self(identity)
+    front.next('renew own token', how, { done })
+    front.forget()
+
+    pass(40)
+    if (how === 'hangs') {
+      await front.hanging('renew own token')
+      await front.release()
+    }
+    // What comes next is set when the broker has heard how the first one went.
+    await until(() => vi.getTimerCount() > 0)
+    pass(14)
+    await until(() => front.requests()[1]?.status === 200)
+
+    expect(front.requests().map(({ what }) => what)).toEqual(['renew own token', 'renew own token'])
+    vi.useRealTimers()
+    expect(await self(identity)).toBe(accessor)
+  })
+
   // Before any other identity here has a token that is soon renewed.
   test('keeps a login that took the place of another one whose renewal was under way', async () => {
     await vault.root('POST', 'auth/approle/role/mayfly', { token_policies: ['mayfly-broker'], token_no_default_policy: true, token_ttl: '10s' })
@@ -258,6 +292,44 @@ describe('a 403', () => {
     const identity = createIdentity('vault', settings, ask, undefined, () => (now += 5_000))
     expect((await identity.ask({ path: 'sys/leases/renew' }, patient)).status).toBe(403)
     expect(lookedUp).toBe(logins)
+    await rm(dirname(tokenFile), { recursive: true })
+  })
+})
+
+describe('a token from a file, of an hour', () => {
+  afterEach(() => void vi.useRealTimers())
+
+  test.each([
+    ['sealed', { status: 503, body: { errors: ['Vault is sealed'] } }, 8],
+    ['behind a proxy that says 403', { status: 403, body: undefined }, 8],
+    ['saying itself that it does not renew it', { status: 403, body: { errors: ['1 error occurred:\n\t* permission denied\n\n'] } }, 1],
+  ])('that Vault, %s, does not renew is asked for ever sooner and to its end alone', async (_, refusal, times) => {
+    const tokenFile = join(await mkdtemp(join(tmpdir(), 'mayfly-identity-')), 'token')
+    await writeFile(tokenFile, 'hvs.token', { mode: 0o600 })
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'] })
+    const began = Date.now()
+    const minutes = (): number => (Date.now() - began) / 60_000
+    const asked: number[] = []
+    const answers: Record<string, VaultAnswer> = {
+      'sys/health': { status: 200, body: { initialized: true, sealed: false, standby: false, version: '2.7.2', server_time_utc: 0 } },
+      'auth/token/lookup-self': { status: 200, body: { data: { ttl: 3_600, renewable: true } } },
+    }
+    const settings = vaultSettings.parse({
+      address: 'https://vault:8200',
+      auth: { method: 'token', token_file: tokenFile },
+      token_role: 'mayfly-task',
+    })
+    const ask: Ask = async ({ path }) => {
+      if (path === 'auth/token/renew-self') asked.push(minutes())
+      return answers[path] ?? refusal
+    }
+    await createIdentity('vault', settings, ask, undefined, () => Date.now()).ask({ path: 'auth/token/lookup-self' }, patient)
+
+    await vi.advanceTimersByTimeAsync(2 * 3_600_000)
+
+    expect(asked).toHaveLength(times)
+    expect(asked[0]).toBeCloseTo(40, 3)
+    expect(asked.at(-1)).toBeLessThan(60)
     await rm(dirname(tokenFile), { recursive: true })
   })
 })
