@@ -133,7 +133,7 @@ async function claim(broker: Broker, again: () => void): Promise<readonly Ender[
 export function startReaper(broker: Broker): Reaper {
   const { ledger, telemetry } = broker
   const tend = createTending(broker)
-  const releaseLost = createReleasing(ledger)
+  const releases = createReleasing(broker, () => asking.wake())
   const sweepNow = createSweeping(ledger)
   const endUnasked = atMostEvery(lookElsewhereEvery, () => closeUnasked(broker))
   // Before a claim, for what is claimed is not due: what its provider cannot end and time has ended would be asked about once more each time, and never be
@@ -154,7 +154,7 @@ export function startReaper(broker: Broker): Reaper {
   )
   const asking: Loop = startLoop(
     async (isOver) => {
-      await inTurn({ 'releasing claims': releaseLost, 'expiring what time has ended': expireFirst, 'claiming what is due': claims.next }, isOver)
+      await inTurn({ 'releasing claims': releases.next, 'expiring what time has ended': expireFirst, 'claiming what is due': claims.next }, isOver)
     },
     claims.untilDue,
     longestPause,
@@ -168,6 +168,7 @@ export function startReaper(broker: Broker): Reaper {
 
   async function stop(): Promise<void> {
     claims.stop()
+    releases.stop()
     await Promise.all(loops.map((loop) => loop.stop()))
   }
   return { lastLap: () => Math.max(...loops.map((loop) => loop.lastRound())), stop, [Symbol.asyncDispose]: stop }
@@ -212,20 +213,41 @@ function atMostEvery(every: number, work: () => Promise<void>): () => Promise<vo
   }
 }
 
+/** The releases of a loop, one after the other. */
+interface Releasing {
+  next(): Promise<void>
+  stop(): void
+}
+
 /**
- * Makes due what is claimed or put off where that may be for nothing: the store has failed, so that perhaps nobody works on it; or its clock was set back,
- * so that it would wait for as much longer.
+ * Makes due what is claimed or put off where that may be for nothing: the store has failed, so that perhaps nobody works on it; its clock was set back, so that
+ * it would wait for as much longer; or what ends failed at works again.
+ *
+ * @param wake is called for the last of these
  */
-function createReleasing(ledger: Ledger): () => Promise<void> {
+function createReleasing(broker: Broker, wake: () => void): Releasing {
+  const { ledger } = broker
   let failures = 0
   let latest = 0
-  return atMostEvery(releaseEvery, async () => {
-    const seen = ledger.failures()
-    const now = await storeTime(ledger)
-    if (seen !== failures || now < latest) await releaseClaims(ledger)
-    failures = seen
-    latest = now
-  })
+  let recovered = false
+  const recover = (): void => {
+    recovered = true
+    wake()
+  }
+  const forgets = endersOf(broker).map((target) => target.onRecovery(recover))
+  return {
+    next: atMostEvery(releaseEvery, async () => {
+      const seen = ledger.failures()
+      const now = await storeTime(ledger)
+      if (recovered || seen !== failures || now < latest) {
+        recovered = false
+        await releaseClaims(ledger)
+      }
+      failures = seen
+      latest = now
+    }),
+    stop: () => forgets.forEach((forget) => forget()),
+  }
 }
 
 /** Nothing waits for it: where there is more, a later round takes it. */

@@ -214,6 +214,11 @@ export interface Provider<Grant = unknown> {
    */
   recover(lease: LeaseReference, signal: AbortSignal): Promise<{ readonly minted: boolean }>
   /**
+   * Calls back when something works again on whose account ends were put off for long (`pointlessFor`): what was put off is due then. Until what it returns is
+   * called. Absent: it puts nothing off for longer than it says for certain.
+   */
+  onRecovery?(listener: () => void): () => void
+  /**
    * Resolves when nothing is under way that nobody waits for any more and that must not be broken off, such as a read behind a mint that gave up. A broker
    * that stops waits for it as long as it can. Never rejects. Absent: there is nothing such.
    */

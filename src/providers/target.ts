@@ -29,6 +29,8 @@ export interface Target {
   free(): number
   /** Calls back whenever something that was to be ended here leaves its place, until what it returns is called. What is recovered, and was minted, keeps it to be revoked. */
   onPlaceLeft(listener: () => void): () => void
+  /** Calls back when ends that were put off are due, because what they failed at works again; until what it returns is called. */
+  onRecovery(listener: () => void): () => void
   /** Whether the last attempts to mint, or to end something, came to nothing. */
   readonly failing: boolean
   /** The same of those to end something alone. */
@@ -144,6 +146,7 @@ export function createTarget(provider: Provider, options: { readonly clock: Cloc
       listeners.add(listener)
       return () => void listeners.delete(listener)
     },
+    onRecovery: (listener) => provider.onRecovery?.(listener) ?? (() => {}),
     get failing() {
       return mints.failing || ends.failing
     },

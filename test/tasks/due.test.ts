@@ -280,6 +280,22 @@ describe.each(stores)('what is due, on $name', ({ open }) => {
       await reaper.stop()
     })
 
+    test('does not wait for what was put off, once its provider says that what this failed at works again', async () => {
+      const lease = await claimed()
+      await retryLater(house.ledger, lease, 'not for a minute', 55_000)
+      let recover = (): void => {}
+      const onRecovery: Target['onRecovery'] = (listener) => {
+        recover = listener
+        return () => {}
+      }
+      const recovering: Target = { ...house.broker.targets.get('lab')!, onRecovery }
+      await using _ = startReaper({ ...house.broker, targets: new Map([...house.broker.targets, ['lab', recovering]]) })
+
+      recover()
+
+      await expect.poll(async () => (await leaseOf(lease.taskId)).state, { timeout: 20_000 }).toBe('revoked')
+    })
+
     test('does not wait for a clock of the store that was set back', async () => {
       const lease = await claimed()
       await retryLater(house.ledger, lease, 'not for a minute', 55_000)

@@ -3,6 +3,7 @@ import type { Evidence } from '../../base/evidence.ts'
 import type { Clock } from '../../base/time.ts'
 import { type LeaseReference, ProviderError } from '../provider.ts'
 import { healthOf, meaning, says, unexpected, warns } from './answers.ts'
+import type { Backlog } from './backlog.ts'
 import type { VaultAnswer } from './client.ts'
 import { type Held, heldBy } from './handles.ts'
 import { healthQuestion, type Identity } from './identity.ts'
@@ -27,28 +28,42 @@ export interface Ending {
 }
 
 /**
+ * @param backlog by the backend behind Vault, or by the cluster that would have to know a token
  * @param reads by their lease
  * @param undecided milliseconds from the announcement of a lease after which nothing can live of which nobody knows: a token dies in its bootstrap time,
  *   and what a broken off read brought dies by its own first time. An account of Kubernetes or a certificate, asked for its whole life at once, may last
  *   longer, which is not waited for: nobody has it, and each mint that Kubernetes refuses would stay for as long as its task
  */
-export function createEnding(name: string, identity: Identity, slots: Slots, reads: Reads, undecided: number, clock: Clock): Ending {
+export function createEnding(
+  name: string,
+  identity: Identity,
+  slots: Slots,
+  backlog: Backlog,
+  reads: Reads,
+  undecided: number,
+  clock: Clock,
+): Ending {
+  /** It comes back in its turn, which leaves room for those that wait for something else. */
+  const later = (where: string, message: string, cause?: unknown): ProviderError =>
+    new ProviderError('downstream', message, 'maybe', { pointlessFor: backlog.putOff(where), cause })
+
   /** @returns whether Vault knew the token; where it did not somebody has ended it before, or it is not the Vault that it was */
   async function contain({ accessor, namespace, cluster }: Held['tokens'][number], signal: AbortSignal): Promise<'revoked' | 'unknown'> {
+    const there = cluster ?? 'wherever it was made'
     const answer = await identity.ask({ path: 'auth/token/revoke-accessor', body: { accessor }, namespace }, signal)
-    if (answer.status === 204) return 'revoked'
+    if (answer.status === 204) {
+      backlog.isBack(there)
+      return 'revoked'
+    }
     if (!saysUnknown(answer)) throw unexpected(name, 'proof that a task token is gone', answer, 'maybe')
     // A standby says it of tokens that live, for it looks into a state of its own (3 of 40 that had just been made, OpenBao 2.7.2).
     const health = healthOf(await identity.ask(healthQuestion, signal))
     if (health?.standby !== false)
-      throw new ProviderError(
-        'downstream',
-        `${name}: a standby does not know a task token, which proves nothing: the address has to lead to the active node`,
-        'maybe',
-      )
+      throw later(there, `${name}: a standby does not know a task token, which proves nothing: the address has to lead to the active node`)
     // Another one knows neither token nor lease, and says of an unknown lease what it says of one that it has ended.
     if (cluster !== undefined && health.cluster_id !== cluster)
-      throw new ProviderError('downstream', `${name}: this is another Vault than the one that made it, and what it does not know proves nothing`, 'maybe')
+      throw later(there, `${name}: this is another Vault than the one that made it, and what it does not know proves nothing`)
+    backlog.isBack(there)
     return 'unknown'
   }
 
@@ -68,18 +83,22 @@ export function createEnding(name: string, identity: Identity, slots: Slots, rea
   /** One question that needs a backend behind Vault. Its silence is the backend's: Vault itself has just answered. */
   async function atBackend(backend: string, question: () => Promise<VaultAnswer>): Promise<Ended> {
     const leave = await slots.enter(backend)
-    if (!leave) throw new ProviderError('downstream', `${name} is ending others of the same kind: this one waits for its turn`, 'maybe')
+    if (!leave) throw later(backend, `${name} is ending others of the same kind: this one waits for its turn`)
     let answered = false
     try {
       const answer = await question()
       answered = true
       const ended = endedBy(answer)
-      if (ended) return ended
+      if (ended) {
+        backlog.isBack(backend)
+        return ended
+      }
       const { fault, reason } = meaning(answer)
+      if (fault === 'downstream') throw later(backend, `${name} could not end it: ${reason}`)
       throw new ProviderError(fault, `${name} could not end it: ${reason}`, 'maybe', { pointlessFor: answer.pointlessFor })
     } catch (error) {
       if (!(error instanceof ProviderError) || error.fault !== 'timed_out') throw error
-      throw new ProviderError('downstream', `${name} did not end it in time: the backend behind it may be down`, 'maybe', { cause: error.cause })
+      throw later(backend, `${name} did not end it in time: the backend behind it may be down`, error.cause)
     } finally {
       leave(answered)
     }

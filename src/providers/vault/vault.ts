@@ -3,6 +3,7 @@ import { openAssertions } from '../assertion.ts'
 import { refuseUnreadable } from '../files.ts'
 import type { Provider, ProviderKind } from '../provider.ts'
 import { selfOf, unexpected } from './answers.ts'
+import { createBacklog } from './backlog.ts'
 import type { Question } from './client.ts'
 import { revocationOf, type VaultGrant, vaultGrant, vaultGrantFaults } from './grant.ts'
 import { longestFirstLife } from './life.ts'
@@ -49,7 +50,9 @@ export const vaultKind: ProviderKind<VaultSettings, VaultGrant> = {
     // A mint that was cut off in its last moment, the first life of what it read, and what the database adds to it.
     const undecided = timeout + longestFirstLife * 1_000 + afterlife
     const reads = createReads()
-    const ending = createEnding(name, identity, createSlots(mostAtOneBackend), reads, undecided, surroundings.clock)
+    const listeners = new Set<() => void>()
+    const backlog = createBacklog(surroundings.clock, () => listeners.forEach((listener) => listener()))
+    const ending = createEnding(name, identity, createSlots(mostAtOneBackend), backlog, reads, undecided, surroundings.clock)
     const slots = createSlots(mostAtOneBackend)
     const late = new Set<Promise<void>>()
     const mint = createMint({ name, ask, identity, ending, slots, tokenRole, namespace, timeout, reads, mostReads: concurrency * 4, late })
@@ -65,6 +68,10 @@ export const vaultKind: ProviderKind<VaultSettings, VaultGrant> = {
       mint,
       revoke: ending.revoke,
       recover: ending.recover,
+      onRecovery(listener) {
+        listeners.add(listener)
+        return () => void listeners.delete(listener)
+      },
       async settled() {
         while (late.size > 0) await Promise.all(late)
       },
