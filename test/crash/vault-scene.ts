@@ -62,14 +62,9 @@ export async function openVaultScene(): Promise<VaultScene> {
     ...stage,
     vault,
     front,
-    async worked(lease) {
+    worked(lease) {
       const { username, password } = loginOf(lease)
-      const session = await vault.database.login(username, password).catch((error: { code?: string }) => {
-        if (error.code === '28P01' || error.code === '28000') return undefined
-        throw error
-      })
-      await session?.close()
-      return session !== undefined
+      return vault.database.letsIn(username, password)
     },
     async strangers() {
       const living = await open()

@@ -37,6 +37,8 @@ export interface VaultDatabase {
   readonly wire: FaultyWire
   /** @throws the refusal of Postgres: 28P01 where the login is gone or over, 28000 where it may not log in any more */
   login(username: string, password: string): Promise<Session>
+  /** Whether Postgres lets a login in. @throws whatever else went wrong: only its own refusal shows that one is dead */
+  letsIn(username: string, password: string): Promise<boolean>
   /** Those that exist, by name. */
   logins(): Promise<readonly VaultLogin[]>
 }
@@ -146,6 +148,16 @@ async function setUpVault(cluster: TestPostgres, bao: Openbao, stops: (() => Pro
     }
   }
 
+  async function letsIn(username: string, password: string): Promise<boolean> {
+    try {
+      await (await login(username, password)).close()
+      return true
+    } catch (error) {
+      if (['28P01', '28000'].includes((error as { code?: string }).code ?? '')) return false
+      throw error
+    }
+  }
+
   return {
     ...bao,
     tokenFile,
@@ -155,6 +167,7 @@ async function setUpVault(cluster: TestPostgres, bao: Openbao, stops: (() => Pro
       superuser,
       wire,
       login,
+      letsIn,
       logins: () => superuser<VaultLogin[]>`
         select rolname as name, rolcanlogin and coalesce(rolvaliduntil > now(), true) as open from pg_roles where rolname ~ '^mf-' order by rolname`,
     },
