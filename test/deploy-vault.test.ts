@@ -1,9 +1,11 @@
 import { execFile } from 'node:child_process'
+import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { cp, mkdtemp, readFile, stat, writeFile } from 'node:fs/promises'
+import { connect, type Socket } from 'node:net'
 import path from 'node:path'
 import { promisify } from 'node:util'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { connectAs, type Login } from './support/login.ts'
 import { openbao } from './support/openbao.ts'
 import { deployed, type RunningVault, startVault, vaultRuns } from './support/vault.ts'
@@ -41,6 +43,12 @@ describe.runIf(vaultRuns)('deploy/vault', () => {
   async function revoke(minted: Minted): Promise<void> {
     expect((await asBroker('POST', 'auth/token/revoke-accessor', { accessor: minted.accessor })).status).toBe(204)
     expect((await revokeLease(minted.lease)).status).toBe(204)
+  }
+
+  /** As a broker ends it, which asks again for as long as it is refused. */
+  async function endOf({ accessor, lease }: Minted): Promise<void> {
+    expect((await asBroker('POST', 'auth/token/revoke-accessor', { accessor })).status).toBe(204)
+    await vi.waitFor(async () => expect((await revokeLease(lease)).status).toBe(204), { timeout: 20_000 })
   }
 
   describe('the policy of the broker', () => {
@@ -223,6 +231,72 @@ describe.runIf(vaultRuns)('deploy/vault', () => {
       expect(await sweep()).toMatch(new RegExp(`${minted.username} .* dropped`))
     })
 
+    test('ends though it holds its own role in a transaction that it leaves open, and others are made and ended meanwhile', async () => {
+      const minted = await mint()
+      const session = await vault.database.login(minted.username, minted.password)
+      try {
+        await session.query("begin; alter role current_user password 'another'")
+        const ended = endOf(minted)
+        await revoke(await mint())
+        await ended
+        expect(await session.alive()).toBe(false)
+      } finally {
+        await session.close()
+      }
+      expect(await vault.database.logins()).toEqual([])
+    })
+
+    test('leaves no session of its own that is still being opened, and lets in everybody else whose is', async () => {
+      const [minted, other] = [await mint(), await mint()]
+      // Postgres has let them in, with the rights of their group, and shows them to nobody until their time is up.
+      const lurk = ({ username, password }: Minted) => {
+        const client = connectAs(vault.database.url, { username, password }, { role: 'ledger_read', post_auth_delay: 600 })
+        client`select * from bookings`.catch(() => {})
+        return client
+      }
+      const clients = [lurk(minted)]
+      let silent: Socket | undefined
+      try {
+        const [own] = await opened({ in: 1, before: 0 })
+        clients.push(lurk(other))
+        await opened({ in: 2, before: 0 })
+        silent = await knock(other.username)
+        const others = (await opened({ in: 2, before: 1 })).filter((pid) => pid !== own)
+        await revoke(minted)
+        expect(await alive([own!, ...others])).toEqual(others)
+      } finally {
+        silent?.destroy()
+        for (const client of clients) await client.end({ timeout: 0 })
+      }
+      await revoke(other)
+      expect(await opened({ in: 0, before: 0 })).toEqual([])
+      expect(await vault.database.logins()).toEqual([])
+      expect(await superuser()`select from pg_auth_members where member = 'mayfly_vault'::regrole and admin_option = false`).toHaveLength(1)
+    })
+
+    test('is revoked though it made more than the database has locks for, and is without login and rights until the sweep takes all of it away', async () => {
+      const minted = await mint()
+      const session = await vault.database.login(minted.username, minted.password)
+      await session.query('select count(lo_create(0)) from generate_series(1, 30000)')
+      await revoke(minted)
+      await expect(vault.database.login(minted.username, minted.password)).rejects.toMatchObject({ code: '28000' })
+      const [rights] = await superuser()`select pg_has_role(${minted.username}, 'ledger_read', 'member') as member`
+      expect(rights).toEqual({ member: false })
+      expect(await sweep()).toMatch(new RegExp(`${minted.username} .* dropped`))
+      const [left] = await superuser()`select count(*)::int from pg_largeobject_metadata`
+      expect(left).toEqual({ count: 0 })
+      await session.close()
+    })
+
+    test('has twenty sessions at once and no more, so that it keeps nobody out', async () => {
+      const minted = await mint()
+      const sessions = await Promise.all(Array.from({ length: 20 }, () => vault.database.login(minted.username, minted.password)))
+      await expect(vault.database.login(minted.username, minted.password)).rejects.toMatchObject({ code: '53300' })
+      await revoke(minted)
+      expect(await Promise.all(sessions.map((session) => session.alive()))).toEqual(sessions.map(() => false))
+      await Promise.all(sessions.map((session) => session.close()))
+    })
+
     test('is not said to be revoked while a session of it lives that does not end in time', async () => {
       const minted = await mint()
       const session = await vault.database.login(minted.username, minted.password)
@@ -299,6 +373,50 @@ describe.runIf(vaultRuns)('deploy/vault', () => {
   const refusalOf = (error: unknown): boolean => ['28000', '28P01'].includes((error as { code?: string }).code ?? '')
 
   const superuser = () => vault.database.superuser
+
+  /** A client that says whom it comes as, and not a word when it is asked for the password. Ready when it is asked. */
+  async function knock(username: string): Promise<Socket> {
+    const { hostname, port } = new URL(vault.database.url)
+    const socket = connect(Number(port), hostname)
+    const text = Buffer.from(`user\0${username}\0database\0ledger\0\0`)
+    const head = Buffer.alloc(8)
+    head.writeInt32BE(head.length + text.length, 0)
+    head.writeInt16BE(3, 4)
+    socket.write(Buffer.concat([head, text]))
+    await once(socket, 'data')
+    return socket
+  }
+
+  /**
+   * Sessions that are being opened: of clients that were let in, which hold the lock of their database, and of those before that. Seen twice, for those of
+   * Postgres itself are through at once.
+   *
+   * @returns their processes
+   */
+  async function opened(wanted: { readonly in: number; readonly before: number }): Promise<number[]> {
+    const look = () => superuser()<{ pid: number; in: boolean }[]>`
+      select pid, exists (select from pg_locks where pid = opening.pid and classid = 'pg_database'::regclass and mode = 'RowExclusiveLock') as in
+      from (select pid from pg_locks where locktype = 'virtualxid'
+        except select pid from pg_stat_activity where usesysid is not null or backend_type <> 'client backend') as opening order by pid`
+    return await vi.waitFor(
+      async () => {
+        const [once, again] = [await look(), await look()]
+        expect(again).toEqual(once)
+        const isIn = once.filter((one) => one.in).length
+        expect({ in: isIn, before: once.length - isIn }).toEqual(wanted)
+        return once.map(({ pid }) => pid)
+      },
+      { timeout: 20_000 },
+    )
+  }
+
+  /** Those of these processes that Postgres still has. */
+  async function alive(pids: readonly number[]): Promise<number[]> {
+    const held = await superuser()<
+      { pid: number }[]
+    >`select distinct pid from pg_locks where locktype = 'virtualxid' and pid in ${superuser()([...pids])}`
+    return pids.filter((pid) => held.some((one) => one.pid === pid))
+  }
 
   /** In the database `postgres` of the same cluster. */
   async function elsewhere(login: Minted, statement: string): Promise<void> {

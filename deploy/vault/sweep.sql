@@ -5,12 +5,12 @@
 -- What a login made goes with it. What it made in another database of the same cluster keeps its role: run this there as well.
 -- Only names made by our username_template (database-config.json), and of these only roles that cannot log in: NOLOGIN, as a revocation leaves a role
 -- that cannot be dropped; or over for a minute, so that no clock and no lease that is being renewed can be meant.
-BEGIN;
--- Who holds a lock on a role, as whoever grants it something does, holds up nothing else for longer.
-SET LOCAL lock_timeout = '5s';
 
-CREATE TEMP TABLE swept ON COMMIT DROP AS
-  SELECT rolname AS role, rolvaliduntil AS valid_until, 'dropped' AS outcome FROM pg_roles
+-- Who holds a lock on a role, as whoever grants it something does, holds up nothing else for longer.
+SET lock_timeout = '5s';
+
+CREATE TEMP TABLE swept AS
+  SELECT oid AS id, rolname AS role, rolvaliduntil AS valid_until, 'dropped' AS outcome FROM pg_roles
   WHERE rolname ~ '^mf-.+-[A-Za-z0-9]{8}$' AND rolvaliduntil IS NOT NULL AND NOT rolsuper
     AND (NOT rolcanlogin OR rolvaliduntil < now() - interval '1 minute');
 
@@ -18,8 +18,12 @@ CREATE TEMP TABLE swept ON COMMIT DROP AS
 -- And those whose role is gone: one that was being opened at the very moment of a revocation can be left, with no rights but everybody's.
 SELECT count(*) FILTER (WHERE pg_terminate_backend(pid, 10000)) AS sessions_ended FROM pg_stat_activity
   WHERE usename IN (SELECT role FROM swept) OR (usesysid <> 0 AND NOT EXISTS (SELECT FROM pg_roles WHERE oid = usesysid));
--- Or the same look would be shown again below.
-SELECT FROM pg_stat_clear_snapshot();
+
+-- Large objects by themselves, a thousand in a transaction: each takes a place in Postgres' table of locks, and somebody may have made more than it has.
+SELECT format('GRANT %1$I TO CURRENT_USER; SELECT %1$L AS role, count(lo_unlink(id)) AS unlinked FROM unnest(%2$L::oid[]) AS id; REVOKE %1$I FROM CURRENT_USER',
+    role, array_agg(object))
+  FROM (SELECT role, lo.oid AS object, row_number() OVER (PARTITION BY role) / 1000 AS nth FROM swept JOIN pg_largeobject_metadata AS lo ON lomowner = id) AS owned
+  GROUP BY role, nth \gexec
 
 DO $$
 DECLARE
@@ -40,5 +44,4 @@ END
 $$;
 
 SELECT role, valid_until, outcome FROM swept ORDER BY role;
-
-COMMIT;
+DROP TABLE swept;

@@ -82,17 +82,28 @@ async function leaseOf(client: Pick<Client, 'showLease'>, id: LeaseId): Promise<
   }
 }
 
-/** In the order in which nobody can come in again in between. The name holds nothing that would have to be quoted. */
+/**
+ * In the order in which nobody can come in again in between: as the `revocation_statements` of deploy/vault/database-role.json, which docs/vault.md explains.
+ * The name holds nothing that would have to be quoted.
+ */
 const dropOf = ({ role, lease, state }: Sweep['lost'][number]): string =>
   [
     `-- ${lease} ${state}`,
-    `ALTER ROLE "${role}" NOLOGIN;`,
-    `SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = '${role}';`,
     'BEGIN;',
     // Who holds a lock on the role, as whoever grants it something does, holds up the others for no longer.
     `SET LOCAL lock_timeout = '5s';`,
+    // A session of its own may hold the row that NOLOGIN writes to.
+    `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '${role}';`,
+    `ALTER ROLE "${role}" NOLOGIN;`,
+    'COMMIT;',
+    // Those that are being opened have no name yet, and no other login may end them but their own.
+    `DO $$ DECLARE opening int; BEGIN FOR opening IN SELECT pid FROM pg_locks WHERE locktype = 'virtualxid' EXCEPT SELECT pid FROM pg_stat_activity WHERE usesysid IS NOT NULL LOOP BEGIN GRANT "${role}" TO CURRENT_USER; SET LOCAL ROLE "${role}"; PERFORM pg_terminate_backend(opening, 10000); RAISE insufficient_privilege; EXCEPTION WHEN insufficient_privilege OR undefined_object THEN NULL; END; END LOOP; END $$;`,
+    `SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = '${role}';`,
+    'BEGIN;',
+    `SET LOCAL lock_timeout = '5s';`,
     // A login without a role works on, and nobody finds it again.
     `DO $$ BEGIN IF EXISTS (SELECT FROM pg_stat_activity WHERE usename = '${role}') THEN RAISE 'a session of ${role} is left'; END IF; END $$;`,
+    `DO $$ BEGIN IF EXISTS (SELECT FROM pg_roles WHERE rolname = '${role}' AND rolcanlogin) THEN RAISE '${role} can still log in'; END IF; END $$;`,
     // What it made goes with it, for which one has to be a member: until the role is gone in the same transaction.
     `GRANT "${role}" TO CURRENT_USER; DROP OWNED BY "${role}"; DROP ROLE "${role}";`,
     'COMMIT;',

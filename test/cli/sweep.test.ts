@@ -174,6 +174,16 @@ describe('mayfly provider sweep', () => {
       expect((await dropped(names)).left).toEqual([])
     })
 
+    test('is not held up by a login that holds its own role in a transaction that it leaves open', async () => {
+      const name = roleOf(ended, 'OpenOpen')
+      await superuser.unsafe(`create role "${name}" login password 'p'`)
+      const session = connectAs(cluster.url, { username: name, password: 'p' })
+      await session.unsafe("begin; alter role current_user password 'another'")
+
+      expect(await dropped([name])).toMatchObject({ left: [] })
+      await session.end({ timeout: 0 })
+    })
+
     test('keeps a login of which a session is left that does not end in time', async () => {
       const names = [roleOf(ended, 'StayStay'), roleOf(ended, 'GoneGone')] as const
       for (const name of names) await superuser.unsafe(`create role "${name}" login password 'p'`)

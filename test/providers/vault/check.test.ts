@@ -161,6 +161,8 @@ describe.runIf(vaultRuns)('mayfly provider check, of a Vault', () => {
 
   const onTokenRole = (keys: object) => () => change('auth/token/roles/mayfly-task', keys)
   const onDatabaseRole = (keys: object) => () => change('database/roles/ledger-read', keys)
+  const shipped = async (file: string) => JSON.parse(await readFile(path.join(deployed, file), 'utf8')) as Record<string, unknown>
+  const shippedRole = async () => (await shipped('database-role.json')) as { creation_statements: string[] }
   const noLogin = `ALTER ROLE "{{name}}" NOLOGIN;`
   const terminate = `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{{name}}';`
   const drop = `DROP ROLE IF EXISTS "{{name}}";`
@@ -218,6 +220,14 @@ describe.runIf(vaultRuns)('mayfly provider check, of a Vault', () => {
         await change('database/roles/ledger-read', { revocation_statements: [] })
       },
       /database\/roles\/ledger-read: revocation_statements: none/,
+    ],
+    [
+      'logins that may take every connection of their database',
+      async () => {
+        const { creation_statements: statements } = await shippedRole()
+        await change('database/roles/ledger-read', { creation_statements: statements.map((text) => text.replace('CONNECTION LIMIT 20 ', '')) })
+      },
+      /^grant ledger: database\/roles\/ledger-read: creation_statements: without CONNECTION LIMIT/,
     ],
     [
       'certificates without the lease that the grant counts on',

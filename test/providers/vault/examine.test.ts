@@ -209,7 +209,18 @@ describe('a database role', async () => {
   }
   const role = { ...shipped, default_ttl: 60, max_ttl: 86_400 }
   const trial = { subject: 'role', grant: grantOf({ path: 'database/creds/x' }), longest: 1_800 }
-  const [noLogin, commit, terminate, look, drop] = shipped.revocation_statements as [string, string, string, string, string]
+  const [timeout, cut, noLogin, commit, opening, terminate, look, drop] = shipped.revocation_statements as [
+    string,
+    string,
+    string,
+    string,
+    string,
+    string,
+    string,
+    string,
+  ]
+  const first = [timeout, cut, noLogin]
+  const ends = [opening, terminate, look]
 
   test('of deploy/vault is as it should be', () => expect(judgeDatabaseRole(trial, role)).toEqual([]))
 
@@ -219,27 +230,37 @@ describe('a database role', async () => {
     ['lets logins live less than the grant', { max_ttl: 900 }, /^warning: lets nothing live longer than 900 s/],
     [
       'makes logins without an end',
-      { creation_statements: [`CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}' IN ROLE reader;`] },
+      { creation_statements: [`CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}' CONNECTION LIMIT 20 IN ROLE reader;`] },
       /^fault: creation_statements: without VALID UNTIL/,
     ],
     [
       'makes logins whose end is no end',
-      { creation_statements: [`CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}' VALID UNTIL 'infinity' IN ROLE reader;`] },
+      { creation_statements: [`CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}' VALID UNTIL 'infinity' CONNECTION LIMIT 20 IN ROLE reader;`] },
       /^fault: creation_statements: without VALID UNTIL/,
     ],
     [
       'gives each login rights of its own',
       {
         creation_statements: [
-          `CREATE ROLE "{{name}}" LOGIN VALID UNTIL '{{expiration}}'; GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{{name}}";`,
+          `CREATE ROLE "{{name}}" LOGIN VALID UNTIL '{{expiration}}' CONNECTION LIMIT 20; GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{{name}}";`,
         ],
       },
       /^fault: creation_statements: GRANT … ON/,
     ],
     [
       'makes logins without rights',
-      { creation_statements: [`CREATE ROLE "{{name}}" LOGIN VALID UNTIL '{{expiration}}'`] },
+      { creation_statements: [`CREATE ROLE "{{name}}" LOGIN VALID UNTIL '{{expiration}}' CONNECTION LIMIT 20`] },
       /^warning: creation_statements: no IN ROLE/,
+    ],
+    [
+      'makes logins that may take every connection',
+      { creation_statements: [`CREATE ROLE "{{name}}" LOGIN VALID UNTIL '{{expiration}}' IN ROLE reader`] },
+      /^warning: creation_statements: without CONNECTION LIMIT/,
+    ],
+    [
+      'makes logins whose limit is none',
+      { creation_statements: [`CREATE ROLE "{{name}}" LOGIN VALID UNTIL '{{expiration}}' CONNECTION LIMIT -1 IN ROLE reader`] },
+      /^warning: creation_statements: without CONNECTION LIMIT/,
     ],
     ['is of another database', { creation_statements: [`CREATE USER '{{name}}'@'%' IDENTIFIED BY '{{password}}'`] }, /^unchecked: statements/],
   ])('that %s is told', (_, over, message) => expect(told(judgeDatabaseRole(trial, { ...role, ...over }))).toEqual([expect.stringMatching(message)]))
@@ -254,30 +275,35 @@ describe('a database role', async () => {
   })
 
   test.each<[string, string[], RegExp | undefined]>([
-    ['each step in an entry', [noLogin, commit, terminate, look, drop], undefined],
-    ['several steps in an entry', [`ALTER ROLE "{{name}}" NOLOGIN; COMMIT`, `${terminate} ${look} ${drop}`], undefined],
+    ['each step in an entry', shipped.revocation_statements, undefined],
+    ['several steps in an entry', [`${timeout} ${cut} ALTER ROLE "{{name}}" NOLOGIN; COMMIT`, `${opening} ${terminate} ${look} ${drop}`], undefined],
     ['nothing', [], /none/],
     ['blank entries', [' ', ''], /none/],
-    ['no COMMIT', [noLogin, terminate, drop], /all in one transaction/],
-    ['COMMIT before NOLOGIN', [commit, noLogin, terminate, drop], /all in one transaction/],
-    ['COMMIT after the sessions', [noLogin, terminate, commit, drop], /all in one transaction/],
-    ['COMMIT inside of a block', [`DO $$ BEGIN ALTER ROLE x NOLOGIN; COMMIT; END $$;`, terminate, drop], /all in one transaction/],
-    ['no NOLOGIN', [commit, terminate, drop], /without NOLOGIN/],
+    ['no COMMIT', [...first, ...ends, drop], /all in one transaction/],
+    ['COMMIT before NOLOGIN', [commit, ...first, ...ends, drop], /all in one transaction/],
+    ['COMMIT after the sessions', [...first, ...ends, commit, drop], /all in one transaction/],
+    ['COMMIT inside of a block', [timeout, cut, `DO $$ BEGIN ALTER ROLE x NOLOGIN; COMMIT; END $$;`, ...ends, drop], /all in one transaction/],
+    ['no end of sessions but before COMMIT', [...first, commit, opening, look, drop], /all in one transaction/],
+    ['no NOLOGIN', [commit, ...ends, drop], /without NOLOGIN/],
     ['no end of sessions', [noLogin, commit, drop], /open sessions are left alone/],
-    ['no DROP', [noLogin, commit, terminate], /without DROP ROLE/],
+    ['no DROP', [...first, commit, ...ends], /without DROP ROLE/],
     [
       'DROP before the sessions',
-      [noLogin, commit, 'DROP OWNED BY "{{name}}"; DROP ROLE "{{name}}"', terminate, look],
+      [...first, commit, opening, 'DROP OWNED BY "{{name}}"; DROP ROLE "{{name}}"', terminate, look],
       /^fault: .* is dropped before/,
     ],
     [
       'DROP before the sessions in one block',
-      [noLogin, commit, `DO $$ BEGIN DROP OWNED BY x; DROP ROLE x; PERFORM pg_terminate_backend(1); END $$;`, look],
+      [...first, commit, opening, `DO $$ BEGIN DROP OWNED BY x; DROP ROLE x; PERFORM pg_terminate_backend(1); END $$;`, look],
       /^fault: .* is dropped before/,
     ],
-    ['its look after DROP', [noLogin, commit, terminate, drop, look], /^warning: .* is not noticed/],
-    ['no look for what is left', [noLogin, commit, terminate, drop], /^warning: .* is not noticed/],
-    ['nothing for what a login made', [noLogin, commit, terminate, look, 'DROP ROLE "{{name}}"'], /^warning: .* without DROP OWNED/],
+    ['its look after DROP', [...first, commit, opening, terminate, drop, look], /^warning: .* is not noticed/],
+    ['no look for what is left', [...first, commit, terminate, opening, drop], /^warning: .* is not noticed/],
+    ['nothing for a login that holds its own role', [noLogin, commit, ...ends, drop], /^warning: .* holds up NOLOGIN/],
+    ['a limit on its wait for that alone', [timeout, noLogin, commit, ...ends, drop], /^warning: .* holds up NOLOGIN/],
+    ['nothing for sessions that are being opened', [...first, commit, terminate, look, drop], /^warning: .* is being opened/],
+    ['nothing for what a login made', [...first, commit, ...ends, 'DROP ROLE "{{name}}"'], /^warning: .* without DROP OWNED/],
+    ['nothing for more of it than there are locks', [...first, commit, ...ends, 'DROP OWNED BY x; DROP ROLE x'], /^warning: .* out_of_memory/],
   ])('whose revocation has %s', (_, entries, message) => {
     expect(told(judgeRevocation('role', entries))).toEqual(message === undefined ? [] : [expect.stringMatching(message)])
   })

@@ -14,7 +14,10 @@ const databaseRole = z.looseObject({
 })
 
 /** How Postgres quotes the name of a login. */
-const isPostgres = /\bCREATE\s+(ROLE|USER)\s+"\{\{(user)?name\}\}"/i
+const forPostgres = /\bCREATE\s+(ROLE|USER)\s+"\{\{(user)?name\}\}"/i
+
+/** Whether a role makes logins of Postgres. @param data as Vault shows it */
+export const isOfPostgres = (data: unknown): boolean => forPostgres.test(databaseRole.safeParse(data).data?.creation_statements.join('\n') ?? '')
 
 /** The role that makes logins of a database. */
 export function judgeDatabaseRole(trial: RoleOnTrial, data: unknown): Finding[] {
@@ -37,7 +40,7 @@ export function judgeDatabaseRole(trial: RoleOnTrial, data: unknown): Finding[] 
     })
   }
   const creation = role.creation_statements.join('\n')
-  if (!isPostgres.test(creation))
+  if (!isOfPostgres(data))
     return [
       ...findings,
       { level: 'unchecked', subject, message: 'statements: only those of Postgres are understood. See to it yourself that open sessions are ended' },
@@ -60,6 +63,13 @@ function judgeCreation(subject: string, creation: string): Finding[] {
       subject,
       message: "creation_statements: without VALID UNTIL '{{expiration}}' nothing ends a login while Vault is down. Add it",
     })
+  if (!/\bCONNECTION\s+LIMIT\s+\d/i.test(creation))
+    findings.push({
+      level: 'warning',
+      subject,
+      message:
+        'creation_statements: without CONNECTION LIMIT one login may take every connection of the database, and Vault gets in no more to end it. Add one, such as CONNECTION LIMIT 20',
+    })
   if (/\bGRANT\b[^;]*\bON\b/i.test(creation))
     findings.push({
       level: 'fault',
@@ -76,8 +86,12 @@ function judgeCreation(subject: string, creation: string): Finding[] {
   return findings
 }
 
-const cutsSessions = /\bpg_terminate_backend\b/i
+const terminates = /\bpg_terminate_backend\b/i
+const seesOpening = /\bpg_locks\b/i
 const dropsRole = /\bDROP\s+(ROLE|USER)\b/i
+
+/** Whether a statement ends sessions that have a name, and not those that are being opened. */
+const cutsSessions = (text: string): boolean => terminates.test(text) && !seesOpening.test(text)
 
 /**
  * NOLOGIN, made true by COMMIT, then the end of every session, a look whether one is left, then DROP with what the login made. In one transaction whoever
@@ -94,25 +108,44 @@ export function judgeRevocation(subject: string, entries: readonly string[]): Fi
   const fault = (message: string): Finding[] => [finding('fault', message)]
   if (entries.every((entry) => entry.trim() === '')) return fault('none, and what Vault does by itself leaves open sessions alone')
   const steps = entries.flatMap(stepsOf)
-  const at = (step: RegExp): number => steps.findIndex((text) => step.test(text))
-  const [noLogin, commit, terminate, drop] = [at(/\bNOLOGIN\b/i), at(/^(COMMIT|END)\b/i), at(cutsSessions), at(dropsRole)]
-  if (terminate === -1) return fault('open sessions are left alone: without pg_terminate_backend they go on after the login is gone')
+  const at = (step: (text: string) => boolean, from = 0): number => steps.findIndex((text, nth) => nth >= from && step(text))
+  if (at(cutsSessions) === -1) return fault('open sessions are left alone: without pg_terminate_backend they go on after the login is gone')
+  const noLogin = at((text) => /\bNOLOGIN\b/i.test(text))
   if (noLogin === -1) return fault('without NOLOGIN first a client that reconnects in a loop keeps a session that nothing ends')
-  if (!(noLogin < commit && commit < terminate))
+  const commit = at((text) => /^(COMMIT|END)\b/i.test(text), noLogin)
+  const terminate = commit === -1 ? -1 : at(cutsSessions, commit)
+  if (terminate === -1)
     return fault(
       'all in one transaction: whoever reconnects before it is over keeps a session that nothing ends. COMMIT has to stand between NOLOGIN and pg_terminate_backend',
     )
+  const drop = at((text) => dropsRole.test(text))
   if (drop === -1) return fault('without DROP ROLE every login that ever was stays as a role')
-  const all = steps.join('\n')
-  if (all.search(dropsRole) < all.search(cutsSessions))
+  if (drop < terminate || (drop === terminate && steps[drop]!.search(dropsRole) < steps[drop]!.search(terminates)))
     return fault('the role is dropped before its sessions are cut, which then have no name to be found by')
   const findings: Finding[] = []
-  if (!steps.slice(terminate + 1, drop + 1).some((text) => /\bpg_stat_activity\b/i.test(text)))
-    findings.push(finding('warning', 'a session that does not end in time is not noticed, for pg_terminate_backend only warns of it'))
-  if (!steps.some((text) => /\bDROP\s+OWNED\b/i.test(text)))
-    findings.push(
-      finding('warning', 'without DROP OWNED an agent keeps its lease from ending: whoever owns something, such as a large object, is not dropped'),
-    )
+  const warnUnless = (isSo: boolean, message: string): void => void (isSo || findings.push(finding('warning', message)))
+  const [before, between] = [steps.slice(0, noLogin), steps.slice(commit, drop)]
+  warnUnless(
+    before.some((text) => /\block_timeout\b/i.test(text)) && before.some(cutsSessions),
+    'whoever changes their own password and does not commit holds up NOLOGIN, and all of the connection behind it: lock_timeout and pg_terminate_backend have to stand before it too',
+  )
+  warnUnless(
+    between.some((text) => seesOpening.test(text)),
+    'a session that is being opened is in pg_locks and not yet in pg_stat_activity, stays so for as long as its client likes (post_auth_delay), and is left alone',
+  )
+  warnUnless(
+    steps.slice(terminate + 1, drop + 1).some((text) => /\bpg_stat_activity\b/i.test(text) && (!terminates.test(text) || dropsRole.test(text))),
+    'a session that does not end in time is not noticed, for pg_terminate_backend only warns of it',
+  )
+  const ownerships = steps.filter((text) => /\bDROP\s+OWNED\b/i.test(text))
+  warnUnless(
+    ownerships.length > 0,
+    'without DROP OWNED an agent keeps its lease from ending: whoever owns something, such as a large object, is not dropped',
+  )
+  warnUnless(
+    ownerships.every((text) => /\bout_of_memory\b/i.test(text)),
+    'an agent keeps its lease from ending with more objects than the database has locks: DROP OWNED has to pass over out_of_memory',
+  )
   return findings
 }
 
