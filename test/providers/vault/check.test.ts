@@ -162,6 +162,7 @@ describe.runIf(vaultRuns)('mayfly provider check, of a Vault', () => {
   const onTokenRole = (keys: object) => () => change('auth/token/roles/mayfly-task', keys)
   const onDatabaseRole = (keys: object) => () => change('database/roles/ledger-read', keys)
   const shipped = async (file: string) => JSON.parse(await readFile(path.join(deployed, file), 'utf8')) as Record<string, unknown>
+  const shippedConnection = () => shipped('database-config.json')
   const shippedRole = async () => (await shipped('database-role.json')) as { creation_statements: string[] }
   const noLogin = `ALTER ROLE "{{name}}" NOLOGIN;`
   const terminate = `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{{name}}';`
@@ -228,6 +229,15 @@ describe.runIf(vaultRuns)('mayfly provider check, of a Vault', () => {
         await change('database/roles/ledger-read', { creation_statements: statements.map((text) => text.replace('CONNECTION LIMIT 20 ', '')) })
       },
       /^grant ledger: database\/roles\/ledger-read: creation_statements: without CONNECTION LIMIT/,
+    ],
+    [
+      'logins whose names do not tell their lease',
+      async () => {
+        const connection = await shippedConnection()
+        mend.push(() => root('POST', 'database/config/ledger', connection))
+        await root('POST', 'database/config/ledger', { ...connection, username_template: '' })
+      },
+      /^grant ledger: username_template: the name of the login does not tell its lease/,
     ],
     [
       'certificates without the lease that the grant counts on',

@@ -3,10 +3,11 @@ import type { Handle } from '../../../base/evidence.ts'
 import { newId } from '../../../base/ids.ts'
 import { stopwatch } from '../../../base/time.ts'
 import { orFault } from '../../examination.ts'
-import { type Finding, type LeaseReference, ProviderError, type Reservation, type TrialGrant } from '../../provider.ts'
+import { type Finding, type LeaseReference, type Minted, ProviderError, type Reservation, type TrialGrant } from '../../provider.ts'
 import { dataOf, says } from '../answers.ts'
 import { leastAccountToken, revocationOf, secretPath, type VaultGrant } from '../grant.ts'
 import { heldBy } from '../handles.ts'
+import { isOfPostgres } from './database.ts'
 import type { Examined } from './examine.ts'
 import { definitionOf, judgeRole, judgeUnknown } from './roles.ts'
 
@@ -32,28 +33,43 @@ export async function examineGrant(vault: Examined, trial: TrialGrant<VaultGrant
       message: 'was not tried, for it has parameters: give each a value with --param NAME=VALUE',
     }
     const named = grant.parts.some((part) => part.startsWith('{'))
-    return [...(named ? [] : await examineRole(vault, trial, grant.parts.join('/'))), untried]
+    return [...(named ? [] : (await examineRole(vault, trial, grant.parts.join('/'))).findings), untried]
   }
   return await orFault(subject, async () => {
     const path = secretPath(grant, parameters)
-    return [...(await examineRole(vault, trial, path)), ...(await tryGrant(vault, trial, path))]
+    const role = await examineRole(vault, trial, path)
+    return [...role.findings, ...(await tryGrant(vault, trial, path, role.ofPostgres))]
   })
 }
 
-async function examineRole({ ask }: Examined, { name, settings: grant, maxTtl }: TrialGrant<VaultGrant>, path: string): Promise<Finding[]> {
-  const definition = grant.engine === 'kv' ? undefined : definitionOf(path)
-  if (!definition) return judgeUnknown(`grant ${name}`, grant)
-  const subject = `grant ${name}: ${definition.path}`
-  const answer = await ask({ path: definition.path })
-  if (answer.status === 404) return [{ level: 'fault', subject, message: 'there is no such role: make it, or mend the path of the grant' }]
-  if (answer.status !== 200)
-    return [
-      { level: 'unchecked', subject, message: `may not be read by the broker: let its policy read ${definition.mount}/roles/+ while you check` },
-    ]
-  return judgeRole({ subject, grant, longest: Math.floor(maxTtl / 1_000) }, dataOf(answer, z.unknown()))
+/** What was found of a role, and whether it is known to make logins of Postgres. */
+interface ExaminedRole {
+  readonly findings: readonly Finding[]
+  readonly ofPostgres: boolean
 }
 
-async function tryGrant(vault: Examined, trial: TrialGrant<VaultGrant>, path: string): Promise<Finding[]> {
+async function examineRole({ ask }: Examined, { name, settings: grant, maxTtl }: TrialGrant<VaultGrant>, path: string): Promise<ExaminedRole> {
+  const unread = (...findings: readonly Finding[]): ExaminedRole => ({ findings, ofPostgres: false })
+  const definition = grant.engine === 'kv' ? undefined : definitionOf(path)
+  if (!definition) return unread(...judgeUnknown(`grant ${name}`, grant))
+  const subject = `grant ${name}: ${definition.path}`
+  const answer = await ask({ path: definition.path })
+  if (answer.status === 404) return unread({ level: 'fault', subject, message: 'there is no such role: make it, or mend the path of the grant' })
+  if (answer.status !== 200)
+    return unread({
+      level: 'unchecked',
+      subject,
+      message: `may not be read by the broker: let its policy read ${definition.mount}/roles/+ while you check`,
+    })
+  const data = dataOf(answer, z.unknown())
+  return {
+    findings: judgeRole({ subject, grant, longest: Math.floor(maxTtl / 1_000) }, data),
+    ofPostgres: grant.engine === 'leased' && isOfPostgres(data),
+  }
+}
+
+/** @param ofPostgres whether what it makes is a login that the sweep is to find */
+async function tryGrant(vault: Examined, trial: TrialGrant<VaultGrant>, path: string, ofPostgres: boolean): Promise<Finding[]> {
   const subject = `grant ${trial.name}`
   const grant = trial.settings
   const { clock, mint } = vault
@@ -86,6 +102,7 @@ async function tryGrant(vault: Examined, trial: TrialGrant<VaultGrant>, path: st
           },
         ]
       : []
+    if (ofPostgres && !isNamedAfter(minted, lease)) findings.push(unnamed(subject))
     return [...findings, revocationOf(grant) === 'expiry' ? lasting(subject, grant) : await end(vault, subject, lease)]
   } catch (error) {
     if (!(error instanceof ProviderError)) throw error
@@ -112,6 +129,17 @@ async function end({ ask, ending, settings: { timeout } }: Examined, subject: st
     message: `made, revoked and gone (${how}${held.listed ? ': relying parties have to read the revocation list' : ''})`,
   }
 }
+
+/** As the `username_template` of deploy/vault/database-config.json names a login. Vault writes `-` where the id of its lease has `_`. */
+const isNamedAfter = ({ credential }: Minted, { lease }: LeaseReference): boolean =>
+  credential.type === 'username_password' && new RegExp(`^mf-token-${lease.replace('_', '-')}-[A-Za-z0-9]{8}$`).test(credential.username)
+
+const unnamed = (subject: string): Finding => ({
+  level: 'warning',
+  subject,
+  message:
+    'username_template: the name of the login does not tell its lease, so sweep.sql and `mayfly provider sweep` pass by what Vault has lost. Set it for the connection as in deploy/vault/database-config.json',
+})
 
 const lasting = (subject: string, { engine }: VaultGrant): Finding => ({
   level: 'ok',
