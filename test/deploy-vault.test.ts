@@ -475,6 +475,26 @@ describe.runIf(vaultRuns)('deploy/vault', () => {
     await Promise.all([revoke(gone), revoke(living)])
   })
 
+  test("no function of others is called with the rights of Vault's login, or of whoever sweeps, though it fits better than Postgres' own", async () => {
+    await superuser().unsafe(`
+      create function public.pg_terminate_backend(integer, integer) returns boolean language plpgsql as $$ begin raise 'called as %', current_user; end $$;
+      create function public.format(text, name) returns text language plpgsql as $$ begin raise 'called as %', current_user; end $$;
+      create function public.format(text, text) returns text language plpgsql as $$ begin raise 'called as %', current_user; end $$`)
+    try {
+      const [ended, lost] = [await mint(), await mint()]
+      const sessions = [await vault.database.login(ended.username, ended.password), await vault.database.login(lost.username, lost.password)]
+      await superuser().unsafe(`alter role "${lost.username}" valid until '2020-01-01'`)
+      expect(await sweep()).toMatch(new RegExp(`${lost.username} .* dropped`))
+      await revoke(ended)
+      expect(await Promise.all(sessions.map((session) => session.alive()))).toEqual([false, false])
+      for (const session of sessions) await session.close()
+      expect(await vault.setUp()).toContain('database role ledger-read')
+      await revoke(lost)
+    } finally {
+      await superuser().unsafe('drop function public.pg_terminate_backend(integer, integer), public.format(text, name), public.format(text, text)')
+    }
+  })
+
   test('setup.sh, applied once more, changes nothing: no password, no token, no role', async () => {
     const before = await state()
     const told = await vault.setUp()

@@ -9,6 +9,9 @@ SET log_statement = 'none';
 SET log_min_error_statement = 'panic';
 SET log_min_duration_statement = -1;
 
+-- Nobody else's function is called here, whoever may make some in `public`.
+SET search_path = pg_catalog;
+
 SELECT format('CREATE ROLE %I NOLOGIN', missing) FROM unnest(ARRAY['ledger_read', 'mayfly_vault']) AS missing
   WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = missing) \gexec
 
@@ -22,6 +25,8 @@ REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 
 -- Vault's login is no superuser and no member of the group: it makes and drops roles, and ends sessions.
 ALTER ROLE mayfly_vault LOGIN CREATEROLE NOSUPERUSER NOCREATEDB NOREPLICATION NOBYPASSRLS;
+-- It calls nobody else's function either: one in `public` that fits better than Postgres' own would run with its rights.
+ALTER ROLE mayfly_vault SET search_path = pg_catalog;
 -- To end the sessions of the logins that it made. Those of superusers stay out of its reach. Postgres asks for the right and not for the membership, so
 -- that a login with NOINHERIT could not.
 GRANT pg_signal_backend TO mayfly_vault;

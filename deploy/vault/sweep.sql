@@ -6,6 +6,8 @@
 -- Only names made by our username_template (database-config.json), and of these only roles that cannot log in: NOLOGIN, as a revocation leaves a role
 -- that cannot be dropped; or over for a minute, so that no clock and no lease that is being renewed can be meant.
 
+-- Nobody else's function is called here, whoever may make some in `public`.
+SET search_path = pg_catalog;
 -- Who holds a lock on a role, as whoever grants it something does, holds up nothing else for longer.
 SET lock_timeout = '5s';
 

@@ -46,7 +46,7 @@ export const sweepCommand = (outputOf: OutputOf): Command =>
       const found = await sweep(client, provider, names)
       const output = outputOf(command)
       if (sql && !output.json) {
-        if (found.lost.length > 0) console.log(found.lost.map(dropOf).join('\n'))
+        if (found.lost.length > 0) console.log([ownFunctions, ...found.lost.map(dropOf)].join('\n'))
         output.note(inWords(found))
       } else output.result(found, () => [...(found.lost.length + found.unknown.length > 0 ? [listOf(found)] : []), inWords(found)].join('\n'))
     })
@@ -81,6 +81,9 @@ async function leaseOf(client: Pick<Client, 'showLease'>, id: LeaseId): Promise<
     throw error
   }
 }
+
+/** Or somebody else's function in `public` that fits better would run with the rights of whoever sweeps. */
+const ownFunctions = 'SET search_path = pg_catalog;'
 
 /**
  * In the order in which nobody can come in again in between: as the `revocation_statements` of deploy/vault/database-role.json, which docs/vault.md explains.
