@@ -1,4 +1,5 @@
 import { Command } from 'commander'
+import type { DenialView, ReplayView } from '../http/contract.ts'
 import { Unsuccessful } from './failure.ts'
 import { counted, moment, paint, table, type Output } from './output.ts'
 import type { OutputOf } from './program.ts'
@@ -40,9 +41,9 @@ export const policyCommand = (outputOf: OutputOf): Command =>
           output.result(replayed, () =>
             [
               `${decision.id}  ${decision.agent}  ${decision.kind}  ${decision.action}  ${decision.decided_at}`,
-              `kept      ${verdict(decision.outcome, decision.policies)}  ${decision.policy_digest}`,
-              `archived  ${verdict(archived.outcome, archived.policies)}  ${archived.same ? 'the same answer' : paint(output, 'red', 'ANOTHER ANSWER')}`,
-              `today     ${verdict(current.outcome, current.policies)}  ${current.same ? 'the same answer' : 'another answer'}  ${current.policy_digest}`,
+              `kept      ${verdict({ ...decision, denied: decision.answers.filter(({ outcome }) => outcome === 'deny') })}  ${decision.policy_digest}`,
+              `archived  ${verdict(archived)}  ${archived.same ? 'the same answer' : paint(output, 'red', 'ANOTHER ANSWER')}`,
+              `today     ${verdict(current)}  ${current.same ? 'the same answer' : 'another answer'}  ${current.policy_digest}`,
             ].join('\n'),
           )
           if (!archived.same) throw new Unsuccessful()
@@ -52,8 +53,8 @@ export const policyCommand = (outputOf: OutputOf): Command =>
 
 const denialsCommand = (outputOf: OutputOf): Command =>
   timed(new Command('denials').description('what was denied, newest first (operators and reviewers)'), 'decided')
-    .option('--policy <id>', 'by this policy')
-    .option('--by-default', 'only where no policy permitted what was asked, and none forbade it')
+    .option('--policy <id>', 'only where this policy forbade something of it')
+    .option('--by-default', 'only where no policy permitted something of it, and none forbade that')
     .option('--agent <name>', 'to this agent')
     .option('--task <task>', 'about this task')
     .addOption(limitOption())
@@ -61,13 +62,13 @@ const denialsCommand = (outputOf: OutputOf): Command =>
     .action(async (filter: Record<string, string>, command: Command) => {
       const page = await connect().listDenials(filterOf(filter))
       outputOf(command).result(page, () => {
-        const rows = page.items.map(({ id, decided_at, agent, kind, action, policies }) => [
+        const rows = page.items.map(({ id, decided_at, agent, kind, action, denied }) => [
           moment(decided_at),
           id,
           agent,
           kind,
           action,
-          policies.length > 0 ? policies.join(', ') : 'no policy permits it',
+          reasons(denied),
         ])
         return paged(table(['AT', 'DECISION', 'AGENT', 'KIND', 'ACTION', 'WHY'], rows), page)
       })
@@ -75,5 +76,14 @@ const denialsCommand = (outputOf: OutputOf): Command =>
 
 const mark = (output: Output, ok: boolean): string => (ok ? paint(output, 'green', 'ok  ') : paint(output, 'red', 'FAIL'))
 
-const verdict = (outcome: string, policies: readonly string[]): string =>
-  `${outcome} (${policies.length > 0 ? policies.join(', ') : 'no policy permits it'})`
+const verdict = ({ outcome, policies, denied }: Pick<ReplayView['archived'], 'outcome' | 'policies' | 'denied'>): string =>
+  `${outcome} (${outcome === 'permit' ? policies.join(', ') : reasons(denied)})`
+
+/** `invoices-export is forbidden by frozen-customers; no policy permits invoices-api` */
+const reasons = (denied: DenialView['denied']): string =>
+  denied
+    .map(({ resource, policies, diagnostics }) => {
+      if (diagnostics.length > 0) return `${resource} could not be decided: ${diagnostics.join(', ')} failed`
+      return policies.length > 0 ? `${resource} is forbidden by ${policies.join(', ')}` : `no policy permits ${resource}`
+    })
+    .join('; ')

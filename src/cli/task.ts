@@ -87,7 +87,10 @@ const showCommand = (outputOf: OutputOf): Command =>
         [
           describeTask(output, shown.task),
           leaseTable(shown.leases),
-          ...shown.decisions.map(({ id: decision, action, outcome, policies }) => `${decision}  ${action}  ${outcome}  ${policies.join(', ')}`),
+          // Those of a denial permitted something of it too: `policy denials` says what denied.
+          ...shown.decisions.map(({ id: decision, action, outcome, policies }) =>
+            [decision, action, outcome, ...(outcome === 'permit' ? [policies.join(', ')] : [])].join('  '),
+          ),
         ].join('\n'),
       )
     })

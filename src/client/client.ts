@@ -166,7 +166,7 @@ export function createClient({ token, certificate, keep = () => {}, ...options }
       if (answer.headers.get('content-type')?.split(';', 1)[0]!.trim().toLowerCase() !== form) throw new BrokerUnreachable(url, notABroker)
       return { text: answer.text, next: nextCursor(answer) }
     },
-    listDenials: (filter = {}) => get(`/denials${queryOf(filter)}`, page),
+    listDenials: (filter = {}) => get(`/denials${queryOf(filter)}`, denials),
     listLogs: () => get('/ledger/logs', logs),
     readLog: async (after) => (await send(transport, { method: 'GET', path: `/ledger/log${queryOf({ after })}`, repeatable: true })).text,
     showProof: async (entry) => (await send(transport, { method: 'GET', path: `/ledger/${encodeURIComponent(entry)}/proof`, repeatable: true })).text,
@@ -201,8 +201,10 @@ const closedLease = anObject.extend({ lease: stated, ended: z.boolean() })
 const page = anObject.extend({ items: z.array(anObject), next: z.string().nullable().default(null) })
 const logs = anObject.extend({ items: z.array(z.looseObject({ origin: z.string(), first: z.number(), checkpoint: z.string() })) })
 const policySet = anObject.extend({ digest: z.string() })
-const decided = anObject.extend({ id: z.string(), outcome: z.string() })
-const replayed = anObject.extend({ decision: decided, archived: anObject, current: anObject })
+const judged = anObject.extend({ denied: z.array(anObject).default([]) })
+const denials = page.extend({ items: z.array(judged) })
+const decided = anObject.extend({ id: z.string(), outcome: z.string(), answers: z.array(anObject).default([]) })
+const replayed = anObject.extend({ decision: decided, archived: judged, current: judged })
 // What a person has to read before they confirm. `confirm` is needed by nobody who confirms the count.
 const plan = anObject.extend({ tasks: z.number(), leases: z.array(anObject), count: z.number() })
 const stop = anObject.extend({ id: z.string(), selector: anObject })

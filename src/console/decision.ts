@@ -2,11 +2,11 @@ import { html } from 'hono/html'
 import type { DecisionId } from '../base/ids.ts'
 import { fieldIn, type Json, textIn } from '../base/json.ts'
 import { formatDuration } from '../base/time.ts'
-import type { Answer } from '../policy/decide.ts'
+import { type Answer, denialsIn } from '../policy/decide.ts'
 import { type Judgement, type Replay, replayDecision } from '../tasks/replay.ts'
 import type { Broker } from '../tasks/task.ts'
 import type { Html } from './page.ts'
-import { renderMoment } from './words.ts'
+import { renderDenied, renderMoment, renderNames } from './words.ts'
 import { policySetOf } from '../ledger/policy-sets.ts'
 
 /** A decision with what it rested on, and what the same question comes to when it is asked again. */
@@ -37,7 +37,7 @@ export function renderDecision(home: string, { replay, archive, today }: Ground)
       <dt>Task</dt>
       <dd><a href="${home}/tasks/${decision.taskId}">${decision.kind}</a></dd>
       <dt>Determined by</dt>
-      <dd>${renderNames(decision.policies)}</dd>
+      <dd>${renderDetermining({ ...decision, denied: denialsIn(decision.answers) })}</dd>
       <dt>Obligations</dt>
       <dd>${maxTtl === undefined ? html`<span class="quiet">none</span>` : `credentials live ${formatDuration(maxTtl)} at most`}</dd>
       <dt>Policy set</dt>
@@ -58,23 +58,27 @@ export function renderDecision(home: string, { replay, archive, today }: Ground)
         ${renderJudgement(current.digest === decision.policyDigest ? 'today, which are the same' : 'today', current)}
       </tbody>
     </table>
-    <h2>Policies that determined it, as they were</h2>
-    ${decision.policies.length === 0 ? html`<p>None: what no policy permits is denied.</p>` : decision.policies.map((id) => renderPolicy(id, textIn(archive, id), today[id]))}
+    <h2>Policies that determined an answer, as they were</h2>
+    ${decision.policies.length === 0 ? html`<p>None: what no policy permits is denied, and so is what cannot be evaluated.</p>` : decision.policies.map((id) => renderPolicy(id, textIn(archive, id), today[id]))}
     <h2>What the policy was asked</h2>
     ${decision.answers.map(renderAnswer)}`
 }
 
-const renderNames = (policies: readonly string[]): Html =>
-  policies.length === 0
-    ? html`<span class="quiet">no policy</span>`
-    : html`${policies.map((id, at) => html`${at > 0 ? ', ' : ''}<code>${id}</code>`)}`
+const renderPolicies = (policies: readonly string[]): Html =>
+  policies.length === 0 ? html`<span class="quiet">no policy</span>` : renderNames(policies)
 
-function renderJudgement(name: string, { outcome, policies, same }: Judgement): Html {
+/** The policies that permitted, or what denied. */
+const renderDetermining = ({ outcome, policies, denied }: Pick<Judgement, 'outcome' | 'policies' | 'denied'>): Html =>
+  outcome === 'permit' ? renderPolicies(policies) : renderDenied(denied)
+
+function renderJudgement(name: string, judgement: Judgement): Html {
   return html`<tr>
     <td>${name}</td>
-    <td data-label="Outcome">${outcome === 'permit' ? 'permitted' : 'denied'}</td>
-    <td data-label="Determined by">${renderNames(policies)}</td>
-    <td data-label="As kept?">${same ? html`<span class="state alive">the same</span>` : html`<span class="state ending">another answer</span>`}</td>
+    <td data-label="Outcome">${judgement.outcome === 'permit' ? 'permitted' : 'denied'}</td>
+    <td data-label="Determined by">${renderDetermining(judgement)}</td>
+    <td data-label="As kept?">
+      ${judgement.same ? html`<span class="state alive">the same</span>` : html`<span class="state ending">another answer</span>`}
+    </td>
   </tr>`
 }
 
@@ -97,7 +101,7 @@ function renderAnswer({ action, resource, outcome, policies, diagnostics, input 
   const lines = [...named('', question), ...named('context.', context)]
   return html`<p>
       ${action} <code>${resource}</code>: ${outcome === 'permit' ? 'permitted' : 'denied'} by
-      ${renderNames(policies)}${diagnostics.length > 0 ? html`. <span class="stuck">Could not be evaluated: ${renderNames(diagnostics)}</span>` : ''}
+      ${renderPolicies(policies)}${diagnostics.length > 0 ? html`. <span class="stuck">Could not be evaluated: ${renderNames(diagnostics)}</span>` : ''}
     </p>
     <pre tabindex="0" role="region" aria-label="Question about ${resource}">${lines.join('\n')}</pre>
     <details>

@@ -7,10 +7,11 @@ import type { Ledger } from '../ledger/connect.ts'
 import { entryKinds } from '../proof/entry-kinds.ts'
 import type { Listed } from '../ledger/lists.ts'
 import type { DecisionRecord, Entry, Lease, Task } from '../ledger/records.ts'
+import { type Denial, denialsIn } from '../policy/decide.ts'
 import type { Html } from './page.ts'
 import { type Field, type Question, readQuestion } from './question.ts'
 import { grantOf, tell } from './timeline.ts'
-import { causeOf, renderLeaseState, renderMoment, renderPurpose, renderShort, renderTaskState, shortened } from './words.ts'
+import { causeOf, renderDenied, renderLeaseState, renderMoment, renderPurpose, renderShort, renderTaskState, shortened } from './words.ts'
 
 /** A page of an answer; what is wrong with the question; or nothing, where it names too little to be one. */
 export type Answered = { readonly rows: Html; readonly next: string | null } | { readonly faults: readonly FieldFault[] } | 'not asked'
@@ -114,16 +115,14 @@ const answerTasks = answerIn<contract.TaskFilter, Task>({
 const answerDenials = answerIn<contract.DenialFilter, DecisionRecord>({
   shape: contract.DenialFilter,
   ask: askForDenials,
-  columns: ['When, UTC', 'Agent', 'Kind', 'Asked for', 'Denied by', 'Decision', 'Task'],
-  row: (home, { id, decidedAt, agent: asking, kind, action, policies, taskId }) =>
+  columns: ['When, UTC', 'Agent', 'Kind', 'Asked for', 'Why', 'Decision', 'Task'],
+  row: (home, { id, decidedAt, agent: asking, kind, action, answers, taskId }) =>
     html`<tr>
       <td>${renderMoment(decidedAt)}</td>
       <td data-label="Agent">${asking}</td>
       <td data-label="Kind">${kind}</td>
       <td data-label="Asked for">${action}</td>
-      <td data-label="Denied by">
-        ${policies.length === 0 ? html`<span class="quiet">no policy permits it</span>` : policies.map((policy) => html`<code>${policy}</code> `)}
-      </td>
+      <td data-label="Why">${renderFirstDenied(denialsIn(answers))}</td>
       <td data-label="Decision"><a class="id short" href="${home}/decisions/${id}">…${id.slice(-6)}</a></td>
       <td data-label="Task">${linkToTask(home, taskId)}</td>
     </tr>`,
@@ -174,6 +173,10 @@ export const denials: LedgerView = {
   exported: false,
   answer: answerDenials,
 }
+
+/** As many as a row has room for: the decision has all. */
+const renderFirstDenied = (denied: readonly Denial[]): Html =>
+  html`${renderDenied(denied.slice(0, 3))}${denied.length > 3 ? html`; <span class="quiet">and ${denied.length - 3} more</span>` : ''}`
 
 const linkToTask = (home: string, id: string): Html => html`<a class="id short" href="${home}/tasks/${id}">…${id.slice(-6)}</a>`
 

@@ -42,7 +42,12 @@ const usual: readonly { readonly name: string; readonly path: string; readonly a
     meaning: 'Name the grant, and the times. A lease counts from its announcement until its end was proven.',
   },
   { name: 'What an agent or owner had', path: '/ledger/tasks', asks: {}, meaning: 'Name either, and the times. The owner is the one of that day.' },
-  { name: 'What was denied', path: '/ledger/denials', asks: {}, meaning: 'Decisions that said no. By default: no policy permitted it.' },
+  {
+    name: 'What was denied',
+    path: '/ledger/denials',
+    asks: {},
+    meaning: 'Decisions that said no. By default: no policy permitted something of it, and none forbade that.',
+  },
   {
     name: 'Outlived their task',
     path: '/ledger/leases',

@@ -4,7 +4,7 @@ import { fieldIn, type Json, textIn, textsIn } from '../base/json.ts'
 import type { Entry, Lease } from '../ledger/records.ts'
 import { type EntryKind, isEntryKind } from '../proof/entry-kinds.ts'
 import type { Html } from './page.ts'
-import type { Mood } from './words.ts'
+import { type Mood, renderNames } from './words.ts'
 
 /** An entry of the history in a sentence, and whether it is a beginning, an end, or trouble. */
 interface Told {
@@ -99,11 +99,11 @@ const sentences: Readonly<Record<EntryKind, (about: About) => Told>> = {
 
 function tellDecision({ home, entry: { body, decisionId } }: About): Told {
   const permitted = textIn(body, 'outcome') === 'permit'
-  const named = textsIn(body, 'policies')
+  // Of a denial they are also those that permitted something of it: the decision says what denied.
+  const named = permitted ? textsIn(body, 'policies') : []
   return {
     mood: permitted ? 'alive' : 'stuck',
-    text: html`${permitted ? 'Permitted' : 'Denied'}
-    ${textIn(body, 'action')}${named.length > 0 ? html` by ${named.map((id, at) => html`${at > 0 ? ', ' : ''}<code>${id}</code>`)}` : ', because no policy permits it'}.
+    text: html`${permitted ? 'Permitted' : 'Denied'} ${textIn(body, 'action')}${named.length > 0 ? html` by ${renderNames(named)}` : ''}.
     ${decisionId && html`<a href="${home}/decisions/${decisionId}">Why</a>`}`,
   }
 }

@@ -1,6 +1,7 @@
 import { html } from 'hono/html'
 import type { Cause, Lease } from '../ledger/records.ts'
 import type { LeaseState, TaskState } from '../ledger/states.ts'
+import type { Denial } from '../policy/decide.ts'
 import type { Html } from './page.ts'
 
 /** What a state means for whoever looks: something works, something is being ended, something resists, nothing is left. */
@@ -57,6 +58,20 @@ const longest = 140
 export function shortened(text: string): string {
   const characters = Array.from(text)
   return characters.length <= longest ? text : `${characters.slice(0, longest - 1).join('')}…`
+}
+
+/** Names as they stand in a file. */
+export const renderNames = (names: readonly string[]): Html => html`${names.map((name, at) => html`${at > 0 ? ', ' : ''}<code>${name}</code>`)}`
+
+/** Why each answer said no that did. */
+export const renderDenied = (denied: readonly Denial[]): Html =>
+  html`${denied.map((denial, at) => html`${at > 0 ? '; ' : ''}${renderReason(denial)}`)}`
+
+function renderReason({ resource, policies, diagnostics }: Denial): Html {
+  if (diagnostics.length > 0) return html`<span class="stuck">${resource} could not be decided: ${renderNames(diagnostics)} failed</span>`
+  return policies.length > 0
+    ? html`${resource} is forbidden by ${renderNames(policies)}`
+    : html`<span class="quiet">no policy permits ${resource}</span>`
 }
 
 /** `4 leases`. */

@@ -298,8 +298,11 @@ export const EntryFilter = z
   .refine(inOrder, wrongOrder)
 export const DenialFilter = z
   .strictObject({
-    policy: Name.optional().openapi({ description: 'One of the policies that determined it' }),
-    by_default: z.enum(['true'], 'can only be true').optional().openapi({ description: 'No policy determined it: none permitted what was asked' }),
+    policy: Name.optional().openapi({ description: 'Something of it was forbidden by this policy' }),
+    by_default: z
+      .enum(['true'], 'can only be true')
+      .optional()
+      .openapi({ description: 'Something of it was permitted by no policy, and forbidden by none' }),
     agent: Name.optional(),
     task: TaskIdentifier.optional(),
     ...times('Decided'),
@@ -443,7 +446,9 @@ export const DecisionView = z
     id: DecisionIdentifier,
     action: z.enum(['issue', 'renew', 'declare']),
     outcome: Outcome,
-    policies: z.array(z.string()).openapi({ description: 'Ids of the policies that determined it' }),
+    policies: z
+      .array(z.string())
+      .openapi({ description: 'Ids of the policies that determined its answers; of a denial also those that permitted something of what was asked' }),
     policy_digest: Digest,
     obligations: ObligationsView,
     decided_at: Moment,
@@ -469,11 +474,23 @@ export const DecisionDetail = DecisionView.extend({
 }).openapi('DecisionDetail')
 export type DecisionDetail = z.infer<typeof DecisionDetail>
 
+const Denied = z
+  .array(
+    z.object({
+      resource: z.string().openapi({ description: 'The grant, or the kind of a task without grants' }),
+      policies: z.array(z.string()).openapi({ description: 'Ids of the policies that forbid it' }),
+      diagnostics: z
+        .array(z.string())
+        .openapi({ description: 'Ids of the policies that could not be evaluated; `engine` where there was no answer' }),
+    }),
+  )
+  .openapi({ description: 'What of it was denied. Without policies and diagnostics: no policy permits it' })
+
 /** A decision in a list: what it was about, without its inputs. */
-export const DenialView = DecisionView.extend({ task: TaskIdentifier, agent: z.string(), kind: z.string() }).openapi('Denial')
+export const DenialView = DecisionView.extend({ task: TaskIdentifier, agent: z.string(), kind: z.string(), denied: Denied }).openapi('Denial')
 export type DenialView = z.infer<typeof DenialView>
 
-const Replayed = z.object({ policy_digest: Digest, outcome: Outcome, policies: z.array(z.string()), same: z.boolean() })
+const Replayed = z.object({ policy_digest: Digest, outcome: Outcome, policies: z.array(z.string()), denied: Denied, same: z.boolean() })
 
 export const ReplayView = z
   .object({

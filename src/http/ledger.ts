@@ -12,7 +12,7 @@ import { callableBy, readers } from './authenticate.ts'
 import * as contract from './contract.ts'
 import { asCsv, asLines } from './export.ts'
 import { askForDenials, askForEntries } from './questions.ts'
-import { viewDecisionDetail, viewDenial, viewEntry } from './views.ts'
+import { viewDecisionDetail, viewDenial, viewEntry, viewJudgement } from './views.ts'
 
 /** What reviewers read: the history, the decisions with all they rested on, and the policy sets that made them. */
 export function ledgerRoutes(broker: Broker) {
@@ -36,12 +36,10 @@ export function ledgerRoutes(broker: Broker) {
     })
     .openapi(replay, async (c) => {
       const replayed = await replayDecision(broker, c.req.valid('param').id)
-      const { outcome, policies, same } = replayed.archived
-      const { digest, ...current } = replayed.current
       const answer: contract.ReplayView = {
         decision: viewDecisionDetail(replayed.decision),
-        archived: { policy_digest: replayed.decision.policyDigest, outcome, policies: [...policies], same },
-        current: { policy_digest: digest, outcome: current.outcome, policies: [...current.policies], same: current.same },
+        archived: viewJudgement(replayed.decision.policyDigest, replayed.archived),
+        current: viewJudgement(replayed.current.digest, replayed.current),
       }
       return c.json(answer, 200)
     })

@@ -194,7 +194,11 @@ const decided: Tell = (entry) => {
   const outcome = textIn(body, 'outcome')
   const isAllowed = outcome === 'permit'
   return answered(entry, textIn(body, 'action'), isAllowed, isAllowed ? 'The policy permitted a request' : 'The policy denied a request', {
-    authorizations: policiesIn(body).map((policy) => ({ decision: outcome || undefined, policy })),
+    // Of a denial, a policy that is named may have permitted another grant: which one denied is in the answers of the decision.
+    authorizations: policiesIn(body).map((policy) => ({
+      decision: (isAllowed || policy['name'] === undefined) && outcome ? outcome : undefined,
+      policy,
+    })),
   })
 }
 

@@ -3,7 +3,8 @@ import { formatDuration } from '../base/time.ts'
 import type { LogRecord } from '../ledger/log.ts'
 import type { DecisionRecord, DecisionSummary, Entry, Lease, Revocation, Stop, Task } from '../ledger/records.ts'
 import type { Selector } from '../ledger/selector.ts'
-import type { Obligations } from '../policy/decide.ts'
+import { type Denial, denialsIn, type Obligations } from '../policy/decide.ts'
+import type { Judgement } from '../tasks/replay.ts'
 import type { Caller } from '../tasks/task.ts'
 import type {
   DecisionDetail,
@@ -13,6 +14,7 @@ import type {
   LeaseView,
   LogView,
   ReceiptView,
+  ReplayView,
   RevocationView,
   Selector as SelectorView,
   StopView,
@@ -88,17 +90,26 @@ export function viewDecision(decision: DecisionSummary): DecisionView {
   }
 }
 
-export const viewDenial = (decision: DecisionSummary): DenialView => ({
-  ...viewDecision(decision),
-  task: decision.taskId,
-  agent: decision.agent,
-  kind: decision.kind,
+/** With what it was about. */
+const viewSubject = (decision: DecisionSummary) => ({ ...viewDecision(decision), task: decision.taskId, agent: decision.agent, kind: decision.kind })
+
+export const viewDenial = (decision: DecisionRecord): DenialView => ({ ...viewSubject(decision), denied: viewDenied(denialsIn(decision.answers)) })
+
+const viewDenied = (denied: readonly Denial[]): DenialView['denied'] =>
+  denied.map(({ resource, policies, diagnostics }) => ({ resource, policies: [...policies], diagnostics: [...diagnostics] }))
+
+export const viewJudgement = (digest: string, { outcome, policies, denied, same }: Judgement): ReplayView['archived'] => ({
+  policy_digest: digest,
+  outcome,
+  policies: [...policies],
+  denied: viewDenied(denied),
+  same,
 })
 
 /** With every answer and its whole input: for reviewers, who may see what the policy saw. */
 export function viewDecisionDetail(decision: DecisionRecord): DecisionDetail {
   return {
-    ...viewDenial(decision),
+    ...viewSubject(decision),
     answers: decision.answers.map((answer) => ({
       action: answer.action,
       resource: answer.resource,

@@ -2,6 +2,7 @@ import { and, sql, type SQL } from 'drizzle-orm'
 import { type DecisionId, idFrom, type LeaseId, type TaskId } from '../base/ids.ts'
 import type { Json } from '../base/json.ts'
 import type { Ledger } from './connect.ts'
+import { json } from './entries.ts'
 import { milliseconds } from './intervals.ts'
 import {
   type DecisionRecord,
@@ -84,9 +85,9 @@ export interface EntryFilter {
 
 /** Of decisions that said no. */
 export interface DenialFilter {
-  /** One of the policies that determined it. */
+  /** Something of it was forbidden by this policy. */
   readonly policy?: string | undefined
-  /** True: no policy determined it, for none permitted what was asked. */
+  /** True: something of it was permitted by no policy, and forbidden by none. */
   readonly byDefault?: true | undefined
   readonly agent?: string | undefined
   readonly task?: TaskId | undefined
@@ -155,12 +156,22 @@ export const listEntries = (ledger: Ledger, filter: EntryFilter, page: Page): Pr
     at('ent', 'at', filter, longestStatement),
   ])
 
-/** Decisions that said no, whatever they were about. */
+/**
+ * Decisions that said no, whatever they were about.
+ *
+ * What denied is in the answers, which have no index; the policies of a decision, which have one, are those of all its answers. By functions and not by
+ * operators, for which Postgres takes hardly any row to fit: it would read all denials and sort them, and not the newest until the page is full.
+ */
 export const listDenials = (ledger: Ledger, filter: DenialFilter, page: Page): Promise<Listed<DecisionRecord>> =>
   list(ledger, sql`decisions`, decisionOf, page, [
     sql`outcome = 'deny'`,
-    filter.policy === undefined ? undefined : sql`policies @> ${JSON.stringify([filter.policy])}::text::jsonb`,
-    filter.byDefault === undefined ? undefined : sql`policies = '[]'`,
+    filter.policy === undefined
+      ? undefined
+      : sql`policies @> ${json([filter.policy])}
+          and jsonb_path_exists(answers, '$[*] ? (@.outcome == "deny" && @.policies[*] == $policy)', ${json({ policy: filter.policy })})`,
+    filter.byDefault === undefined
+      ? undefined
+      : sql`jsonb_path_exists(answers, '$[*] ? (@.outcome == "deny" && @.policies.size() == 0 && @.diagnostics.size() == 0)')`,
     equal('agent', filter.agent),
     equal('task_id', filter.task),
     at('dec', 'decided_at', filter, mostApart),

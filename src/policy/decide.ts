@@ -26,10 +26,13 @@ export interface Answer {
   readonly input: string
 }
 
+/** An answer that said no, and why: by the policies that forbid it; where some failed, by those; and where there is neither, since none permits it. */
+export type Denial = Pick<Answer, 'resource' | 'policies' | 'diagnostics'>
+
 /** The policy's judgement on one inquiry. Permit only if every answer permits. */
 export interface Decision {
   readonly outcome: 'permit' | 'deny'
-  /** Ids of all determining policies, sorted, each once. */
+  /** Ids of the determining policies of all answers, sorted, each once. Of a denial, also those of answers that permitted: `denialsIn` says what denied. */
   readonly policies: readonly string[]
   readonly policyDigest: Digest
   readonly obligations: Obligations
@@ -56,6 +59,10 @@ export function decide(set: PolicySet, inquiry: Inquiry, now: Date): Decision {
 export function replay(set: PolicySet, answers: readonly Answer[]): readonly Answer[] {
   return answers.map(({ action, resource, input }) => ({ action, resource, ...judge(set, JSON.parse(input) as CedarRequest), input }))
 }
+
+/** What of a decision said no; nothing of one that permits. */
+export const denialsIn = (answers: readonly Answer[]): readonly Denial[] =>
+  answers.flatMap(({ outcome, resource, policies, diagnostics }) => (outcome === 'deny' ? [{ resource, policies, diagnostics }] : []))
 
 /** The answer of a set to one question, and the question as it is kept. */
 const ask = (set: PolicySet, question: CedarRequest): Asked => ({ ...judge(set, question), input: canonical(question) })

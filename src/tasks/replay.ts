@@ -5,7 +5,7 @@ import { decidedBody } from '../ledger/entries.ts'
 import { showDecision, toldOfDecision } from '../ledger/lists.ts'
 import { policySetOf } from '../ledger/policy-sets.ts'
 import type { DecisionRecord } from '../ledger/records.ts'
-import { type Answer, replay } from '../policy/decide.ts'
+import { type Answer, type Denial, denialsIn, replay } from '../policy/decide.ts'
 import { restorePolicySet } from '../policy/document.ts'
 import { canonical, type Digest, digestIn } from '../proof/canonical.ts'
 import { notFound } from './refusals.ts'
@@ -23,6 +23,8 @@ export interface Replay {
 export interface Judgement {
   readonly outcome: 'permit' | 'deny'
   readonly policies: readonly string[]
+  /** What of it said no, and why. */
+  readonly denied: readonly Denial[]
   /** Whether outcome, determining policies and obligations are those that were kept. */
   readonly same: boolean
 }
@@ -63,6 +65,7 @@ function judge(decision: DecisionRecord, answers: readonly Answer[]): Judgement 
   return {
     outcome: answers.every((answer) => answer.outcome === 'permit') ? 'permit' : 'deny',
     policies: [...new Set(answers.flatMap((answer) => answer.policies))].toSorted(),
+    denied: denialsIn(answers),
     same: canonical(answers) === canonical(decision.answers),
   }
 }

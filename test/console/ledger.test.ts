@@ -81,7 +81,7 @@ describe("the reviewer's questions in the console", () => {
 
   test('what was denied is found by its policy, or by that none permitted it', async () => {
     await house.declare(['api'], { agent: 'stranger' }).catch(() => {})
-    expect((await pageOf('/ledger/denials?by_default=true&agent=stranger')).rows).toContain('no policy permits it')
+    expect((await pageOf('/ledger/denials?by_default=true&agent=stranger')).rows).toContain('no policy permits api')
     expect((await pageOf('/ledger/denials?policy=never')).text).toContain('Nothing is kept that fits')
   })
 

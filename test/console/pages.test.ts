@@ -5,7 +5,8 @@ import { sql } from 'drizzle-orm'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { newId, type TaskId } from '../../src/base/ids.ts'
 import { renderNow } from '../../src/console/now.ts'
-import { listEntries } from '../../src/ledger/lists.ts'
+import { listDenials, listEntries } from '../../src/ledger/lists.ts'
+import { archivePolicySet } from '../../src/ledger/policy-sets.ts'
 import { findTask } from '../../src/ledger/records.ts'
 import { resumeIssuing, stopIssuing } from '../../src/tasks/revoke.ts'
 import { type House, loadPolicy } from '../support/house.ts'
@@ -246,7 +247,7 @@ describe.each(stores)('the pages of the console on $name', ({ open }) => {
       const [entry] = (await listEntries(house.ledger, { kind: 'task.denied' }, { limit: 1 })).items
       const { text } = await pageOf(`/tasks/${entry!.taskId}`)
       expect(text).toContain('This task was given none')
-      expect(textOf(text)).toContain('because no policy permits it')
+      expect(textOf(text)).toMatch(/Denied\s+issue\.\s+Why/)
     })
 
     test('is found by the id of the task, of a lease, of a decision, of an entry, or of a revocation', async () => {
@@ -395,6 +396,25 @@ describe.each(stores)('the pages of the console on $name', ({ open }) => {
   })
 
   describe('a decision', () => {
+    test('that denies says what of it was denied, and why, and not what permitted the rest', async () => {
+      const before = house.broker.policy()
+      const folder = await mkdtemp(path.join(tmpdir(), 'mayfly-console-'))
+      const policies = `
+        @id("no-crm") forbid(principal, action, resource == Grant::"crm");
+        @id("fails") permit(principal, action == Action::"issue", resource == Grant::"slow-api") when { context.ttl.toMilliseconds() * 9223372036854775807 > 0 };`
+      const stricter = await loadPolicy(folder, { policies })
+      await archivePolicySet(house.ledger, stricter.set.digest, stricter.set.document)
+      house.use(stricter)
+      await house.declare(['api', 'crm', 'slow-api']).catch(() => {})
+      house.use(before)
+      await rm(folder, { recursive: true })
+      const [denial] = (await listDenials(house.ledger, { policy: 'no-crm' }, { limit: 1 })).items
+      const text = textOf((await pageOf(`/decisions/${denial!.id}`)).text)
+      expect(text).toMatch(/Determined by\s+crm is forbidden by no-crm\s*; slow-api could not be decided: fails failed\s+Obligations/)
+      expect(text).toMatch(/that day\s+denied\s+crm is forbidden by no-crm\s*; slow-api could not be decided: fails failed\s+the same/)
+      expect(textOf((await pageOf(`/tasks/${denial!.taskId}`)).text)).not.toContain('robots-work')
+    })
+
     test('shows the policies that determined it as they were, the question, and what it comes to when it is asked again', async () => {
       const task = await house.declare(['api'])
       const address = `/decisions/${task.opened.decision.id}`
@@ -412,7 +432,7 @@ describe.each(stores)('the pages of the console on $name', ({ open }) => {
       const today = textOf((await pageOf(address)).text)
       house.use(before)
       await rm(folder, { recursive: true })
-      expect(today).toMatch(/today\s+denied\s+never\s+another answer/)
+      expect(today).toMatch(/today\s+denied\s+api is forbidden by never\s+another answer/)
       expect(today).toMatch(/that day\s+permitted\s+robots-work\s+the same/)
       await task.complete()
     })

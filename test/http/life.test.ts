@@ -4,6 +4,7 @@ import type {
   ClosedLease,
   ClosedTask,
   DecisionDetail,
+  DenialView,
   EntryView,
   LeaseView,
   OpenedTask,
@@ -216,8 +217,22 @@ describe('over HTTP, a task', () => {
     expect(detail).toMatchObject({ outcome: 'deny', agent: 'stranger', answers: [{ resource: 'api', outcome: 'deny' }] })
     const { body: replay } = await call<ReplayView>('GET', `/decisions/${refused.body.decision}/replay`, eve)
     expect(replay).toMatchObject({ decision: { id: detail.id }, archived: { outcome: 'deny', same: true }, current: { outcome: 'deny', same: true } })
+    for (const { denied } of [replay.archived, replay.current]) expect(denied).toEqual([{ resource: 'api', policies: [], diagnostics: [] }])
+    const { body: page } = await call<Page<DenialView>>('GET', `/denials?task=${detail.task}`, eve)
+    expect(page.items).toMatchObject([{ id: detail.id, denied: [{ resource: 'api', policies: [], diagnostics: [] }] }])
     const { body: set } = await call<{ digest: string }>('GET', `/policies/${detail.policy_digest}`, ops)
     expect(set).toMatchObject({ digest: detail.policy_digest, document: expect.anything() as object })
+  })
+
+  test('that an operator has stopped is refused in words that do not lay it on the policy', async () => {
+    const { body: stop } = await call<{ id: string }>('POST', '/stops', ops, { selector: { agent: 'bot' }, reason: 'strange', duration: '1h' })
+    expect((await declare([{ name: 'api' }])).body).toMatchObject({
+      status: 403,
+      code: 'denied',
+      title: 'This is not permitted',
+      detail: expect.stringContaining('An operator has stopped this') as unknown,
+    })
+    await call('POST', `/stops/${stop.id}/lift`, ops, { reason: 'not so strange' })
   })
 
   test.each([

@@ -57,7 +57,7 @@ const examples: Readonly<Record<EntryKind, Example>> = {
       activity_name: 'issue',
       status: 'Failure',
       action: 'Denied',
-      authorizations: [{ decision: 'deny', policy: { name: 'no-robots', version: 'sha256:ab' } }],
+      authorizations: [{ policy: { name: 'no-robots', version: 'sha256:ab' } }],
       actor: { user: bot },
     },
   },
@@ -197,6 +197,8 @@ describe('an entry as an event of OCSF', () => {
     const without = sent({ id, at, xid: '1', kind: 'task.ended', ...ofTask, body: { state: 'completed' } })
     expect(Object.keys(without)).not.toEqual(expect.arrayContaining([expect.stringMatching(/^(actor|comment|status_code|status_detail)$/)]))
     expect(sent({ id, at, xid: '1', kind: 'lease.revoked', ...ofLease, body: { evidence } })).not.toHaveProperty('resources')
+    const determined = sent({ id, at, xid: '1', kind: 'decision.made', ...ofTask, body: { outcome: 'deny', policies: ['one', 'other'] } })
+    expect(determined['authorizations']).toEqual([{ policy: { name: 'one' } }, { policy: { name: 'other' } }])
     const undetermined = sent({
       id,
       at,

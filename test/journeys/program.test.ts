@@ -238,10 +238,14 @@ describe.each(stores)('the built program on $name', ({ open: openStore }) => {
     expect((await call(broker, bot, 'POST', '/tasks', declaration('api'))).status).toBe(201)
     await expect.poll(() => broker.log()).toContain('the old ones stay in force')
 
-    await site.write('policies/site.cedar', before.replaceAll('permit(', 'forbid('))
+    await site.write('policies/site.cedar', before.replace('resource in Kind::"work"', 'resource == Grant::"crm"'))
     broker.process.kill('SIGHUP')
     await reloads('activated', 1)
-    expect((await call(broker, bot, 'POST', '/tasks', declaration('api'))).body).toMatchObject({ status: 403, code: 'denied' })
+    const denied = await call(broker, bot, 'POST', '/tasks', declaration('api', 'crm'))
+    expect(denied.body).toMatchObject({ status: 403, code: 'denied' })
+    const as = { MAYFLY_URL: broker.url, MAYFLY_TOKEN: await site.token('operator:reader') }
+    expect((await mayfly(['policy', 'denials', '--by-default'], as)).stdout).toMatch(/ issue +no policy permits api$/m)
+    expect((await mayfly(['policy', 'replay', String(denied.body['decision'])], as)).stdout).toMatch(/^kept +deny \(no policy permits api\) /m)
 
     await site.write('policies/site.cedar', before)
     broker.process.kill('SIGHUP')

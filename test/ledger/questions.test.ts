@@ -134,24 +134,30 @@ describe.each(stores)('what a reviewer asks, on $name', ({ open }) => {
     await open.complete()
   })
 
-  test('denials by the policy that determined them, and those that no policy determined', async () => {
-    const forbidden = '@id("no-crm")\nforbid(principal, action, resource == Grant::"crm");'
+  test('denials by the policy that forbade something of them, and those of which something was permitted by none, whatever permitted the rest', async () => {
+    const forbidden = `
+      @id("no-crm") forbid(principal, action, resource == Grant::"crm");
+      @id("strangers-api") permit(principal == Agent::"stranger", action == Action::"issue", resource == Grant::"api");
+      @id("fails") permit(principal, action == Action::"issue", resource == Grant::"slow-api") when { context.ttl.toMilliseconds() * 9223372036854775807 > 0 };`
     const { policy } = house.broker
     const before = policy()
     const stricter = await loadPolicy(folder, { policies: forbidden })
     await archivePolicySet(house.ledger, stricter.set.digest, stricter.set.document)
     house.use(stricter)
-    await expect(house.declare(['crm'])).rejects.toMatchObject({ code: 'denied' })
+    await expect(house.declare(['crm', 'api'])).rejects.toMatchObject({ code: 'denied' })
+    await expect(house.declare(['api', 'lent'], { agent: 'stranger' })).rejects.toMatchObject({ code: 'denied' })
+    await expect(house.declare(['slow-api'], { agent: 'rival' })).rejects.toMatchObject({ code: 'denied' })
     house.use(before)
     await expect(house.declare(['api'], { agent: 'stranger' })).rejects.toMatchObject({ code: 'denied' })
 
     const byPolicy = await listDenials(house.ledger, { policy: 'no-crm' }, page)
     expect(byPolicy.items.map(({ agent, outcome, policies }) => ({ agent, outcome, policies }))).toEqual([
-      { agent: 'bot', outcome: 'deny', policies: ['no-crm'] },
+      { agent: 'bot', outcome: 'deny', policies: ['no-crm', 'robots-work'] },
     ])
     const byDefault = await listDenials(house.ledger, { byDefault: true }, page)
     expect(new Set(byDefault.items.map(({ agent }) => agent))).toEqual(new Set(['stranger']))
-    expect((await listDenials(house.ledger, { policy: 'robots-work' }, page)).items).toEqual([])
+    expect(byDefault.items.map(({ policies }) => policies)).toContainEqual(['strangers-api'])
+    for (const policy of ['robots-work', 'strangers-api', 'fails']) expect((await listDenials(house.ledger, { policy }, page)).items).toEqual([])
     expect((await listDenials(house.ledger, { agent: 'bot', to: minutesAgo(1) }, page)).items).toEqual([])
   })
 

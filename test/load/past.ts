@@ -32,6 +32,11 @@ async function writeSome(sql: postgres.TransactionSql, from: number, to: number,
   const life = sql`case when n % 200 = 3 then interval '1 day' else interval '5 minutes' end`
   const late = sql`case when n % 50 = 7 then interval '1 minute' else interval '0' end`
   const policies = sql`case when n % 3 = 0 then '[]' when n % 400 = 0 then '["policy-other"]' else '["policy-busy"]' end::jsonb`
+  /** Where they permitted something, and nothing permitted the rest. */
+  const besides = sql`n / 8 % 7 < 3`
+  const answers = sql`jsonb_build_array(
+    jsonb_build_object('outcome', case when ${besides} then 'permit' else 'deny' end, 'policies', ${policies}, 'diagnostics', '[]'::jsonb, 'input', repeat('asked ', 50)),
+    jsonb_build_object('outcome', 'deny', 'policies', case when ${besides} then '[]'::jsonb else ${policies} end, 'diagnostics', '[]'::jsonb, 'input', repeat('asked ', 50)))`
   // What ended is not checked again, row by row.
   await sql`set local session_replication_role = replica`
   await sql`
@@ -46,7 +51,7 @@ async function writeSome(sql: postgres.TransactionSql, from: number, to: number,
       'completed', at + ${life} - ${late}, at + ${life}, '{}' from ${numbers}`
   await sql`
     insert into decisions (id, task_id, agent, kind, action, outcome, policies, policy_digest, obligations, answers, decided_at)
-    select ${id('dec')}, ${id('task')}, ${some(sql, 'agent', 14)}, ${some(sql, 'kind', 10)}, 'issue', case when n % 8 = 0 then 'deny' else 'permit' end, ${policies}, '', '{}', '[]', at from ${numbers}`
+    select ${id('dec')}, ${id('task')}, ${some(sql, 'agent', 14)}, ${some(sql, 'kind', 10)}, 'issue', case when n % 8 = 0 then 'deny' else 'permit' end, ${policies}, '', '{}', ${answers}, at from ${numbers}`
   await sql`
     insert into entries (id, at, kind, agent, task_id, lease_id, body)
     select id_at('ent', at, n * 5 + k), at, (array['task.opened', 'decision.made', 'lease.issued', 'lease.revoked', 'task.ended'])[k], ${some(sql, 'agent', 14)},
