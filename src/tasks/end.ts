@@ -56,7 +56,8 @@ export function noteEnded(broker: Broker, leases: readonly Lease[]): void {
   for (const { id, taskId, provider, state, cause, closingAt, endedAt } of leases) {
     const labels = { provider, cause: cause ?? 'interrupted' }
     metrics.leasesEnded.inc({ ...labels, state })
-    if (closingAt && endedAt) metrics.timeToDead.observe(labels, (endedAt.getTime() - closingAt.getTime()) / 1_000)
+    // What only time ended has no proof that came sooner or later: its lease says when that would be.
+    if (state === 'revoked' && closingAt && endedAt) metrics.timeToDead.observe(labels, (endedAt.getTime() - closingAt.getTime()) / 1_000)
     log.info({ lease: id, task: taskId, provider, state, cause }, 'a lease has ended')
   }
 }

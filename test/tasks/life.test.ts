@@ -651,6 +651,25 @@ describe.each(stores)('the life of a task on $name', ({ open }) => {
     expect(await house.lab.works(task.secrets[0]!)).toBe(false)
   })
 
+  test('the time until something is dead is counted of what was proven dead, and not of what only time ended', async () => {
+    const counted = async (provider: string) => {
+      const [, count] = new RegExp(`^mayfly_time_to_dead_seconds_count{provider="${provider}",cause="completed"} (\\d+)$`, 'm').exec(
+        await house.broker.telemetry.metrics.registry.metrics(),
+      ) ?? [undefined, 0]
+      return Number(count)
+    }
+    const [lab, lapsing] = [await counted('lab'), await counted('lapsing')]
+    const task = await house.declare(['crm', 'gone-by-itself'])
+    await task.complete(0)
+    await house.broker.background.settled()
+    await house.backdate(task.id, '2 minutes')
+    await house.lab.clock(2 * 60_000)
+    await house.reap()
+
+    expect((await stateOf(task.id)).leases).toMatchObject([{ state: 'revoked' }, { state: 'expired', cause: 'completed' }])
+    expect([await counted('lab'), await counted('lapsing')]).toEqual([lab + 1, lapsing])
+  })
+
   test('of declarations that come at once, as many are given leases as the limit has places for, whatever they ask for together', async () => {
     const shapes = [['api'], ['api', 'crm'], ['api'], ['api', 'crm'], ['api'], [], ['api']]
 
