@@ -20,7 +20,7 @@ interface Wire {
 export const onTheWire: Record<ErrorCode, Wire> = {
   invalid_request: { status: 400, title: 'The request is not valid', retry: 'no' },
   invalid_token: { status: 401, title: 'The token was not accepted', retry: 'new_token' },
-  denied: { status: 403, title: 'The policy does not permit this', retry: 'no' },
+  denied: { status: 403, title: 'This is not permitted', retry: 'no' },
   agent_unknown: { status: 403, title: 'The catalogue has no agent with this identity', retry: 'no' },
   forbidden: { status: 403, title: 'This call is for others', retry: 'no' },
   not_found: { status: 404, title: 'There is nothing here for you', retry: 'no' },
