@@ -47,19 +47,24 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))("a broker's clock
     })
 
     test('moves no deadline: what is alive stays alive, and completing and revoking go on', async () => {
-      const [first, second] = [await ground.open('api', 'crm'), await ground.open('api', 'crm')]
+      const [first, second, third] = [await ground.open('api', 'crm'), await ground.open('api', 'crm'), await ground.open('api', 'crm')]
       await jump(ahead)
       // The reaper has come round meanwhile.
       const lap = async () => ((await ground.readyz()).body['reaper'] as { last_lap_seconds: number }).last_lap_seconds
       for (let before = await lap(), after = before; after >= before; after = await lap()) before = after
       const api = await ground.site.token('resource:api', ahead)
-      for (const task of [first, second]) {
+      for (const task of [first, second, third]) {
         expect(await ground.lab.works(task.secrets[1]!)).toBe(true)
         expect(await ground.introspect(task.secrets[0]!, api)).toMatchObject({ body: { active: true } })
       }
 
       expect(await ground.complete(first, 30)).toMatchObject({ status: 200, body: { ended: true } })
-      expect(await ground.introspect(first.secrets[0]!, api)).toMatchObject({ body: { active: false } })
+      const ops = await ground.site.token('operator:ops', ahead)
+      expect(await ground.revoke(second, ops, 30)).toMatchObject({ status: 200, body: { ended: true, task: { state: 'revoked' } } })
+      for (const task of [first, second]) {
+        expect(await ground.lab.works(task.secrets[1]!)).toBe(false)
+        expect(await ground.introspect(task.secrets[0]!, api)).toMatchObject({ body: { active: false } })
+      }
       await backstage.age('301 seconds')
       await secondsAfter(ground, `a clock that went ${words}`, async () => {}, nothingOwed)
     })
@@ -95,6 +100,8 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))("a broker's clock
         const old = await ground.declare(['api'], await ground.site.token('agent:bot', -13 * minutes, 600))
         expect(old.status, 'over for three minutes, but not by this clock').toBe(201)
         const { task, task_token } = old.body as { task: { id: string }; task_token: string }
+        const fresh = await ground.site.token('operator:ops', 1_000)
+        expect(await ground.revoke(task, fresh)).toMatchObject({ status: 401, body: { code: 'invalid_token', retry: 'new_token' } })
         expect((await ground.call(task_token, 'POST', `/tasks/${task.id}/complete`, {})).status).toBe(200)
       }
     })

@@ -38,7 +38,7 @@ export interface Ground {
   open(...grants: readonly string[]): Promise<Opened>
   complete(task: Opened, wait?: number): Promise<Answer>
   /** An operator ends it. @param as the workload token of the operator `ops` where absent */
-  revoke(task: Opened, as?: string): Promise<Answer>
+  revoke(task: Pick<Opened, 'id'>, as?: string, wait?: number): Promise<Answer>
   /** What a resource server is told about a signed token. @param as its workload token */
   introspect(token: string, as?: string): Promise<Answer>
   readyz(): Promise<Answer>
@@ -113,7 +113,7 @@ export async function startGround({ front = async (lab) => lab, environment = {}
       return { id: task.id, token: task_token, leases: leases.map(({ id }) => id), secrets: leases.map(({ credential }) => credential.token) }
     },
     complete: (task, wait = 0) => call(task.token, 'POST', `/tasks/${task.id}/complete`, {}, { prefer: `wait=${wait}` }),
-    revoke: (task, as = ops!) => call(as, 'POST', `/tasks/${task.id}/revoke`, { reason: 'an outage' }, { prefer: 'wait=0' }),
+    revoke: (task, as = ops!, wait = 0) => call(as, 'POST', `/tasks/${task.id}/revoke`, { reason: 'an outage' }, { prefer: `wait=${wait}` }),
     introspect: (token, as = api!) => call(as, 'POST', '/introspect', new URLSearchParams({ token })),
     readyz: () => ask('GET', '/readyz'),
     async metric(series) {
