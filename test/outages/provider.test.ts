@@ -159,7 +159,7 @@ describe('an outage of a provider', () => {
   async function completeAll(): Promise<void> {
     const ops = await ground.site.token('operator:ops')
     const { items } = (await ground.call(ops, 'GET', '/tasks?state=open')).body as { items: { id: string }[] }
-    for (const { id } of items) await ground.revoke({ id, token: '', leases: [], secrets: [] })
+    for (const { id } of items) await ground.revoke({ id })
     await until(async () => (await ground.lab.alive()).length === 0)
   }
 })
@@ -226,11 +226,22 @@ describe('a provider that hangs for ever', () => {
     }
   }
 
+  const hang = () => Promise.all((['put', 'delete', 'get'] as const).map((call) => ground.lab.next(call, 'hangs', always)))
+
+  /** Lets it answer again, until it has ended what it held and mints. */
+  async function recover(): Promise<void> {
+    await ground.lab.clear()
+    await ground.lab.release()
+    await until(async () => (await ground.metric('mayfly_leases{state="revoking"}')) === 0)
+    await until(async () => {
+      const { status, body } = await ground.declare(['crm'])
+      if (status === 201) await ground.revoke(body['task'] as { id: string }, undefined, 30)
+      return status === 201
+    })
+  }
+
   test('does not slow another one', async () => {
-    const held = await Promise.all(Array.from({ length: 20 }, () => ground.open('crm')))
     await measure(30)
-    for (const call of ['put', 'delete', 'get'] as const) await ground.lab.next(call, 'hangs', always)
-    for (const task of held) expect(await ground.complete(task)).toMatchObject({ status: 202 })
     const rounds = 30
     const alone = { mint: [] as number[], end: [] as number[] }
     const beside = { mint: [] as number[], end: [] as number[] }
@@ -238,12 +249,16 @@ describe('a provider that hangs for ever', () => {
     // In turns, so that what else the machine does falls on both.
     for (let turn = 0; turn < 4; turn++) {
       add(alone, await measure(rounds))
+      const held = await Promise.all(Array.from({ length: 20 }, () => ground.open('crm')))
+      await hang()
+      for (const task of held) expect(await ground.complete(task)).toMatchObject({ status: 202 })
       const stop = new AbortController()
       setMaxListeners(0, stop.signal)
       const crowd = Array.from({ length: 20 }, () => askInVain(stop.signal))
       add(beside, await measure(rounds))
       stop.abort()
       await Promise.all(crowd)
+      await recover()
     }
     for (const verb of ['mint', 'end'] as const) {
       const at = (times: readonly number[], share: number) => times.toSorted((one, another) => one - another)[Math.floor(times.length * share)]!
@@ -252,5 +267,5 @@ describe('a provider that hangs for ever', () => {
       console.log(`to ${verb} beside a provider that hangs: median ${words(0.5)}; p99 ${words(0.99)}`)
       expect(ratio(0.5), verb).toBeLessThan(5)
     }
-  }, 240_000)
+  }, 400_000)
 })
