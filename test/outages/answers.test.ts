@@ -149,7 +149,9 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('a provider whose
       await until(async () => (await ground.metric('mayfly_stuck_leases')) === 1)
       expect(await ground.metric('mayfly_oldest_unfinished_revocation_seconds')).toBeGreaterThan(300)
       expect(await ground.metric('mayfly_provider_up{provider="lab"}')).toBe(1)
-      expect((await ground.readyz()).body).toMatchObject({ status: 'ready', stuck_leases: 1 })
+      const { body } = await ground.readyz()
+      expect(body).toMatchObject({ status: 'ready', stuck_leases: 1 })
+      expect(body['providers']).toContainEqual({ name: 'lab', state: 'ok' })
       expect(await leaseOf(task)).toMatchObject({
         state: 'revoking',
         error: expect.stringContaining('status 40') as unknown,
