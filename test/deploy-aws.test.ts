@@ -284,8 +284,14 @@ test('Terraform puts the values of an account in the place of what the policies 
   const text = await readFile(path.join(folder, 'terraform/main.tf'), 'utf8')
   const [, map] = /^ {2}names = tomap\({\n([^]*?)\n {2}}\)$/m.exec(text)!
   const names = map!.split('\n').map((line) => /^ +"([^"]+)" += /.exec(line)?.[1])
-  const policies = await Promise.all((await readdir(folder)).filter((name) => name.endsWith('.json')).map((name) => shipped(name.slice(0, -'.json'.length))))
-  for (const name of names) expect(policies.filter((policy) => policy.includes(name!)), name).not.toEqual([])
+  const policies = await Promise.all(
+    (await readdir(folder)).filter((name) => name.endsWith('.json')).map((name) => shipped(name.slice(0, -'.json'.length))),
+  )
+  for (const name of names)
+    expect(
+      policies.filter((policy) => policy.includes(name!)),
+      name,
+    ).not.toEqual([])
   expect(names).toEqual(expect.arrayContaining([externalId, '123456789012', new URL(issuer).host]))
   expect(text, 'one value after the other').not.toContain('replace(')
 })

@@ -394,11 +394,7 @@ describe.each(stores)('kill lists on $name', ({ name: storeName, open }) => {
       }
       const canary: Canary = { prepare: async () => {}, isInForce: async () => true, forget: () => {} }
 
-      const written = await writeList(
-        { provider: 'aws', role, holder: 'one', lists: late, carrier, canary, noticed: () => {} },
-        await take(),
-        true,
-      )
+      const written = await writeList({ provider: 'aws', role, holder: 'one', lists: late, carrier, canary, noticed: () => {} }, await take(), true)
 
       expect(written).toMatchObject({ shut: true, rung: 6 })
       for (const { lease } of [...denied, before, between!]) expect((await findLease(ledger, lease.id))!.lease.state).toBe('revoking')

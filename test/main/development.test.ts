@@ -23,7 +23,11 @@ describe('the data folder of a development broker', () => {
     expect(await link()).toMatch(/^http:\/\/127\.0\.0\.1:4000\/console\/enter\?key=/)
   })
 
-  test.each([['0770', 0o770], ['0707', 0o707], ['0755', 0o755]])('is refused before anything in it is believed or made where it is open to others, as with %s', async (_, mode) => {
+  test.each([
+    ['0770', 0o770],
+    ['0707', 0o707],
+    ['0755', 0o755],
+  ])('is refused before anything in it is believed or made where it is open to others, as with %s', async (_, mode) => {
     await developmentOverrides(data, 4_000)
     await rm(path.join(data, 'local-issuer.json'))
     await writeFile(path.join(data, 'audience'), 'https://elsewhere.example.com')

@@ -352,12 +352,7 @@ describe('a place where something is ended is left', () => {
     ['once its revocation has failed', { revoke: () => Promise.reject(down) }, (target: Target) => target.revoke(lease, patient), 1],
     ['once it is known that nothing was minted', {}, (target: Target) => target.recover(lease, patient), 1],
     ['once nobody can say what was minted', { recover: () => Promise.reject(down) }, (target: Target) => target.recover(lease, patient), 1],
-    [
-      'not while what was minted is revoked next',
-      { recover: async () => ({ minted: true }) },
-      (target: Target) => target.recover(lease, patient),
-      0,
-    ],
+    ['not while what was minted is revoked next', { recover: async () => ({ minted: true }) }, (target: Target) => target.recover(lease, patient), 0],
   ] as const)('%s', async (_, verbs, end, times) => {
     const target = targetOf(verbs)
     const left = vi.fn()
