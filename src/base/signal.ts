@@ -19,6 +19,13 @@ export async function unlessFired<T>(work: Promise<T>, signal: AbortSignal): Pro
   return await Promise.race([work, fired]).finally(forget)
 }
 
+/** What work comes to, or what `late` gives or throws after so many milliseconds: then it goes on, and nobody here waits for it. */
+export async function inTime<T, Late>(milliseconds: number, work: PromiseLike<T>, late: () => Late): Promise<T | Late> {
+  let timer: NodeJS.Timeout | undefined
+  const over = new Promise<void>((resolve) => (timer = setTimeout(resolve, milliseconds))).then(late)
+  return await Promise.race([work, over]).finally(() => clearTimeout(timer))
+}
+
 /**
  * Does its work under a signal that fires with the caller's, and with `late` after so many milliseconds.
  *

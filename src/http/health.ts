@@ -1,6 +1,7 @@
 import { createRoute, OpenAPIHono, z } from '@hono/zod-openapi'
 import { describe } from '../base/errors.ts'
 import { remembered } from '../base/remembered.ts'
+import { inTime } from '../base/signal.ts'
 import { counts } from '../ledger/lists.ts'
 import type { Verifier } from '../identity/verify.ts'
 import type { Broker } from '../tasks/task.ts'
@@ -91,7 +92,7 @@ function createLookout(broker: Broker): () => Promise<Look> {
   const counted = remembered(() => look(broker), freshFor, clock)
   const roomy = remembered(() => ledger.hasRoom(), 0, clock)
   return async () => {
-    const [found, room] = await Promise.all([inTime(broker, counted()), inTime(broker, roomy())])
+    const [found, room] = await Promise.all([answerOf(broker, counted()), answerOf(broker, roomy())])
     return { found, writable: found?.writable === true && room === true }
   }
 }
@@ -103,18 +104,12 @@ async function look({ ledger, clock }: Broker) {
 }
 
 /** What the store answers; undefined when it does not say so in time. */
-async function inTime<Answer>(broker: Broker, question: Promise<Answer>): Promise<Answer | undefined> {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<undefined>((resolve) => {
-    timer = setTimeout(() => resolve(undefined), patience)
-  })
+async function answerOf<Answer>(broker: Broker, question: Promise<Answer>): Promise<Answer | undefined> {
   try {
-    return await Promise.race([question, late])
+    return await inTime(patience, question, () => undefined)
   } catch (error) {
     broker.telemetry.log.warn({ error: describe(error) }, 'the store did not answer a probe')
     return undefined
-  } finally {
-    clearTimeout(timer)
   }
 }
 

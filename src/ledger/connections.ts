@@ -1,5 +1,6 @@
 import postgres from 'postgres'
 import { BrokerError } from '../base/errors.ts'
+import { inTime } from '../base/signal.ts'
 import { delay, stopwatch } from '../base/time.ts'
 import type { Door } from './connect.ts'
 
@@ -142,14 +143,7 @@ const tooLate = 'The ledger did not answer in time'
 const isTooLate = (error: unknown): boolean => error instanceof BrokerError && error.detail === tooLate
 
 /** What a statement comes to, if it does so in time. @throws BrokerError `store_unavailable` */
-export async function withPatience<Answer>(query: PromiseLike<Answer>): Promise<Answer> {
-  let timer: NodeJS.Timeout | undefined
-  const tooLong = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new BrokerError('store_unavailable', tooLate, { retryAfter: 1 })), patience)
+export const withPatience = <Answer>(query: PromiseLike<Answer>): Promise<Answer> =>
+  inTime(patience, query, () => {
+    throw new BrokerError('store_unavailable', tooLate, { retryAfter: 1 })
   })
-  try {
-    return await Promise.race([query, tooLong])
-  } finally {
-    clearTimeout(timer)
-  }
-}

@@ -1,4 +1,5 @@
 import { STSClient } from '@aws-sdk/client-sts'
+import { inTime } from '../../base/signal.ts'
 import { ProviderError, type ProviderSurroundings } from '../provider.ts'
 import type { AwsCredentials, CredentialSource } from './refreshed.ts'
 import type { AwsSettings } from './settings.ts'
@@ -12,7 +13,8 @@ export function fromChain(name: string, { region, timeout }: AwsSettings, { noti
   const { config } = new STSClient({ region })
   let told = false
   return async () => {
-    const found = await withinTime(config.credentials(), timeout).catch((cause: unknown) => {
+    // The chain takes no signal, and may look where nobody answers.
+    const found = await inTime(timeout, config.credentials(), noCredentials).catch((cause: unknown) => {
       throw new ProviderError('unavailable', `${name}: the default chain has no AWS credentials for the broker`, 'no', { cause })
     })
     if (!isStatic(found)) return found
@@ -26,11 +28,6 @@ export function fromChain(name: string, { region, timeout }: AwsSettings, { noti
 /** A key of a user or of root, which lives until somebody deletes it. */
 export const isStatic = ({ sessionToken }: AwsCredentials): boolean => sessionToken === undefined
 
-/** The chain takes no signal, and may look where nobody answers. */
-async function withinTime<T>(work: Promise<T>, timeout: number): Promise<T> {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<never>(
-    (_, reject) => (timer = setTimeout(() => reject(new DOMException('no credentials in time', 'TimeoutError')), timeout)),
-  )
-  return await Promise.race([work, late]).finally(() => clearTimeout(timer))
+function noCredentials(): never {
+  throw new DOMException('no credentials in time', 'TimeoutError')
 }
