@@ -1,6 +1,6 @@
 import type { Context } from 'hono'
 import type { Env } from './app.ts'
-import { sharerOf } from './authenticate.ts'
+import { sharerOf } from './gate.ts'
 
 /** Seconds. The longest stays well below the time that ends are given. */
 const usual = 5

@@ -7,7 +7,7 @@ import { type AskedRevocation, planRevocation, resumeIssuing, revokeMany, showRe
 import type { Broker } from '../tasks/task.ts'
 import { body, conflicts, json, problems } from './answers.ts'
 import type { Env } from './app.ts'
-import { callableBy, readers } from './authenticate.ts'
+import { callableBy, readers } from './callable.ts'
 import * as contract from './contract.ts'
 import { pageOf } from './paging.ts'
 import { viewReceipts, viewRevocation, viewStop } from './views.ts'

@@ -3,7 +3,7 @@ import { introspect } from '../tasks/introspect.ts'
 import type { Broker } from '../tasks/task.ts'
 import { json, problems } from './answers.ts'
 import type { Env } from './app.ts'
-import { callableBy } from './authenticate.ts'
+import { callableBy } from './callable.ts'
 import * as contract from './contract.ts'
 
 /** What resource servers need to judge a token that this broker signed. @param publicUrl issuer of these tokens, without a trailing slash */

@@ -1,5 +1,3 @@
-import type { MiddlewareHandler } from 'hono'
-import { routePath } from 'hono/route'
 import { BrokerError, tokenRefused } from '../base/errors.ts'
 import { isId } from '../base/ids.ts'
 import type { Receipt } from '../base/receipt.ts'
@@ -11,8 +9,6 @@ import { recordRefusal } from '../ledger/refusals.ts'
 import { type Broker, calledIn, type Caller } from '../tasks/task.ts'
 import { isTaskToken, taskOfToken } from '../tasks/token.ts'
 import { createBuckets, type Rate } from './bucket.ts'
-import type { Env } from './app.ts'
-import { hasBody, readBody } from './body.ts'
 import { createPlaces, type Room } from './places.ts'
 
 /** Whoever has these attributes may ask about tokens for this audience. */
@@ -24,9 +20,6 @@ export interface ResourceServerEntry {
 
 /** Those for whom a call can be: by catalogue, by the token of a task, by role, by audience. */
 export type Callers = 'agent' | 'task' | Role | 'resource_server'
-
-/** Those who may look at everything. */
-export const readers = ['operator', 'reviewer'] as const satisfies readonly Callers[]
 
 /** How often one caller may ask for something new, and about tokens. Ending is never limited by a rate. */
 export interface Rates {
@@ -179,52 +172,3 @@ export const subjectOf = ({ actor, task }: Caller): string => (actor ? JSON.stri
 
 /** Whose share of some places a caller takes: an agent's, whichever of its tasks speaks, for each of those has a token of its own. */
 export const sharerOf = (caller: Caller): string => caller.agent?.name ?? caller.task?.agent ?? subjectOf(caller)
-
-/**
- * Spread into a route: who may call it, in force and in the document at once. The body is read behind this, so that strangers get a 401 before
- * anything of theirs is parsed.
- *
- * @param limited by a rate, or `ends` where it is by a share of what is under way
- */
-export function callableBy(callers: readonly Callers[], limited?: keyof Rates | 'ends') {
-  // What somebody tries who may not end the work of others is a matter for the ledger.
-  const operatorsAlone = callers.length === 1 && callers[0] === 'operator'
-  const authenticate: MiddlewareHandler<Env> = async (c, next) => {
-    const { gate, signal } = c.var
-    const caller = await gate.identify(c.req.header('authorization'), signal)
-    c.set('caller', caller)
-    try {
-      gate.admit(caller, callers)
-    } catch (error) {
-      if (!operatorsAlone || !(error instanceof BrokerError)) throw error
-      const call = `${c.req.method} ${routePath(c, -1).replaceAll(/:(\w+)/g, '{$1}')}`
-      throw error.telling(await gate.keepRefusal(caller, call, c.req.param('id')))
-    }
-    if (limited !== 'ends') {
-      if (limited) gate.limit(limited, caller)
-      return await next()
-    }
-    const leave = gate.begin('ends', caller)
-    try {
-      await next()
-    } finally {
-      leave()
-    }
-  }
-  // Ends have their share until they are made, and operators are not kept from what they alone may do.
-  const isShared = limited !== 'ends' && !operatorsAlone
-  const room = limited === 'introspect' ? 'introspection' : 'work'
-  const takeBody: MiddlewareHandler<Env> = async (c, next) => {
-    if (hasBody(c)) {
-      const arrived = isShared ? c.var.gate.begin(room, c.var.caller) : () => {}
-      await readBody(c).finally(arrived)
-    }
-    await next()
-  }
-  const schemes = callers.some((one) => one !== 'task') ? [{ workload_token: [] }] : []
-  return {
-    middleware: [authenticate, takeBody] as [typeof authenticate, typeof takeBody],
-    security: callers.includes('task') ? [...schemes, { task_token: [] }] : schemes,
-    'x-callers': callers,
-  }
-}
