@@ -1,6 +1,7 @@
 import { html } from 'hono/html'
 import type { Ledger } from '../ledger/connect.ts'
-import { type Lag, latestCheckpoint, type LogPlace, lookAtLog, type SignedHead, signedEntries } from '../ledger/log.ts'
+import { latestCheckpoint, type LogPlace, type SignedHead, signedEntries } from '../ledger/checkpoints.ts'
+import { type Lag, lookAtLog } from '../ledger/look.ts'
 import { longestWait } from '../ledger/sequencer.ts'
 import { type LogRefusal, refusals } from '../ledger/signing.ts'
 import type { Html } from './page.ts'

@@ -1,6 +1,6 @@
 import type { Receipt } from '../base/receipt.ts'
 import { formatDuration } from '../base/time.ts'
-import type { LogRecord } from '../ledger/log.ts'
+import type { LogRecord } from '../ledger/checkpoints.ts'
 import type { DecisionRecord, DecisionSummary, Entry, Lease, Revocation, Stop, Task } from '../ledger/records.ts'
 import type { Selector } from '../ledger/selector.ts'
 import { type Denial, denialsIn, type Obligations } from '../policy/decide.ts'

@@ -3,7 +3,7 @@ import type { Receipt } from '../base/receipt.ts'
 import { leafHashOf } from '../proof/leaf.ts'
 import type { Ledger } from './connect.ts'
 import { readEntries } from './entries.ts'
-import type { Leaf } from './log.ts'
+import type { Leaf } from './append.ts'
 
 /** Leaves that are remembered at most: seconds of a busy broker's history, and some 3 MB. The oldest make way: another broker has signed them by then. */
 const mostRemembered = 10_000

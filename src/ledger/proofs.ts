@@ -5,7 +5,9 @@ import { bundleOf, subtreesIn, type Tile, tileWidth, tilesOf, widthIn } from '..
 import { BrokerError, ifInRange } from '../base/errors.ts'
 import type { Ledger } from './connect.ts'
 import { readEntry } from './entries.ts'
-import { latestCheckpoint, listLogs, type LogPlace, type Placeless, placeOf, readLeaves, readTiles } from './log.ts'
+import { latestCheckpoint, listLogs, type LogPlace } from './checkpoints.ts'
+import { type Placeless, placeOf } from './look.ts'
+import { readLeaves, readTiles } from './tiles.ts'
 
 /**
  * The bytes of a tile or a bundle (C2SP tlog-tiles) of one log. They never change. Undefined: there is no such log, or what is signed of it has no such tile,

@@ -5,7 +5,9 @@ import { type Opening, openingKind } from '../proof/opening.ts'
 import { parseVerifierKey, type VerifierKey } from '../proof/note.ts'
 import type { Ledger } from './connect.ts'
 import type { LogKey, LogSigner } from './log-key.ts'
-import { appendToLog, listLogs, type LogRecord, type Look, lookAtLog, nextEntry, signedEntries } from './log.ts'
+import { appendToLog, nextEntry } from './append.ts'
+import { listLogs, type LogRecord, signedEntries } from './checkpoints.ts'
+import { type Look, lookAtLog } from './look.ts'
 import { growth, headFault, keptTree, refusals, signedBy } from './signing.ts'
 
 /** What to rotate, and by whose keys. */

@@ -2,7 +2,7 @@ import { describe } from '../base/errors.ts'
 import { delay, stopwatch } from '../base/time.ts'
 import type { Telemetry } from '../telemetry.ts'
 import { type Alarm, createAlarm } from './alarm.ts'
-import { signedEntries, type SignedHead } from './log.ts'
+import { signedEntries, type SignedHead } from './checkpoints.ts'
 import { type KnownHead, type LogRefusal, refusals, type SignedLog, type Step, stepLog, usualBatch } from './signing.ts'
 import { createStrayWatch } from './strays.ts'
 

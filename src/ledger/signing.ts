@@ -7,20 +7,10 @@ import { subtreesIn, tileLevel, tilesOf } from '../proof/tiles.ts'
 import { isUnlawful, type Ledger } from './connect.ts'
 import { leavesOf } from './leaves.ts'
 import type { LogKey, LogSigner } from './log-key.ts'
-import {
-  appendToLog,
-  type Lag,
-  latestCheckpoint,
-  type Leaf,
-  listLogs,
-  type LogPlace,
-  type Look,
-  lookAtLog,
-  originOfNote,
-  readTiles,
-  type SignedHead,
-  type TreeHash,
-} from './log.ts'
+import { appendToLog, type Leaf, type TreeHash } from './append.ts'
+import { latestCheckpoint, listLogs, type LogPlace, originOfNote, type SignedHead } from './checkpoints.ts'
+import { type Lag, type Look, lookAtLog } from './look.ts'
+import { readTiles } from './tiles.ts'
 import { readRoots } from './proofs.ts'
 
 /** Why the log is not signed any further, in the words of the alarm. */

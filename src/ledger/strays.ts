@@ -2,7 +2,7 @@ import { stopwatch } from '../base/time.ts'
 import type { Telemetry } from '../telemetry.ts'
 import { createAlarm } from './alarm.ts'
 import type { Ledger } from './connect.ts'
-import { beginning, seekStrays } from './log.ts'
+import { beginning, seekStrays } from './look.ts'
 
 /** Strays that are remembered at most: as the log goes on they are behind where it looks, and are no less there. */
 const mostStrays = 1_000

@@ -6,7 +6,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi 
 import type { SigningKey } from '../../src/base/signing-key.ts'
 import { connect, type Ledger } from '../../src/ledger/connect.ts'
 import { logKeyOf, remoteLogKey } from '../../src/ledger/log-key.ts'
-import { latestCheckpoint } from '../../src/ledger/log.ts'
+import { latestCheckpoint } from '../../src/ledger/checkpoints.ts'
 import { rotateLog } from '../../src/ledger/rotation.ts'
 import { startSequencer } from '../../src/ledger/sequencer.ts'
 import { type KnownHead, type SignedLog, type Step, stepLog } from '../../src/ledger/signing.ts'

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { listLogs } from '../../src/ledger/log.ts'
+import { listLogs } from '../../src/ledger/checkpoints.ts'
 import { startFleet, until } from '../support/fleet.ts'
 import { auditLog, everyEntryPlaced, verifiersOf } from '../support/log.ts'
 import { mayfly } from '../support/program.ts'
