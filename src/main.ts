@@ -66,7 +66,7 @@ export async function dev(
   const loaded = await loadConfig(config, providerKinds, undefined, overrides)
   const link = await developmentLink(folder, publicUrl, 'operator:ops')
   const tell = async (url: string): Promise<void> => {
-    // Not before it listens: one that is refused its folder must not change for whom the tokens are of the one that has it.
+    // Only once it listens: a second `dev`, which cannot lock the folder, must not overwrite the audience of the broker that holds it.
     await keepAudience(folder, publicUrl)
     ready({ url, data: folder, console: link })
   }

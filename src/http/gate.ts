@@ -39,7 +39,7 @@ export const houseRates: Rates = {
 /** Refusals that are kept of the strangers of one issuer. */
 const strangersRate: Rate = { burst: 100, perSecond: 1 }
 
-/** What nobody fills alone: new work and questions about tokens until they have arrived, and ends until they are made. */
+/** What one caller must not fill alone: new work and introspections while their bodies arrive, ends until they are done. */
 export type SharedRoom = 'work' | 'introspection' | 'ends'
 
 const inWords: Record<SharedRoom, string> = {
@@ -56,7 +56,7 @@ export interface Gate {
   admit(caller: Caller, callers: readonly Callers[]): void
   /**
    * Keeps in the ledger that somebody was refused. Within the rate of new work, so that nobody fills the ledger with it; strangers all together within
-   * one for each issuer, for whoever has an issuer that anybody may use has as many subjects there as they want.
+   * one for each issuer: where anybody may have an account, anybody may have as many subjects as they want.
    *
    * @param call as the OpenAPI document has it
    * @param id that the call names: of a task it is kept, of anything else not
@@ -116,8 +116,8 @@ export function createGate(parts: GateParts): Gate {
       const token = bearer(authorization)
       // A task token must not cost a verification, and a workload token no look into the store.
       if (isTaskToken(token)) return holderOf(await taskOfToken(parts.broker, token))
-      // Of some issuers anybody may have tokens: nobody here writes into the store with each. Whoever was taken for a stranger stays one for this call, for
-      // their token is not spent, though a reload may bring their entry meanwhile.
+      // Anybody may have tokens of some issuers, so those of strangers are not spent: that is a write for each. Who was a stranger then stays one for this call,
+      // even where a reload has brought their entry meanwhile: an unspent token must open nothing.
       let caller: Caller | undefined
       const actor = await parts.verifier.verify(token, signal, (proven) => !isStranger((caller = callerOf(proven))))
       return caller ?? callerOf(actor)

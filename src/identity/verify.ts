@@ -19,7 +19,7 @@ import { parseSpiffeId } from './spiffe.ts'
 /** Turns a workload token into the identity that it proves. */
 export interface Verifier {
   /**
-   * @param isKnown told who it is before a `single-use` token is spent. False: it is not, which takes that nothing is granted to them, whoever they are by then
+   * @param isKnown asked before a `single-use` token is spent. False: it is left unspent, so the caller must grant nothing to whoever brought it
    * @throws BrokerError `invalid_token`, the very same for whatever is wrong with it; `store_unavailable`; `timed_out`
    */
   verify(token: string, signal: AbortSignal, isKnown?: (actor: Actor) => boolean): Promise<Actor>

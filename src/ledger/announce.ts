@@ -144,7 +144,7 @@ function factOf(
   return { ...fact, lease: lease.id, decision: lease.decisionId, body: sent(leaseBody(lease)) }
 }
 
-/** What went out as JSON: nothing of it is anything else, and what is undefined is left out of leaves as it is of JSON. */
+/** The body exactly as it was sent; its type is wider than JSON, its content is not. What is undefined is left out of leaves as it is of JSON. */
 const sent = (body: object): Json => body as Json
 
 async function writeAll(ledger: Ledger, all: readonly Announcement[]): Promise<Written> {

@@ -2,8 +2,8 @@ import { sql, type SQL } from 'drizzle-orm'
 import type { Lease } from './records.ts'
 
 /**
- * A provider that leases are ended at. One of another kind that was given its name is another: its word on what that one made is no evidence, for it
- * knows nothing of it.
+ * The provider, by name and kind, that must end a lease. By kind too: where a removed Vault's name is given to an http provider, that one's word proves
+ * nothing about Vault's leases.
  */
 export interface Ender {
   readonly name: string
@@ -14,7 +14,7 @@ export interface Ender {
 export const isEndedAt = ({ provider, providerKind }: Pick<Lease, 'provider' | 'providerKind'>, { name, kind }: Ender): boolean =>
   provider === name && (providerKind ?? kind) === kind
 
-/** The same of rows. Not by `coalesce`: what that gives Postgres knows nothing of, and believes that there are hardly any such rows. */
+/** The same of rows. Not by `coalesce`, of whose values Postgres keeps no statistics: it would plan as if there were hardly any such rows. */
 export const endedAt = (lease: SQL, ender: SQL): SQL =>
   sql`${lease}.provider = ${ender}.name and (${lease}.provider_kind is null or ${lease}.provider_kind = ${ender}.kind)`
 

@@ -43,8 +43,8 @@ export async function findKey(ledger: Ledger, key: string): Promise<HeldKey | un
 }
 
 /**
- * Takes a key for a retry of its own declaration, and the open task with it: from this commit on its token is another, and whoever has the one before gets
- * nothing further. One that nobody has yet, or ever will where this request dies; then the next retry brings another.
+ * Takes a key for a retry of its own declaration, and the open task with it: this commit replaces the task's token, and the old one gets nothing further.
+ * Nobody has the new one yet, and where this request dies nobody ever will; the next retry then brings another.
  *
  * @param next SHA-256 of the task token that the retry is to be answered with, and who brought it, by whose claims that token is judged from here on
  * @returns receipts of what was told; undefined: another retry was faster

@@ -29,8 +29,8 @@ export interface GivenToken {
 }
 
 /**
- * Whether a token and its lease live at this very moment, by the store's clock: what introspection answers from, on every broker alike. The statement
- * that reads it begins after it was asked, whoever it is shared with.
+ * Whether a token and its lease live at this very moment, by the store's clock: what introspection answers from, on every broker alike. Questions share
+ * a statement, but only one that begins after they were asked.
  */
 export const isAlive: (ledger: Ledger, token: GivenToken) => Promise<boolean> = together(areAlive, 'first')
 

@@ -10,7 +10,7 @@ import { openLocalIssuer } from '../identity/local-issuer.ts'
 
 export const exampleConfig = path.join(import.meta.dirname, '../../deploy/example/mayfly.yaml')
 
-/** In the data folder: for whom the local issuer's tokens are, which is where the broker of this folder listens. */
+/** In the data folder: the audience of the local issuer's tokens, which is the address of the broker that holds the folder. */
 const audienceFile = 'audience'
 
 /** What a development broker has of its data folder, whatever its configuration says: store, keys and issuer. @throws ConfigurationError */
@@ -25,7 +25,7 @@ export async function developmentOverrides(folder: string, port: number): Promis
   }
 }
 
-/** Says for whom the local issuer's tokens are from now on: for the broker that has this folder, and listens. */
+/** Sets the audience of the local issuer's tokens, for the broker that holds this folder, and listens. */
 export const keepAudience = (folder: string, publicUrl: string): Promise<void> => writeFile(path.join(folder, audienceFile), publicUrl)
 
 /** A link that signs in to the console of the development broker on this data folder, once, as an operator of this name. @throws ConfigurationError */

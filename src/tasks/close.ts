@@ -35,7 +35,7 @@ export async function completeTask(broker: Broker, caller: Caller, id: TaskId, w
   return await outcomeOf(broker, id, closed, wait, signal)
 }
 
-/** A task of the caller, which whoever brings its token need not look for. @throws BrokerError `not_found` */
+/** A task of the caller; where its own token is presented it is not looked up. @throws BrokerError `not_found` */
 async function ownTask(broker: Broker, caller: Caller, id: TaskId): Promise<Pick<Task, 'agent'>> {
   if (caller.task?.id === id) return caller.task
   const found = await findTask(broker.ledger, id)

@@ -65,7 +65,7 @@ export async function openTask(
   return await issue(broker, opening, announced, claim, signal)
 }
 
-/** What no task may hold at once is nothing that time would grant: a fault of the request, which leaves nothing. @throws BrokerError `invalid_request` */
+/** More grants than a task may ever hold will not fit later either: a 400, not a 429, and nothing is recorded. @throws BrokerError `invalid_request` */
 function refuseTooMany({ limits }: Broker, { grants }: Declaration): void {
   if (grants.length > limits.leasesPerTask)
     throw requestRefused([{ pointer: '/grants', message: `must have ${limits.leasesPerTask} at most: one task holds no more leases at once` }])
@@ -127,7 +127,7 @@ async function retry(broker: Broker, opening: Opening, claim: KeyClaim, signal: 
   if (!held || held.busy) throw inFlight()
   const before = await findTask(broker.ledger, held.task, 'later')
   if (before?.task.state === 'open') {
-    // The catalogue may call whoever declared it by another name since: what is decided for that one is nothing to put into this task.
+    // The catalogue may have changed, and this caller be another agent by now: what is decided about one is not issued into a task of the other.
     if (before.task.agent !== opening.task.agent)
       throw new BrokerError('conflict', 'The task of this Idempotency-Key was declared by another agent', { task: held.task })
     return await reissue(broker, opening, held.task, claim, signal)
@@ -156,8 +156,8 @@ async function openAnew(broker: Broker, opening: Opening, held: HeldKey, claim: 
 }
 
 /**
- * The task is open but its answer was lost: its token is replaced, its credentials are ended, and new ones minted. In this order: whoever has the old token
- * gets nothing that would come after the read of what is to be ended.
+ * The task is open but its answer was lost: its token is replaced, its credentials are ended, and new ones minted. In this order: nothing
+ * can be issued to the old token after what is to be ended was read.
  */
 async function reissue(broker: Broker, opening: Opening, task: TaskId, claim: KeyClaim, signal: AbortSignal): Promise<OpenedTask> {
   const { token, hash } = newTaskToken(task)

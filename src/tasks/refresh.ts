@@ -76,8 +76,8 @@ const freshOne = (broker: Broker, { expiresAt, credential }: Minted): Refreshed 
 /**
  * Asks the provider, and says so where nothing came of it: the lease then ends when it did before.
  *
- * Not where something may have been made whose answer was lost. Nobody was given it, but it lives: a lease that ended sooner would let it fall out of
- * what is denied, and of what an operator is shown, while it does. So the later end stays, as far as the provider knows no nearer one.
+ * Where a credential may have been made whose answer was lost, the later end stays, or a nearer one that the provider knows: nobody was given it, but it
+ * lives, and until it ends it has to be denied and shown to operators with its lease.
  */
 async function mintAgain(broker: Broker, target: Target, extension: Extension, reservation: Reservation, signal: AbortSignal): Promise<Minted> {
   const { lease, until, former } = extension
