@@ -102,8 +102,8 @@ describe.runIf(vaultRuns)('a Vault with namespaces', () => {
       const session = await login(await mint(reservation))
       expect(await session.query('select count(*)::int as count from bookings')).toMatchObject([{ count: 3 }])
       expect(journaled.get(reservation.lease)).toEqual([
-        { namespace, accessor: expect.any(String) },
-        { namespace, accessor: expect.any(String), lease_id: expect.any(String) },
+        { namespace, cluster_id: expect.any(String), accessor: expect.any(String) },
+        { namespace, cluster_id: expect.any(String), accessor: expect.any(String), lease_id: expect.any(String) },
       ])
 
       await expect(provider.revoke(referenceTo(reservation), patient)).resolves.toMatchObject({

@@ -128,9 +128,9 @@ describe.runIf(vaultRuns)('Vault', () => {
       seen.push(...front.requests().map(({ what }) => what))
       expect(seen.filter((what) => what !== 'check' && what !== 'look up own token')).toEqual([
         'create token',
-        'journal accessor',
+        'journal cluster_id accessor',
         'read database/creds/ledger-read',
-        'journal accessor lease_id',
+        'journal cluster_id accessor lease_id',
         'renew token',
         'renew lease',
       ])
