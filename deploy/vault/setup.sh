@@ -67,7 +67,7 @@ fi
 did "database connection $connection"
 
 # 45 s: a login that was made while the broker died, and that nobody ever heard of, ends by itself five seconds after that. The broker renews its leases up to their
-# task's deadline. Revocation is eight statements and not one: sessions are cut before NOLOGIN, for one of them may hold what it writes to; the COMMIT makes
+# task's deadline. Revocation is seven statements and not one: sessions are cut before NOLOGIN, for one of them may hold what it writes to; the COMMIT makes
 # NOLOGIN true before sessions are cut for good, or a client that reconnects in between keeps a session that nothing ends; those that are being opened are
 # ended too; each session is waited for, and looked for once more, so that none is alive when OpenBao answers; and what the login made goes with it, or
 # leaves it a role without login and rights, so that no agent can keep its lease from ending. docs/vault.md has each line.

@@ -209,8 +209,7 @@ describe('a database role', async () => {
   }
   const role = { ...shipped, default_ttl: 60, max_ttl: 86_400 }
   const trial = { subject: 'role', grant: grantOf({ path: 'database/creds/x' }), longest: 1_800 }
-  const [timeout, cut, noLogin, commit, opening, terminate, look, drop] = shipped.revocation_statements as [
-    string,
+  const [timeout, noLogin, commit, opening, terminate, look, drop] = shipped.revocation_statements as [
     string,
     string,
     string,
@@ -219,7 +218,8 @@ describe('a database role', async () => {
     string,
     string,
   ]
-  const first = [timeout, cut, noLogin]
+  const first = [timeout, noLogin]
+  const bare = 'ALTER ROLE "{{name}}" NOLOGIN;'
   const ends = [opening, terminate, look]
 
   test('of deploy/vault is as it should be', () => expect(judgeDatabaseRole(trial, role)).toEqual([]))
@@ -276,16 +276,16 @@ describe('a database role', async () => {
 
   test.each<[string, string[], RegExp | undefined]>([
     ['each step in an entry', shipped.revocation_statements, undefined],
-    ['several steps in an entry', [`${timeout} ${cut} ALTER ROLE "{{name}}" NOLOGIN; COMMIT`, `${opening} ${terminate} ${look} ${drop}`], undefined],
+    ['several steps in an entry', [`${timeout} ${terminate} ${bare} COMMIT`, `${opening} ${terminate} ${look} ${drop}`], undefined],
     ['nothing', [], /none/],
     ['blank entries', [' ', ''], /none/],
     ['no COMMIT', [...first, ...ends, drop], /all in one transaction/],
     ['COMMIT before NOLOGIN', [commit, ...first, ...ends, drop], /all in one transaction/],
     ['COMMIT after the sessions', [...first, ...ends, commit, drop], /all in one transaction/],
-    ['COMMIT inside of a block', [timeout, cut, `DO $$ BEGIN ALTER ROLE x NOLOGIN; COMMIT; END $$;`, ...ends, drop], /all in one transaction/],
+    ['COMMIT inside of a block', [timeout, terminate, `DO $$ BEGIN ALTER ROLE x NOLOGIN; COMMIT; END $$;`, ...ends, drop], /all in one transaction/],
     ['no end of sessions but before COMMIT', [...first, commit, opening, look, drop], /all in one transaction/],
     ['no NOLOGIN', [commit, ...ends, drop], /without NOLOGIN/],
-    ['no end of sessions', [noLogin, commit, drop], /open sessions are left alone/],
+    ['no end of sessions', [bare, commit, drop], /open sessions are left alone/],
     ['no DROP', [...first, commit, ...ends], /without DROP ROLE/],
     [
       'DROP before the sessions',
@@ -299,8 +299,9 @@ describe('a database role', async () => {
     ],
     ['its look after DROP', [...first, commit, opening, terminate, drop, look], /^warning: .* is not noticed/],
     ['no look for what is left', [...first, commit, terminate, opening, drop], /^warning: .* is not noticed/],
-    ['nothing for a login that holds its own role', [noLogin, commit, ...ends, drop], /^warning: .* holds up NOLOGIN/],
-    ['a limit on its wait for that alone', [timeout, noLogin, commit, ...ends, drop], /^warning: .* holds up NOLOGIN/],
+    ['nothing for a login that holds its own role', [bare, commit, ...ends, drop], /^warning: .* holds up NOLOGIN/],
+    ['a limit on its wait for that alone', [timeout, bare, commit, ...ends, drop], /^warning: .* holds up NOLOGIN/],
+    ['an end of sessions before that without a limit', [noLogin, commit, ...ends, drop], /^warning: .* holds up NOLOGIN/],
     ['nothing for sessions that are being opened', [...first, commit, terminate, look, drop], /^warning: .* is being opened/],
     ['nothing for what a login made', [...first, commit, ...ends, 'DROP ROLE "{{name}}"'], /^warning: .* without DROP OWNED/],
     ['nothing for more of it than there are locks', [...first, commit, ...ends, 'DROP OWNED BY x; DROP ROLE x'], /^warning: .* out_of_memory/],

@@ -124,10 +124,10 @@ export function judgeRevocation(subject: string, entries: readonly string[]): Fi
     return fault('the role is dropped before its sessions are cut, which then have no name to be found by')
   const findings: Finding[] = []
   const warnUnless = (isSo: boolean, message: string): void => void (isSo || findings.push(finding('warning', message)))
-  const [before, between] = [steps.slice(0, noLogin), steps.slice(commit, drop)]
+  const [before, between] = [steps.slice(0, noLogin + 1), steps.slice(commit, drop)]
   warnUnless(
     before.some((text) => /\block_timeout\b/i.test(text)) && before.some(cutsSessions),
-    'whoever changes their own password and does not commit holds up NOLOGIN, and all of the connection behind it: lock_timeout and pg_terminate_backend have to stand before it too',
+    'whoever changes their own password and does not commit holds up NOLOGIN, and all of the connection behind it: lock_timeout and pg_terminate_backend have to come before it too',
   )
   warnUnless(
     between.some((text) => seesOpening.test(text)),
