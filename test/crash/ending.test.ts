@@ -1,4 +1,5 @@
 import { expect } from 'vitest'
+import { crossings } from '../support/crossings.ts'
 import { completes, expires, revokes } from './ends.ts'
 import { accepted, api, crm, type Held } from './held.ts'
 import { type Deed, deed, matrix } from './matrix.ts'
@@ -6,11 +7,9 @@ import { openScene, type Scene } from './scene.ts'
 
 const declared = (scene: Scene): Promise<Held> => scene.declare()
 
-const ending = ['close the task', 'DELETE', 'record the end']
-
-const complete = completes<Scene>({ crosses: ending, given: declared, isDead })
-const revoke = revokes<Scene>({ crosses: ending, given: declared, isDead })
-const expire = expires<Scene>({ crosses: ['close what is overdue', 'DELETE', 'record the end'], given: declared, isDead })
+const complete = completes<Scene>({ crosses: crossings.end, given: declared, isDead })
+const revoke = revokes<Scene>({ crosses: crossings.end, given: declared, isDead })
+const expire = expires<Scene>({ crosses: crossings.expire, given: declared, isDead })
 
 const revokeOne = deed<Held, string>({
   words: 'revokes one lease',

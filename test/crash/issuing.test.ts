@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { expect } from 'vitest'
+import { crossings } from '../support/crossings.ts'
 import type { FaultDetails, LabFault } from '../support/lab.ts'
 import { accepted, api, crm, declarationOf, type Held, type HeldLease } from './held.ts'
 import { type Deed, deed, matrix } from './matrix.ts'
@@ -20,7 +21,7 @@ interface Keyed {
 
 const declare = deed<Keyed, Held>({
   words: 'declares a task',
-  crosses: ['announce the task', 'PUT', 'confirm'],
+  crosses: crossings.declare,
   given: async () => ({ key: randomUUID() }),
   ask: (scene, { key }) => scene.declare(['api', 'crm'], key),
   async holds(scene, _, healed) {
@@ -81,7 +82,7 @@ const declareHalfway = inVain({
 
 const declareUnknown = inVain({
   words: 'declares a task whose backend mints and says that it failed',
-  crosses: ['announce the task', 'PUT', 'close the task', ['let the key go', 'DELETE', 'record the end']],
+  crosses: crossings.declareUnknown,
   kills: (what) => what !== 'announce the task',
   grants: ['api', 'crm'],
   fault: ['fails', { done: true }],
@@ -89,7 +90,7 @@ const declareUnknown = inVain({
 
 const redeclare = deed<Keyed & { readonly first: Held }, Held>({
   words: 'answers the retry of a declaration whose answer was lost',
-  crosses: ['announce the task', 'take the key', 'close the lease', 'DELETE', 'record the end', 'announce anew', 'PUT', 'confirm', 'let the key go'],
+  crosses: crossings.redeclare,
   async given(scene) {
     const key = randomUUID()
     return { key, first: await scene.declare(['crm'], key) }
@@ -180,7 +181,7 @@ const spend = deed<Spending, Held>({
 
 const add = deed<Held, HeldLease>({
   words: 'issues a further lease',
-  crosses: ['announce the lease', 'PUT', 'confirm'],
+  crosses: crossings.add,
   given: declared,
   async ask({ post, tokens, issued }, { task }) {
     const { lease } = accepted(
@@ -237,7 +238,7 @@ const addInVain = deed<Held, number>({
 
 const refresh = deed<Held, HeldLease>({
   words: 'refreshes a lease',
-  crosses: ['refresh the lease'],
+  crosses: crossings.refresh,
   given: declared,
   async ask({ post, tokens, issued }, task) {
     const { lease } = accepted(await post<{ lease: HeldLease }>(tokens.bot, `/leases/${api(task).id}/refresh`))
@@ -254,7 +255,7 @@ const refresh = deed<Held, HeldLease>({
 
 const renew = deed<Held, string>({
   words: 'renews a task',
-  crosses: ['renew the task'],
+  crosses: crossings.renew,
   given: declared,
   async ask({ post, tokens }, { task }) {
     return accepted(await post<{ task: { deadline: string } }>(tokens.bot, `/tasks/${task.id}/renew`, { duration: '25m' })).task.deadline

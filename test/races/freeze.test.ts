@@ -1,14 +1,16 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import type { AddedLease, ClosedTask } from '../../src/http/contract.ts'
+import { after, atEachCrossing, crossings } from '../support/crossings.ts'
 import { type Answer, type Fleet, type Held, heldOf, startFleet, until } from '../support/fleet.ts'
 import { freeze, thaw } from '../support/freeze.ts'
 import type { RunningBroker } from '../support/program.ts'
 import { stores } from '../support/stores.ts'
 import { isCommitOrRequest } from '../support/statements.ts'
-import { type Count, createTripwire, type Wire, wireHttp, wirePostgres } from '../support/tripwire.ts'
+import { type Count, createTripwire, type Crossing, type Wire, wireHttp, wirePostgres } from '../support/tripwire.ts'
 
 describe.runIf(stores.some(({ name }) => name === 'Postgres'))(
   'a broker that freezes past its claims, and goes on after another has taken over',
+  { timeout: 300_000 },
   () => {
     const tripwire = createTripwire()
     let fleet: Fleet
@@ -38,7 +40,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))(
       side === 'after' && (isCommitOrRequest(what) || what === 'close what is overdue' || what === 'claim what is due')
 
     /**
-     * Freezes the broker at the crossing `at` of what `act` begins, where an answer is on its way to it: what the answer says has happened, and
+     * Freezes the broker at a crossing of what `act` begins, where an answer is on its way to it: what the answer says has happened, and
      * whatever would follow comes late. While it is frozen every claim and every patience of its own runs out, and the other
      * broker, which may be frozen itself until then, looks.
      *
@@ -46,14 +48,13 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))(
      * @returns what `act` came to, and where it froze; undefined where `act` was through before
      */
     async function freezeAt<Came>(
-      at: number,
-      counts: Count['counts'],
+      at: Crossing | Count,
       act: () => Promise<Came>,
       meanwhile: () => Promise<void>,
     ): Promise<{ came: Came; where: string | undefined }> {
       const stopped = new Promise<void>((resolve) => {
         const strike = () => (freeze(frozen.process), resolve(), 'passes')
-        tripwire.arm(strike, { at, counts })
+        tripwire.arm(strike, at)
       })
       const acting = act()
       await Promise.race([stopped, acting])
@@ -75,32 +76,47 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))(
     const aliveOf = async (task: string): Promise<string[]> =>
       (await fleet.lab.alive()).filter((credential) => credential.task === task).map(({ secret }) => secret)
 
-    /** One crossing after the other, until the deed is through twice without coming that far. */
-    async function matrix(name: string, cell: (at: number) => Promise<string | undefined>): Promise<void> {
-      let at = 1
-      for (let through = 0; through < 2; at++) {
-        const where = await cell(at)
-        through = where === undefined ? through + 1 : 0
-        console.log(`${name}, crossing ${at}: ${where === undefined ? 'it was through before' : `frozen ${where}`}`)
+    /** One crossing after the other, until the deed is through twice without coming that far. @param crosses where it has to freeze meanwhile */
+    async function matrix(
+      name: string,
+      crosses: readonly string[],
+      counts: Count['counts'],
+      cell: (at: Crossing | Count, round: number) => Promise<string | undefined>,
+    ): Promise<void> {
+      async function freezes(at: Crossing | Count, round: number): Promise<string | undefined> {
+        const where = await cell(at, round)
+        console.log(`${name}, round ${round}: ${where === undefined ? 'it was through before' : `frozen ${where}`}`)
+        return where
       }
-      expect(at, 'it froze somewhere').toBeGreaterThan(3)
+      await atEachCrossing(after(crosses), counts, freezes, 2)
     }
 
-    for (const { words, retried, fails } of [
-      { words: 'while it declares', retried: false, fails: false },
-      { words: 'while it declares and the backend mints but does not say so', retried: false, fails: true },
-      { words: 'while it serves a retry', retried: true, fails: false },
-      { words: 'while it serves a retry and the backend mints but does not say so', retried: true, fails: true },
+    const upToPut = (crosses: readonly string[]): readonly string[] => crosses.slice(0, crosses.indexOf('PUT') + 1)
+    for (const { words, retried, fails, crosses } of [
+      { words: 'while it declares', retried: false, fails: false, crosses: crossings.declare },
+      {
+        words: 'while it declares and the backend mints but does not say so',
+        retried: false,
+        fails: true,
+        // What goes side by side is behind the answer.
+        crosses: crossings.declareUnknown.filter((what) => typeof what === 'string'),
+      },
+      { words: 'while it serves a retry', retried: true, fails: false, crosses: crossings.redeclare },
+      {
+        words: 'while it serves a retry and the backend mints but does not say so',
+        retried: true,
+        fails: true,
+        crosses: [...upToPut(crossings.redeclare), 'close the task'],
+      },
     ]) {
       test(`${words}, leaves the task to the retry at the other`, async () => {
-        await matrix(words, async (at) => {
-          const headers = { 'idempotency-key': `${retried ? 'retried' : 'first'}-${fails}-${at}` }
+        await matrix(words, crosses, answered, async (at, round) => {
+          const headers = { 'idempotency-key': `${retried ? 'retried' : 'first'}-${fails}-${round}` }
           const lost = retried ? [await fleet.declare(other, ['api', 'crm'], headers)] : []
           if (fails) await fleet.lab.next('put', 'fails', { done: true })
           let retry: Held | undefined
           const { came, where } = await freezeAt(
             at,
-            answered,
             () => fleet.ask(frozen, ['api', 'crm'], headers),
             async () => {
               await fleet.lab.clear()
@@ -125,23 +141,35 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))(
     }
 
     /** What is under way when it freezes, while the other completes the task. */
-    const deeds: readonly { readonly name: string; run(task: Held): Promise<Answer<Partial<ClosedTask & AddedLease>>> }[] = [
-      { name: 'complete', run: (task) => fleet.complete(frozen, task) },
-      { name: 'revoke', run: (task) => fleet.call(frozen, fleet.tokens.ops, 'POST', `/tasks/${task.id}/revoke`, { reason: 'a freeze' }) },
-      { name: 'refresh', run: (task) => fleet.call(frozen, task.token, 'POST', `/leases/${task.leases[0]!.id}/refresh`, {}) },
+    const deeds: readonly {
+      readonly name: string
+      readonly crosses: readonly string[]
+      run(task: Held): Promise<Answer<Partial<ClosedTask & AddedLease>>>
+    }[] = [
+      { name: 'complete', crosses: crossings.end, run: (task) => fleet.complete(frozen, task) },
+      {
+        name: 'revoke',
+        crosses: crossings.end,
+        run: (task) => fleet.call(frozen, fleet.tokens.ops, 'POST', `/tasks/${task.id}/revoke`, { reason: 'a freeze' }),
+      },
+      {
+        name: 'refresh',
+        crosses: crossings.refresh,
+        run: (task) => fleet.call(frozen, task.token, 'POST', `/leases/${task.leases[0]!.id}/refresh`, {}),
+      },
       {
         name: 'add a lease',
+        crosses: crossings.add,
         run: (task) => fleet.call(frozen, task.token, 'POST', `/tasks/${task.id}/leases`, { name: 'crm', parameters: { customer: 'other' } }),
       },
     ]
 
-    test.each(deeds)('while it has to $name, changes nothing about an end that the other answered', async ({ name, run }) => {
-      await matrix(name, async (at) => {
+    test.each(deeds)('while it has to $name, changes nothing about an end that the other answered', async ({ name, crosses, run }) => {
+      await matrix(name, crosses, answered, async (at) => {
         const task = await fleet.declare(other, ['api', 'crm'])
         let ended: ClosedTask['task'] | undefined
         const { came, where } = await freezeAt(
           at,
-          answered,
           () => run(task),
           async () => {
             const { status, body } = await fleet.complete(other, task)
@@ -165,12 +193,11 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))(
     })
 
     test('while it ends what has passed its deadline, leaves each end in the ledger once', async () => {
-      await matrix('deadline', async (at) => {
+      await matrix('deadline', crossings.expire, answeredOrFound, async (at) => {
         const task = await fleet.declare(other, ['api', 'crm'])
         freeze(other.process)
         const { where } = await freezeAt(
           at,
-          answeredOrFound,
           async () => {
             await fleet.owner`with over as (update tasks set deadline = now() where id = ${task.id})
             update leases set expires_at = now() where task_id = ${task.id}`
