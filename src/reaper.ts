@@ -37,7 +37,7 @@ const expiryGrace = 30
 const expireEvery = 100
 
 /** Milliseconds between two looks for what has outlived its end and is asked of nobody here: it has waited for longer than that already. */
-const lookElsewhereEvery = 1_000
+const endUnaskedEvery = 1_000
 
 /** Milliseconds between two looks for what nobody works on any more: without a pause, each end that cannot be written would be asked about again at once. */
 const releaseEvery = 1_000
@@ -103,7 +103,7 @@ async function revokeSelected(broker: Broker, { more, due }: Calls): Promise<voi
 
 /**
  * Marks as ending what has outlived its own end in an open task and is asked of no provider, for it is in no configuration or does not answer: it expires as what
- * an ended task left does, and holds no place of its agent until then.
+ * an ended task left does, and gives its place back with that.
  */
 const closeUnasked = (broker: Broker): Promise<void> => closeOutlived(broker.ledger, mostAtOnce, expiryGrace, endersHere(broker).answering)
 
@@ -135,7 +135,7 @@ export function startReaper(broker: Broker): Reaper {
   const tend = createTending(broker)
   const releases = createReleasing(broker, () => asking.wake())
   const sweepNow = createSweeping(ledger)
-  const endUnasked = atMostEvery(lookElsewhereEvery, () => closeUnasked(broker))
+  const endUnasked = atMostEvery(endUnaskedEvery, () => closeUnasked(broker))
   // Before a claim, for what is claimed is not due: what its provider cannot end and time has ended would be asked about once more each time, and never be
   // expired. Not before each one: in a storm there is room for another every few milliseconds.
   const expireFirst = atMostEvery(expireEvery, () => expire(broker, { more: () => asking.wake() }))

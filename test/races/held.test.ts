@@ -37,9 +37,11 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('while somebody e
     await store.dispose()
   })
 
-  const waiting = (): Promise<unknown[]> =>
-    house.ledger.run(sql`select distinct pid from pg_locks where not granted and pid in (
-      select pid from pg_locks where database = (select oid from pg_database where datname = current_database()))`) as Promise<unknown[]>
+  /** Sessions of this database that wait for a lock. */
+  const waiting = () =>
+    house.ledger.run(sql`
+      select distinct pid from pg_locks where not granted and pid in (
+        select pid from pg_locks where database = (select oid from pg_database where datname = current_database()))`)
   const untilWaiting = (count: number): Promise<void> => expect.poll(waiting, { timeout: 20_000 }).toHaveLength(count)
   const revoke = (selector: { agent?: string; grant?: string }) =>
     revokeMany(house.broker, house.operator, { selector, reason: 'a test says so', confirm: phraseOf(selector), stopFor: undefined })
