@@ -48,7 +48,7 @@ export async function addLease(broker: Broker, caller: Caller, id: TaskId, asked
   if (!confirmed || !issued) {
     for (const lease of announced.leases) await endLeaseNow(broker, lease, { cause: 'mint_failed', by: 'broker' })
     const ends = await Promise.all(announced.leases.map((lease) => receiptsOfEnd(broker.ledger, { lease: lease.id })))
-    throw (minted.ok ? taskHasEnded(id, decision.id) : minted.error).telling([...announced.receipts, ...ends.flat()])
+    throw (minted.ok ? leaseHasEnded({ taskId: id }, decision.id) : minted.error).telling([...announced.receipts, ...ends.flat()])
   }
   const receipts = [...announced.receipts, ...confirmed.receipts]
   return { decision: keptDecision(decision, id, issued.lease.reservedAt), lease: issued, receipts }

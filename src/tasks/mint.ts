@@ -12,7 +12,7 @@ import { type Credential, digestsOf } from '../providers/credential.ts'
 import { ProviderError, type Reservation } from '../providers/provider.ts'
 import type { Target } from '../providers/target.ts'
 import { cappedBy } from './decision.ts'
-import { taskHasEnded } from './refusals.ts'
+import { leaseHasEnded } from './refusals.ts'
 import type { Broker } from './task.ts'
 
 /** A lease with the only copy of its secret. */
@@ -109,7 +109,7 @@ async function mint(broker: Broker, issue: Issue, lease: Lease, signal: AbortSig
     reservationOf(issue, lease),
     async (handle) => {
       const state = await journal(broker.ledger, lease, handle)
-      if (state !== 'reserved') throw taskHasEnded(issue.task.id, issue.decision.id)
+      if (state !== 'reserved') throw leaseHasEnded(lease, issue.decision.id)
     },
     signal,
   )

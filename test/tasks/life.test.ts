@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { sql } from 'drizzle-orm'
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
-import { newId, type TaskId } from '../../src/base/ids.ts'
+import { type LeaseId, newId, type TaskId } from '../../src/base/ids.ts'
 import type { Actor } from '../../src/identity/actor.ts'
 import type { Ledger } from '../../src/ledger/connect.ts'
 import { closeLease } from '../../src/ledger/endings.ts'
@@ -12,6 +12,7 @@ import { findTask, type Lease, type Task } from '../../src/ledger/records.ts'
 import { listEntries, listTasks } from '../../src/ledger/lists.ts'
 import { expireLeases } from '../../src/ledger/settlement.ts'
 import { isAlive } from '../../src/ledger/tokens.ts'
+import type { Target } from '../../src/providers/target.ts'
 import { completeTask, revokeLease } from '../../src/tasks/close.ts'
 import { countsOf } from '../../src/tasks/counts.ts'
 import { introspect } from '../../src/tasks/introspect.ts'
@@ -24,6 +25,8 @@ import type { Caller, Declaration } from '../../src/tasks/task.ts'
 import { taskOfToken } from '../../src/tasks/token.ts'
 import { actorNamed, type Declared, type House, loadPolicy, never, startHouse } from '../support/house.ts'
 import { type OpenedStore, stores } from '../support/stores.ts'
+
+const forever = (): Promise<never> => new Promise(() => {})
 
 describe.each(stores)('the life of a task on $name', ({ open }) => {
   let store: OpenedStore
@@ -591,6 +594,27 @@ describe.each(stores)('the life of a task on $name', ({ open }) => {
 
     expect(ended).toMatchObject({ ended: true, lease: { state: 'revoked', cause: 'revoked' } })
     expect(await house.lab.works(task.secrets[1]!)).toBe(false)
+    expect(await isActive(task.secrets[0]!)).toBe(true)
+    await task.complete()
+  })
+
+  test.each<[string, (lab: Target, end: (lease: LeaseId) => Promise<unknown>) => Target['mint']]>([
+    ['a handle of it is journaled', (_, end) => (reservation, journal) => end(reservation.lease).then(() => journal({ late: 'handle' })).then(forever)],
+    ['it is confirmed', (lab, end) => async (reservation, journal, signal) => {
+      const minted = await lab.mint(reservation, journal, signal)
+      await end(reservation.lease)
+      return minted
+    }],
+  ])('a further lease that is revoked before %s is refused as one that has ended, and its task goes on', async (_, mintOf) => {
+    const task = await house.declare(['api'])
+    const lab = house.broker.targets.get('lab')!
+    const mint = mintOf(lab, (lease) => revokeLease(house.broker, house.operator, lease, undefined, 20, never))
+    const broker = { ...house.broker, targets: new Map([...house.broker.targets, ['lab', { ...lab, mint }]]) }
+
+    await expect(task.at(broker).add('crm')).rejects.toMatchObject({ code: 'conflict', detail: 'This lease has ended' })
+
+    await house.reap()
+    expect(await house.lab.alive()).toEqual([])
     expect(await isActive(task.secrets[0]!)).toBe(true)
     await task.complete()
   })

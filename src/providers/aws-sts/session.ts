@@ -38,7 +38,7 @@ export async function takeSession(
   }
   const reserved = await sessions.reserve(provider, lease, roles)
   if (reserved.outcome === 'reserved') return reserved.session
-  if (reserved.outcome === 'ended') throw new BrokerError('conflict', 'This task has ended', { task })
+  if (reserved.outcome === 'ended') throw new BrokerError('conflict', 'This lease has ended', { task })
   // Not `unavailable`: one full pool would close the provider's other roles to everybody.
   const full = roles.length === 1 ? `the role ${roles[0]} takes` : `none of the roles ${roles.join(', ')} takes`
   throw new ProviderError(
