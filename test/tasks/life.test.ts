@@ -599,12 +599,21 @@ describe.each(stores)('the life of a task on $name', ({ open }) => {
   })
 
   test.each<[string, (lab: Target, end: (lease: LeaseId) => Promise<unknown>) => Target['mint']]>([
-    ['a handle of it is journaled', (_, end) => (reservation, journal) => end(reservation.lease).then(() => journal({ late: 'handle' })).then(forever)],
-    ['it is confirmed', (lab, end) => async (reservation, journal, signal) => {
-      const minted = await lab.mint(reservation, journal, signal)
-      await end(reservation.lease)
-      return minted
-    }],
+    [
+      'a handle of it is journaled',
+      (_, end) => (reservation, journal) =>
+        end(reservation.lease)
+          .then(() => journal({ late: 'handle' }))
+          .then(forever),
+    ],
+    [
+      'it is confirmed',
+      (lab, end) => async (reservation, journal, signal) => {
+        const minted = await lab.mint(reservation, journal, signal)
+        await end(reservation.lease)
+        return minted
+      },
+    ],
   ])('a further lease that is revoked before %s is refused as one that has ended, and its task goes on', async (_, mintOf) => {
     const task = await house.declare(['api'])
     const lab = house.broker.targets.get('lab')!
