@@ -36,7 +36,6 @@ const first = (side: Crossing['side'], what: string): Crossing => ({ side, what,
 export const before = (crossed: readonly string[]): Crossing[] => crossed.map((what) => first('before', what))
 export const after = (crossed: readonly string[]): Crossing[] => crossed.map((what) => first('after', what))
 
-
 /**
  * Does something again and again, with a tripwire that strikes at one crossing after the other, until it is through without coming that far. What goes side
  * by side, and what else is under way, comes in another order each time: whichever of `expected` was missed is looked for by its name.
@@ -58,10 +57,13 @@ export async function atEachCrossing(
     struck.add(came)
     return came !== undefined
   }
-  for (let at = 1, vain = 0; vain < through; ) {
+  for (let at = 1, vain = 0; vain < through;) {
     if (await strike({ at, counts })) at++
     else vain++
   }
   for (const crossing of expected) for (let each = 0; each < tries && !struck.has(wordsOf(crossing)); each++) await strike(crossing)
-  expect(expected.map(wordsOf).filter((where) => !struck.has(where)), 'it came to each of them').toEqual([])
+  expect(
+    expected.map(wordsOf).filter((where) => !struck.has(where)),
+    'it came to each of them',
+  ).toEqual([])
 }
