@@ -6,6 +6,7 @@ import { sql } from 'drizzle-orm'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { connect } from '../../src/ledger/connect.ts'
 import { audit } from '../support/audit.ts'
+import { deadlinePasses } from '../support/deadline.ts'
 import { type Lab, startLab } from '../support/lab.ts'
 import { makeSite, mayfly, type RunningBroker, type Site } from '../support/program.ts'
 import { openEmbedded } from '../support/stores.ts'
@@ -144,9 +145,7 @@ describe('a broker on the embedded store', () => {
       await broker.stop()
       // What nobody knows the token of ends at its deadline.
       const ledger = await connect({ embedded })
-      await ledger.run(sql`
-      with late as (update tasks set deadline = now() where state = 'open' returning id)
-      update leases set expires_at = least(expires_at, now()) where task_id in (select id from late)`)
+      await ledger.run(sql.raw(deadlinePasses()))
       await ledger.close()
       const last = await site.start()
       while ((await lab.alive()).length > 0);

@@ -1,4 +1,5 @@
 import { expect } from 'vitest'
+import { deadlinePasses } from '../support/deadline.ts'
 import { accepted, type Answer, type Held } from './held.ts'
 import { type Deed, deed } from './matrix.ts'
 import type { Stage } from './stage.ts'
@@ -33,8 +34,7 @@ export const expires = <On extends Stage>({ crosses, given, isDead }: End<On>): 
     words: 'ends a task at its deadline',
     crosses,
     given,
-    due: ({ owner }, { task }) => owner`
-      with late as (update tasks set deadline = now() where id = ${task.id}) update leases set expires_at = now() where task_id = ${task.id}`,
+    due: ({ owner }, { task }) => owner.unsafe(deadlinePasses(`id = '${task.id}'`)),
     through: async ({ owner }, { task }) => (await owner`select 1 from tasks where id = ${task.id} and state = 'expired'`).length > 0,
     async holds(scene, task) {
       const [kept] = await scene.owner`select state, cause from tasks where id = ${task.task.id}`

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { describe, expect, test } from 'vitest'
+import { deadlinePasses } from '../support/deadline.ts'
 import { vaultRuns } from '../support/vault.ts'
 import type { VaultRequest } from '../support/vault-requests.ts'
 import { completes, expires, revokes } from './ends.ts'
@@ -167,8 +168,7 @@ describe.runIf(vaultRuns)('before a real OpenBao', () => {
 
     test('leaves no open login after all deadlines, and after the sweep none at all', async () => {
       const { owner, until, vault, sweep, check } = scene()
-      await owner`with late as (update tasks set deadline = now() where state = 'open' returning id)
-        update leases set expires_at = now() from late where task_id = late.id`
+      await owner.unsafe(deadlinePasses())
       await until(() => owner`select 1 where not exists (select from tasks where state in ('open', 'closing'))`)
       await check()
       const left = await vault.database.logins()

@@ -1,4 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { deadlinePasses } from '../support/deadline.ts'
 import { type Fleet, type Held, startFleet } from '../support/fleet.ts'
 import { stores } from '../support/stores.ts'
 
@@ -64,9 +65,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('due work of thre
   test('is claimed once: a storm of deadlines ends each task and each lease a single time', async () => {
     const tasks = await declareMany()
 
-    await fleet.owner`with over as (update tasks set deadline = now() where state = 'open')
-      update leases set expires_at = least(expires_at, now()) where due_at is not null`
-    await fleet.wake()
+    await fleet.owner.unsafe(deadlinePasses())
     await everythingEnded()
     await everyEndTold(tasks)
 

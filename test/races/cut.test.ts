@@ -1,6 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import type { AddedLease, ClosedTask, RenewedTask } from '../../src/http/contract.ts'
 import { after, atEachCrossing, before, crossings } from '../support/crossings.ts'
+import { deadlinePasses } from '../support/deadline.ts'
 import { type Answer, type Fleet, type Held, heldOf, startFleet, until } from '../support/fleet.ts'
 import { freeze, thaw } from '../support/freeze.ts'
 import type { RunningBroker } from '../support/program.ts'
@@ -186,8 +187,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))(
       freeze(broker.process)
       try {
         while (!tripwire.quiet()) await fleet.owner`select 1`
-        await fleet.owner`with over as (update tasks set deadline = now() where id = ${task.id})
-        update leases set expires_at = now() where task_id = ${task.id}`
+        await fleet.owner.unsafe(deadlinePasses(`id = '${task.id}'`))
         await armed(async () => {
           thaw(broker.process)
           await fleet.wake()

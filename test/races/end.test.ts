@@ -1,5 +1,6 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import type { AddedLease, ClosedTask } from '../../src/http/contract.ts'
+import { deadlinePasses } from '../support/deadline.ts'
 import { type Answer, type Fleet, startFleet } from '../support/fleet.ts'
 import { stores } from '../support/stores.ts'
 
@@ -38,10 +39,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('the end of a tas
       const answering: Promise<Answer<ClosedTask>>[] = []
       const complete = () => answering.push(fleet.complete(at(1), task))
       const revoke = () => answering.push(fleet.call<ClosedTask>(at(2), fleet.tokens.ops, 'POST', `/tasks/${task.id}/revoke`, { reason: 'a race' }))
-      const strike = () => fleet.owner`
-        with over as (update tasks set deadline = now() where id = ${task.id} and state = 'open' returning id),
-        cut as (update leases set expires_at = least(expires_at, now()) where task_id in (select id from over))
-        select pg_notify('mayfly_due', '') from over`
+      const strike = () => fleet.owner.unsafe(deadlinePasses(`id = '${task.id}'`))
       // In every order, each ahead of the next by none or some round trips: whoever comes last alone never wins where the machine makes it the slowest.
       for (const act of orders(complete, revoke, strike)[round % 6]!) {
         await act()

@@ -1,6 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import type { AddedLease, ClosedTask } from '../../src/http/contract.ts'
 import { after, atEachCrossing, crossings } from '../support/crossings.ts'
+import { deadlinePasses } from '../support/deadline.ts'
 import { type Answer, type Fleet, type Held, heldOf, startFleet, until } from '../support/fleet.ts'
 import { freeze, thaw } from '../support/freeze.ts'
 import type { RunningBroker } from '../support/program.ts'
@@ -199,8 +200,7 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))(
         const { where } = await freezeAt(
           at,
           async () => {
-            await fleet.owner`with over as (update tasks set deadline = now() where id = ${task.id})
-            update leases set expires_at = now() where task_id = ${task.id}`
+            await fleet.owner.unsafe(deadlinePasses(`id = '${task.id}'`))
             await fleet.wake()
             await until(
               'the task has ended',
