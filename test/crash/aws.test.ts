@@ -84,7 +84,7 @@ const revoke = revokes<AwsScene>({
 
 const expire = deed<Held, undefined, AwsScene>({
   words: 'ends a task at its deadline',
-  crosses: ['close what is overdue', 'deny the sessions', 'record the end'],
+  crosses: ['close what is overdue', 'claim what is due', 'deny the sessions', 'record the end'],
   given: declared,
   async due(scene, { task }) {
     await scene.pass(task.id, 10)

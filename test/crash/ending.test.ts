@@ -9,7 +9,7 @@ const declared = (scene: Scene): Promise<Held> => scene.declare()
 
 const complete = completes<Scene>({ crosses: crossings.end, given: declared, isDead })
 const revoke = revokes<Scene>({ crosses: crossings.end, given: declared, isDead })
-const expire = expires<Scene>({ crosses: crossings.expire, given: declared, isDead })
+const expire = expires<Scene>({ crosses: ['close what is overdue', 'claim what is due', 'DELETE', 'record the end'], given: declared, isDead })
 
 const revokeOne = deed<Held, string>({
   words: 'revokes one lease',
@@ -86,7 +86,7 @@ const revokesMany = (one: {
 const revokeMany = revokesMany({
   words: 'revokes many at once',
   grants: ['api', 'crm'],
-  crosses: ['start a revocation', 'close what is revoked', 'DELETE', 'record the end'],
+  crosses: ['start a revocation', 'close what is revoked', 'claim what is due', 'DELETE', 'record the end'],
 })
 
 /** Nothing is asked of a backend, so that each note is made at the first try. */

@@ -84,7 +84,7 @@ const unminted = recovery({
 
 const unended = recovery({
   words: 'takes over what another died ending, while the backend fails once',
-  crosses: ['claim what is due', 'DELETE', 'put the lease back', 'DELETE', 'record the end'],
+  crosses: ['claim what is due', 'DELETE', 'put the lease back', 'claim what is due', 'DELETE', 'record the end'],
   leave: (scene, count) => leave(scene, count, 'delete', false, completeMany(scene)),
   given: ({ lab }) => lab.next('delete', 'fails'),
   becomes: { state: 'revoked', cause: 'completed' },

@@ -28,7 +28,7 @@ const declare = deed<{ readonly key: string }, Held, VaultScene>({
 
 const complete = completes<VaultScene>({ crosses: ['close the task', ...ending], given: declared, isDead })
 const revoke = revokes<VaultScene>({ crosses: ['close the task', ...ending], given: declared, isDead })
-const expire = expires<VaultScene>({ crosses: ['close what is overdue', ...ending], given: declared, isDead })
+const expire = expires<VaultScene>({ crosses: ['close what is overdue', 'claim what is due', ...ending], given: declared, isDead })
 
 async function isDead(scene: VaultScene, task: Held): Promise<void> {
   expect(await scene.worked(db(task))).toBe(false)

@@ -15,7 +15,8 @@ export interface Crossing {
 /** The crossing that is the `at`th, from 1, of all that count. */
 export interface Count {
   readonly at: number
-  counts(what: string, side: Crossing['side']): boolean
+  /** @param changed whether its answer says that it has changed something; false where it has none yet */
+  counts(what: string, side: Crossing['side'], changed: boolean): boolean
 }
 
 /** Sees what crosses the wires of a broker, and strikes at one crossing: that one and whatever follows is never passed on, until it is disarmed. */
@@ -27,8 +28,8 @@ export interface Tripwire {
    * @param until of what only sets out: whoever sends it is cut off at once, and it reaches its peer when this resolves. Everything else is passed on
    */
   arm(strike: () => unknown, where?: Crossing | Count, until?: Promise<unknown>): void
-  /** What has set out since, in order. */
-  seen(): readonly string[]
+  /** What has set out since, in order. @param ifChanging counts only where it has been answered, and has changed something */
+  seen(ifChanging?: (what: string) => boolean): readonly string[]
   /** Where it struck, in words; undefined if it did not. */
   where(): string | undefined
   struck(): boolean
@@ -44,10 +45,15 @@ export interface Tripwire {
 export interface Passage {
   /** It may be passed on only when this resolves, and whoever sent it is cut off at once. */
   readonly until: Promise<unknown> | undefined
-  /** The answer is there. @returns whether it may be passed on */
-  answered(): boolean
+  /** The answer is there. @param changed whether it has changed something @returns whether it may be passed on */
+  answered(changed: boolean): boolean
   /** Nobody waits for the answer any more. */
   lost(): void
+}
+
+interface Sent {
+  readonly what: string
+  changed: boolean
 }
 
 export function createTripwire(): Tripwire {
@@ -55,7 +61,7 @@ export function createTripwire(): Tripwire {
     readonly strike: () => unknown
     readonly where: Crossing | Count | undefined
     readonly until: Promise<unknown> | undefined
-    readonly seen: string[]
+    readonly seen: Sent[]
     /** Crossings that counted. */
     crossed: number
     struck: string | undefined
@@ -69,36 +75,38 @@ export function createTripwire(): Tripwire {
   }
 
   /** Strikes if this is where. What set out under another arming is none of this one's business, its answer neither. */
-  function strikes(under: Arming | undefined, side: Crossing['side'], what: string, nth: number): boolean {
-    if (!under || under.over || under.struck !== undefined || !isThere(under, side, what, nth)) return false
-    under.struck = `${under.until ? 'during' : side} ${what}`
+  function strikes(under: Arming | undefined, side: Crossing['side'], sent: Sent, nth: number): boolean {
+    if (!under || under.over || under.struck !== undefined || !isThere(under, side, sent, nth)) return false
+    under.struck = `${under.until ? 'during' : side} ${sent.what}`
     const passes = under.strike() === 'passes'
     if (passes) under.over = true
     return !passes
   }
 
-  function isThere(under: Arming, side: Crossing['side'], what: string, nth: number): boolean {
+  function isThere(under: Arming, side: Crossing['side'], { what, changed }: Sent, nth: number): boolean {
     const { where } = under
     if (where === undefined || (under.until && side === 'after')) return false
     if ('side' in where) return where.side === side && where.what === what && where.nth === nth
-    if (!where.counts(what, side)) return false
+    if (!where.counts(what, side, changed)) return false
     return ++under.crossed === where.at
   }
 
   function send(what: string): Passage | undefined {
     if (blocked()) return undefined
     const under = arming
-    under?.seen.push(what)
-    const nth = under?.seen.filter((name) => name === what).length ?? 0
-    const isHere = strikes(under, 'before', what, nth)
+    const sent = { what, changed: false }
+    under?.seen.push(sent)
+    const nth = under?.seen.filter((other) => other.what === what).length ?? 0
+    const isHere = strikes(under, 'before', sent, nth)
     const until = isHere ? under?.until : undefined
     if (isHere && !until) return undefined
     if (until) disarm()
     const passage: Passage = {
       until,
-      answered() {
+      answered(changed) {
         underWay.delete(passage)
-        return !blocked() && !strikes(under, 'after', what, nth)
+        sent.changed = changed
+        return !blocked() && !strikes(under, 'after', sent, nth)
       },
       lost: () => void underWay.delete(passage),
     }
@@ -111,7 +119,7 @@ export function createTripwire(): Tripwire {
       disarm()
       arming = { strike, where, until, seen: [], crossed: 0, struck: undefined, over: false }
     },
-    seen: () => arming?.seen ?? [],
+    seen: (ifChanging = () => false) => (arming?.seen ?? []).filter(({ what, changed }) => changed || !ifChanging(what)).map(({ what }) => what),
     where: () => arming?.struck,
     struck: () => arming?.struck !== undefined,
     disarm,
@@ -135,6 +143,8 @@ export async function wirePostgres(target: string, tripwire: Tripwire): Promise<
     /** Statements that were sent and have not been answered. */
     const pending: Passage[] = []
     let held: Buffer[] = []
+    /** What the last statement says of itself. */
+    let changed = true
     /** A statement whose sender is gone, up to where it is whole. */
     let kept: { readonly passage: Passage; readonly messages: Buffer[] } | undefined
     const cut = () => {
@@ -181,14 +191,15 @@ export async function wirePostgres(target: string, tripwire: Tripwire): Promise<
       eachMessage(false, (type, message) => {
         if (kept) {
           // Nobody is there to be answered, about what was sent before it neither.
-          if (type === 'Z') pending.shift()?.answered()
+          if (type === 'Z') pending.shift()?.answered(true)
           return pending.length === 0 ? store.destroy() : undefined
         }
         if (pending.length === 0) return client.write(message)
         held.push(message)
+        if (type === 'C') changed = !/^(INSERT 0|UPDATE|DELETE) 0$/.test(textAt(message, 5))
         if (type !== 'Z') return undefined
         // Postgres says that it is ready only after the commit: an answer that is held until then says nothing too early.
-        if (!pending.shift()!.answered()) return cut()
+        if (!pending.shift()!.answered(changed)) return cut()
         const answer = Buffer.concat(held)
         held = []
         return client.write(answer)
@@ -226,7 +237,7 @@ export async function wireHttp(
       const chunks: Buffer[] = []
       answer.on('data', (chunk: Buffer) => chunks.push(chunk))
       answer.on('end', () => {
-        if (!passage.answered()) return void incoming.socket.destroy()
+        if (!passage.answered(true)) return void incoming.socket.destroy()
         outgoing.writeHead(answer.statusCode!, answer.headers).end(Buffer.concat(chunks))
       })
     })
