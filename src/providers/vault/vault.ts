@@ -6,6 +6,7 @@ import { selfOf, unexpected } from './answers.ts'
 import { createBacklog } from './backlog.ts'
 import type { Question } from './client.ts'
 import { revocationOf, type VaultGrant, vaultGrant, vaultGrantFaults } from './grant.ts'
+import { createLate } from './late.ts'
 import { longestFirstLife } from './life.ts'
 import { createReads } from './reads.ts'
 import { sharedAudience, signedFor, type VaultSettings, vaultSettings } from './settings.ts'
@@ -36,10 +37,12 @@ export const vaultKind: ProviderKind<VaultSettings, VaultGrant> = {
       'mtls.key': mtls?.key,
     })
     // Only where a Vault is configured: nobody else needs them, and they bring a library that takes longer to load than all of this folder.
-    const [{ createAsk }, { createIdentity }, { createEnding }, { createMint }] = await Promise.all([
+    const [{ createAsk }, { createIdentity }, { createEnding }, { createTaskTokens }, { createSecrets }, { createMint }] = await Promise.all([
       import('./client.ts'),
       import('./identity.ts'),
       import('./end.ts'),
+      import('./task-token.ts'),
+      import('./secret.ts'),
       import('./mint.ts'),
     ])
     const ask = createAsk(settings, (request, outcome, seconds) => surroundings.asked?.(name, request, outcome, seconds))
@@ -53,9 +56,10 @@ export const vaultKind: ProviderKind<VaultSettings, VaultGrant> = {
     const listeners = new Set<() => void>()
     const backlog = createBacklog(surroundings.clock, () => listeners.forEach((listener) => listener()))
     const ending = createEnding(name, identity, createSlots(mostAtOneBackend), backlog, reads, undecided, surroundings.clock)
-    const slots = createSlots(mostAtOneBackend)
-    const late = new Set<Promise<void>>()
-    const mint = createMint({ name, ask, identity, ending, slots, tokenRole, namespace, timeout, reads, mostReads: concurrency * 4, late })
+    const late = createLate()
+    const tokens = createTaskTokens(name, identity, ending, { tokenRole, namespace, timeout })
+    const secrets = createSecrets({ name, ask, identity, ending, namespace, timeout, reads, late })
+    const mint = createMint({ name, tokens, secrets, slots: createSlots(mostAtOneBackend), reads, mostReads: concurrency * 4, late })
 
     return {
       name,
@@ -72,9 +76,7 @@ export const vaultKind: ProviderKind<VaultSettings, VaultGrant> = {
         listeners.add(listener)
         return () => void listeners.delete(listener)
       },
-      async settled() {
-        while (late.size > 0) await Promise.all(late)
-      },
+      settled: late.settled,
       async check(signal) {
         const answer = await identity.ask({ path: 'auth/token/lookup-self' }, signal)
         if (!selfOf(answer)) throw unexpected(name, 'word about the token of the broker', answer, 'no')
