@@ -62,13 +62,18 @@ export async function putBack(ledger: Ledger, lease: Pick<Lease, 'id'>): Promise
 /**
  * Makes due whatever is claimed or put off. After the store was away nobody may be working on what is claimed: the answer to a claim was lost, or what
  * came of it could not be written. Whoever still works on one finds that it was asked about twice, which is harmless.
+ *
+ * @param enders whose claims of what was being minted are looked for: there is no index of them alone
  */
-export async function releaseClaims(ledger: Ledger): Promise<void> {
+export async function releaseClaims(ledger: Ledger, enders: readonly Ender[]): Promise<void> {
   await ledger.run(sql`
     with revoking as (select id from leases where state = 'revoking' and due_at > now() for update skip locked),
     -- Of those that are being minted, what a claim has looked after: the others are not due for as long as their mint may take.
     reserved as (
-      select id from leases where state = 'reserved' and attempts > 0 and ended_at is null and due_at > now() for update skip locked
+      select held.id from ${enderRows(enders)} cross join lateral (
+        select id from leases where ${endedAt(sql`leases`, sql`ender`)} and due_at > now() and due_at <= now() + make_interval(secs => ${claimSeconds})
+          and state = 'reserved' and attempts > 0 for update skip locked
+      ) as held
     ),
     -- Claimed when its own end had passed, and not marked as ending yet. What ends with its task is closed with it.
     outlived as (
@@ -116,8 +121,11 @@ export const nextDue = (ledger: Ledger, enders: readonly Ender[]): Promise<numbe
   untilThe(ledger, firstDue(enders, sql`not leases.local`))
 
 const firstDue = (enders: readonly Ender[], sort: SQL): SQL => sql`
-  (select min(first.due_at) from json_to_recordset(${JSON.stringify(enders.map(({ name, kind }) => ({ name, kind })))}::text::json) as ender(name text, kind text)
+  (select min(first.due_at) from ${enderRows(enders)}
     cross join lateral (select due_at from leases where ${endedAt(sql`leases`, sql`ender`)} and ${sort} and due_at is not null order by due_at limit 1) as first)`
+
+const enderRows = (enders: readonly Ender[]): SQL =>
+  sql`json_to_recordset(${JSON.stringify(enders.map(({ name, kind }) => ({ name, kind })))}::text::json) as ender(name text, kind text)`
 
 async function untilThe(ledger: Ledger, moment: SQL): Promise<number | undefined> {
   const [row] = await ledger.run<{ wait: number | null }>(sql`select (extract(epoch from ${moment} - now()) * 1000)::double precision as wait`)

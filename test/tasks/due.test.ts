@@ -71,7 +71,7 @@ describe.each(stores)('what is due, on $name', ({ open }) => {
 
   describe('is asked about by its provider and not ended by time, though an earlier try failed before its own end, where it was', () => {
     test.each([
-      ['released, for the store had failed', (): Promise<void> => releaseClaims(house.ledger)],
+      ['released, for the store had failed', (): Promise<void> => releaseClaims(house.ledger, [{ name: 'lab', kind: 'http' }])],
       ['put back, for there was no room', (lease: Lease): Promise<void> => putBack(house.ledger, lease)],
     ])('%s', async (_, release) => {
       const lease = await claimed()
@@ -120,7 +120,7 @@ describe.each(stores)('what is due, on $name', ({ open }) => {
     expect(await claimDue(house.ledger, [{ name: 'lab', kind: 'http', free: 1 }])).toHaveLength(1)
     expect((await due(lease)).now).toBe(false)
 
-    await releaseClaims(house.ledger)
+    await releaseClaims(house.ledger, [{ name: 'lab', kind: 'http' }])
 
     expect((await due(lease)).now).toBe(true)
     await task.complete()
@@ -167,7 +167,7 @@ describe.each(stores)('what is due, on $name', ({ open }) => {
     expect(await claimDue(house.ledger, [{ name: 'lab', kind: 'http', free: 1 }])).toMatchObject([{ id: leases[0].id }])
     await minting(leases[1], 60)
 
-    await releaseClaims(house.ledger)
+    await releaseClaims(house.ledger, [{ name: 'lab', kind: 'http' }])
 
     expect([(await due(leases[0])).now, (await due(leases[1])).now]).toEqual([true, false])
   })
