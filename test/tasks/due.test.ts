@@ -155,7 +155,7 @@ describe.each(stores)('what is due, on $name', ({ open }) => {
       const task = await house.declare(['crm'])
       await house.backdate(task.id, '61 seconds')
 
-      await releaseClaims(house.ledger)
+      await releaseClaims(house.ledger, room)
 
       expect(await claimDue(house.ledger, room)).toEqual([])
     })
