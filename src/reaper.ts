@@ -241,7 +241,7 @@ function createReleasing(broker: Broker, wake: () => void): Releasing {
       const now = await storeTime(ledger)
       if (recovered || seen !== failures || now < latest) {
         recovered = false
-        await releaseClaims(ledger, endersOf(broker).map(nameOf))
+        await releaseClaims(ledger, endersOf(broker).map(nameOf), now < latest)
       }
       failures = seen
       latest = now

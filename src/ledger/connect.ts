@@ -94,8 +94,8 @@ export function overDoor(door: Door): Ledger {
         } catch (error) {
           const fault = storeFault(error)
           if (attempt < tries && (fault.state === '40P01' || fault.state === '40001')) continue
-          // What never had its turn changed nothing.
-          if (begun && fault.error.code === 'store_unavailable') failures++
+          // What never had its turn changed nothing, and neither did what another transaction kept waiting.
+          if (begun && fault.state !== '55P03' && fault.error.code === 'store_unavailable') failures++
           throw fault.error
         }
       }

@@ -224,8 +224,8 @@ async function closeLeases(ledger: Ledger, chosen: SQL, { due, plan }: Hands): P
 }
 
 /**
- * Marks as ending up to `limit` leases of open tasks whose own end passed `grace` seconds ago, that nobody has claimed, and that none of the `answering`
- * is asked about: no broker's claim will. Nobody is asked about them here either. `skip locked`, and due at once, as those of `closeOverdue`.
+ * Marks as ending up to `limit` leases of open tasks whose own end passed `grace` seconds ago, that nobody has claimed, and whose provider is none of the
+ * `answering`: it is in no configuration here, or fails, and then claims take them one at a time, if at all. No provider is asked. `skip locked`, and due at once, as those of `closeOverdue`.
  */
 export const closeOutlived = async (ledger: Ledger, limit: number, grace: number, answering: readonly Ender[]): Promise<void> =>
   void (await closeLeases(
@@ -243,13 +243,16 @@ export const closeOutlived = async (ledger: Ledger, limit: number, grace: number
 /** Any number that nothing else takes, as long as every broker takes the same: the advisory lock of whoever waits for what requests hold. */
 const waitingLock = 7420_0002
 
+/** How long that waits: requests that follow each other let it in at their first change, and whoever holds on for longer is met again. */
+const longestHold = '2s'
+
 /**
  * One step of a revocation: closes up to `limit` tasks that it means, or of single leases up to `limit`, and that there were when it was begun. In one
- * commit: a broker that dies has done a step or has not, and whichever comes next goes on. `skip locked`: one broker at a time works on a revocation, and
- * what a request holds is left to the next step. Those that are `revoking` are due at once, as those of `closeOverdue`.
+ * commit: a broker that dies has done a step or has not, and whichever comes next goes on. `skip locked`: one broker at a time takes many steps of a
+ * revocation, and what a request holds is left to the next step. Those that are `revoking` are due at once, as those of `closeOverdue`.
  *
- * @param limit `held`: one task or lease, which is waited for, since requests that follow each other would hold it for ever. One statement of all brokers
- *   waits, so that what somebody does not let go costs them one connection.
+ * @param limit `held`: one task or lease is closed, which is waited for, since requests that follow each other would hold it for ever. One statement of all
+ *   brokers waits, so that what somebody does not let go costs them one connection. BrokerError `store_unavailable` where it was not let go in time.
  */
 export async function closeSelected(
   ledger: Ledger,
@@ -257,8 +260,11 @@ export async function closeSelected(
   limit: number | 'held',
 ): Promise<ClosedStep> {
   const waits = limit === 'held'
-  const alone = waits ? sql`and pg_try_advisory_xact_lock(${waitingLock})` : sql``
-  const job = sql`(select * from revocations where id = ${id} and begun_at is null ${alone} for update skip locked) as job`
+  // Whoever waits does not hold the revocation: other steps go on meanwhile.
+  const inItsWay = waits
+    ? sql`and pg_try_advisory_xact_lock(${waitingLock}) and set_config('lock_timeout', ${longestHold}::text, true) is not null`
+    : sql`for update skip locked`
+  const job = sql`(select * from revocations where id = ${id} and begun_at is null ${inItsWay}) as job`
   const locked = waits ? sql`limit 1 for update of task` : sql`limit ${limit} for update of task skip locked`
   if (!meansLeases(selector)) {
     return await close(

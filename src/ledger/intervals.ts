@@ -16,9 +16,9 @@ export const deadlineOf = ({ duration, deadline }: { readonly duration: number; 
   deadlineIn(sql`${duration}::double precision`, sql`${deadline?.toISOString() ?? null}::text::timestamptz`)
 
 /**
- * When the reaper looks at an active lease of an outside provider by itself: at its own end. One that ends with its task is closed with it, and was due in
- * vain until then: of ten thousand deadlines in one second each would be claimed, and put back, in front of those that are closed already. It is looked at a
- * minute later, if its task has not been closed by then. The last second of a task counts as its end, for Vault grants whole ones.
+ * When the reaper looks at an active lease of an outside provider by itself: at its own end. One that ends with its task is closed with it, and would be
+ * claimed in vain until then: of ten thousand deadlines in one second each would be put back, in front of those that are closed already. It is looked at a
+ * minute later, where its task has not been closed by then. The last second of a task counts as its end, for Vault grants whole ones.
  */
 export const dueByItself = (end: SQL, deadline: SQL): SQL =>
   sql`case when ${end} < ${deadline} - interval '1 second' then ${end} else ${deadline} + interval '1 minute' end`

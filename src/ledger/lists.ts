@@ -183,8 +183,8 @@ export const listRevocations = (ledger: Ledger, ended: boolean | undefined, page
 
 /** Stops. @param inForce whether they keep anything from being issued now, by the store's clock */
 export const listStops = (ledger: Ledger, inForce: boolean | undefined, page: Page): Promise<Listed<Stop>> => {
-  const standing = sql`lifted_at is null and until > now()`
-  return list(ledger, sql`stops`, stopOf, page, [inForce === undefined ? undefined : inForce ? standing : sql`not (${standing})`])
+  const unlifted = sql`lifted_at is null and until > now()`
+  return list(ledger, sql`stops`, stopOf, page, [inForce === undefined ? undefined : inForce ? unlifted : sql`not (${unlifted})`])
 }
 
 /**

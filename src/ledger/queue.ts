@@ -64,14 +64,16 @@ export async function putBack(ledger: Ledger, lease: Pick<Lease, 'id'>): Promise
  * came of it could not be written. Whoever still works on one finds that it was asked about twice, which is harmless.
  *
  * @param enders whose claims of what was being minted are looked for: there is no index of them alone
+ * @param wasSetBack whether the store's clock was: then they may be due at any time
  */
-export async function releaseClaims(ledger: Ledger, enders: readonly Ender[]): Promise<void> {
+export async function releaseClaims(ledger: Ledger, enders: readonly Ender[], wasSetBack = false): Promise<void> {
+  const soon = wasSetBack ? sql`` : sql`and due_at <= now() + make_interval(secs => ${claimSeconds})`
   await ledger.run(sql`
     with revoking as (select id from leases where state = 'revoking' and due_at > now() for update skip locked),
     -- Of those that are being minted, what a claim has looked after: the others are not due for as long as their mint may take.
     reserved as (
       select held.id from ${enderRows(enders)} cross join lateral (
-        select id from leases where ${endedAt(sql`leases`, sql`ender`)} and due_at > now() and due_at <= now() + make_interval(secs => ${claimSeconds})
+        select id from leases where ${endedAt(sql`leases`, sql`ender`)} and due_at > now() ${soon}
           and state = 'reserved' and attempts > 0 for update skip locked
       ) as held
     ),

@@ -27,7 +27,7 @@ export interface Target {
   signingKey(settings: unknown): SigningKey
   /** How many more leases it makes sense to end now. One while the backend is being probed, none between two probes. */
   free(): number
-  /** Calls back whenever something that was to be ended here leaves its place, until what it returns is called. What is recovered, and was minted, keeps it to be revoked. */
+  /** Calls back whenever something that was to be ended here leaves its place, until what it returns is called. Not after a recovery that found something minted: whoever recovered it wants the place next. */
   onPlaceLeft(listener: () => void): () => void
   /** Calls back when ends that were put off are due, because what they failed at works again; until what it returns is called. */
   onRecovery(listener: () => void): () => void
@@ -70,7 +70,7 @@ export function createTarget(provider: Provider, options: { readonly clock: Cloc
     try {
       // What never leaves the broker cannot hang, and a bulkhead would only refuse bursts that the processor can serve.
       if (provider.local) return await run(caller)
-      return await inTime(timeout, caller, (signal, abandoned) =>
+      return await withinLimits(timeout, caller, (signal, abandoned) =>
         lane.execute(() => {
           started = true
           return Promise.race([run(signal), abandoned])
@@ -160,7 +160,11 @@ export function createTarget(provider: Provider, options: { readonly clock: Cloc
  * Runs a call under a signal that fires after `timeout` milliseconds or when the caller gives up, and rejects soon after that even if the call
  * ignores it. Timers of our own: on Node 20 a timeout inside `AbortSignal.any` is collected before it fires (nodejs/node issue 57736; tried).
  */
-async function inTime<T>(timeout: number, caller: AbortSignal, call: (signal: AbortSignal, abandoned: Promise<never>) => Promise<T>): Promise<T> {
+async function withinLimits<T>(
+  timeout: number,
+  caller: AbortSignal,
+  call: (signal: AbortSignal, abandoned: Promise<never>) => Promise<T>,
+): Promise<T> {
   const stop = new AbortController()
   let release: NodeJS.Timeout | undefined
   const abandoned = new Promise<never>((_, reject) => {

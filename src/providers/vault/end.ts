@@ -69,7 +69,7 @@ export function createEnding(
 
   async function revokeLease({ leaseId, namespace }: Held['leases'][number], signal: AbortSignal): Promise<Ended> {
     // Its id begins with the path that made it, which is as near as one can tell to the backend that has to end it.
-    return await atBackend(leaseId.slice(0, leaseId.lastIndexOf('/')), async () => {
+    return await atBackend(placeOf(leaseId.slice(0, leaseId.lastIndexOf('/')), namespace), async () => {
       // `sync` always: without it some versions answer before anything has ended.
       return identity.ask({ path: 'sys/leases/revoke', body: { lease_id: leaseId, sync: true }, namespace }, signal)
     })
@@ -77,7 +77,7 @@ export function createEnding(
 
   async function revokeCertificate({ mount, serialNumber, namespace }: Held['certificates'][number], signal: AbortSignal): Promise<Ended> {
     const question = { path: `${mount}/revoke`, body: { serial_number: serialNumber }, namespace, request: 'pki/revoke' }
-    return await atBackend(mount, () => identity.ask(question, signal))
+    return await atBackend(placeOf(mount, namespace), () => identity.ask(question, signal))
   }
 
   /** One question that needs a backend behind Vault. Its silence is the backend's: Vault itself has just answered. */
@@ -146,6 +146,9 @@ export function createEnding(
     },
   }
 }
+
+/** A backend behind Vault as near as one can tell: a path, in its namespace. */
+const placeOf = (path: string, namespace: string | undefined): string => `${namespace ?? ''}/${path}`
 
 /** The answers that say that there is no such token: unknown, or already being revoked (all of them seen on OpenBao 2.7.2). */
 const saysUnknown = (answer: VaultAnswer): boolean =>

@@ -100,14 +100,15 @@ async function drawnToHold(list: RoleList, held: HeldList, generation: number, c
  * @param closed the door that was closed before what is drawn was read
  */
 async function intend(list: RoleList, drawn: Drawn, generation: number, capacity: number, closed: number | undefined): Promise<Drawn | undefined> {
-  const { lists, provider, role, holder, carrier } = list
+  const { lists, provider, role, holder } = list
   const { digest, killed, cutoff, rung, sacrificed } = drawn
   if (!(await lists.intend(provider, role, holder, { generation, digest, killed, cutoff, rung, sacrificed }))) return undefined
   const door = doorOf(drawn)
   if (door === undefined || door === closed) return drawn
   const held = await lists.take(provider, role, holder, 0)
   if (typeof held === 'number') return undefined
-  return await intend(list, draw(provider, held, generation, carrier, capacity), generation, capacity, door)
+  const again = await drawnToHold(list, held, generation, capacity)
+  return again && (await intend(list, again, generation, capacity, door))
 }
 
 /** Until when it denies sessions that are issued to the role, whatever their names. */
