@@ -1,4 +1,4 @@
--- What a database needs so that Vault can make logins in it, each for one task. For Postgres 14 and later; as often as you like.
+-- What a database needs so that Vault can make logins in it, each for one task. For Postgres 15 and later: before, a login could grant its own role to others; as often as you like.
 -- Run by a superuser with psql, connected to the database; setup.sh does, with a password that only Vault is told. By hand, the password in a file:
 --   (printf "\\\\set vault_password '%s'\n" "$(cat vault-password)"; cat postgres.sql) | psql -d ledger
 -- Without vault_password the login keeps the one that it has.

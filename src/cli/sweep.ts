@@ -100,7 +100,7 @@ const dropOf = ({ role, lease, state }: Sweep['lost'][number]): string =>
     `ALTER ROLE "${role}" NOLOGIN;`,
     'COMMIT;',
     // Those that are being opened have no name yet, and no other login may end them but their own.
-    `DO $$ DECLARE opening int; BEGIN FOR opening IN SELECT pid FROM pg_locks WHERE locktype = 'virtualxid' EXCEPT SELECT pid FROM pg_stat_activity WHERE usesysid IS NOT NULL LOOP BEGIN GRANT "${role}" TO CURRENT_USER; SET LOCAL ROLE "${role}"; PERFORM pg_terminate_backend(opening, 10000); RAISE insufficient_privilege; EXCEPTION WHEN insufficient_privilege OR undefined_object THEN NULL; END; END LOOP; END $$;`,
+    `DO $$ DECLARE opening int; BEGIN FOR opening IN SELECT pid FROM pg_locks WHERE locktype = 'virtualxid' EXCEPT SELECT pid FROM pg_stat_activity WHERE usesysid IS NOT NULL LOOP BEGIN SET LOCAL lock_timeout = '5s'; GRANT "${role}" TO CURRENT_USER; SET LOCAL ROLE "${role}"; PERFORM pg_terminate_backend(opening, 10000); RAISE insufficient_privilege; EXCEPTION WHEN insufficient_privilege OR undefined_object THEN NULL; END; END LOOP; END $$;`,
     `SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = '${role}';`,
     'BEGIN;',
     `SET LOCAL lock_timeout = '5s';`,

@@ -28,7 +28,7 @@ export interface AddedLease {
  * Issues a further grant inside an open task, under a fresh decision.
  *
  * A crash between any two lines leaves what a crash of opening would: a reserved lease that the reaper ends, or an active one that its deadline ends.
- * @throws BrokerError `not_found`, `invalid_token` (a retry of the declaration has replaced it meanwhile), `agent_unknown`, `forbidden` (needs a live workload token), `conflict` (the task has ended, or had as many leases as one may), `denied` (kept first), `unknown_grant`, `invalid_request` (it does not fit the catalogue), `rate_limited`, `provider_unavailable`, `provider_failed`
+ * @throws BrokerError `not_found`, `invalid_token` (a retry of the declaration has replaced it meanwhile), `agent_unknown`, `forbidden` (needs a live workload token), `conflict` (the task has ended, or the lease was while it was minted; or the task had as many leases as one may), `denied` (kept first), `unknown_grant`, `invalid_request` (it does not fit the catalogue), `rate_limited`, `provider_unavailable`, `provider_failed`
  */
 export async function addLease(broker: Broker, caller: Caller, id: TaskId, asked: GrantRequest, signal: AbortSignal): Promise<AddedLease> {
   const { task, left } = await ownOpenTask(broker, caller, id)
