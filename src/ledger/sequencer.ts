@@ -22,8 +22,8 @@ const pause = 1_000
 /** Seconds that an entry may wait before it is an alarm: a commit lasts 10 s at most, and holds back those that came after it. */
 export const longestWait = 20
 
-/** Where a step found the log: whether it has more to append, and for how many seconds the first of it had waited. */
-export interface Backlog {
+/** What is left after a step: whether the log has more to append, and for how many seconds the first of it had waited. */
+export interface Remaining {
   readonly more: boolean
   readonly behind: number
 }
@@ -35,7 +35,7 @@ export interface Backlog {
  * @param before seconds that it was behind at the step before
  * @param took milliseconds of this one
  */
-export function restAfter({ more, behind }: Backlog, before: number, took: number): number {
+export function restAfter({ more, behind }: Remaining, before: number, took: number): number {
   if (!more) return pause
   return behind < before ? Math.min(took, pause) : 0
 }
@@ -51,7 +51,7 @@ export function startSequencer(log: SignedLog, telemetry: Telemetry, signed: (no
   let refusal: LogRefusal | undefined
   metrics.logKeyUp.set(1)
 
-  async function step(): Promise<Backlog> {
+  async function step(): Promise<Remaining> {
     const done = await stepLog(log, memory, usualBatch, stopping.signal)
     // Who stops has hung up on the key.
     if (done.outcome === 'refused' && stopping.signal.aborted) return { more: false, behind: done.lag.seconds }
@@ -63,13 +63,13 @@ export function startSequencer(log: SignedLog, telemetry: Telemetry, signed: (no
   }
 
   /** Strays are sought also while much waits, where a step looks for none. */
-  async function round(): Promise<Backlog> {
-    const backlog = await step()
+  async function round(): Promise<Remaining> {
+    const remaining = await step()
     if (!stopping.signal.aborted)
       await strays
         .seek()
         .catch((error: unknown) => lines.warn({ error: describe(error) }, 'the history could not be gone through for entries without a place'))
-    return backlog
+    return remaining
   }
 
   async function loop(): Promise<void> {
