@@ -1,5 +1,5 @@
 import postgres from 'postgres'
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { BrokerError } from '../../src/base/errors.ts'
 import { startHouse } from '../support/house.ts'
 import { type Lab, startLab } from '../support/lab.ts'
@@ -129,37 +129,30 @@ describe.runIf(stores.some(({ name }) => name === 'Postgres'))('2,560 callers at
     const site = await makeLoadedSite(store.settings, lab.url)
     const broker = await site.start()
     const traffic = startTraffic()
-    onTestFinished(() => traffic.enough())
     const bot = await site.token('agent:bot')
     const declare = (grant: 'api' | 'crm') => call(broker, bot, 'POST', '/tasks', declaration(grant))
-    const task = openedOf(await declare('crm'))
+    const opened = (await Promise.all(many(30, () => declare('crm')))).map(openedOf)
 
     let over = false
     const tokens = { bot, rival: bot, stranger: bot, ops: bot, reader: bot, api: bot }
-    const flood = traffic.play({ url: broker.url, tokens, story: 'flood', inFlight: 2_560, seconds: 3_600 }).finally(() => (over = true))
-    const turnedAway = async () => {
-      const metrics = await (await fetch(`${broker.url}/metrics`)).text()
-      return Number(/^mayfly_rate_limited_total\{limit="in_flight_work"\} (\d+)$/m.exec(metrics)?.[1] ?? 0)
+    const flood = traffic.play({ url: broker.url, tokens, story: 'flood', inFlight: 2_560, seconds: 5 }).finally(() => (over = true))
+    let ended = 0
+    for (const task of opened) {
+      expect(await call(broker, task.token, 'POST', `/tasks/${task.id}/complete`, {})).toMatchObject({ status: 200, body: { ended: true } })
+      if (!over) ended++
     }
-    await expect.poll(turnedAway).toBeGreaterThan(0)
-    // On a busy machine one may have no turn at the store in time, and is told to ask again.
-    const complete = async ({ id, token }: Opened) => (await call(broker, token, 'POST', `/tasks/${id}/complete`, {})).status
-    await expect.poll(() => complete(task), { timeout: 120_000 }).toBe(200)
-    expect(over, 'it was ended meanwhile').toBe(false)
-    await expect.poll(turnedAway, { timeout: 60_000 }).toBeGreaterThan(2_560)
-    traffic.enough()
 
     const { answers, surprises } = await flood
-    console.log(JSON.stringify(answers))
+    console.log(`${JSON.stringify(answers)}; ${ended} tasks were ended meanwhile`)
     expect(surprises).toEqual([])
-    const { 429: refused = 0, cut = 0 } = answers['POST /tasks']!
-    expect(cut, 'they are told so').toBeLessThan(refused)
+    expect(answers['POST /tasks']!['429'], 'most of them').toBeGreaterThan(answers['POST /tasks']!['201'] ?? 0)
+    expect(ended).toBeGreaterThan(0)
     expect((await declare('crm')).status).toBe(201)
     expect(await broker.stop()).toBe(0)
     expect(await findingsOf(store.settings, lab, broker, [bot])).toEqual([])
     await Promise.all([traffic.stop(), lab.stop(), site.remove()])
     await store.dispose()
-  }, 240_000)
+  }, 120_000)
 })
 
 describe.runIf(stores.some(({ name }) => name === 'Postgres'))('declarations that all wait for one lock in Postgres', () => {

@@ -3,20 +3,13 @@ import { Agent, request } from 'node:http'
 // Agents, operators, reviewers and resource servers in a process of their own. It takes orders `{ url, tokens, cookie, story, inFlight, seconds, least }`
 // over IPC: that many workers play a story again and again, for so many seconds and `least` times at least. It answers `{ answers, surprises }`: how many
 // answers of which status each call got, and every answer that its story did not expect. A call that is made again with its Idempotency-Key counts by
-// itself, and so does a stream, which is left with its first news. Told that it is `enough`, each worker ends with what it is at.
+// itself, and so does a stream, which is left with its first news.
 process.on('message', (order) => {
-  if (order === 'enough') return void (isEnough = true)
-  isEnough = false
-  return void play(order).then(
+  play(order).then(
     (result) => process.send(result),
     (error) => process.send({ error: String(error) }),
   )
 })
-
-// Nobody is there to be answered.
-process.on('disconnect', () => process.exit())
-
-let isEnough = false
 
 /** Tasks that the last order to declare has opened, for the stories that need one. */
 let open = []
@@ -29,11 +22,6 @@ async function play({ url, tokens, cookie, story, inFlight, seconds, least = 0 }
   const until = performance.now() + seconds * 1_000
   let played = 0
 
-  function count(call, status) {
-    answers[call] ??= {}
-    answers[call][status] = (answers[call][status] ?? 0) + 1
-  }
-
   /** One call. @param route as the API's document names it, `{id}` being what stands in `id` */
   async function ask(route, { as, id = '', query = '', json, form, expect = [200], headers = {}, path, how = '' }) {
     const [method, template] = route.split(' ')
@@ -45,16 +33,18 @@ async function play({ url, tokens, cookie, story, inFlight, seconds, least = 0 }
       ...headers,
     }
     const answer = await send(url + (path ?? template.replace(/\{\w+\}/, id)) + query, { method, headers: sent, agent }, body, how === 'watched')
-    count(`${route} ${how}`.trim(), answer.status)
+    const call = `${route} ${how}`.trim()
+    answers[call] ??= {}
+    answers[call][answer.status] = (answers[call][answer.status] ?? 0) + 1
     if (!expect.includes(answer.status)) surprises.push({ route, status: answer.status, text: answer.text.slice(0, 300) })
     return answer.type.startsWith('application/json') ? JSON.parse(answer.text) : undefined
   }
 
   const surprise = (text) => surprises.push({ text })
   async function worker(number) {
-    for (let turn = 0; !isEnough && (performance.now() < until || played < least); turn++) {
+    for (let turn = 0; performance.now() < until || played < least; turn++) {
       played++
-      await stories[story]({ ask, count, surprise, tokens, cookie, number: number + turn * inFlight })
+      await stories[story]({ ask, surprise, tokens, cookie, number: number + turn * inFlight })
     }
   }
   await Promise.all(Array.from({ length: inFlight }, (_, number) => worker(number)))
@@ -120,14 +110,9 @@ async function life({ ask, surprise, tokens, number }) {
   if ((await ask('POST /introspect', { as: tokens.api, form }))?.active !== false) surprise('a dead token was called living')
 }
 
-/** Of so many, on a busy machine, some send nothing for so long that they are cut off: counted as `cut`. */
-async function flood({ ask, count, tokens }) {
-  try {
-    await ask('POST /tasks', { as: tokens.bot, json: declaration('api'), expect: [201, 408, 429, 503] })
-  } catch (error) {
-    if (error.code !== 'ECONNRESET' && error.code !== 'EPIPE') throw error
-    count('POST /tasks', 'cut')
-  }
+/** Of so many, on a busy machine, some send nothing for so long that they are cut off. */
+function unlessCut(error) {
+  if (error.code !== 'ECONNRESET' && error.code !== 'EPIPE') throw error
 }
 
 /** Waits longer for an end than a busy machine stands still. */
@@ -202,7 +187,7 @@ const stories = {
     if (opened?.task) open.push(opened)
   },
   // More than are let in are turned away at once, and those who wait too long for a turn at the store later.
-  flood,
+  flood: ({ ask, tokens }) => ask('POST /tasks', { as: tokens.bot, json: declaration('api'), expect: [201, 408, 429, 503] }).catch(unlessCut),
   introspect: ({ ask, tokens, number }) => ask('POST /introspect', { as: tokens.api, form: `token=${taskAt(number).leases[0].credential.token}` }),
   show: ({ ask, number }) => ask('GET /tasks/{id}', { as: taskAt(number).task_token, id: taskAt(number).task.id }),
   refresh: ({ ask, tokens, number }) => ask('POST /leases/{id}/refresh', { as: tokens.bot, id: taskAt(number).leases[0].id, json: {} }),

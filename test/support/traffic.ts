@@ -21,7 +21,7 @@ export interface Order {
 }
 
 export interface Seen {
-  /** By call as the API's document names it, `GET /tasks/{id}`, and `GET /tasks/{id} watched` where it is a stream: how many answers of each status, and how many connections were `cut` where a story bears that. */
+  /** By call as the API's document names it, `GET /tasks/{id}`, and `GET /tasks/{id} watched` where it is a stream: how many answers of each status. */
   readonly answers: Readonly<Record<string, Readonly<Record<string, number>>>>
   /** Answers that the story did not expect, in full as far as they are short. */
   readonly surprises: readonly object[]
@@ -30,8 +30,6 @@ export interface Seen {
 /** Callers in a process of their own, so that what they need is not taken from the test. */
 export interface Traffic {
   play(order: Order): Promise<Seen>
-  /** What is played ends as soon as each caller has been answered. */
-  enough(): void
   stop(): Promise<void>
 }
 
@@ -43,9 +41,6 @@ export function startTraffic(): Traffic {
       const [result] = (await once(child, 'message')) as [Seen & { error?: string }]
       if (result.error !== undefined) throw new Error(result.error)
       return result
-    },
-    enough() {
-      if (child.connected) child.send('enough')
     },
     async stop() {
       const ended = once(child, 'exit')
