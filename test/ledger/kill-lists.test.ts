@@ -11,9 +11,6 @@ import { claimDue } from '../../src/ledger/queue.ts'
 import { findLease, type Lease } from '../../src/ledger/records.ts'
 import { roleSessions } from '../../src/ledger/role-sessions.ts'
 import { settle } from '../../src/ledger/settlement.ts'
-import type { Canary } from '../../src/providers/aws-sts/kill-list/canary.ts'
-import type { Carrier } from '../../src/providers/aws-sts/kill-list/carrier.ts'
-import { writeList } from '../../src/providers/aws-sts/kill-list/writer.ts'
 import { audit } from '../support/audit.ts'
 import { announceMint, confirmMint, passFor, preparePolicy } from '../support/minting.ts'
 import { type OpenedStore, stores } from '../support/stores.ts'
@@ -365,40 +362,6 @@ describe.each(stores)('kill lists on $name', ({ name: storeName, open }) => {
       expect(await sessions.reserve('aws', lease.id, [role])).toEqual({ outcome: 'full' })
       await lists.intend('aws', role, 'one', documentOf(2, { rung: 2 }))
       expect(await sessions.reserve('aws', lease.id, [role])).toMatchObject({ outcome: 'reserved' })
-    })
-  })
-
-  describe('writing', () => {
-    test('gives up what was named after it was read, where the document shuts the role', async () => {
-      const denied = [await mintDenied(), await mintDenied()]
-      const before = await mint()
-      let between: { lease: Lease; name: string } | undefined
-      const late: KillLists = {
-        ...lists,
-        async take(...asked) {
-          const held = await lists.take(...asked)
-          between ??= await mint()
-          return held
-        },
-      }
-      let document: string | undefined
-      const carrier: Carrier = {
-        label: 'a policy',
-        base: [],
-        // Of one statement without names.
-        capacity: async () => 100,
-        read: async () => document,
-        write: async (written) => void (document = written),
-        tidy: async () => {},
-        isAttached: async () => true,
-      }
-      const canary: Canary = { prepare: async () => {}, isInForce: async () => true, forget: () => {} }
-
-      const written = await writeList({ provider: 'aws', role, holder: 'one', lists: late, carrier, canary, noticed: () => {} }, await take(), true)
-
-      expect(written).toMatchObject({ shut: true, rung: 6 })
-      for (const { lease } of [...denied, before, between!]) expect((await findLease(ledger, lease.id))!.lease.state).toBe('revoking')
-      expect((await take()).sessions.map(({ generation }) => generation)).toEqual([1, 1, 1, 1])
     })
   })
 

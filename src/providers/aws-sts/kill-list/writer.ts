@@ -62,17 +62,17 @@ export async function writeList(list: RoleList, taken: HeldList, mayWrite: boole
     if (!drawn) return undefined
     // Not while AWS takes no document: each try has a generation of its own.
     if (drawn.digest !== null && wasWritten(taken)) canary.prepare(generation, taken.salt, signal).catch(() => {})
-    const intended = await intend(list, drawn, generation, capacity, taken.cutoff?.getTime())
-    if (!intended) return undefined
-    await write(list, intended, signal)
-    if (!(await lists.wrote(provider, role, holder, generation, [...intended.denied, ...intended.sacrificed]))) {
+    const { digest, killed, cutoff, rung, sacrificed } = drawn
+    if (!(await lists.intend(provider, role, holder, { generation, digest, killed, cutoff, rung, sacrificed }))) return undefined
+    await write(list, drawn, signal)
+    if (!(await lists.wrote(provider, role, holder, generation, [...drawn.denied, ...sacrificed]))) {
       await lists.disturbed(provider, role)
       return undefined
     }
     // What was on its way before may still land on top of it.
     const isSettled = found === 'as written' && wasWritten(taken)
     if (taken.checkDue || !isSettled) await lists.checked(provider, role, holder, isSettled ? routine : soon)
-    return writtenOf(generation, intended)
+    return writtenOf(generation, drawn)
   } finally {
     await lists.release(provider, role, holder)
   }
@@ -92,27 +92,6 @@ async function drawnToHold(list: RoleList, held: HeldList, generation: number, c
   const closed = draw(provider, again, generation, carrier, capacity)
   return closed.rung === 1 ? { ...closed, rung: 2 } : closed
 }
-
-/**
- * Says what is to be written, and answers with that. Where it shuts the role or cuts it off, that closes a door: what was named before, and is not in it, would
- * be denied from its birth and stay active. So that is read anew and given up with the others. Undefined: somebody else holds the list by now.
- *
- * @param closed the door that was closed before what is drawn was read
- */
-async function intend(list: RoleList, drawn: Drawn, generation: number, capacity: number, closed: number | undefined): Promise<Drawn | undefined> {
-  const { lists, provider, role, holder } = list
-  const { digest, killed, cutoff, rung, sacrificed } = drawn
-  if (!(await lists.intend(provider, role, holder, { generation, digest, killed, cutoff, rung, sacrificed }))) return undefined
-  const door = doorOf(drawn)
-  if (door === undefined || door === closed) return drawn
-  const held = await lists.take(provider, role, holder, 0)
-  if (typeof held === 'number') return undefined
-  const again = await drawnToHold(list, held, generation, capacity)
-  return again && (await intend(list, again, generation, capacity, door))
-}
-
-/** Until when it denies sessions that are issued to the role, whatever their names. */
-const doorOf = ({ cutoff, refuseMints }: Drawn): number | undefined => (refuseMints ? Infinity : cutoff?.getTime())
 
 /** Whether what was last written, as far as anybody knows, is not what has to stand there. */
 const isBehind = (held: HeldList, { digest }: Drawn): boolean =>
