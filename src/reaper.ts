@@ -102,8 +102,8 @@ async function revokeSelected(broker: Broker, { more, due }: Calls): Promise<voi
 }
 
 /**
- * Marks as ending what has outlived its own end in an open task and is asked of no provider, for it is in no configuration or does not answer: it expires, unless its provider has to confirm that, as what
- * an ended task left does, and gives its place back with that.
+ * Marks as ending what has outlived its own end in an open task and is asked of no provider, for it is in no configuration or does not answer: it expires as
+ * what an ended task left does, unless its provider has to confirm that, and gives its place back with that.
  */
 const closeUnasked = (broker: Broker): Promise<void> => closeOutlived(broker.ledger, mostAtOnce, expiryGrace, endersHere(broker).answering)
 

@@ -225,7 +225,8 @@ async function closeLeases(ledger: Ledger, chosen: SQL, { due, plan }: Hands): P
 
 /**
  * Marks as ending up to `limit` leases of open tasks whose own end passed `grace` seconds ago, that nobody has claimed, and whose provider is none of the
- * `answering`: it is in no configuration here, or fails, and then claims take them one at a time, if at all. No provider is asked. `skip locked`, and due at once, as those of `closeOverdue`.
+ * `answering`: it is in no configuration here, or fails, and then claims take them one at a time, if at all. No provider is asked. `skip locked`, and due at
+ * once, as those of `closeOverdue`.
  */
 export const closeOutlived = async (ledger: Ledger, limit: number, grace: number, answering: readonly Ender[]): Promise<void> =>
   void (await closeLeases(

@@ -82,10 +82,14 @@ export async function receiptsOfEnd(ledger: Ledger, about: { readonly task: Task
   return ('task' in about ? sinceClosing(told) : told).map(receiptOf)
 }
 
-/** Without leases that ended before their task began to, which are not of its end. Entries of one commit may have ids in any order, for these count from 0 again within a millisecond. */
+/**
+ * Without leases that ended before their task began to, which are not of its end. Entries of one commit may have ids in any order, for these count from 0
+ * again within a millisecond.
+ */
 function sinceClosing(told: readonly EntryFields[]): readonly EntryFields[] {
   const first = told.findIndex(({ kind }) => kind === 'task.closing')
-  return told.filter(({ xid }, at) => first !== -1 && (at >= first || BigInt(xid) >= BigInt(told[first]!.xid)))
+  const closing = told[first]
+  return closing ? told.filter(({ xid }, at) => at >= first || BigInt(xid) >= BigInt(closing.xid)) : []
 }
 
 /** What the history has of it, whoever wrote it: not remembered, for it may have its place already. */

@@ -2,6 +2,7 @@ import { setMaxListeners } from 'node:events'
 import { bulkhead, BulkheadRejectedError, TaskCancelledError, type BulkheadPolicy } from 'cockatiel'
 import { BrokerError } from '../base/errors.ts'
 import type { Evidence, Handle } from '../base/evidence.ts'
+import { createListeners } from '../base/listeners.ts'
 import { whenFired } from '../base/signal.ts'
 import type { SigningKey } from '../base/signing-key.ts'
 import { stopwatch, type Clock } from '../base/time.ts'
@@ -61,7 +62,7 @@ export function createTarget(provider: Provider, options: { readonly clock: Cloc
   const signing = bulkhead(1, concurrency)
   const mints = createBreaker(options.clock)
   const ends = createBreaker(options.clock)
-  const listeners = new Set<() => void>()
+  const places = createListeners()
 
   async function bounded<T>(call: ProviderCall, lane: BulkheadPolicy, caller: AbortSignal, run: (signal: AbortSignal) => Promise<T>): Promise<T> {
     const elapsed = stopwatch()
@@ -106,7 +107,6 @@ export function createTarget(provider: Provider, options: { readonly clock: Cloc
     guarded(mints, heardByMint, caller, () => bounded(call, minting, caller, run))
   const end = <T>(call: 'revoke' | 'recover', caller: AbortSignal, run: (signal: AbortSignal) => Promise<T>): Promise<T> =>
     guarded(ends, heardByEnd, caller, () => bounded(call, ending, caller, run))
-  const leavePlace = (): void => listeners.forEach((listener) => listener())
 
   return {
     provider,
@@ -116,7 +116,7 @@ export function createTarget(provider: Provider, options: { readonly clock: Cloc
         if (!provider.refresh) throw new ProviderError('refused', `${provider.name} has no fresh credentials to give`, 'no')
         return provider.refresh(reservation, inner)
       }),
-    revoke: (lease, signal) => end('revoke', signal, (inner) => provider.revoke(lease, inner)).finally(leavePlace),
+    revoke: (lease, signal) => end('revoke', signal, (inner) => provider.revoke(lease, inner)).finally(places.call),
     async recover(lease, signal) {
       let minted = false
       try {
@@ -125,7 +125,7 @@ export function createTarget(provider: Provider, options: { readonly clock: Cloc
         return recovered
       } finally {
         // What was minted is revoked next, and wants the place for that.
-        if (!minted) leavePlace()
+        if (!minted) places.call()
       }
     },
     check: (signal) => bounded('check', checking, signal, (inner) => provider.check(inner)),
@@ -142,10 +142,7 @@ export function createTarget(provider: Provider, options: { readonly clock: Cloc
       }
     },
     free: () => Math.min(ending.executionSlots, ends.room()),
-    onPlaceLeft(listener) {
-      listeners.add(listener)
-      return () => void listeners.delete(listener)
-    },
+    onPlaceLeft: places.add,
     onRecovery: (listener) => provider.onRecovery?.(listener) ?? (() => {}),
     get failing() {
       return mints.failing || ends.failing

@@ -1,3 +1,4 @@
+import { createListeners } from '../../base/listeners.ts'
 import { stopwatch } from '../../base/time.ts'
 import { openAssertions } from '../assertion.ts'
 import { refuseUnreadable } from '../files.ts'
@@ -53,8 +54,8 @@ export const vaultKind: ProviderKind<VaultSettings, VaultGrant> = {
     // A mint that was cut off in its last moment, the first life of what it read, and what the database adds to it.
     const undecided = timeout + longestFirstLife * 1_000 + afterlife
     const reads = createReads()
-    const listeners = new Set<() => void>()
-    const backlog = createBacklog(surroundings.clock, () => listeners.forEach((listener) => listener()))
+    const recovery = createListeners()
+    const backlog = createBacklog(surroundings.clock, recovery.call)
     const ending = createEnding(name, identity, createSlots(mostAtOneBackend), backlog, reads, undecided, surroundings.clock)
     const late = createLate()
     const tokens = createTaskTokens(name, identity, ending, { tokenRole, namespace, timeout })
@@ -72,10 +73,7 @@ export const vaultKind: ProviderKind<VaultSettings, VaultGrant> = {
       mint,
       revoke: ending.revoke,
       recover: ending.recover,
-      onRecovery(listener) {
-        listeners.add(listener)
-        return () => void listeners.delete(listener)
-      },
+      onRecovery: recovery.add,
       settled: late.settled,
       async check(signal) {
         const answer = await identity.ask({ path: 'auth/token/lookup-self' }, signal)
