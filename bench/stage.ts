@@ -5,6 +5,7 @@ import { connect, createServer, type Socket } from 'node:net'
 import path from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import postgres from 'postgres'
+import { deadlinePasses } from '../test/support/deadline.ts'
 import type { Lab } from '../test/support/lab.ts'
 import { makeSite, type RunningBroker, type Site } from '../test/support/program.ts'
 import { openDatabase, type OpenedStore } from '../test/support/stores.ts'
@@ -220,14 +221,8 @@ export async function endAll(owner: postgres.Sql): Promise<void> {
  * @returns that moment
  */
 export async function passTogether(owner: postgres.Sql, seconds: number): Promise<Date> {
-  const [passing] = await owner<{ at: Date }[]>`
-    with moment as (select date_trunc('second', now()) + make_interval(secs => ${seconds}) as at),
-    task as (update tasks set deadline = at from moment where state = 'open' returning id),
-    lease as (
-      update leases set expires_at = at, due_at = case when state <> 'active' then due_at when local then at else at + interval '1 minute' end
-      from moment, task where task_id = task.id and ended_at is null
-    )
-    select at from moment`
+  const [passing] = await owner<{ at: Date }[]>`select date_trunc('second', now()) + make_interval(secs => ${seconds}) as at`
+  await owner.unsafe(deadlinePasses('true', `'${passing!.at.toISOString()}'::timestamptz`))
   return passing!.at
 }
 
